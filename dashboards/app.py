@@ -1,0 +1,8 @@
+"""The dashboard: `evalsvc dashboard` runs this file with Streamlit. Pages are in `views/`, figures in `evalsvc.charts`."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+st.set_page_config(page_title="evalsvc", page_icon="📉", layout="wide")
+st.navigation([st.Page("views/frontier.py", title="Frontier", default=True)]).run()

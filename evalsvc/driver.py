@@ -1,0 +1,194 @@
+"""Drives runs: missing requests to an executor, answers to the store, finished runs to grading.
+
+The driver is the only writer. It commits at most every half second, so that a killed driver loses less than a second of
+work; what is in the store is never asked again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from evalsvc.engine.shards import cut
+from evalsvc.errors import EvalsvcError
+from evalsvc.executors import Executor
+from evalsvc.harness.grade import grade
+from evalsvc.harness.plan import Planned
+from evalsvc.records import Arm, Shard, ShardResult, State
+from evalsvc.store import Store
+
+COMMIT_SECONDS = 0.5
+
+Progress = Callable[[int, int], None]
+"""Called with requests answered and requests in all, of those that have to be scored."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One run on its way.
+
+    Attributes:
+        waiting: Digests of the requests that are neither answered nor given up.
+        reused: Requests whose response was in the store already.
+        error: The first reason for giving a request up.
+    """
+
+    arm: Arm
+    planned: Planned
+    waiting: set[str]
+    reused: int
+    state: State = "queued"
+    failed: int = 0
+    error: str | None = None
+    moved: bool = field(default=False, repr=False)
+
+    @property
+    def total(self) -> int:
+        """Number of requests of the run."""
+        return len(self.planned.plan.requests)
+
+
+def driver_name() -> str:
+    """Return who drives: host and process, so that `status` can tell whether it still lives."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_alive(driver: str | None) -> bool:
+    """Whether a driver on this host still runs; drivers elsewhere are taken to."""
+    host, _, process = (driver or "").rpartition(":")
+    if not process.isdigit():
+        return False
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Driver:
+    """Runs every arm on every plan."""
+
+    def __init__(self, store: Store, arms: Sequence[Arm], planned: Sequence[Planned]) -> None:
+        """Register arms, plans and runs, and find out what is missing."""
+        self._store = store
+        store.register(arms, [item.plan for item in planned], driver_name())
+        answered = store.answered(arms)
+        done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
+        self.jobs = [_job(arm, item, answered[arm.key]) for arm in arms for item in planned]
+        for job in self.jobs:
+            if not job.waiting and (job.arm.key, job.planned.plan.digest) in done:
+                job.state = "done"
+
+    @property
+    def missing(self) -> int:
+        """Number of requests that have to be scored."""
+        return len({(job.arm.key, key) for job in self.jobs for key in job.waiting})
+
+    def grade_ready(self) -> None:
+        """Grade runs that need no scoring."""
+        for job in self.jobs:
+            if job.state == "queued" and not job.waiting:
+                self._finish(job)
+
+    def run(self, executor: Executor, progress: Progress) -> None:
+        """Score what is missing, and grade every run as soon as it is complete.
+
+        Raises:
+            EvalsvcError: The executor cannot go on; what came back until then is kept.
+        """
+        total, done = self.missing, 0
+        buffer: list[ShardResult] = []
+        last = time.monotonic()
+        progress(0, total)
+        try:
+            for result in executor.run(list(self._shards())):
+                buffer.append(result)
+                done += len(result.responses) + len(result.failures)
+                complete = self._note(result)
+                progress(done, total)
+                if complete or time.monotonic() - last >= COMMIT_SECONDS:
+                    self._commit(buffer)
+                    last = time.monotonic()
+                for job in complete:
+                    self._finish(job)
+        except EvalsvcError as error:
+            self._commit(buffer)
+            for job in self.jobs:
+                if job.waiting:
+                    self._give_up(job, str(error))
+            raise
+        finally:
+            self._commit(buffer)
+
+    def _shards(self) -> Iterator[Shard]:
+        assigned: set[tuple[str, str]] = set()
+        for job in self.jobs:
+            if not job.waiting:
+                continue
+            for key, requests in cut(job.planned.plan.requests):
+                missing = tuple(
+                    r for r in requests if r.digest in job.waiting and (job.arm.key, r.digest) not in assigned
+                )
+                assigned.update((job.arm.key, r.digest) for r in missing)
+                if missing:
+                    yield Shard(key, job.arm, missing)
+
+    def _note(self, result: ShardResult) -> list[Job]:
+        """Cross off what came back; return the runs that are complete now."""
+        answered = {response.request for response in result.responses}
+        failed = {failure.request: failure.error for failure in result.failures}
+        complete = []
+        for job in self.jobs:
+            if job.arm.key != result.shard.arm.key or not job.waiting:
+                continue
+            lost = job.waiting & failed.keys()
+            before = len(job.waiting)
+            job.waiting -= answered | lost
+            job.failed += len(lost)
+            job.error = job.error or next((failed[key] for key in lost), None)
+            job.moved = job.moved or len(job.waiting) < before
+            if before and not job.waiting:
+                complete.append(job)
+        return complete
+
+    def _commit(self, buffer: list[ShardResult]) -> None:
+        moved = [job for job in self.jobs if job.moved]
+        if buffer or moved:
+            counts = {
+                (job.arm.key, job.planned.plan.digest): (job.total - len(job.waiting) - job.failed, job.failed)
+                for job in moved
+            }
+            self._store.commit(buffer, counts)
+            buffer.clear()
+            for job in moved:
+                job.moved = False
+
+    def _finish(self, job: Job) -> None:
+        plan = job.planned.plan
+        if job.failed:
+            self._give_up(job, f"{job.failed} of {job.total} requests could not be answered: {job.error}")
+            return
+        try:
+            graded = grade(job.planned, self._store.responses(job.arm, plan))
+        except EvalsvcError as error:
+            self._give_up(job, str(error))
+            return
+        self._store.finish(job.arm, plan, graded)
+        job.state = "done"
+
+    def _give_up(self, job: Job, error: str) -> None:
+        job.state, job.error = "failed", error
+        self._store.fail(job.arm, job.planned.plan, error)
+
+
+def _job(arm: Arm, planned: Planned, answered: set[str]) -> Job:
+    wanted = {request.digest for request in planned.plan.requests}
+    waiting = wanted - answered
+    return Job(arm, planned, waiting, reused=len(wanted) - len(waiting))

@@ -1,0 +1,42 @@
+"""Every exception that evalsvc raises on purpose, and the exit code that each branch means.
+
+    EvalsvcError             1  evalsvc could not do what it should have done
+    ├── UsageError           2  what the user gave cannot be used as it is
+    │   ├── SuiteError          a suite or task file: unknown name, bad value, gold out of range
+    │   ├── CheckpointError     a path, hub id or adapter that is not a loadable checkpoint
+    │   └── StoreError          the store's file: foreign, newer, locked, unwritable, disk full
+    └── EvidenceError        5  what would be compared is missing or not comparable
+
+Exit codes 3 and 4 (gate: fail, inconclusive) are verdicts, not errors. A message says what is wrong, the value,
+the rule, and the next step, in one line; `cli` alone prints it. This module imports nothing.
+"""
+
+
+class EvalsvcError(Exception):
+    """Base of all errors that users are shown without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(EvalsvcError):
+    """The command, a file or a setting cannot be used as given."""
+
+    exit_code = 2
+
+
+class SuiteError(UsageError):
+    """A suite, or a task in it, is wrong."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint cannot be found, read or loaded."""
+
+
+class StoreError(UsageError):
+    """The store's file cannot be used."""
+
+
+class EvidenceError(EvalsvcError):
+    """Scores are missing, incomplete, or not comparable."""
+
+    exit_code = 5

@@ -1,0 +1,164 @@
+"""Turn stored responses into lm-eval's scores, with the task's own filters, `process_results` and aggregation.
+
+Grading costs no inference and may be repeated. Standard errors are ours: lm-eval's bootstrap forks a process pool and
+takes minutes per metric, and has none at all for bits per byte.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
+from lm_eval.utils import handle_non_serializable
+
+from evalsvc.errors import EvidenceError, SuiteError
+from evalsvc.harness.plan import Planned
+from evalsvc.harness.tasks import quiet
+from evalsvc.records import Graded, Metric, PlannedTask, Response, Result, Score
+from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
+
+Raw = dict[tuple[str, str], list[Any]]
+"""(metric, filter) -> values in the order of the samples."""
+
+
+def grade(planned: Planned, responses: Mapping[str, Response]) -> Graded:
+    """Score one arm.
+
+    Args:
+        responses: By request digest; must cover the plan.
+
+    Raises:
+        EvidenceError: A response is missing.
+        SuiteError: A task's own grading code failed.
+    """
+    results: list[Result] = []
+    scores: dict[str, tuple[Score, ...]] = {}
+    with quiet():
+        for task, item in zip(planned.plan.tasks, planned.loaded.tasks, strict=True):
+            raw, scores[task.name] = _grade_task(task, item.task, planned, responses)
+            results += _aggregate(task, item.task, raw)
+        for group in planned.loaded.groups:
+            results += _aggregate_group(group, results)
+    return Graded(tuple(results), scores)
+
+
+def _grade_task(
+    planned_task: PlannedTask, task: Task, planned: Planned, responses: Mapping[str, Response]
+) -> tuple[Raw, tuple[Score, ...]]:
+    docs = planned.instances[planned_task.name]
+    for sample, instances in zip(planned_task.samples, docs, strict=True):
+        answers = [_answer(responses, key, planned_task.name) for key in sample.requests]
+        share = len(answers) // len(instances)
+        for position, instance in enumerate(instances):
+            instance.resps = answers[position * share : (position + 1) * share]
+            instance.filtered_resps = {}
+    # Filters and metrics look at `_instances`: exactly the chosen documents, in order.
+    task._instances = [instance for instances in docs for instance in instances]
+    raw: Raw = defaultdict(list)
+    scores: list[Score] = []
+    weighted = {m.name for m in planned_task.metrics if m.aggregation in WEIGHTED}
+    try:
+        task.apply_filters()
+        for name in docs[0][0].filtered_resps:
+            for sample, instances in zip(planned_task.samples, docs, strict=True):
+                values = task.process_results(instances[0].doc, [i.filtered_resps[name] for i in instances])
+                for metric, value in values.items():
+                    raw[metric, name].append(value)
+                    scores.append(_score(sample.digest, metric, name, value, metric in weighted))
+    except Exception as error:  # the task author's code
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SuiteError(f"task {planned_task.name}: its grading failed: {reason}") from error
+    return raw, tuple(scores)
+
+
+def _answer(responses: Mapping[str, Response], key: str, task: str) -> Any:
+    """Return a response in the form that lm-eval's models give it."""
+    try:
+        response = responses[key]
+    except KeyError:
+        raise EvidenceError(f"task {task}: the response to request {key} is missing; submit again to resume") from None
+    if response.text is not None:
+        return response.text
+    if response.greedy is None:
+        return response.loglikelihood
+    return response.loglikelihood, response.greedy
+
+
+def _score(sample: str, metric: str, name: str, value: Any, weighted: bool) -> Score:
+    if weighted:
+        amount, weight = value
+        return Score(sample, metric, name, float(amount), float(weight))
+    if isinstance(value, Real | np.bool_ | np.number):
+        return Score(sample, metric, name, float(value))
+    return Score(sample, metric, name, None, detail=json.dumps(value, default=handle_non_serializable))
+
+
+def _aggregate(planned_task: PlannedTask, task: Task, raw: Raw) -> list[Result]:
+    known = {(metric.name, metric.filter): metric for metric in planned_task.metrics}
+    primary = planned_task.metrics[0]
+    results = []
+    for (name, filter_name), values in raw.items():
+        metric = known.get((name, filter_name), Metric(name, filter_name, "other", True))
+        function = task.aggregation().get(name) or (lambda items: sum(items) / len(items))
+        results.append(
+            Result(
+                task=planned_task.name,
+                metric=name,
+                filter=filter_name,
+                n=len(values),
+                value=float(function(values)),
+                stderr=_stderr(values, metric),
+                higher_is_better=metric.higher_is_better,
+                primary=metric == primary,
+            )
+        )
+    return results
+
+
+def _stderr(values: list[Any], metric: Metric) -> float | None:
+    if metric.aggregation not in SMOOTH or len(values) < 2:
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    weighted = metric.aggregation in WEIGHTED
+    found = estimate(array[:, 0] if weighted else array, array[:, 1] if weighted else None, metric.aggregation)
+    return found.stderr
+
+
+def _aggregate_group(group: Group, results: list[Result]) -> list[Result]:
+    """Let lm-eval aggregate a group from its tasks' results."""
+    table: dict[str, Any] = defaultdict(dict)
+    for result in results:
+        if not result.is_group:
+            key = f"{result.metric}{{}},{result.filter}"
+            table[result.task][key.format("")] = result.value
+            table[result.task][key.format("_stderr")] = "N/A" if result.stderr is None else result.stderr
+            table[result.task]["sample_len"] = max(table[result.task].get("sample_len", 0), result.n)
+    found = []
+    aggregated = group.aggregate(table)
+    for name, value in aggregated.items():
+        metric, _, filter_name = name.partition(",")
+        if not filter_name or metric.endswith("_stderr"):
+            continue
+        stderr = aggregated.get(f"{metric}_stderr,{filter_name}")
+        better = next((r.higher_is_better for r in results if (r.metric, r.filter) == (metric, filter_name)), True)
+        found.append(
+            Result(
+                task=group.name,
+                metric=metric,
+                filter=filter_name,
+                n=int(aggregated.get("sample_len", 0)),
+                value=float(value),
+                stderr=float(stderr) if isinstance(stderr, Real) and math.isfinite(stderr) else None,
+                higher_is_better=better,
+                primary=False,
+                is_group=True,
+            )
+        )
+    return found

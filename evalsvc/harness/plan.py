@@ -1,0 +1,230 @@
+"""Build a suite's requests once, for all checkpoints.
+
+Requests are built unsharded over all documents in lm-eval's order, with the few-shot seed that `simple_evaluate` sets.
+A `limit` chooses among the documents afterwards: the few-shot sampler is one random stream that advances with every
+document built, so building only some of them would change their prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast, get_args
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import AGGREGATION_REGISTRY
+from lm_eval.api.task import Task
+from lm_eval.utils import handle_non_serializable, hash_string
+
+from evalsvc.errors import SuiteError
+from evalsvc.harness.tasks import LoadedSuite, LoadedTask, quiet
+from evalsvc.records import (
+    Aggregation,
+    Kind,
+    Metric,
+    Plan,
+    PlannedTask,
+    Rendering,
+    Request,
+    Sample,
+    canonical,
+    digest,
+)
+from evalsvc.suites import Suite
+
+Render = Callable[..., str]
+"""Chat history (list of role/content dicts) and `add_generation_prompt` -> prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan and the lm-eval tasks that it was built from, which grading needs again.
+
+    Attributes:
+        instances: Per task, lm-eval's instances by document, in the order of the plan's samples.
+    """
+
+    plan: Plan
+    loaded: LoadedSuite
+    instances: dict[str, list[list[Instance]]]
+
+
+def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None) -> Planned:
+    """Build all requests of a suite.
+
+    Args:
+        rendering: What the prompts are rendered with; part of the plan's identity.
+        render: Applies the chat template; given exactly if `rendering` names one.
+
+    Raises:
+        SuiteError: A task has no such metric or filter, builds no document, or asks what is not text.
+    """
+    suite = loaded.suite
+    requests: dict[str, Request] = {}
+    tasks: list[PlannedTask] = []
+    instances: dict[str, list[list[Instance]]] = {}
+    for item in loaded.tasks:
+        chosen = _build(item, suite, rendering, render)
+        samples = _samples(item.task, chosen, requests)
+        instances[item.task.task_name] = chosen
+        tasks.append(
+            PlannedTask(
+                name=item.task.task_name,
+                group=item.group,
+                version=str(item.task.VERSION),
+                output_type=str(item.task.OUTPUT_TYPE),
+                shots=int(item.task.get_config("num_fewshot") or 0),
+                metrics=_metrics(item, suite),
+                weight=item.entry.weight,
+                chance=item.entry.chance,
+                samples=samples,
+            )
+        )
+    tasks = _share_group_weights(tasks)
+    identity = digest(
+        "plan",
+        loaded.digest,
+        canonical([rendering.template, rendering.system_prompt]),
+        *(s.digest for task in tasks for s in task.samples),
+    )
+    built = Plan(
+        digest=identity,
+        suite=suite.name,
+        role=suite.role,
+        description=suite.description,
+        suite_digest=loaded.digest,
+        suite_path=str(suite.path),
+        rendering=rendering,
+        tasks=tuple(tasks),
+        requests=tuple(requests.values()),
+    )
+    return Planned(built, loaded, instances)
+
+
+def _build(item: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> list[list[Instance]]:
+    """Return the chosen documents' instances, by document."""
+    task = item.task
+    with quiet():
+        try:
+            task.build_all_requests(
+                rank=0,
+                world_size=1,
+                system_instruction=rendering.system_prompt,
+                apply_chat_template=render is not None,
+                fewshot_as_multiturn=True,
+                chat_template=render,
+                tokenizer_name=rendering.template or "",
+            )
+        except Exception as error:  # building runs the task's templates and functions
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise SuiteError(
+                f"suite {suite.name}: task {task.task_name}: its requests cannot be built: {reason}"
+            ) from error
+    by_doc: dict[int, list[Instance]] = defaultdict(list)
+    for instance in task.instances:
+        by_doc[cast(int, instance.doc_id)].append(instance)
+    for same_doc in by_doc.values():
+        same_doc.sort(key=lambda instance: instance.idx)
+    limit = item.entry.limit if item.entry.limit is not None else suite.defaults.limit
+    return [by_doc[doc] for doc in chosen_docs(sorted(by_doc), limit, suite.defaults.seed, task.task_name)]
+
+
+def chosen_docs(docs: Sequence[int], limit: int | None, seed: int, task: str) -> list[int]:
+    """Return a seeded random sample of `docs`, in order; a larger limit keeps all of a smaller one's."""
+    if limit is None or limit >= len(docs):
+        return list(docs)
+    shuffled = list(docs)
+    random.Random(f"{seed}/{task}").shuffle(shuffled)
+    return sorted(shuffled[:limit])
+
+
+def _samples(task: Task, docs: list[list[Instance]], requests: dict[str, Request]) -> tuple[Sample, ...]:
+    """Make a task's samples, and add their requests to `requests`."""
+    seen: Counter[str] = Counter()
+    samples = []
+    for same_doc in docs:
+        asked = [request for instance in same_doc for request in _requests(task, instance)]
+        for request in asked:
+            requests.setdefault(request.digest, request)
+        text = json.dumps(same_doc[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+        content = digest("sample", task.task_name, hash_string(text), *(request.digest for request in asked))
+        samples.append(
+            Sample(
+                digest=digest(content, str(seen[content])) if seen[content] else content,
+                doc_id=cast(int, same_doc[0].doc_id),
+                doc=json.dumps(same_doc[0].doc, default=handle_non_serializable, ensure_ascii=False),
+                target=str(task.doc_to_target(same_doc[0].doc)),
+                requests=tuple(request.digest for request in asked),
+            )
+        )
+        seen[content] += 1
+    return tuple(samples)
+
+
+def _requests(task: Task, instance: Instance) -> list[Request]:
+    """Return an instance's requests: several if sampled answers are repeated, one if repeats would be equal."""
+    arguments: list[str] = []
+    sampled = False
+    for argument in instance.args:
+        if isinstance(argument, dict) and instance.request_type == "generate_until":
+            sampled = _is_sampled(argument)
+            arguments.append(canonical(argument))
+        elif isinstance(argument, str):
+            arguments.append(argument)
+        else:
+            raise SuiteError(
+                f"task {task.task_name}: document {instance.doc_id} asks with a {type(argument).__name__}, "
+                "must be text; check doc_to_text, doc_to_target and doc_to_choice"
+            )
+    kind = cast(Kind, instance.request_type)
+    if kind not in get_args(Kind):
+        raise SuiteError(f"task {task.task_name}: request type {kind!r} is none of {', '.join(get_args(Kind))}")
+    repeats = range(instance.repeats or 1)
+    return [Request.of(kind, tuple(arguments), repeat if sampled else 0) for repeat in repeats]
+
+
+def _is_sampled(settings: dict[str, Any]) -> bool:
+    chosen = settings.get("do_sample")
+    return bool(chosen) if chosen is not None else float(settings.get("temperature") or 0) > 0
+
+
+def _metrics(item: LoadedTask, suite: Suite) -> tuple[Metric, ...]:
+    """Return all metrics of a task, the one for comparisons first."""
+    task, entry = item.task, item.entry
+    better = task.higher_is_better()
+    by_function = {function: name for name, function in AGGREGATION_REGISTRY.items()}
+    filters = [ensemble.name for ensemble in task._filters]
+    found = []
+    for name, function in task.aggregation().items():
+        known = by_function.get(function, "other")
+        aggregation = cast(Aggregation, known if known in get_args(Aggregation) else "other")
+        found += [Metric(str(name), key, aggregation, better.get(name) is not False) for key in filters]
+    for what, wanted, names in (
+        ("metric", entry.metric, sorted({metric.name for metric in found})),
+        ("filter", entry.filter, sorted(filters)),
+    ):
+        if wanted is not None and wanted not in names:
+            raise SuiteError(
+                f"suite {suite.name}: task {task.task_name} has no {what} {wanted!r}, only {', '.join(names)}"
+            )
+    first = next(
+        metric
+        for metric in found
+        if metric.name == (entry.metric or found[0].name) and metric.filter == (entry.filter or filters[0])
+    )
+    return (first, *(metric for metric in found if metric != first))
+
+
+def _share_group_weights(tasks: list[PlannedTask]) -> list[PlannedTask]:
+    """Split a group's weight over its tasks by size, as lm-eval weighs a group's mean."""
+    size: Counter[str] = Counter()
+    for task in tasks:
+        if task.group:
+            size[task.group] += len(task.samples)
+    return [
+        replace(task, weight=task.weight * len(task.samples) / size[task.group]) if task.group else task
+        for task in tasks
+    ]

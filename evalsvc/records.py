@@ -1,0 +1,457 @@
+"""The nouns of evalsvc: frozen, typed, without I/O. Imports only numpy.
+
+Digests are lower-case SHA-256 in hex: of a checkpoint "sha256:" and 64 digits, of requests, samples, suites and plans
+the first 32 digits. Log-likelihoods are in nats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Role = Literal["domain", "general", "instruction", "safety", "drift", "diversity"]
+Kind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
+State = Literal["queued", "running", "done", "failed"]
+Aggregation = Literal["mean", "perplexity", "weighted_perplexity", "bits_per_byte", "other"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def canonical(value: Any) -> str:
+    """Return the one JSON text of `value`: sorted keys, no spaces, no ASCII escapes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(*parts: str) -> str:
+    """Return 32 hex digits of SHA-256 over `parts`, each closed off from the next by its length."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()[:32]
+
+
+# ------------------------------------------------------------------------------------------------ what is evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a checkpoint cost to make. None means not known, never zero."""
+
+    gpu_hours: float | None = None
+    train_tokens: int | None = None
+    peak_memory_gb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights and tokenizer at a fixed content.
+
+    Attributes:
+        digest: "sha256:..." of the content; for an adapter, of adapter and base together.
+        name: What people call it; not an identity.
+        path: Folder that holds it.
+        method: "base", "full", "lora", another PEFT type, "cpt", ... (DESIGN: Method).
+        tokenizer: Digest of tokenizer files and chat template.
+        parent: Digest of the base that it was adapted from.
+        base_path: Folder of the weights that an adapter is attached to; None unless it is an adapter.
+        step: Training step within its trajectory.
+        trajectory: Name shared by all checkpoints of one training run.
+    """
+
+    digest: str
+    name: str
+    path: str
+    method: str
+    tokenizer: str
+    parent: str | None = None
+    base_path: str | None = None
+    step: int | None = None
+    trajectory: str | None = None
+    cost: Cost = Cost()
+
+    @property
+    def label(self) -> str:
+        """What people call it: name, and step within its trajectory."""
+        return self.name if self.step is None else f"{self.name}@{self.step}"
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the folder holds an adapter rather than whole weights."""
+        return self.base_path is not None
+
+    @property
+    def resident(self) -> str:
+        """Folder of the full weights that must be in memory to score this checkpoint."""
+        return self.base_path or self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """How numbers are computed: part of a response's key, and equal within every comparison."""
+
+    device: str
+    dtype: str
+    torch: str
+    transformers: str
+
+    def key(self) -> str:
+        """Return the text that is compared and stored."""
+        return canonical(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A checkpoint as it is served."""
+
+    checkpoint: Checkpoint
+    numerics: Numerics
+
+    @property
+    def key(self) -> str:
+        """The arm's identity: same content, same numerics."""
+        return digest(self.checkpoint.digest, self.numerics.key())
+
+
+# -------------------------------------------------------------------------------------------------- plan and score
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a model is asked.
+
+    Attributes:
+        arguments: (context, continuation), (text,), or (context, generation settings as canonical JSON).
+        repeat: Which of several sampled answers to the same question this is.
+    """
+
+    digest: str
+    kind: Kind
+    arguments: tuple[str, ...]
+    repeat: int = 0
+
+    @classmethod
+    def of(cls, kind: Kind, arguments: tuple[str, ...], repeat: int = 0) -> Request:
+        """Make a request and its digest."""
+        return cls(digest(kind, *arguments, str(repeat)), kind, arguments, repeat)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a model answered.
+
+    Attributes:
+        request: Digest of the request.
+        loglikelihood: Natural log of the continuation's probability; None for generations.
+        greedy: Whether greedy decoding would have produced the continuation; None where not defined.
+        text: The generated text, cut at the first stop sequence; None for likelihoods.
+        tokens: Tokens scored or generated.
+        truncated: Tokens cut from the left of the prompt because it was longer than the model's window.
+    """
+
+    request: str
+    loglikelihood: float | None = None
+    greedy: bool | None = None
+    text: str | None = None
+    tokens: int = 0
+    truncated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that could not be answered, and why."""
+
+    request: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A slice of a run's requests for one worker: the unit of retry and of commit.
+
+    Its composition depends on the plan alone, never on the number of workers or on where a run was interrupted,
+    so that the same requests share a batch whenever they are scored.
+    """
+
+    key: str
+    arm: Arm
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What came back for a shard: an answer or a failure for each of its requests."""
+
+    shard: Shard
+    responses: tuple[Response, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    worker: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def failed(cls, shard: Shard, error: str, worker: str = "") -> ShardResult:
+        """Make the result of a shard of which nothing could be answered."""
+        return cls(shard, failures=tuple(Failure(r.digest, error) for r in shard.requests), worker=worker)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of a task: the unit of pairing.
+
+    Attributes:
+        digest: Of the document and of all its requests; equal documents of a task are told apart by their order.
+        doc_id: Position in the task's evaluation split.
+        doc: The document as JSON.
+        target: The gold answer as text.
+        requests: Digests of its requests, in lm-eval's order.
+    """
+
+    digest: str
+    doc_id: int
+    doc: str
+    target: str
+    requests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric of a task under one filter."""
+
+    name: str
+    filter: str
+    aggregation: Aggregation
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """A task of a suite, ready to be scored.
+
+    Attributes:
+        group: Name of the lm-eval group that it was named through, if any.
+        metrics: All metrics that grading yields; the first is the one that comparisons use.
+        weight: Share in its suite's mean (a group's weight is split over its tasks by size).
+        chance: Accuracy of guessing, where the suite says so.
+    """
+
+    name: str
+    group: str | None
+    version: str
+    output_type: str
+    shots: int
+    metrics: tuple[Metric, ...]
+    weight: float
+    chance: float | None
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How documents become prompts, beyond what the task says.
+
+    Attributes:
+        template: Chat template's digest, None when prompts are plain text.
+        system_prompt: Put before every prompt, if any.
+    """
+
+    template: str | None = None
+    system_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All requests of a suite under one rendering: built once, shared by all checkpoints."""
+
+    digest: str
+    suite: str
+    role: Role
+    description: str
+    suite_digest: str
+    suite_path: str
+    rendering: Rendering
+    tasks: tuple[PlannedTask, ...]
+    requests: tuple[Request, ...] = field(repr=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ grade
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The value of one metric for one sample.
+
+    Attributes:
+        value: The metric's value; for perplexities the log-likelihood in nats; None if it is not a number.
+        weight: Words or bytes, for metrics that are normalised by them.
+        detail: JSON of a value that is not a number.
+    """
+
+    sample: str
+    metric: str
+    filter: str
+    value: float | None
+    weight: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A metric of one task (or group) of a run, aggregated as lm-eval does."""
+
+    task: str
+    metric: str
+    filter: str
+    n: int
+    value: float
+    stderr: float | None
+    higher_is_better: bool
+    primary: bool
+    is_group: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """Grading's outcome for one run."""
+
+    results: tuple[Result, ...]
+    scores: Mapping[str, tuple[Score, ...]]
+    """Task name to its scores."""
+
+
+# ------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScores:
+    """One arm's scores on one task in its primary metric, sorted by sample.
+
+    Attributes:
+        samples: int64 [n], the store's sample numbers, increasing.
+        values: float64 [n].
+        weights: float64 [n], or None where the aggregation takes none.
+    """
+
+    suite: str
+    role: Role
+    task: str
+    metric: str
+    filter: str
+    aggregation: Aggregation
+    higher_is_better: bool
+    weight: float
+    samples: Ints
+    values: Floats
+    weights: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Paired estimate of adapted minus base on one task, in the metric's unit.
+
+    Attributes:
+        difference: Adapted minus base.
+        low, high: Ends of the interval of `difference`; None where the metric has no paired interval.
+        lost, gained: Items that went 1 -> 0 and 0 -> 1; None for metrics that are not binary.
+        test: Name of the procedure behind the interval.
+        unit: "score" for metrics in [0, 1], else the metric's name.
+        coverage: Share of the base's samples that both arms have.
+    """
+
+    suite: str
+    role: Role
+    task: str
+    metric: str
+    filter: str
+    n: int
+    base: float
+    adapted: float
+    difference: float
+    low: float | None
+    high: float | None
+    lost: int | None
+    gained: int | None
+    test: str
+    unit: str
+    higher_is_better: bool
+    weight: float
+    stderr: float | None
+    coverage: float = 1.0
+
+    @property
+    def gain(self) -> float:
+        """The difference with better counted positive."""
+        return self.difference if self.higher_is_better else -self.difference
+
+
+@dataclass(frozen=True, slots=True)
+class RoleTotal:
+    """Unweighted mean over a role's suites of the difference, better counted positive."""
+
+    role: Role
+    unit: str
+    suites: int
+    tasks: int
+    difference: float
+    low: float | None
+    high: float | None
+    worst_task: str
+    worst_difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One arm on the plane of learning and forgetting. Positive forgetting is always worse."""
+
+    arm: str
+    digest: str
+    method: str
+    step: int | None
+    trajectory: str | None
+    learning: float
+    learning_low: float
+    learning_high: float
+    forgetting: float
+    forgetting_low: float
+    forgetting_high: float
+    on_frontier: bool
+    p_on_frontier: float
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The points of all arms of one base, and how good the non-dominated ones are together.
+
+    Attributes:
+        learning_unit, forgetting_unit: Unit of each axis: "score", or a metric's name.
+        hypervolume: Area dominated by the frontier, in the product of the two units.
+        reference: (learning, forgetting) at the corner that `hypervolume` is measured from.
+        left_out: Tasks whose unit is not that of their axis.
+        incomplete: Arms without scores on some task of the axes.
+    """
+
+    base: str
+    points: tuple[Point, ...]
+    learning_unit: str
+    forgetting_unit: str
+    hypervolume: float
+    reference: tuple[float, float]
+    left_out: tuple[str, ...]
+    incomplete: tuple[str, ...]
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """Return a record as a JSON-ready dict, arrays as lists."""
+
+    def plain(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in items}
+
+    return asdict(record, dict_factory=plain)

@@ -1,0 +1,306 @@
+"""Records in, text out: tables for people, JSON for machines. Decides nothing; `page` has the HTML.
+
+Every JSON object carries `schema`; its names are those of DESIGN's vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from evalsvc.records import Checkpoint, Comparison, Frontier, Point
+from evalsvc.service import Compared
+from evalsvc.store import StoredResult, StoredRun
+from evalsvc.suites import Suite
+
+if TYPE_CHECKING:
+    from evalsvc.doctor import Finding
+    from evalsvc.inspection import CheckedTask  # imports lm-eval
+
+SCHEMA = 1
+LEVEL_NOTE = "Intervals are two-sided at 90 %: their ends are the one-sided 5 % bounds that decisions use."
+
+
+# ------------------------------------------------------------------------------------------------------------- JSON
+
+
+def _arm_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "arm": checkpoint.label,
+        "checkpoint": checkpoint.path,
+        "digest": checkpoint.digest,
+        "method": checkpoint.method,
+        "step": checkpoint.step,
+    }
+
+
+def runs_json(runs: Sequence[StoredRun], alive: Sequence[bool]) -> dict[str, Any]:
+    """Return the runs as `submit --json` and `status --json` print them."""
+    return {
+        "schema": SCHEMA,
+        "runs": [
+            {
+                "run": run.run,
+                **_arm_fields(run.arm.checkpoint),
+                "suite": run.suite,
+                "role": run.role,
+                "state": run.state,
+                "requests": run.requests,
+                "answered": run.answered,
+                "failed": run.failed,
+                "error": run.error,
+                "driver_alive": lives,
+                "updated": run.updated.isoformat(),
+            }
+            for run, lives in zip(runs, alive, strict=True)
+        ],
+    }
+
+
+def results_json(results: Sequence[StoredResult]) -> dict[str, Any]:
+    """Return the results as `results --json` prints them."""
+    return {
+        "schema": SCHEMA,
+        "scores": [
+            {
+                **_arm_fields(result.arm.checkpoint),
+                "suite": result.suite,
+                "role": result.role,
+                "task": result.task,
+                "metric": result.metric,
+                "filter": result.filter,
+                "n": result.n,
+                "value": result.value,
+                "stderr": result.stderr,
+                "primary": result.primary,
+                "group": result.is_group,
+            }
+            for result in results
+        ],
+    }
+
+
+def compared_json(compared: Compared) -> dict[str, Any]:
+    """Return a comparison as `compare --json` prints it; differences are adapted - base, in the metric's unit."""
+    return {
+        "schema": SCHEMA,
+        "base": compared.base.checkpoint.label,
+        "base_digest": compared.base.checkpoint.digest,
+        "adapted": compared.adapted.checkpoint.label,
+        "adapted_digest": compared.adapted.checkpoint.digest,
+        "tasks": [asdict(task) for task in compared.tasks],
+        "roles": [asdict(role) for role in compared.roles],
+    }
+
+
+def frontier_json(frontier: Frontier) -> dict[str, Any]:
+    """Return a frontier as `frontier --json` prints it."""
+    return {
+        "schema": SCHEMA,
+        "base": frontier.base,
+        "points": [asdict(point) for point in frontier.points],
+        "hypervolume": {"value": frontier.hypervolume, "reference": list(frontier.reference)},
+        "learning_unit": frontier.learning_unit,
+        "forgetting_unit": frontier.forgetting_unit,
+        "left_out": list(frontier.left_out),
+        "incomplete": list(frontier.incomplete),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def _table(title: str, *columns: str, caption: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", header_style="bold")
+    for column in columns:
+        numeric = column.startswith("#")
+        table.add_column(column.lstrip("#"), justify="right" if numeric else "left", no_wrap=numeric)
+    return table
+
+
+def number(value: float | None) -> str:
+    """Format a level, "-" if there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """Format a difference with its sign, "-" if there is none."""
+    if value is None:
+        return "-"
+    rounded = round(value, 3) + 0.0  # + 0.0 takes the sign off a zero
+    return f"{value:+.4g}" if abs(value) >= 100 else f"{rounded:+.3f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{signed(low)} .. {signed(high)}"
+
+
+def runs_table(runs: Sequence[StoredRun], alive: Sequence[bool]) -> Table:
+    """Show how far runs have come."""
+    table = _table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
+    for run, lives in zip(runs, alive, strict=True):
+        stopped = run.state in {"queued", "running"} and not lives
+        note = run.error or ("its driver is gone: submit again to resume" if stopped else "")
+        checkpoint = run.arm.checkpoint
+        table.add_row(
+            checkpoint.label,
+            checkpoint.method,
+            run.suite,
+            run.role,
+            run.state,
+            f"{run.answered:,}",
+            f"{run.requests:,}",
+            f"{run.updated:%Y-%m-%d %H:%M}",
+            note,
+        )
+    return table
+
+
+def results_table(results: Sequence[StoredResult]) -> Table:
+    """Show the primary metric of every task."""
+    table = _table("Results", "arm", "method", "suite", "task", "metric", "#n", "#value", "#stderr")
+    for result in results:
+        checkpoint = result.arm.checkpoint
+        metric = result.metric if result.filter == "none" else f"{result.metric} ({result.filter})"
+        table.add_row(
+            checkpoint.label,
+            checkpoint.method,
+            result.suite,
+            f"{result.task} (group)" if result.is_group else result.task,
+            metric,
+            f"{result.n:,}",
+            number(result.value),
+            number(result.stderr),
+        )
+    return table
+
+
+def _metric(comparison: Comparison) -> str:
+    return f"{comparison.metric} {'↑' if comparison.higher_is_better else '↓'}"
+
+
+def comparison_tables(compared: Compared) -> list[Table]:
+    """Show a comparison: every task, worst first within its suite, then the mean of every role."""
+    base, adapted = compared.base.checkpoint.label, compared.adapted.checkpoint.label
+    tasks = _table(
+        f"{adapted} against {base}",
+        *("suite", "task", "metric", "#n", "#base", "#adapted", "#difference", "#90 % interval", "#lost", "#gained"),
+        "test",
+        caption="difference = adapted - base in the metric's unit; ↑ higher is better, ↓ lower is better",
+    )
+    for comparison in in_order_of_harm(compared.tasks):
+        tasks.add_row(
+            comparison.suite,
+            comparison.task,
+            _metric(comparison),
+            f"{comparison.n:,}",
+            number(comparison.base),
+            number(comparison.adapted),
+            signed(comparison.difference),
+            _interval(comparison.low, comparison.high),
+            "-" if comparison.lost is None else str(comparison.lost),
+            "-" if comparison.gained is None else str(comparison.gained),
+            comparison.test,
+        )
+    roles = _table(
+        "By role (better counted positive)",
+        *("role", "unit", "#suites", "#tasks", "#difference", "#90 % interval", "worst task", "#its difference"),
+    )
+    for total in compared.roles:
+        roles.add_row(
+            total.role,
+            total.unit,
+            str(total.suites),
+            str(total.tasks),
+            signed(total.difference),
+            _interval(total.low, total.high),
+            total.worst_task,
+            signed(total.worst_difference),
+        )
+    return [tasks, roles]
+
+
+def in_order_of_harm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons by suite, the greatest loss first within each."""
+    suites = list(dict.fromkeys(comparison.suite for comparison in comparisons))
+    return sorted(comparisons, key=lambda c: (suites.index(c.suite), c.gain))
+
+
+def frontier_table(frontier: Frontier) -> Table:
+    """Show the points of a frontier, by learning."""
+    caption = [
+        f"learning in {frontier.learning_unit}, forgetting in {frontier.forgetting_unit}; positive forgetting is worse",
+        f"hypervolume {frontier.hypervolume:.4f} from (learning {frontier.reference[0]:g}, "
+        f"forgetting {frontier.reference[1]:.3f})",
+    ]
+    if frontier.left_out:
+        caption.append(f"not on the axes, in other units: {', '.join(frontier.left_out)}")
+    if frontier.incomplete:
+        caption.append(f"not placed, scores are missing: {', '.join(frontier.incomplete)}")
+    table = _table(
+        f"Learning and forgetting against {frontier.base}",
+        *("", "arm", "method", "#learning", "#90 % interval", "#forgetting", "#90 % interval", "#P(frontier)"),
+        caption="\n".join(caption),
+    )
+    for point in by_learning(frontier):
+        table.add_row(
+            "●" if point.on_frontier else "",
+            point.arm,
+            point.method,
+            signed(point.learning),
+            _interval(point.learning_low, point.learning_high),
+            signed(point.forgetting),
+            _interval(point.forgetting_low, point.forgetting_high),
+            f"{point.p_on_frontier:.2f}",
+            style="bold" if point.on_frontier else None,
+        )
+    return table
+
+
+def by_learning(frontier: Frontier) -> list[Point]:
+    """Return a frontier's points, the one that learned most first."""
+    return sorted(frontier.points, key=lambda point: (-point.learning, point.forgetting))
+
+
+def suites_table(suites: Sequence[Suite]) -> Table:
+    """Show suites by role."""
+    table = _table("Suites", "suite", "role", "#tasks", "description")
+    for suite in suites:
+        table.add_row(suite.name, suite.role, str(len(suite.tasks)), suite.description)
+    return table
+
+
+def check_table(tasks: Sequence[CheckedTask]) -> Table:
+    """Show what a suite's tasks are, and how small a loss their items can exclude."""
+    table = _table(
+        "Checked",
+        *("task", "kind", "#n", "#shots", "metric", "filter", "code", "#margin"),
+        caption="margin: the smallest loss that n binary items can exclude in 80 % of runs of an unchanged model,\n"
+        "if one item in ten changes; a larger n resolves a smaller margin",
+    )
+    for task in tasks:
+        table.add_row(
+            task.task,
+            task.kind,
+            f"{task.n:,}",
+            str(task.shots),
+            task.metric,
+            task.filter,
+            "runs code" if task.runs_code else "",
+            f"{task.margin:.3f}" if task.margin is not None else "-",
+        )
+    return table
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Show what works on this machine."""
+    table = _table("Doctor", "", "what", "found")
+    marks = {"ok": "✓", "note": "!", "bad": "✗"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.what, finding.found)
+    return table

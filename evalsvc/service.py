@@ -1,0 +1,164 @@
+"""What people and dashboards ask of a store: arms by name, comparisons, the frontier. Imports nothing that scores."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalsvc.compare import compare, totals
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.frontier import Candidate, frontier
+from evalsvc.records import Comparison, Frontier, RoleTotal
+from evalsvc.store import Store, StoredArm
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two arms, compared on every task of the base."""
+
+    base: StoredArm
+    adapted: StoredArm
+    tasks: tuple[Comparison, ...]
+    roles: tuple[RoleTotal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A base arm and the arms that were adapted from it, under the same numerics."""
+
+    base: StoredArm
+    arms: tuple[StoredArm, ...]
+
+
+def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
+    """Return the arm that a user means by a label, name, path or the beginning of a digest.
+
+    Raises:
+        UsageError: None or several are meant; the message lists them.
+    """
+    for meant in (_by_label, _by_name, _by_path, _by_digest):
+        found = [arm for arm in arms if meant(arm, text)]
+        # The same checkpoint under newer numerics replaces its older self.
+        newest = {arm.checkpoint.digest: arm for arm in found}
+        if len(newest) == 1:
+            return next(iter(newest.values()))
+        if newest:
+            listed = ", ".join(f"{a.checkpoint.label} ({a.checkpoint.digest[7:19]})" for a in newest.values())
+            raise UsageError(f"arm {text!r}: means {len(newest)} arms: {listed}; give a label or a digest")
+    near = difflib.get_close_matches(text, [arm.checkpoint.label for arm in arms], n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `evalsvc status`"
+    raise UsageError(f"arm {text!r}: the store has none of that name, path or digest; {hint}")
+
+
+def _by_label(arm: StoredArm, text: str) -> bool:
+    return arm.checkpoint.label == text
+
+
+def _by_name(arm: StoredArm, text: str) -> bool:
+    return arm.checkpoint.name == text
+
+
+def _by_path(arm: StoredArm, text: str) -> bool:
+    return arm.checkpoint.path == str(Path(text).expanduser().resolve())
+
+
+def _by_digest(arm: StoredArm, text: str) -> bool:
+    return len(text) >= 4 and arm.checkpoint.digest.removeprefix("sha256:").startswith(text.removeprefix("sha256:"))
+
+
+def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
+    """Return the arm of an arm's base under the same numerics.
+
+    Raises:
+        EvidenceError: It has no base, or the base was scored otherwise.
+    """
+    label, parent = adapted.checkpoint.label, adapted.checkpoint.parent
+    if parent is None:
+        raise EvidenceError(f"{label} is a base: there is nothing to compare it with; name an adapted arm")
+    found = [arm for arm in arms if arm.checkpoint.digest == parent]
+    same = [arm for arm in found if arm.numerics == adapted.numerics]
+    if not same:
+        reason = "was scored under other numerics" if found else "is not in the store"
+        raise EvidenceError(f"the base of {label} {reason}; submit {label} again, which scores its base alongside")
+    return same[-1]
+
+
+def compared(store: Store, adapted: str, base: str | None = None) -> Compared:
+    """Compare an arm with its base, or with another arm.
+
+    Raises:
+        UsageError: A name means no arm, or several.
+        EvidenceError: Scores are missing or cannot be compared.
+    """
+    arms = store.arms()
+    chosen = find_arm(arms, adapted)
+    reference = find_arm(arms, base) if base else base_of(arms, chosen)
+    if reference.numerics != chosen.numerics:
+        raise EvidenceError(
+            f"{chosen.checkpoint.label} and {reference.checkpoint.label} were scored under different numerics "
+            f"({chosen.numerics} and {reference.numerics}); submit both again"
+        )
+    return compared_arms(store, reference, chosen)
+
+
+def compared_arms(store: Store, base: StoredArm, adapted: StoredArm) -> Compared:
+    """Compare two arms.
+
+    Raises:
+        EvidenceError: Scores are missing or cannot be compared.
+    """
+    scores = store.task_scores(base.number, [adapted.number])
+    if not scores[base.number]:
+        raise EvidenceError(f"{base.checkpoint.label} has no finished run; submit it again to resume")
+    tasks = compare(scores[base.number], scores[adapted.number])
+    return Compared(base, adapted, tuple(tasks), tuple(totals(tasks)))
+
+
+def families(store: Store) -> list[Family]:
+    """Return every base that has adapted arms, with the newest numerics under which it has any."""
+    arms = store.arms()
+    found: dict[str, Family] = {}
+    for arm in arms:
+        children = [a for a in arms if a.checkpoint.parent == arm.checkpoint.digest and a.numerics == arm.numerics]
+        if children:
+            found[arm.checkpoint.digest] = Family(arm, tuple(children))
+    return list(found.values())
+
+
+def find_family(store: Store, base: str | None = None) -> Family:
+    """Return the family of a base; without a name, the only one.
+
+    Raises:
+        UsageError: There are several, or none of that name.
+        EvidenceError: No base in the store has adapted arms.
+    """
+    known = families(store)
+    if base is not None:
+        wanted = find_arm(store.arms(), base).checkpoint.digest
+        for family in known:
+            if family.base.checkpoint.digest == wanted:
+                return family
+        raise EvidenceError(f"{base}: nothing in the store was adapted from it; submit an adapted checkpoint")
+    if not known:
+        raise EvidenceError(
+            "the store has no adapted checkpoint yet: evalsvc submit CHECKPOINT --base BASE --suite SUITE"
+        )
+    if len(known) > 1:
+        names = ", ".join(family.base.checkpoint.label for family in known)
+        raise UsageError(f"the store has {len(known)} bases ({names}); choose one with --base")
+    return known[0]
+
+
+def placed(store: Store, family: Family) -> Frontier:
+    """Place a base and its arms on the plane of learning and forgetting.
+
+    Raises:
+        EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
+    """
+    scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
+    base, *arms = (
+        Candidate(arm.checkpoint.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms)
+    )
+    return frontier(base, arms)

@@ -1,0 +1,63 @@
+"""Where things are: the store, caches and the files that ship beside the package.
+
+Values come from flags first, then from EVALSVC_* variables, then from the defaults here. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from evalsvc.errors import UsageError
+
+DEFAULT_DB = Path("evalsvc.duckdb")
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """How checkpoints are scored.
+
+    Attributes:
+        workers: Worker processes; 0 scores in this process, None takes one per GPU, else one per core.
+        device: "auto", "cpu", "cuda" or "mps".
+        dtype: "auto" (float32 on CPU, bfloat16 elsewhere), "float32", "bfloat16" or "float16".
+    """
+
+    workers: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def default_db() -> Path:
+    """Return the store's path when no flag names one."""
+    return Path(os.environ.get("EVALSVC_DB") or DEFAULT_DB)
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be recomputed (data sets prepared by `datasets`)."""
+    chosen = os.environ.get("EVALSVC_CACHE")
+    return Path(chosen) if chosen else user_cache_path("evalsvc")
+
+
+def shared_dir(name: str) -> Path:
+    """Return the folder `name` ("suites" or "dashboards") of the checkout, else of the installed wheel.
+
+    Raises:
+        UsageError: Neither exists, so the installation is damaged.
+    """
+    package = Path(__file__).resolve().parent
+    for candidate in (package.parent / name, package / "_share" / name):
+        # A site-packages folder may hold another project's "suites": ours has a README.md beside it.
+        if (candidate / "README.md").is_file():
+            return candidate
+    raise UsageError(f"evalsvc's folder {name!r} is missing from {package.parent}: reinstall evalsvc")
+
+
+def core_count() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1

@@ -1,0 +1,9 @@
+"""Pure statistics: NumPy arrays in, typed records out. Imports only numpy, scipy.special and the standard library.
+
+    estimates   level and standard error of every aggregation that lm-eval uses, through influence values
+    paired      differences of two arms on the same items: Tango's score interval, paired t
+    bootstrap   resampled items, shared by all arms
+    pareto      non-dominated points and hypervolume in two dimensions
+
+Intervals are two-sided at 90 % unless said otherwise: their ends are the one-sided 5 % bounds that the gate uses.
+"""

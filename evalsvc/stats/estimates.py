@@ -1,0 +1,65 @@
+"""Levels and standard errors of aggregated metrics.
+
+Every smooth statistic T of n items is, near its value, T + mean(psi_i) with influence values psi of mean zero, so its
+standard error is sd(psi) / sqrt(n) (Hampel 1974; the delta method). Because psi lives on items, the influence values of
+two arms on the same items subtract, which is all that a paired comparison needs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+WEIGHTED = frozenset({"bits_per_byte", "weighted_perplexity"})
+SMOOTH = WEIGHTED | {"mean", "perplexity"}
+
+
+class Estimate(NamedTuple):
+    """A statistic, its influence values (mean zero, one per item), and its standard error (nan if n < 2)."""
+
+    value: float
+    influence: Floats
+    stderr: float
+
+
+def estimate(values: Floats, weights: Floats | None, aggregation: str) -> Estimate:
+    """Estimate one arm's level on one task.
+
+    Args:
+        values: [n] metric values; log-likelihoods in nats for the perplexities.
+        weights: [n] words or bytes for "bits_per_byte" and "weighted_perplexity", else None.
+        aggregation: One of `SMOOTH`, in lm-eval's sense.
+
+    Raises:
+        ValueError: `aggregation` is none of them, or there are no items.
+    """
+    if aggregation not in SMOOTH or not len(values):
+        raise ValueError(f"aggregation == {aggregation!r} with {len(values)} items, must be one of {sorted(SMOOTH)}")
+    if aggregation in WEIGHTED:
+        if weights is None:
+            raise ValueError(f"weights are missing, must be given for {aggregation!r}")
+        rate = float(values.sum() / weights.sum())
+        psi = (values - rate * weights) / weights.mean()
+    else:
+        rate = float(values.mean())
+        psi = values - rate
+    if aggregation == "mean":
+        value, slope = rate, 1.0
+    elif aggregation == "bits_per_byte":
+        value, slope = -rate / math.log(2), -1 / math.log(2)
+    else:  # both perplexities are exp(-rate)
+        value = math.exp(min(-rate, 700.0))
+        slope = -value
+    influence = psi * slope
+    return Estimate(value, influence, standard_error(influence))
+
+
+def standard_error(influence: Floats) -> float:
+    """Return sd(influence) / sqrt(n) with the n - 1 divisor, as lm-eval's `mean_stderr`; nan if n < 2."""
+    n = len(influence)
+    return float(influence.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan

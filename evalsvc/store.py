@@ -1,0 +1,483 @@
+"""Records in, records out: what evalsvc keeps, and nothing that can be recomputed. Knows no statistics.
+
+Every method is one transaction. Writes are idempotent: a response is kept once per arm and request, a run once per arm
+and plan, so that whatever was interrupted can simply be done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from evalsvc.database import Connection, Database
+from evalsvc.records import (
+    Aggregation,
+    Arm,
+    Checkpoint,
+    Cost,
+    Graded,
+    Plan,
+    Response,
+    Role,
+    ShardResult,
+    State,
+    TaskScores,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArm:
+    """An arm in the store, under the number that its rows carry."""
+
+    number: int
+    digest: str
+    checkpoint: Checkpoint
+    numerics: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One arm on one plan, as far as it has come."""
+
+    run: int
+    arm: StoredArm
+    plan: str
+    suite: str
+    role: Role
+    state: State
+    requests: int
+    answered: int
+    failed: int
+    error: str | None
+    driver: str | None
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """An aggregated metric of a finished run."""
+
+    arm: StoredArm
+    suite: str
+    role: Role
+    task: str
+    metric: str
+    filter: str
+    n: int
+    value: float
+    stderr: float | None
+    primary: bool
+    is_group: bool
+
+
+class Store:
+    """The results of one team, in one DuckDB file."""
+
+    def __init__(self, path: Path, wait: float = 60.0) -> None:
+        self.path = path
+        self._database = Database(path, wait)
+
+    def upgrade(self) -> None:
+        """Bring an older store's schema up to date; do nothing where there is no store yet."""
+        self._database.upgrade()
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def register(self, arms: Sequence[Arm], plans: Sequence[Plan], driver: str) -> None:
+        """Add arms, plans and one run for each pair of them; what is there already stays, finished runs included."""
+        with self._database.write() as connection:
+            for arm in arms:
+                _add_arm(connection, arm)
+            for plan in plans:
+                _add_plan(connection, plan)
+                for arm in arms:
+                    connection.execute(
+                        """
+                        INSERT INTO runs
+                        SELECT (SELECT coalesce(max(run), 0) + 1 FROM runs), a.arm, p.plan, 'queued', ?, 0, 0, NULL, ?,
+                               now()::TIMESTAMP, now()::TIMESTAMP
+                        FROM arms a, plans p WHERE a.digest = ? AND p.digest = ?
+                        ON CONFLICT (arm, plan) DO UPDATE SET driver = excluded.driver
+                        """,
+                        [len(plan.requests), driver, arm.key, plan.digest],
+                    )
+
+    def commit(self, results: Sequence[ShardResult], progress: Mapping[tuple[str, str], tuple[int, int]]) -> None:
+        """Keep what came back from workers.
+
+        Args:
+            results: Finished shards; responses that are there already stay as they are.
+            progress: (arm key, plan digest) -> requests answered and requests given up so far, for runs that moved.
+        """
+        answers = [(result.shard.arm.key, *astuple(answer)) for result in results for answer in result.responses]
+        failures = [(result.shard.arm.key, f.request, f.error) for result in results for f in result.failures]
+        with self._database.write() as connection:
+            if answers:
+                names = ["arm", "request", "loglikelihood", "greedy", "text", "tokens", "truncated"]
+                kinds = [pa.string(), pa.string(), pa.float64(), pa.bool_(), pa.string(), pa.int32(), pa.int32()]
+                _insert(
+                    connection,
+                    _table(names, kinds, answers),
+                    """
+                    INSERT INTO responses
+                    SELECT a.arm, r.request, i.loglikelihood, i.greedy, i.text, i.tokens, i.truncated
+                    FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
+                    ON CONFLICT DO NOTHING
+                    """,
+                )
+                _insert(
+                    connection,
+                    _table(names[:2], kinds[:2], [row[:2] for row in answers]),
+                    """
+                    DELETE FROM failures USING incoming i
+                    JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
+                    WHERE failures.arm = a.arm AND failures.request = r.request
+                    """,
+                )
+            if failures:
+                _insert(
+                    connection,
+                    _table(["arm", "request", "error"], [pa.string()] * 3, failures),
+                    """
+                    INSERT INTO failures SELECT a.arm, r.request, i.error
+                    FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
+                    ON CONFLICT DO UPDATE SET error = excluded.error
+                    """,
+                )
+            for (arm, plan), counts in progress.items():
+                _set_run(connection, arm, plan, "state = 'running', answered = ?, failed = ?, error = NULL", [*counts])
+
+    def finish(self, arm: Arm, plan: Plan, graded: Graded) -> None:
+        """Keep a run's results and scores, replacing earlier ones, and call it done."""
+        with self._database.write() as connection:
+            run = _run_number(connection, arm, plan)
+            connection.execute("DELETE FROM results WHERE run = ?", [run])
+            connection.execute("DELETE FROM scores WHERE run = ?", [run])
+            names = ["task", "metric", "filter", "n", "value", "stderr", "higher_is_better", "is_primary", "is_group"]
+            kinds = [*[pa.string()] * 3, pa.int32(), pa.float64(), pa.float64(), *[pa.bool_()] * 3]
+            rows = [astuple(result) for result in graded.results]
+            _insert(connection, _table(names, kinds, rows), f"INSERT INTO results SELECT {run}, * FROM incoming")
+            scores = [(task, *astuple(score)) for task, found in graded.scores.items() for score in found]
+            names = ["task", "sample", "metric", "filter", "value", "weight", "detail"]
+            kinds = [*[pa.string()] * 4, pa.float64(), pa.float64(), pa.string()]
+            _insert(
+                connection,
+                _table(names, kinds, scores),
+                f"""
+                INSERT INTO scores
+                SELECT {run}, i.task, s.sample, i.metric, i.filter, i.value, i.weight, i.detail
+                FROM incoming i JOIN samples s ON s.digest = i.sample
+                """,
+            )
+            answered = len(plan.requests)
+            _set_run(
+                connection, arm.key, plan.digest, "state = 'done', answered = ?, failed = 0, error = NULL", [answered]
+            )
+
+    def fail(self, arm: Arm, plan: Plan, error: str) -> None:
+        """Call a run failed, and say why; its responses stay."""
+        with self._database.write() as connection:
+            _set_run(connection, arm.key, plan.digest, "state = 'failed', error = ?", [error])
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def answered(self, arms: Sequence[Arm]) -> dict[str, set[str]]:
+        """Return, by arm key, the digests of all requests that the arm has answered."""
+        with self._database.read() as connection:
+            return {
+                arm.key: set(
+                    connection.execute(
+                        "SELECT r.digest FROM responses x JOIN requests r USING (request) JOIN arms a USING (arm) "
+                        "WHERE a.digest = ?",
+                        [arm.key],
+                    )
+                    .fetchnumpy()["digest"]
+                    .tolist()
+                )
+                for arm in arms
+            }
+
+    def responses(self, arm: Arm, plan: Plan) -> dict[str, Response]:
+        """Return the arm's responses to the plan's requests, by request digest."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated "
+                "FROM responses x JOIN requests r USING (request) JOIN arms a USING (arm) WHERE a.digest = ?",
+                [arm.key],
+            ).fetchall()
+        wanted = {request.digest for request in plan.requests}
+        return {row[0]: Response(*row) for row in rows if row[0] in wanted}
+
+    def arms(self) -> list[StoredArm]:
+        """Return all arms, oldest first."""
+        with self._database.read() as connection:
+            return list(_arms(connection).values())
+
+    def runs(self) -> list[StoredRun]:
+        """Return all runs, oldest first."""
+        with self._database.read() as connection:
+            arms = _arms(connection)
+            rows = connection.execute(
+                """
+                SELECT u.run, u.arm, p.digest, p.suite, p.role, u.state, u.requests, u.answered,
+                       u.failed, u.error, u.driver, u.created, u.updated
+                FROM runs u JOIN plans p USING (plan) ORDER BY u.run
+                """
+            ).fetchall()
+        return [StoredRun(row[0], arms[row[1]], *row[2:]) for row in rows]
+
+    def results(self) -> list[StoredResult]:
+        """Return the results of all finished runs, on the newest plan of each suite that the arm has finished."""
+        with self._database.read() as connection:
+            arms = _arms(connection)
+            rows = connection.execute(
+                """
+                WITH newest AS (
+                    SELECT u.run, u.arm, p.suite, p.role FROM runs u JOIN plans p USING (plan)
+                    WHERE u.state = 'done'
+                    QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
+                )
+                SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
+                       r.is_primary, r.is_group
+                FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
+                """
+            ).fetchall()
+        return [StoredResult(arms[row[0]], *row[1:]) for row in rows]
+
+    def suite_paths(self, checkpoint: str) -> list[str]:
+        """Return the files of the suites that a checkpoint was given, newest plan of each, in order of first use."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT arg_max(p.suite_path, p.plan) FROM runs u JOIN plans p USING (plan) JOIN arms a USING (arm) "
+                "WHERE a.checkpoint = ? GROUP BY p.suite ORDER BY min(u.run)",
+                [checkpoint],
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def task_scores(self, base: int, arms: Sequence[int]) -> dict[int, list[TaskScores]]:
+        """Return scores in the primary metric of each task, for the base and for other arms.
+
+        For every suite this is the newest plan that the base has finished; an arm that has not finished the same plan
+        has no scores on that suite.
+
+        Args:
+            base: The base arm's number.
+            arms: Other arms' numbers.
+
+        Returns:
+            Arm number to its tasks, in the order of suites and tasks; samples sorted.
+        """
+        with self._database.read() as connection:
+            plans = connection.execute(
+                """
+                SELECT p.plan, p.suite, p.role FROM runs u JOIN plans p USING (plan)
+                WHERE u.arm = ? AND u.state = 'done'
+                QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
+                ORDER BY p.plan
+                """,
+                [base],
+            ).fetchall()
+            numbers = [row[0] for row in plans]
+            tasks = connection.execute(
+                "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight FROM tasks "
+                "WHERE list_contains(?, plan)",
+                [numbers],
+            ).fetchall()
+            columns = connection.execute(
+                """
+                SELECT u.arm, u.plan, t.position, s.sample, s.value, s.weight
+                FROM runs u JOIN tasks t USING (plan)
+                JOIN scores s ON s.run = u.run AND s.task = t.task AND s.metric = t.metric AND s.filter = t.filter
+                WHERE u.state = 'done' AND list_contains(?, u.plan) AND list_contains(?, u.arm)
+                ORDER BY ALL
+                """,
+                [numbers, [base, *arms]],
+            ).fetchnumpy()
+        suites = {plan: (suite, role) for plan, suite, role in plans}
+        known = {(row[0], row[1]): (*suites[row[0]], *row[2:]) for row in tasks}
+        return _task_scores(columns, known, [base, *arms])
+
+
+# ------------------------------------------------------------------------------------------------------------- rows
+
+
+def _table(names: Sequence[str], kinds: Sequence[pa.DataType], rows: Sequence[Sequence[Any]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)], names=list(names))
+
+
+def _insert(connection: Connection, incoming: pa.Table, statement: str) -> None:
+    connection.register("incoming", incoming)
+    connection.execute(statement)
+    connection.unregister("incoming")
+
+
+def _add_arm(connection: Connection, arm: Arm) -> None:
+    checkpoint = arm.checkpoint
+    connection.execute(
+        "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP) ON CONFLICT DO NOTHING",
+        [
+            checkpoint.digest,
+            checkpoint.name,
+            checkpoint.path,
+            checkpoint.method,
+            checkpoint.tokenizer,
+            checkpoint.parent,
+            checkpoint.base_path,
+            checkpoint.step,
+            checkpoint.trajectory,
+            *astuple(checkpoint.cost),
+        ],
+    )
+    connection.execute(
+        "INSERT INTO arms SELECT coalesce(max(arm), 0) + 1, ?, ?, ? FROM arms ON CONFLICT DO NOTHING",
+        [arm.key, checkpoint.digest, arm.numerics.key()],
+    )
+
+
+def _add_plan(connection: Connection, plan: Plan) -> None:
+    if connection.execute("SELECT 1 FROM plans WHERE digest = ?", [plan.digest]).fetchone():
+        return
+    rendering = plan.rendering
+    connection.execute(
+        "INSERT INTO plans SELECT coalesce(max(plan), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP FROM plans",
+        [
+            plan.digest,
+            plan.suite,
+            plan.role,
+            plan.description,
+            plan.suite_digest,
+            plan.suite_path,
+            rendering.template,
+            rendering.system_prompt,
+        ],
+    )
+    row = connection.execute("SELECT plan FROM plans WHERE digest = ?", [plan.digest]).fetchone()
+    number = int(cast(tuple[int], row)[0])
+    for position, task in enumerate(plan.tasks):
+        metric = task.metrics[0]
+        connection.execute(
+            "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                *(number, task.name, position, task.group, task.version, task.output_type, task.shots),
+                *(metric.name, metric.filter, metric.aggregation, metric.higher_is_better, task.weight, task.chance),
+            ],
+        )
+    _add_requests(connection, plan)
+    _add_samples(connection, plan, number)
+
+
+def _add_requests(connection: Connection, plan: Plan) -> None:
+    rows = [(n, r.digest, r.kind, list(r.arguments), r.repeat) for n, r in enumerate(plan.requests)]
+    kinds = [pa.int32(), pa.string(), pa.string(), pa.list_(pa.string()), pa.int32()]
+    _insert(
+        connection,
+        _table(["position", "digest", "kind", "arguments", "repeat"], kinds, rows),
+        """
+        INSERT INTO requests
+        SELECT (SELECT coalesce(max(request), 0) FROM requests) + row_number() OVER (ORDER BY position),
+               digest, kind, arguments, repeat
+        FROM incoming ANTI JOIN requests USING (digest)
+        """,
+    )
+
+
+def _add_samples(connection: Connection, plan: Plan, number: int) -> None:
+    rows = [
+        (position, sample.digest, task.name, sample.doc_id, sample.doc, sample.target, list(sample.requests))
+        for task in plan.tasks
+        for position, sample in enumerate(task.samples)
+    ]
+    kinds = [pa.int32(), pa.string(), pa.string(), pa.int64(), pa.string(), pa.string(), pa.list_(pa.string())]
+    incoming = _table(["position", "digest", "task", "doc_id", "doc", "target", "requests"], kinds, rows)
+    _insert(
+        connection,
+        incoming,
+        """
+        INSERT INTO samples
+        WITH fresh AS (SELECT * FROM incoming ANTI JOIN samples USING (digest)),
+        asked AS (
+            SELECT u.digest, list(r.request ORDER BY u.place) AS requests
+            FROM (SELECT digest, unnest(requests) AS request, generate_subscripts(requests, 1) AS place FROM fresh) u
+            JOIN requests r ON r.digest = u.request GROUP BY u.digest
+        )
+        SELECT (SELECT coalesce(max(sample), 0) FROM samples) + row_number() OVER (ORDER BY f.task, f.position),
+               f.digest, f.task, f.doc_id, f.doc, f.target, a.requests
+        FROM fresh f JOIN asked a USING (digest)
+        """,
+    )
+    _insert(
+        connection,
+        incoming.select(["digest", "task"]),
+        f"INSERT INTO plan_samples SELECT {number}, i.task, s.sample FROM incoming i JOIN samples s USING (digest)",
+    )
+
+
+def _run_number(connection: Connection, arm: Arm, plan: Plan) -> int:
+    row = connection.execute(
+        "SELECT run FROM runs JOIN arms a USING (arm) JOIN plans p USING (plan) WHERE a.digest = ? AND p.digest = ?",
+        [arm.key, plan.digest],
+    ).fetchone()
+    return int(cast(tuple[int], row)[0])
+
+
+def _set_run(connection: Connection, arm: str, plan: str, what: str, values: list[Any]) -> None:
+    connection.execute(
+        f"UPDATE runs SET {what}, updated = now()::TIMESTAMP WHERE arm = (SELECT arm FROM arms WHERE digest = ?) "
+        "AND plan = (SELECT plan FROM plans WHERE digest = ?)",
+        [*values, arm, plan],
+    )
+
+
+def _arms(connection: Connection) -> dict[int, StoredArm]:
+    rows = connection.execute(
+        """
+        SELECT a.arm, a.digest, a.numerics, c.digest, c.name, c.path, c.method, c.tokenizer, c.parent, c.base_path,
+               c.step, c.trajectory, c.gpu_hours, c.train_tokens, c.peak_memory_gb
+        FROM arms a JOIN checkpoints c ON c.digest = a.checkpoint ORDER BY a.arm
+        """
+    ).fetchall()
+    return {row[0]: StoredArm(row[0], row[1], _checkpoint(row[3:]), row[2]) for row in rows}
+
+
+def _checkpoint(row: Sequence[Any]) -> Checkpoint:
+    return replace(Checkpoint(*row[:9]), cost=Cost(*row[9:]))
+
+
+def _task_scores(
+    columns: Mapping[str, Any], known: Mapping[tuple[int, int], tuple[Any, ...]], arms: Sequence[int]
+) -> dict[int, list[TaskScores]]:
+    """Cut sorted columns into one record per arm and task."""
+    found: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
+    keys = np.stack([np.asarray(columns[name]) for name in ("arm", "plan", "position")])
+    count = keys.shape[1]
+    edges = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
+    values = np.ma.filled(np.ma.asarray(columns["value"], dtype=np.float64), np.nan)
+    weights = np.ma.asarray(columns["weight"])
+    for start, end in zip([0, *edges], [*edges, count], strict=True) if count else []:
+        arm, plan, position = (int(k) for k in keys[:, start])
+        suite, role, task, metric, filter_name, aggregation, better, weight = known[plan, position]
+        part = weights[start:end]
+        found[arm].append(
+            TaskScores(
+                suite=suite,
+                role=role,
+                task=task,
+                metric=metric,
+                filter=filter_name,
+                aggregation=aggregation if aggregation in get_args(Aggregation) else "other",
+                higher_is_better=bool(better),
+                weight=float(weight),
+                samples=np.asarray(columns["sample"][start:end], dtype=np.int64),
+                values=values[start:end],
+                weights=None if np.ma.is_masked(part) else np.asarray(part, dtype=np.float64),
+            )
+        )
+    return found

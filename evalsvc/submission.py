@@ -1,0 +1,147 @@
+"""Submit: checkpoints and suites in, finished runs in the store out. What is in the store already is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from evalsvc.checkpoints import Description, open_checkpoints
+from evalsvc.cluster import RayExecutor, cluster_gpus
+from evalsvc.driver import Driver, Job, Progress
+from evalsvc.errors import SuiteError
+from evalsvc.executors import Executor, InProcessExecutor, make_scorer
+from evalsvc.harness import plan as planning
+from evalsvc.harness import tasks as loading
+from evalsvc.harness.plan import Planned, Render
+from evalsvc.records import Arm, Checkpoint, Numerics, Rendering, digest
+from evalsvc.settings import Compute
+from evalsvc.store import Store
+from evalsvc.suites import Suite, find_suite, load_suite
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a user submits.
+
+    Attributes:
+        source: Folder or hub id of a checkpoint or of a training run's output.
+        base: Folder or hub id of what it was adapted from, if it does not say so itself.
+        suites: Names or files; empty takes those that the base was scored on before.
+    """
+
+    source: str
+    base: str | None = None
+    suites: tuple[str, ...] = ()
+    said: Description = Description()
+    compute: Compute = Compute()
+    allow_task_code: bool = False
+
+
+def submit(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> list[Job]:
+    """Score a submission, its base included, and return its runs.
+
+    Args:
+        progress: Told how far scoring has come.
+        note: Told in words what happens next.
+
+    Raises:
+        UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored then.
+        EvalsvcError: Scoring cannot go on; submitting again resumes.
+    """
+    note("reading checkpoints")
+    base, adapted = open_checkpoints(submission.source, submission.base, submission.said)
+    suites = _suites(store, submission, base)
+    note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
+    planned = [_plan(suite, base, submission.allow_task_code) for suite in suites]
+    numerics = chosen_numerics(submission.compute)
+    arms = [Arm(checkpoint, numerics) for checkpoint in (base, *adapted)]
+    driver = Driver(store, arms, planned)
+    driver.grade_ready()
+    if driver.missing:
+        note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
+        with make_executor(submission.compute, numerics.device) as executor:
+            driver.run(executor, progress)
+    return driver.jobs
+
+
+def make_executor(compute: Compute, device: str) -> Executor:
+    """Return the executor for these settings: Ray, unless zero workers are wanted."""
+    if compute.workers == 0:
+        return InProcessExecutor(partial(make_scorer, 1))
+    if device == "cuda":
+        return RayExecutor(partial(make_scorer, 1), workers=compute.workers, gpus=1)
+    return RayExecutor(partial(make_scorer, 1), workers=compute.workers)
+
+
+def chosen_numerics(compute: Compute) -> Numerics:
+    """Return how numbers will be computed: on the cluster's GPUs if it has any, else on this machine's best device."""
+    from evalsvc.engine.devices import chosen_device, chosen_dtype  # torch takes seconds to import
+
+    device = "cuda" if compute.device == "auto" and cluster_gpus() else chosen_device(compute.device)
+    return Numerics(
+        device=device,
+        dtype=chosen_dtype(compute.dtype, device),
+        torch=_minor("torch"),
+        transformers=_minor("transformers"),
+    )
+
+
+def _minor(package: str) -> str:
+    return ".".join(version(package).split("+")[0].split(".")[:2])
+
+
+def _suites(store: Store, submission: Submission, base: Checkpoint) -> list[Suite]:
+    if submission.suites:
+        suites = [find_suite(name) for name in submission.suites]
+    else:
+        paths = store.suite_paths(base.digest) if store.path.is_file() else []
+        suites = [load_suite(Path(path)) for path in paths]
+    if not suites:
+        raise SuiteError(
+            "no suite is given, and the base was never scored on one; add --suite (see `evalsvc suites list`)"
+        )
+    names = [suite.name for suite in suites]
+    for name in names:
+        if names.count(name) > 1:
+            raise SuiteError(f"suite {name!r} is given {names.count(name)} times; give each once")
+    return suites
+
+
+# ---------------------------------------------------------------------------------------------------------- rendering
+
+
+def _plan(suite: Suite, base: Checkpoint, allow_task_code: bool) -> Planned:
+    """Plan a suite, rendered as the base's tokenizer renders: the same for every arm that is compared with it."""
+    loaded = loading.load(suite, allow_task_code=allow_task_code)
+    wanted = suite.chat_template
+    if wanted == "off" or (wanted == "auto" and not has_chat_template(Path(base.path))):
+        return planning.plan(loaded, Rendering(None, suite.system_prompt))
+    template, render = _chat(base)
+    if template is None:
+        raise SuiteError(
+            f"suite {suite.name}: wants a chat template, and {base.label} has none; set chat_template: off, "
+            "or add chat_template.jinja to the base"
+        )
+    return planning.plan(loaded, Rendering(digest("template", template), suite.system_prompt), render)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a checkpoint's files include a chat template."""
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def _chat(base: Checkpoint) -> tuple[str | None, Render]:
+    from evalsvc.engine.encoding import render_chat  # transformers takes a second to import
+    from evalsvc.engine.models import load_tokenizer
+
+    tokenizer = load_tokenizer(base)
+    template = tokenizer.chat_template
+    text = template if isinstance(template, str) or template is None else json.dumps(template, sort_keys=True)
+    return text, partial(render_chat, tokenizer)

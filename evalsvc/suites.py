@@ -1,0 +1,162 @@
+"""Suite files: YAML in, checked `Suite` out. The only reader of YAML in evalsvc; it never loads a task.
+
+What a suite file may say is in `suites/README.md`; whether its tasks, metrics and filters exist is for `harness` to
+find out, because only lm-eval knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from evalsvc.errors import SuiteError
+from evalsvc.records import Role, canonical, digest
+from evalsvc.settings import shared_dir
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskEntry(_Strict):
+    """One line of a suite: an lm-eval task, group or tag, and what departs from its defaults."""
+
+    task: str = Field(min_length=1)
+    shots: int | None = Field(default=None, ge=0)
+    metric: str | None = None
+    filter: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    chance: float | None = Field(default=None, ge=0, lt=1)
+
+
+class Defaults(_Strict):
+    """What holds for every task of a suite that does not say otherwise."""
+
+    shots: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=1234, ge=0)
+
+
+class Suite(_Strict):
+    """A named list of tasks with one role."""
+
+    name: Name
+    role: Role
+    description: str = ""
+    include: tuple[Path, ...] = ()
+    defaults: Defaults = Defaults()
+    chat_template: Literal["auto", "on", "off"] = "auto"
+    system_prompt: str | None = None
+    tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+    path: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("include", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _yaml_bool(cls, value: Any) -> Any:
+        # YAML 1.1 reads the words on and off as booleans.
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return [{"task": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Suite:
+        names = [entry.task for entry in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"tasks: {name!r} appears {names.count(name)} times; name each task once per suite")
+        return self
+
+    def definition(self) -> str:
+        """Return the canonical JSON of what the file says, without the folders that it stands in."""
+        return canonical(self.model_dump(mode="json", exclude={"include"}))
+
+    def digest(self) -> str:
+        """Return the digest of `definition`; `harness` adds the tasks' own content."""
+        return digest("suite", self.definition())
+
+
+def load_suite(path: Path) -> Suite:
+    """Read one suite file.
+
+    Raises:
+        SuiteError: It cannot be read, is not YAML, or breaks a rule; the message names file and key.
+    """
+    data = _read_yaml(path, "suite")
+    try:
+        suite = Suite.model_validate(data)
+    except ValidationError as error:
+        raise SuiteError(f"suite {path}: {_first_problem(error)}") from error
+    folders = tuple((path.parent / folder).resolve() for folder in suite.include)
+    for folder in folders:
+        if not folder.is_dir():
+            raise SuiteError(f"suite {path}: include: {folder} is not a folder; it is taken relative to the suite file")
+    return suite.model_copy(update={"include": folders, "path": path.resolve()})
+
+
+def find_suite(name: str) -> Suite:
+    """Return the suite in the file `name`, else the shipped suite of that name.
+
+    Raises:
+        SuiteError: There is neither; the message lists the shipped names.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise SuiteError(f"suite {name}: no such file")
+        return load_suite(path)
+    shipped = {suite.name: suite for suite in shipped_suites()}
+    if name not in shipped:
+        raise SuiteError(
+            f"suite {name!r}: neither a file nor a shipped suite ({', '.join(sorted(shipped))}); "
+            "see `evalsvc suites list`"
+        )
+    return shipped[name]
+
+
+def shipped_suites() -> Iterator[Suite]:
+    """Yield the suites that come with evalsvc, by role and name."""
+    root = shared_dir("suites")
+    for role in get_args(Role):
+        for path in sorted((root / role).glob("*.yaml")):
+            yield load_suite(path)
+
+
+def _read_yaml(path: Path, what: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{what} {path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise SuiteError(f"{what} {path}: not valid YAML{where}: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(data, dict):
+        raise SuiteError(f"{what} {path}: holds a {type(data).__name__}, must be a mapping of keys to values")
+    return data
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; see suites/README.md for the keys of a suite"
+    elif first["type"] != "missing" and where and not isinstance(first["input"], dict | list):
+        message = f"{message}, got {first['input']!r}"
+    more = error.error_count() - 1
+    return f"{where}: {message}" if not more else f"{where}: {message} (and {more} more)" if where else message

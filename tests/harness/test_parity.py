@@ -1,0 +1,158 @@
+"""Prompts and scores are lm-eval's own, for every kind of task."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from evalsvc.engine.encoding import render_chat
+from evalsvc.engine.models import load_tokenizer
+from evalsvc.engine.scorer import Scorer
+from evalsvc.engine.shards import cut
+from evalsvc.harness.grade import grade
+from evalsvc.harness.plan import Planned, plan
+from evalsvc.harness.tasks import load
+from evalsvc.records import Arm, Checkpoint, Numerics, Rendering, Request, Response, Shard
+from evalsvc.suites import Suite, TaskEntry
+from tests import tiny
+
+NUMERICS = Numerics("cpu", "float32", "2", "5")
+GREEDY = ("mc", "mc_shots", "mc_info", "cloze", "roll", "gen", "family")
+
+
+def planned(folder: Path, *tasks: str | TaskEntry, **suite: Any) -> Planned:
+    entries = tuple(TaskEntry(task=t) if isinstance(t, str) else t for t in tasks)
+    return plan(load(Suite(name="s", role="general", include=(folder,), tasks=entries, **suite)), Rendering())
+
+
+def scored(item: Planned, checkpoint: Checkpoint) -> dict[str, Response]:
+    scorer, arm = Scorer(), Arm(checkpoint, NUMERICS)
+    found: dict[str, Response] = {}
+    for key, requests in cut(item.plan.requests):
+        result = scorer.score(Shard(key, arm, requests))
+        assert not result.failures
+        found |= {response.request: response for response in result.responses}
+    return found
+
+
+def stock(folder: Path, checkpoint: Checkpoint, tasks: tuple[str, ...], **options: Any) -> Any:
+    # As a folder of data files is addressed by lm-eval: from the current directory.
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    model = HFLM(pretrained=checkpoint.path, device="cpu", dtype="float32", batch_size=4)
+    return lm_eval.simple_evaluate(
+        model, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
+    )
+
+
+def requests_by_sample(item: Planned, task: str) -> list[list[Request]]:
+    known = {request.digest: request for request in item.plan.requests}
+    chosen = next(t for t in item.plan.tasks if t.name == task)
+    return [[known[key] for key in sample.requests] for sample in chosen.samples]
+
+
+def test_scores_are_lm_evals_to_the_last_digit(
+    task_folder: Path, base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(task_folder)
+    expected = stock(task_folder, base, GREEDY)
+    item = planned(task_folder, *GREEDY)
+    graded = grade(item, scored(item, base))
+
+    compared = 0
+    for result in graded.results:
+        theirs = expected["results"][result.task][f"{result.metric},{result.filter}"]
+        if result.metric in {"perplexity", "word_perplexity", "bits_per_byte"}:
+            assert result.value == pytest.approx(theirs, rel=1e-5)
+        else:
+            assert result.value == theirs, result
+        stderr = expected["results"][result.task].get(f"{result.metric}_stderr,{result.filter}")
+        if isinstance(stderr, float) and result.metric != "perplexity":
+            assert result.stderr == pytest.approx(stderr, rel=1e-9), result
+        compared += 1
+    assert compared == len([k for r in expected["results"].values() for k in r if "," in k and "_stderr" not in k])
+
+
+def test_loglikelihoods_and_texts_are_lm_evals(
+    task_folder: Path, base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(task_folder)
+    expected = stock(task_folder, base, GREEDY)
+    item = planned(task_folder, *GREEDY)
+    responses = scored(item, base)
+    for task, samples in expected["samples"].items():
+        first = samples[0]["filter"]
+        asked = requests_by_sample(item, task)
+        for sample, requests in zip([s for s in samples if s["filter"] == first], asked, strict=True):
+            for theirs, request in zip(sample["resps"], requests, strict=True):
+                ours = responses[request.digest]
+                if ours.text is not None:
+                    assert ours.text == theirs[0]
+                elif ours.greedy is None:
+                    assert ours.loglikelihood == pytest.approx(theirs[0], abs=1e-4, rel=1e-6)
+                else:
+                    assert ours.loglikelihood == pytest.approx(theirs[0][0], abs=1e-4, rel=1e-6)
+                    assert ours.greedy == theirs[0][1]
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_prompts_of_random_few_shots_are_lm_evals_also_when_sampled(
+    task_folder: Path, base: Checkpoint, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(task_folder)
+    expected = {s["doc_id"]: s["arguments"] for s in stock(task_folder, base, ("mc_shots",))["samples"]["mc_shots"]}
+    item = planned(task_folder, TaskEntry(task="mc_shots", limit=limit))
+    samples = item.plan.tasks[0].samples
+    assert len(samples) == (limit or 20)
+    for sample, requests in zip(samples, requests_by_sample(item, "mc_shots"), strict=True):
+        assert [request.arguments for request in requests] == [tuple(a) for a in expected[sample.doc_id]]
+
+
+def test_shots_of_a_suite_override_a_tasks_own(
+    task_folder: Path, base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(task_folder)
+    expected = stock(task_folder, base, ("mc_shots",), num_fewshot=4)["samples"]["mc_shots"]
+    item = planned(task_folder, TaskEntry(task="mc_shots", shots=4))
+    asked = requests_by_sample(item, "mc_shots")
+    assert [[r.arguments for r in rs] for rs in asked] == [[tuple(a) for a in s["arguments"]] for s in expected]
+
+
+def test_chat_templates_render_as_in_lm_eval(
+    task_folder: Path, base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(task_folder)
+    tiny.llama().save_pretrained(tmp_path / "chat")
+    tiny.tokenizer(tiny.CHAT).save_pretrained(tmp_path / "chat")
+    from evalsvc.checkpoints import open_base
+
+    chat = open_base(str(tmp_path / "chat"))
+    assert chat.tokenizer != base.tokenizer
+    expected = stock(
+        task_folder, chat, ("mc_shots", "gen"), apply_chat_template=True, system_instruction="Be brief.",
+        fewshot_as_multiturn=True,
+    )["samples"]
+    suite = Suite(name="s", role="general", include=(task_folder,), tasks=("mc_shots", "gen"), system_prompt="Be brief.")
+    render = partial(render_chat, load_tokenizer(chat))
+    item = plan(load(suite), Rendering("t", "Be brief."), render)
+    for task in ("mc_shots", "gen"):
+        theirs = [s for s in expected[task] if s["filter"] == expected[task][0]["filter"]]
+        for sample, requests in zip(theirs, requests_by_sample(item, task), strict=True):
+            assert [r.arguments[0] for r in requests] == [a[0] for a in sample["arguments"]]
+            assert requests[0].arguments[0].startswith("<system>Be brief.<user>")
+
+
+def test_repeated_samples_are_different_requests_and_are_voted_on(task_folder: Path, base: Checkpoint) -> None:
+    item = planned(task_folder, "votes")
+    assert len(item.plan.requests) == 4 * 3
+    responses = scored(item, base)
+    assert len({r.text for r in responses.values()}) > 4
+    again = scored(item, base)
+    assert responses == again  # each sampled answer has a seed of its own
+    graded = grade(item, responses)
+    assert [(r.metric, r.filter, r.n) for r in graded.results] == [("exact_match", "vote", 4)]
