@@ -106,7 +106,8 @@ def open_checkpoints(source: str, base: str | None, said: Description) -> tuple[
             )
         return _describe(folder, None, said, method="base"), []
     if not steps:
-        return root, [_open_one(folder, root, said)]
+        only = _open_one(folder, root, said)
+        return root, [only] if only.digest != root.digest else []
     if said.step is not None:
         raise CheckpointError(f"--step {said.step}: {source} holds {len(steps)} steps; give one of its folders instead")
     name = said.name or folder.resolve().name

@@ -5,7 +5,8 @@ Two locks make that safe, and both are needed:
 
 * a process-wide lock, because closing any descriptor of a file drops all POSIX locks that the process has on it: two
   threads would take DuckDB's own lock away from each other without an error;
-* flock on `<file>.lock`, shared to read and exclusive to write, which belongs to its descriptor and survives that.
+* flock on `<file>.lock`, shared to read and exclusive to write, which belongs to its descriptor and survives that;
+  `<file>.turn` keeps readers from starving a writer.
 
 Nothing but `duckdb.connect` ever opens the file itself.
 """
@@ -18,7 +19,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -33,7 +34,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.25
+# Trying a lock costs microseconds, opening a database milliseconds.
+_LOCK_PAUSES, _OPEN_PAUSES = (0.0005, 0.005), (0.005, 0.25)
 
 
 class Database:
@@ -109,7 +111,7 @@ class Database:
                 raise problem from error
 
     def _open(self, read_only: bool, deadline: float) -> Connection:
-        for pause in _pauses(deadline):
+        for pause in _pauses(deadline, *_OPEN_PAUSES):
             try:
                 return duckdb.connect(str(self.path), read_only=read_only, config=_CONFIG)
             except duckdb.Error as error:
@@ -121,22 +123,25 @@ class Database:
 
     @contextmanager
     def _flock(self, *, exclusive: bool, deadline: float) -> Iterator[None]:
-        sidecar = self.path.with_name(self.path.name + ".lock")
-        try:
-            descriptor = os.open(sidecar, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            if exclusive:
-                raise StoreError(f"store {self.path}: cannot be written: {error.strerror} ({sidecar})") from error
-            yield  # a reader on read-only media has no writers to wait for
-            return
-        try:
-            self._take(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, deadline)
+        with ExitStack() as held, ExitStack() as turn:
+            try:
+                # Everybody takes a turn; a writer keeps it until it is done. Without it, readers that come and go
+                # faster than they finish would leave a writer waiting for ever.
+                self._take(held if exclusive else turn, ".turn", fcntl.LOCK_EX, deadline)
+                self._take(held, ".lock", fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, deadline)
+            except OSError as error:
+                if exclusive:
+                    raise StoreError(f"store {self.path}: cannot be written: {error.strerror}") from error
+                # A reader on read-only media has no writers to wait for.
+            turn.close()
             yield
-        finally:
-            os.close(descriptor)
 
-    def _take(self, descriptor: int, kind: int, deadline: float) -> None:
-        for pause in _pauses(deadline):
+    def _take(self, stack: ExitStack, suffix: str, kind: int, deadline: float) -> None:
+        """Lock a file beside the store until the stack unwinds."""
+        sidecar = self.path.with_name(self.path.name + suffix)
+        descriptor = os.open(sidecar, os.O_RDWR | os.O_CREAT, 0o666)
+        stack.callback(os.close, descriptor)
+        for pause in _pauses(deadline, *_LOCK_PAUSES):
             try:
                 return fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -150,12 +155,11 @@ class Database:
         )
 
 
-def _pauses(deadline: float) -> Iterator[float]:
+def _pauses(deadline: float, pause: float, longest: float) -> Iterator[float]:
     """Yield growing, jittered pauses until the deadline; at least one."""
-    pause = _FIRST_PAUSE
     while True:
         yield pause * (0.5 + random.random())
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, longest)
         if time.monotonic() > deadline:
             return
 

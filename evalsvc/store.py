@@ -215,6 +215,17 @@ class Store:
         wanted = {request.digest for request in plan.requests}
         return {row[0]: Response(*row) for row in rows if row[0] in wanted}
 
+    def failures(self, arm: Arm, plan: Plan) -> dict[str, str]:
+        """Return why the arm has no response to some of the plan's requests, by request digest."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT r.digest, f.error FROM failures f JOIN requests r USING (request) JOIN arms a USING (arm) "
+                "WHERE a.digest = ?",
+                [arm.key],
+            ).fetchall()
+        wanted = {request.digest for request in plan.requests}
+        return {key: error for key, error in rows if key in wanted}
+
     def arms(self) -> list[StoredArm]:
         """Return all arms, oldest first."""
         with self._database.read() as connection:

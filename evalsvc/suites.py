@@ -144,7 +144,8 @@ def _read_yaml(path: Path, what: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise SuiteError(f"{what} {path}: not valid YAML{where}: {getattr(error, 'problem', None) or error}") from error
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SuiteError(f"{what} {path}: not valid YAML{where}: {problem}") from error
     if not isinstance(data, dict):
         raise SuiteError(f"{what} {path}: holds a {type(data).__name__}, must be a mapping of keys to values")
     return data

@@ -1,0 +1,129 @@
+"""A shard in, its result out: adapters, restoration of the base, failures, memory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import LlamaForCausalLM
+
+from evalsvc.checkpoints import Description, open_checkpoints
+from evalsvc.engine import plain
+from evalsvc.engine.encoding import Scored
+from evalsvc.engine.scorer import Scorer
+from evalsvc.errors import CheckpointError
+from evalsvc.records import Arm, Checkpoint, Numerics, Request, Shard, ShardResult
+from tests import tiny
+
+NUMERICS = Numerics("cpu", "float32", "2", "5")
+REQUESTS = (
+    Request.of("loglikelihood", ("the cat", " sat on")),
+    Request.of("loglikelihood", ("the cat", " dog")),
+    Request.of("loglikelihood", ("", "the sun is hot")),
+    Request.of("loglikelihood_rolling", ("one two three four " * 30,)),
+    Request.of("generate_until", ("the dog", '{"do_sample":false,"max_gen_toks":6,"until":["\\n"]}')),
+)
+
+
+def score(scorer: Scorer, checkpoint: Checkpoint) -> ShardResult:
+    return scorer.score(Shard("k", Arm(checkpoint, NUMERICS), REQUESTS))
+
+
+def values(result: ShardResult) -> dict[str, float | str | None]:
+    assert not result.failures
+    return {r.request: r.text if r.text is not None else r.loglikelihood for r in result.responses}
+
+
+def test_the_base_is_bit_identical_before_between_and_after_adapters(
+    base: Checkpoint, lora: Checkpoint, full: Checkpoint
+) -> None:
+    scorer = Scorer()
+    first = values(score(scorer, base))
+    adapted = values(score(scorer, lora))
+    assert values(score(scorer, base)) == first
+    other = values(score(scorer, full))
+    assert values(score(scorer, lora)) == adapted
+    assert values(score(scorer, base)) == first
+    assert len({str(v) for v in (first, adapted, other)}) == 3
+    assert values(score(Scorer(), lora)) == adapted
+
+
+def test_an_adapter_scores_as_peft_serves_it(lora: Checkpoint) -> None:
+    model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(lora.resident), lora.path).eval()
+    tokens = tiny.tokenizer()("the cat sat on")["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    begin = len(tiny.tokenizer()("the cat")["input_ids"])
+    expected = sum(float(logits[i - 1, tokens[i]]) for i in range(begin, len(tokens)))
+    found = values(score(Scorer(), lora))[REQUESTS[0].digest]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_adapter_of_another_base_is_refused(models: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig
+
+    other = LlamaForCausalLM(LlamaConfig(**{**tiny.llama().config.to_dict(), "num_hidden_layers": 3}))
+    other.save_pretrained(tmp_path / "other")
+    tiny.tokenizer().save_pretrained(tmp_path / "other")
+    tiny.save_adapter(tmp_path / "adapter", tmp_path / "other", seed=0)
+    _, (misfit,) = open_checkpoints(str(tmp_path / "adapter"), str(models / "base"), Description())
+    with pytest.raises(CheckpointError, match="match no module of the base"):
+        score(Scorer(), misfit)
+
+
+def test_after_a_refused_adapter_the_base_still_scores_the_same(models: Path, tmp_path: Path, base: Checkpoint) -> None:
+    scorer = Scorer()
+    first = values(score(scorer, base))
+    shutil.copytree(models / "lora", tmp_path / "broken")
+    config = (tmp_path / "broken" / "adapter_config.json").read_text()
+    (tmp_path / "broken" / "adapter_config.json").write_text(config.replace('"q_proj"', '"no_such_module"'))
+    _, (broken,) = open_checkpoints(str(tmp_path / "broken"), str(models / "base"), Description())
+    with pytest.raises(CheckpointError):
+        score(scorer, broken)
+    assert values(score(scorer, base)) == first
+
+
+def test_a_padded_vocabulary_is_never_resized(base: Checkpoint, lora: Checkpoint) -> None:
+    scorer = Scorer()
+    score(scorer, lora)
+    model, encoder = scorer._resident.hold(lora)  # type: ignore[union-attr]
+    assert model.get_input_embeddings().weight.shape[0] == 368 > len(encoder.tokenizer)  # type: ignore[operator]
+
+
+def test_what_cannot_be_answered_fails_alone(base: Checkpoint) -> None:
+    shard = Shard("k", Arm(base, NUMERICS), (REQUESTS[0], Request.of("loglikelihood", ("a", " cat" * 500))))
+    found = Scorer().score(shard)
+    assert [response.request for response in found.responses] == [REQUESTS[0].digest]
+    assert "window of 128" in found.failures[0].error
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.llama()
+    items = [Scored((1, 2, 3, i), (i,)) for i in range(4, 20)]
+    expected = plain.loglikelihoods(model, items)
+    sizes: list[int] = []
+    forward = plain._forward
+
+    def scarce(model: torch.nn.Module, batch: list[tuple[int, ...]]) -> torch.Tensor:
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("no memory")
+        sizes.append(len(batch))
+        return forward(model, batch)
+
+    monkeypatch.setattr(plain, "_forward", scarce)
+    found = plain.loglikelihoods(model, items)
+    assert max(sizes) <= 3
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-5)
+
+
+def test_a_sampled_answer_depends_on_its_request_alone(base: Checkpoint) -> None:
+    settings = '{"do_sample":true,"max_gen_toks":8,"temperature":1.0,"until":[]}'
+    asked = [Request.of("generate_until", ("the cat", settings), repeat) for repeat in range(4)]
+    arm = Arm(base, NUMERICS)
+    together = {r.request: r.text for r in Scorer().score(Shard("a", arm, tuple(asked))).responses}
+    alone = {r.request: r.text for q in asked for r in Scorer().score(Shard("b", arm, (q,))).responses}
+    assert together == alone
+    assert len(set(together.values())) > 1

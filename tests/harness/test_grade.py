@@ -1,0 +1,103 @@
+"""Grading: complete evidence only, standard errors of our own, no process pools."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalsvc.errors import EvidenceError, SuiteError
+from evalsvc.harness.grade import grade
+from evalsvc.harness.plan import Planned, plan
+from evalsvc.harness.tasks import load
+from evalsvc.records import Graded, Rendering, Response
+from evalsvc.suites import Suite
+from tests.tasks import CHOICE, write_task
+
+
+def planned(folder: Path, *tasks: str, allow: bool = False) -> Planned:
+    suite = Suite.model_validate({"name": "s", "role": "general", "include": [folder], "tasks": list(tasks)})
+    return plan(load(suite, allow_task_code=allow), Rendering())
+
+
+def fake_responses(item: Planned) -> dict[str, Response]:
+    """Answer every request with a likelihood that its digest decides."""
+
+    found = {}
+    for request in item.plan.requests:
+        if request.kind == "generate_until":
+            found[request.digest] = Response(request.digest, text="the red house")
+        else:
+            greedy = None if request.kind == "loglikelihood_rolling" else False
+            found[request.digest] = Response(request.digest, -int(request.digest[:4], 16) / 1000, greedy)
+    return found
+
+
+def graded(folder: Path, *tasks: str) -> Graded:
+    item = planned(folder, *tasks)
+    return grade(item, fake_responses(item))
+
+
+def test_a_missing_response_is_missing_evidence_not_a_wrong_answer(task_folder: Path) -> None:
+    item = planned(task_folder, "mc")
+    responses = fake_responses(item)
+    responses.pop(item.plan.requests[5].digest)
+    with pytest.raises(EvidenceError, match="submit again to resume"):
+        grade(item, responses)
+
+
+def test_grading_twice_gives_the_same(task_folder: Path) -> None:
+    item = planned(task_folder, "mc", "gen", "cloze", "roll")
+    responses = fake_responses(item)
+    assert grade(item, responses) == grade(item, responses)
+
+
+def test_every_smooth_metric_has_a_standard_error_bits_per_byte_too(task_folder: Path) -> None:
+    found = {(r.task, r.metric): r for r in graded(task_folder, "mc", "cloze", "roll").results}
+    assert all(result.stderr is not None and result.stderr >= 0 for result in found.values())
+    assert ("roll", "bits_per_byte") in found
+
+
+def test_one_item_has_no_standard_error_and_no_string_in_its_place(tmp_path: Path) -> None:
+    write_task(tmp_path, "t", [{"query": "q", "choices": ["a", "b"], "gold": 0}], **CHOICE)
+    assert [result.stderr for result in graded(tmp_path, "t").results] == [None, None]
+
+
+def test_aggregations_of_their_own_start_no_process_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process pool was started")
+
+    monkeypatch.setattr(multiprocessing, "Pool", refuse)
+    rows = [{"query": f"q{i}", "choices": ["no", "yes"], "gold": i % 2} for i in range(10)]
+    metrics = [{"metric": "mcc", "aggregation": "matthews_corrcoef", "higher_is_better": True}]
+    write_task(tmp_path, "t", rows, **{**CHOICE, "metric_list": metrics})
+    found = graded(tmp_path, "t")
+    assert found.results[0].stderr is None
+    assert found.scores["t"][0].value is None
+    assert found.scores["t"][0].detail in {"[0, 0]", "[0, 1]"}
+
+
+def test_a_group_is_the_mean_of_its_tasks_by_size(task_folder: Path) -> None:
+    by_task = {(r.task, r.metric): r for r in graded(task_folder, "family").results}
+    a, b, family = (by_task[name, "acc"] for name in ("member_a", "member_b", "family"))
+    assert family.is_group
+    assert not family.primary
+    assert family.n == 16
+    assert family.value == pytest.approx((10 * a.value + 6 * b.value) / 16)
+
+
+def test_one_score_per_filter_and_sample(task_folder: Path) -> None:
+    found = graded(task_folder, "gen").scores["gen"]
+    assert len(found) == 20
+    assert {score.filter for score in found} == {"strict", "loose"}
+
+
+def test_a_tasks_own_grading_that_fails_is_one_line(tmp_path: Path) -> None:
+    path = write_task(tmp_path, "t", [{"query": "q", "choices": ["a", "b"], "gold": 0}], **CHOICE)
+    path.write_text(path.read_text() + "process_results: !function helper.explode\n")
+    (tmp_path / "helper.py").write_text("def explode(doc, results):\n    raise KeyError('surprise')\n")
+    item = planned(tmp_path, "t", allow=True)
+    with pytest.raises(SuiteError, match="task t: its grading failed: 'surprise'"):
+        grade(item, fake_responses(item))

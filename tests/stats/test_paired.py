@@ -1,0 +1,76 @@
+"""Tango's interval and the paired t against published values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evalsvc.stats.paired import t_interval, tango_interval, tango_z, transitions
+
+
+@pytest.mark.parametrize(
+    ("table", "level", "low", "high"),
+    [
+        ((4, 9, 3, 16), 0.95, -0.0271, 0.3897),  # printed -.027, .390
+        ((43, 0, 1, 0), 0.90, -0.0957, 0.0365),  # Tango 1998: -.096, .037
+        ((53, 16, 8, 9), 0.95, -0.0197, 0.2069),  # Agresti and Min: -.020, .207
+    ],
+)
+def test_interval_reproduces_printed_values(
+    table: tuple[int, int, int, int], level: float, low: float, high: float
+) -> None:
+    _, first_only, second_only, _ = table
+    found = tango_interval(second_only, first_only, sum(table), level)
+    assert found == pytest.approx((low, high), abs=1e-4)
+
+
+def test_interval_without_a_discordant_pair_has_its_closed_form() -> None:
+    z = stats.norm.ppf(0.975)
+    assert tango_interval(0, 0, 100, 0.95) == pytest.approx((-(z**2) / (100 + z**2), z**2 / (100 + z**2)), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n", "margin", "z", "low", "high"),
+    [
+        (20, 18, 500, 0.05, 3.3323, -0.02497, 0.01677),
+        (45, 20, 500, 0.05, 0.0000, -0.07724, -0.02399),
+        (95, 85, 2000, 0.02, 2.2052, -0.01613, 0.00607),
+        (160, 60, 2000, 0.02, -4.1511, -0.06232, -0.03810),
+        (0, 0, 132, 0.02, 1.6413, -0.02008, 0.02008),
+        (0, 0, 133, 0.02, 1.6475, -0.01994, 0.01994),
+    ],
+)
+def test_score_statistic_at_a_margin(
+    lost: int, gained: int, n: int, margin: float, z: float, low: float, high: float
+) -> None:
+    assert float(tango_z(-margin, lost, gained, n)) == pytest.approx(z, abs=1e-4)
+    assert tango_interval(lost, gained, n) == pytest.approx((low, high), abs=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.05])
+def test_interval_covers_at_its_level(shift: float) -> None:
+    rng = np.random.default_rng(3)
+    n, discordance, runs = 200, 0.12, 3000
+    lost_rate, gained_rate = (discordance - shift) / 2, (discordance + shift) / 2
+    counts = rng.multinomial(n, [lost_rate, gained_rate, 1 - discordance], size=runs)
+    # Inside the interval means that the score test does not reject the truth.
+    z = tango_z(np.full(runs, shift), counts[:, 0], counts[:, 1], n)
+    covered = float((np.abs(z) <= stats.norm.ppf(0.95)).mean())
+    assert covered == pytest.approx(0.90, abs=0.02)
+
+
+def test_t_interval_is_scipys_paired_t() -> None:
+    rng = np.random.default_rng(0)
+    base, adapted = rng.normal(size=40), rng.normal(0.3, size=40)
+    d = adapted - base
+    found = t_interval(float(d.mean()), float(d.std(ddof=1) / math.sqrt(40)), 39)
+    expected = stats.ttest_rel(adapted, base).confidence_interval(0.90)
+    assert found == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def test_transitions_count_each_direction() -> None:
+    base, adapted = np.array([1.0, 1, 0, 0, 1]), np.array([0.0, 1, 1, 0, 0])
+    assert transitions(base, adapted) == (2, 1, 5)

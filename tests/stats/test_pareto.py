@@ -1,0 +1,102 @@
+"""Frontier and hypervolume against published tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evalsvc.stats.pareto import hypervolume, non_dominated
+
+# Biderman et al. 2024, "LoRA Learns Less and Forgets Less", tables S5 and S6: code IFT at epochs 1, 2, 4, 8, 16.
+HUMAN_EVAL = {
+    "r16": [0.197, 0.275, 0.358, 0.338, 0.324],
+    "r64": [0.249, 0.339, 0.417, 0.392, 0.405],
+    "r256": [0.299, 0.385, 0.498, 0.437, 0.466],
+    "full": [0.302, 0.464, 0.470, 0.497, 0.416],
+}
+GENERAL = {
+    "r16": [0.653, 0.648, 0.652, 0.646, 0.609],
+    "r64": [0.652, 0.651, 0.632, 0.580, 0.510],
+    "r256": [0.655, 0.659, 0.631, 0.552, 0.517],
+    "full": [0.595, 0.579, 0.512, 0.446, 0.414],
+}
+# Tables S1 and S2: code CPT at 0.25, 0.5, 1, 2, 4, 8, 16, 20 billion tokens.
+CPT_HUMAN_EVAL = {
+    "r16": [0.143, 0.144, 0.141, 0.141, 0.154, 0.159, 0.162, 0.162],
+    "r64": [0.142, 0.146, 0.141, 0.153, 0.157, 0.176, 0.194, 0.196],
+    "r256": [0.144, 0.142, 0.143, 0.159, 0.159, 0.208, 0.211, 0.224],
+    "full": [0.152, 0.153, 0.172, 0.181, 0.218, 0.258, 0.255, 0.263],
+}
+CPT_GENERAL = {
+    "r16": [0.645, 0.642, 0.645, 0.642, 0.644, 0.640, 0.638, 0.635],
+    "r64": [0.646, 0.644, 0.646, 0.646, 0.639, 0.634, 0.626, 0.626],
+    "r256": [0.644, 0.645, 0.643, 0.639, 0.636, 0.630, 0.618, 0.617],
+    "full": [0.625, 0.624, 0.625, 0.616, 0.599, 0.583, 0.551, 0.545],
+}
+Table = dict[str, list[float]]
+
+
+def points(x: Table, y: Table, methods: list[str]) -> np.ndarray:
+    return np.array([pair for m in methods for pair in zip(x[m], y[m], strict=True)])
+
+
+def names(x: Table, epochs: list[str]) -> list[str]:
+    return [f"{method}@{epoch}" for method in x for epoch in epochs]
+
+
+def test_frontier_of_code_ift() -> None:
+    found = non_dominated(points(HUMAN_EVAL, GENERAL, list(HUMAN_EVAL)))
+    labels = names(HUMAN_EVAL, ["1", "2", "4", "8", "16"])
+    assert {label for label, on in zip(labels, found, strict=True) if on} == {"r256@2", "r64@4", "r256@4"}
+
+
+def test_frontier_of_code_cpt() -> None:
+    found = non_dominated(points(CPT_HUMAN_EVAL, CPT_GENERAL, list(CPT_HUMAN_EVAL)))
+    labels = names(CPT_HUMAN_EVAL, ["0.25", "0.5", "1", "2", "4", "8", "16", "20"])
+    assert {label for label, on in zip(labels, found, strict=True) if on} == {
+        *("r64@2", "r16@4", "r16@8", "r16@16", "r64@8"),
+        *("r256@8", "r256@16", "r256@20", "full@8", "full@20"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("methods", "reference", "area"),
+    [
+        (["r16", "r64", "r256", "full"], (0, 0), 0.325050),
+        (["r16"], (0, 0), 0.233613),
+        (["r64"], (0, 0), 0.270234),
+        (["r256"], (0, 0), 0.325018),
+        (["full"], (0, 0), 0.288602),
+        (["r16", "r64", "r256", "full"], (0.138, 0.400), 0.090108),
+        (["r256"], (0.138, 0.400), 0.090076),
+        (["full"], (0.138, 0.400), 0.062892),
+    ],
+)
+def test_hypervolume_of_code_ift(methods: list[str], reference: tuple[float, float], area: float) -> None:
+    assert hypervolume(points(HUMAN_EVAL, GENERAL, methods), reference) == pytest.approx(area, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("methods", "area"), [(["r16", "r64", "r256", "full"], 0.166054), (["full"], 0.161252), (["r256"], 0.143208)]
+)
+def test_hypervolume_of_code_cpt(methods: list[str], area: float) -> None:
+    assert hypervolume(points(CPT_HUMAN_EVAL, CPT_GENERAL, methods), (0, 0)) == pytest.approx(area, abs=1e-6)
+
+
+def test_hypervolume_of_moocores_example() -> None:
+    corners = np.array([(5.0, 5), (4, 6), (2, 7), (7, 4)])
+    assert hypervolume(corners, (0, 0)) == 39
+    assert hypervolume(-corners, (-10, -10)) == 38  # minimised against (10, 10)
+    assert hypervolume(np.array([(-2.0, -2)]), (-4, -4)) == 4
+    assert hypervolume(np.array([(-3.0, -1)]), (-4, -4)) == 3
+    with_dominated = np.vstack([corners, [(1.0, 1), (4, 5)]])
+    assert hypervolume(with_dominated, (0, 0)) == 39
+
+
+def test_equal_points_do_not_dominate_each_other() -> None:
+    assert non_dominated(np.array([(1.0, 1), (1, 1), (0, 1)])).tolist() == [True, True, False]
+
+
+def test_leading_axes_are_independent_sets() -> None:
+    sets = np.array([[(0.0, 0), (1, 1)], [(1, 1), (0, 0)]])
+    assert non_dominated(sets).tolist() == [[False, True], [True, False]]
