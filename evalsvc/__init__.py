@@ -2,24 +2,32 @@
 
 The package in one line each, in the order in which modules may import each other:
 
-    errors      one exception tree, with the exit code of each branch
-    records     the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison, Point
-    settings    paths and addresses, from flags and EVALSVC_* variables
-    stats       pure statistics: arrays in, records out
-    suites      suite files -> records
-    checkpoints path, hub id or adapter -> Checkpoint
-    compare     paired scores -> Comparison
-    frontier    Comparisons -> Points
-    harness     lm-eval tasks: plan() and grade()
-    engine      scoring on one device
-    store       results in one DuckDB file
-    executors   shards in, responses out; in this process
-    cluster     the same on Ray
-    charts      Points and Comparisons -> figures
-    report      records -> terminal and HTML
-    service     joins the parts
-    demo        the main job on models trained on the spot
-    cli         the command line
+    errors       one exception tree, with the exit code of each branch
+    records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison, Point
+    settings     paths and addresses, from flags and EVALSVC_* variables
+    stats        pure statistics: arrays in, records out
+    migrations   the schema of the store, step by step
+    world        the invented world of the demo: texts and items
+    suites       suite files -> Suite
+    checkpoints  path, hub id or adapter -> Checkpoint
+    compare      paired scores -> Comparison
+    frontier     scores of many arms -> Frontier
+    harness      lm-eval's tasks: plan and grade
+    engine       scoring on one device
+    database     one DuckDB file that several processes share
+    charts       records -> figures
+    store        records in, records out of the database
+    executors    shards in, results out; in this process
+    inspection   a suite, checked before it is scored
+    cluster      shards on Ray, commands on a cluster
+    driver       missing requests to an executor, answers to the store, runs to grading
+    doctor       what works on this machine
+    service      what is asked of a store
+    submission   checkpoints and suites in, finished runs out
+    report       records -> tables and JSON
+    demo         the main job on models that are trained on the spot
+    page         records -> one HTML file
+    cli          the command line
 """
 
 from importlib.metadata import PackageNotFoundError, version

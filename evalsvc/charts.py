@@ -107,7 +107,7 @@ def _base(frontier: Frontier) -> go.Scatter:
         mode="markers+text",
         name="base",
         text=["base"],
-        textposition="top left",
+        textposition="top right",
         marker={"symbol": "cross", "size": 14, "color": _BASE_COLOUR},
         hovertext=[f"{escape(frontier.base)}: the base, by definition at the origin"],
         hoverinfo="text",

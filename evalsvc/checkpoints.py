@@ -111,14 +111,29 @@ def open_checkpoints(source: str, base: str | None, said: Description) -> tuple[
     if said.step is not None:
         raise CheckpointError(f"--step {said.step}: {source} holds {len(steps)} steps; give one of its folders instead")
     name = said.name or folder.resolve().name
+    last = steps[-1][0] or 1
     found = [
-        replace(_open_one(path, root, replace(said, name=name, step=step)), trajectory=name) for step, path in steps
+        replace(
+            _open_one(path, root, replace(said, name=name, step=step, cost=_share(said.cost, step / last))),
+            trajectory=name,
+        )
+        for step, path in steps
     ]
     if _weights(folder):  # the final model that a trainer leaves beside its checkpoints, unless it is the last of them
         final = replace(_open_one(folder, root, said), trajectory=name)
         if final.digest not in {checkpoint.digest for checkpoint in found}:
             found.append(final)
     return root, found
+
+
+def _share(cost: Cost, share: float) -> Cost:
+    """Return what part of a run had cost: time and tokens grow with its steps, peak memory does not."""
+    hours, tokens = cost.gpu_hours, cost.train_tokens
+    return replace(
+        cost,
+        gpu_hours=None if hours is None else hours * share,
+        train_tokens=None if tokens is None else round(tokens * share),
+    )
 
 
 def _own_base(folder: Path) -> Checkpoint | None:

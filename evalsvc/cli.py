@@ -23,6 +23,7 @@ from evalsvc.settings import Compute, default_db, shared_dir
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from evalsvc.demo import Demo
     from evalsvc.driver import Job
     from evalsvc.store import Store
 
@@ -86,21 +87,20 @@ def demo(
         from evalsvc.demo import run
 
         made = run(folder, workers=workers, note=note, progress=progress)
-    _finish_demo(made.store, folder, made.jobs)
+    _show_demo(made, folder / "report.html")
 
 
-def _finish_demo(db: Path, folder: Path, jobs: list[Job]) -> None:
+def _show_demo(made: Demo, page: Path) -> None:
     from evalsvc import service
     from evalsvc.report import frontier_table
 
-    store = _store(db)
-    _print(frontier_table(service.placed(store, service.find_family(store))))
-    page = folder / "report.html"
-    _write_report(store, None, page)
+    store = _store(made.store)
+    _print(frontier_table(service.placed(store, service.find_family(store, made.base))))
+    _write_report(store, made.base, page)
     print(f"\nreport      {page}")
-    print(f"dashboard   evalsvc dashboard --db {db}")
-    print(f"one arm     evalsvc compare {jobs[-1].arm.checkpoint.label} --db {db}")
-    _exit_on_failures(jobs)
+    print(f"dashboard   evalsvc dashboard --db {made.store}")
+    print(f"one arm     evalsvc compare {made.jobs[-1].arm.checkpoint.label} --db {made.store}")
+    _exit_on_failures(made.jobs)
 
 
 @app.command(
@@ -136,11 +136,11 @@ def submit(
 
     said = Description(method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb))
     with _working(quiet) as (note, progress):
-        from evalsvc.submission import Submission
+        from evalsvc.submission import Source, Submission
         from evalsvc.submission import submit as run_submission
 
         compute = Compute(workers, device, dtype)
-        wanted = Submission(checkpoint, base, tuple(suite or ()), said, compute, allow_task_code)
+        wanted = Submission((Source(checkpoint, said),), base, tuple(suite or ()), compute, allow_task_code)
         store = _store(db)
         jobs = run_submission(store, wanted, progress, note)
     _show_jobs(store, jobs, as_json)
@@ -151,7 +151,7 @@ def submit(
 def status(db: Db = None, address: Address = None, as_json: Json = False) -> None:
     """Show how far runs have come."""
     from evalsvc import report
-    from evalsvc.driver import is_alive
+    from evalsvc.store import is_alive
 
     runs = _store(db).runs()
     alive = [is_alive(run.driver) for run in runs]
@@ -169,18 +169,24 @@ def results(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show every task's score: its first metric as a table, all metrics as JSON."""
-    from evalsvc import report, service
+    """Show scores: of suites for all arms, of tasks for one arm or suite, of everything as JSON."""
+    from evalsvc import report
 
     store = _store(db)
-    chosen = service.find_arm(store.arms(), arm).number if arm else None
+    chosen = None
+    if arm:
+        from evalsvc.service import find_arm
+
+        chosen = find_arm(store.arms(), arm).number
     found = [
         result for result in store.results() if chosen in (None, result.arm.number) and suite in (None, result.suite)
     ]
     if as_json:
         _print_json(report.results_json(found))
-    else:
+    elif arm or suite:
         _print(report.results_table([result for result in found if result.primary or result.is_group]))
+    else:
+        _print(report.overview_table(found))
 
 
 @app.command(epilog="Examples: evalsvc compare lora@400   |   evalsvc compare lora@400 --base full@400 --json")
@@ -400,7 +406,11 @@ def _working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int
 
     # Notes come from inside the context, so they are printed above the bar.
     with contextlib.redirect_stdout(sys.stderr), bar:
-        yield note, progress
+        try:
+            yield note, progress
+        except KeyboardInterrupt:
+            note("interrupted; the same command resumes where it stopped")
+            raise
 
 
 def main() -> None:
@@ -410,9 +420,6 @@ def main() -> None:
     except EvalsvcError as error:
         print(f"evalsvc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("evalsvc: interrupted; the same command resumes where it stopped", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if os.environ.get("EVALSVC_DEBUG"):
             traceback.print_exc()

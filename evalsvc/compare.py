@@ -119,6 +119,8 @@ def _total(group: list[Comparison]) -> RoleTotal:
     if all(error is not None for error in errors):
         spread = math.sqrt(sum((share * (error or 0.0)) ** 2 for share, error in zip(shares, errors, strict=True)))
         low, high = t_interval(difference, spread, math.inf)
+        if group[0].unit == UNIT_INTERVAL:  # the normal approximation knows nothing of the ends of the scale
+            low, high = max(-1.0, low), min(1.0, high)
     worst = min(group, key=lambda c: c.gain)
     return RoleTotal(
         role=group[0].role,

@@ -6,8 +6,6 @@ work; what is in the store is never asked again.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned
 from evalsvc.records import Arm, Shard, ShardResult, State
-from evalsvc.store import Store
+from evalsvc.store import Store, driver_name
 
 COMMIT_SECONDS = 0.5
 
@@ -49,27 +47,6 @@ class Job:
     def total(self) -> int:
         """Number of requests of the run."""
         return len(self.planned.plan.requests)
-
-
-def driver_name() -> str:
-    """Return who drives: host and process, so that `status` can tell whether it still lives."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def is_alive(driver: str | None) -> bool:
-    """Whether a driver on this host still runs; drivers elsewhere are taken to."""
-    host, _, process = (driver or "").rpartition(":")
-    if not process.isdigit():
-        return False
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Driver:

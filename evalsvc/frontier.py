@@ -70,7 +70,7 @@ def frontier(base: Candidate, arms: Sequence[Candidate]) -> Frontier:
     on_frontier = non_dominated(points)
     often = non_dominated(np.stack([domain.resampled, general.resampled], axis=-1).round(12)).mean(axis=0)
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    learning, forgetting = np.quantile(domain.resampled, ends, axis=0), np.quantile(-general.resampled, ends, axis=0)
+    learning, forgetting = (np.quantile(a, ends, axis=0) for a in (domain.resampled, 0.0 - general.resampled))
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
     reference = (0.0, -abs(general.level))
     return Frontier(

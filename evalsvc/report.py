@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from evalsvc.records import Checkpoint, Comparison, Frontier, Point
-from evalsvc.service import Compared
-from evalsvc.store import StoredResult, StoredRun
-from evalsvc.suites import Suite
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what is shown decides what is loaded, not the module that shows it
     from evalsvc.doctor import Finding
-    from evalsvc.inspection import CheckedTask  # imports lm-eval
+    from evalsvc.inspection import CheckedTask
+    from evalsvc.service import Compared
+    from evalsvc.store import StoredResult, StoredRun
+    from evalsvc.suites import Suite
 
 SCHEMA = 1
 LEVEL_NOTE = "Intervals are two-sided at 90 %: their ends are the one-sided 5 % bounds that decisions use."
@@ -157,6 +157,32 @@ def runs_table(runs: Sequence[StoredRun], alive: Sequence[bool]) -> Table:
             f"{run.requests:,}",
             f"{run.updated:%Y-%m-%d %H:%M}",
             note,
+        )
+    return table
+
+
+def overview_table(results: Sequence[StoredResult]) -> Table:
+    """Show one row per arm and suite: the mean of its tasks' primary metrics, if they have one metric in common."""
+    suites: dict[tuple[str, str], list[StoredResult]] = {}
+    for result in results:
+        if result.primary:
+            suites.setdefault((result.arm.digest, result.suite), []).append(result)
+    table = _table(
+        "Results",
+        *("arm", "method", "suite", "role", "#tasks", "#items", "metric", "#mean"),
+        caption="tasks one by one: evalsvc results --arm ARM or --suite SUITE; everything: --json",
+    )
+    for tasks in suites.values():
+        metrics = sorted({task.metric for task in tasks})
+        table.add_row(
+            tasks[0].arm.checkpoint.label,
+            tasks[0].arm.checkpoint.method,
+            tasks[0].suite,
+            tasks[0].role,
+            str(len(tasks)),
+            f"{sum(task.n for task in tasks):,}",
+            ", ".join(metrics),
+            number(sum(task.value for task in tasks) / len(tasks)) if len(metrics) == 1 else "-",
         )
     return table
 

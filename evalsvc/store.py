@@ -6,6 +6,8 @@ and plan, so that whatever was interrupted can simply be done again.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
@@ -75,6 +77,27 @@ class StoredResult:
     stderr: float | None
     primary: bool
     is_group: bool
+
+
+def driver_name() -> str:
+    """Return who drives: host and process, so that `status` can tell whether it still lives."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_alive(driver: str | None) -> bool:
+    """Whether a driver on this host still runs; drivers elsewhere are taken to."""
+    host, _, process = (driver or "").rpartition(":")
+    if not process.isdigit():
+        return False
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class Store:

@@ -12,7 +12,7 @@ from pathlib import Path
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.cluster import RayExecutor, cluster_gpus
 from evalsvc.driver import Driver, Job, Progress
-from evalsvc.errors import SuiteError
+from evalsvc.errors import CheckpointError, SuiteError
 from evalsvc.executors import Executor, InProcessExecutor, make_scorer
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
@@ -24,19 +24,26 @@ from evalsvc.suites import Suite, find_suite, load_suite
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A folder or hub id of a checkpoint or of a training run's output, and what the user says of it."""
+
+    path: str
+    said: Description = Description()
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What a user submits.
 
     Attributes:
-        source: Folder or hub id of a checkpoint or of a training run's output.
-        base: Folder or hub id of what it was adapted from, if it does not say so itself.
+        sources: Checkpoints with one base in common.
+        base: Folder or hub id of what they were adapted from, if they do not say so themselves.
         suites: Names or files; empty takes those that the base was scored on before.
     """
 
-    source: str
+    sources: tuple[Source, ...]
     base: str | None = None
     suites: tuple[str, ...] = ()
-    said: Description = Description()
     compute: Compute = Compute()
     allow_task_code: bool = False
 
@@ -53,7 +60,7 @@ def submit(store: Store, submission: Submission, progress: Progress, note: Calla
         EvalsvcError: Scoring cannot go on; submitting again resumes.
     """
     note("reading checkpoints")
-    base, adapted = open_checkpoints(submission.source, submission.base, submission.said)
+    base, adapted = _checkpoints(submission)
     suites = _suites(store, submission, base)
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
     planned = [_plan(suite, base, submission.allow_task_code) for suite in suites]
@@ -66,6 +73,20 @@ def submit(store: Store, submission: Submission, progress: Progress, note: Calla
         with make_executor(submission.compute, numerics.device) as executor:
             driver.run(executor, progress)
     return driver.jobs
+
+
+def _checkpoints(submission: Submission) -> tuple[Checkpoint, list[Checkpoint]]:
+    """Return the base and all checkpoints, each once."""
+    adapted: dict[str, Checkpoint] = {}
+    bases: dict[str, Checkpoint] = {}
+    for source in submission.sources:
+        base, found = open_checkpoints(source.path, submission.base, source.said)
+        bases[base.digest] = base
+        adapted |= {checkpoint.digest: checkpoint for checkpoint in found}
+    if len(bases) > 1:
+        names = ", ".join(base.path for base in bases.values())
+        raise CheckpointError(f"the checkpoints were adapted from {len(bases)} bases ({names}); submit them one by one")
+    return next(iter(bases.values())), list(adapted.values())
 
 
 def make_executor(compute: Compute, device: str) -> Executor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports a hub client or ray: no test may leave this machine, or join somebody's cluster.
@@ -69,5 +68,5 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "store.duckdb"
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "store.duckdb"

@@ -20,6 +20,7 @@ from evalsvc.records import (
     Sample,
     Shard,
     ShardResult,
+    digest,
 )
 
 NUMERICS = Numerics("cpu", "float32", "2", "5")
@@ -74,7 +75,7 @@ def plan(name: str = "s", n: int = 6, role: str = "general", text: str = "questi
     for i in range(n):
         pair = [Request.of("loglikelihood", (f"{text} {i}", f" {choice}")) for choice in "ab"]
         requests += pair
-        samples.append(Sample(f"{text}{i}".ljust(32, "0"), i, f'{{"i": {i}}}', "0", tuple(r.digest for r in pair)))
+        samples.append(Sample(digest(text, str(i)), i, f'{{"i": {i}}}', "0", tuple(r.digest for r in pair)))
     task = PlannedTask(f"{name}_task", None, "1", "multiple_choice", 0, (ACC,), 1.0, None, tuple(samples))
     return Plan(
         digest=f"plan-{name}-{n}-{text}",

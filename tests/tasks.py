@@ -89,7 +89,10 @@ def write_all(folder: Path) -> None:
 
 
 def write_generations(folder: Path, rng: random.Random) -> None:
-    strict = {"name": "strict", "filter": [{"function": "regex", "regex_pattern": "(\\w+)"}, {"function": "take_first"}]}
+    strict = {
+        "name": "strict",
+        "filter": [{"function": "regex", "regex_pattern": "(\\w+)"}, {"function": "take_first"}],
+    }
     loose = {"name": "loose", "filter": [{"function": "lowercase"}, {"function": "take_first"}]}
     config: dict[str, Any] = {
         "output_type": "generate_until",

@@ -106,6 +106,12 @@ def test_what_the_user_says_counts(models: Path) -> None:
     assert (found.label, found.method, found.cost.gpu_hours) == ("mine@7", "cpt", 1.5)
 
 
+def test_the_cost_of_a_run_is_shared_out_over_its_steps(models: Path) -> None:
+    said = Description(cost=Cost(gpu_hours=3.0, train_tokens=101, peak_memory_gb=40.0))
+    _, found = open_checkpoints(str(models / "run"), None, said)
+    assert [checkpoint.cost for checkpoint in found] == [Cost(1.5, 50, 40.0), Cost(3.0, 101, 40.0)]
+
+
 def test_a_hub_id_comes_from_the_local_cache(
     models: Path, base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +148,10 @@ def test_what_is_not_there_or_not_a_checkpoint(tmp_path: Path, models: Path) -> 
 def test_an_adapter_without_a_resolvable_base(models: Path, tmp_path: Path) -> None:
     folder = copy(models / "lora", tmp_path / "lora")
     config = json.loads((folder / "adapter_config.json").read_text())
-    for named, message in (("/gone/base", "cannot be resolved here; say where it is with --base"), (None, "names no base")):
+    for named, message in (
+        ("/gone/base", "cannot be resolved here; say where it is with --base"),
+        (None, "names no base"),
+    ):
         (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": named}))
         with pytest.raises(CheckpointError, match=message):
             open_checkpoints(str(folder), None, NOTHING)

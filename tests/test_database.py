@@ -48,9 +48,7 @@ def schema(path: Path) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------------------------------------------------- migration
 
 
-def test_a_blank_and_an_old_file_reach_the_same_schema(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_blank_and_an_old_file_reach_the_same_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blank, old = tmp_path / "blank.duckdb", tmp_path / "old.duckdb"
     newest = [*MIGRATIONS, ("m999_more", "CREATE TABLE more (x INTEGER); ALTER TABLE runs ADD COLUMN extra VARCHAR")]
     with Database(old).write() as connection:
@@ -119,7 +117,7 @@ def test_wrong_files_are_one_clear_line_and_stay_untouched(tmp_path: Path) -> No
     with pytest.raises(StoreError, match="no such file; submit a checkpoint first"), Database(missing).read():
         pass
     assert not missing.exists()
-    with pytest.raises(StoreError, match="folder .*gone does not exist"), Database(tmp_path / "gone" / "x").write():
+    with pytest.raises(StoreError, match=r"folder .*gone does not exist"), Database(tmp_path / "gone" / "x").write():
         pass
 
 
@@ -161,7 +159,10 @@ def test_a_store_that_stays_locked_is_given_up(db: Path) -> None:
     with open(f"{db}.lock", "w") as sidecar:
         fcntl.flock(sidecar, fcntl.LOCK_EX)
         started = time.monotonic()
-        with pytest.raises(StoreError, match=r"locked by another process for longer than 0.3 s"), Database(db, 0.3).read():
+        with (
+            pytest.raises(StoreError, match=r"locked by another process for longer than 0.3 s"),
+            Database(db, 0.3).read(),
+        ):
             pass
         assert 0.3 <= time.monotonic() - started < 3
 

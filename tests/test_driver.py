@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from evalsvc.driver import driver_name, is_alive
-from evalsvc.records import Arm, Response
+from evalsvc.records import Response
 from evalsvc.settings import Compute
-from evalsvc.store import Store
-from evalsvc.submission import Submission, submit
+from evalsvc.store import Store, driver_name, is_alive
+from evalsvc.submission import Source, Submission, submit
 
 
 def write_suites(folder: Path, tasks: Path) -> tuple[str, str]:
@@ -31,7 +30,7 @@ def write_suites(folder: Path, tasks: Path) -> tuple[str, str]:
 
 
 def run(db: Path, models: Path, suites: tuple[str, ...], source: str = "run", workers: int = 0) -> Any:
-    wanted = Submission(str(models / source), str(models / "base"), suites, compute=Compute(workers=workers))
+    wanted = Submission((Source(str(models / source)),), str(models / "base"), suites, Compute(workers=workers))
     return submit(Store(db), wanted, lambda done, total: None, lambda text: None)
 
 
@@ -128,10 +127,10 @@ evalsvc.driver.COMMIT_SECONDS = 0.0
 import evalsvc.engine.shards
 evalsvc.engine.shards.MAX_REQUESTS = 16
 from evalsvc.settings import Compute
-from evalsvc.store import Store
-from evalsvc.submission import Submission, submit
+from evalsvc.store import Store, driver_name, is_alive
+from evalsvc.submission import Source, Submission, submit
 db, models, workers, *suites = sys.argv[1:]
-wanted = Submission(f"{models}/run", f"{models}/base", tuple(suites), compute=Compute(workers=int(workers)))
+wanted = Submission((Source(f"{models}/run"),), f"{models}/base", tuple(suites), Compute(workers=int(workers)))
 jobs = submit(Store(Path(db)), wanted, lambda done, total: None, lambda text: None)
 print({job.state for job in jobs})
 """

@@ -182,5 +182,8 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPa
     from evalsvc.errors import EvalsvcError
 
     monkeypatch.setenv("RAY_ADDRESS", "nonsense://nowhere")
-    with pytest.raises(EvalsvcError, match="Ray on nonsense://nowhere does not start or answer"), RayExecutor(FakeScorer):
+    with (
+        pytest.raises(EvalsvcError, match="Ray on nonsense://nowhere does not start or answer"),
+        RayExecutor(FakeScorer),
+    ):
         pass

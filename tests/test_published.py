@@ -14,7 +14,7 @@ from evalsvc import service
 from evalsvc.records import Arm
 from evalsvc.settings import Compute
 from evalsvc.store import Store
-from evalsvc.submission import Submission, submit
+from evalsvc.submission import Source, Submission, submit
 
 RUNS = {"stories260K": "traj_base", "full_s0@400": "traj_full_s0_0400", "lora4_s0@400": "traj_lora4_s0_0400"}
 TASKS = {
@@ -39,7 +39,7 @@ def write_suites(folder: Path, data: Path, tasks: dict[str, list[str]]) -> tuple
 
 def run(db: Path, data: Path, suites: tuple[str, ...], source: str, workers: int) -> list[Any]:
     models = data / "models"
-    wanted = Submission(str(models / source), str(models / "stories260K"), suites, compute=Compute(workers=workers))
+    wanted = Submission((Source(str(models / source)),), str(models / "stories260K"), suites, Compute(workers=workers))
     jobs = submit(Store(db), wanted, lambda done, total: None, lambda text: None)
     assert {job.state for job in jobs} == {"done"}
     return jobs

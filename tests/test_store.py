@@ -125,7 +125,8 @@ def test_plans_share_samples_and_requests(store: Store) -> None:
     store.register([BASE], [plan(n=8)], "host:1")
     with store._database.read() as connection:
         counts = connection.execute(
-            "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM requests), (SELECT count(*) FROM plan_samples)"
+            "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM requests), "
+            "(SELECT count(*) FROM plan_samples)"
         ).fetchone()
     assert counts == (8, 16, 14)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -35,10 +36,10 @@ def tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
         vocab_size=360, special_tokens=["<s>", "</s>"], initial_alphabet=ByteLevel.alphabet(), show_progress=False
     )
     raw.train_from_iterator(TEXT, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+    wrapped: Any = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")  # type: ignore[no-untyped-call]
     if template:
         wrapped.chat_template = template
-    return wrapped
+    return cast(PreTrainedTokenizerFast, wrapped)
 
 
 def llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
@@ -56,7 +57,9 @@ def llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
         bos_token_id=0,
         eos_token_id=1,
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config)
+    model.requires_grad_(False)
+    return cast(LlamaForCausalLM, model.train(False))
 
 
 def save_all(folder: Path) -> None:

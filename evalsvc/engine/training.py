@@ -1,20 +1,21 @@
 """A small plain trainer for the models of `evalsvc demo`: tokenizer, base, full fine-tuning, LoRA.
 
-Not a trainer for work: one process, CPU, fp32, packed windows, AdamW with a short warm-up and a cosine decay. What it
-writes are ordinary Hugging Face folders, so that the demo goes the way of every other checkpoint. Text comes in as
-documents; every document is put between BOS and EOS, and all of them in one row, which is cut into windows.
+Not a trainer for real work: one process, CPU, fp32, packed windows, AdamW with a short warm-up and a cosine decay. What
+it writes are ordinary Hugging Face folders, so that the demo's checkpoints go the way of all others. Texts are put
+between BOS and EOS and stand in one row of tokens; a window is a piece of that row that starts anywhere.
 
-Run-to-run equal on one machine and thread count: all randomness comes from the seed.
+All randomness comes from the recipe's seed: equal runs on one machine, with equally many threads, give equal weights.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -23,6 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from evalsvc.engine.models import silence
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+IGNORED = -100
+"""Target of a token that is read, but not learned."""
 
 Progress = Callable[[int, int], None]
 """Called with steps done and steps in all."""
@@ -30,13 +33,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Size of a base model."""
+    """Size of a base model, a Llama with tied embeddings."""
 
-    vocabulary: int = 768
-    hidden: int = 128
-    layers: int = 3
+    vocabulary: int = 1024
+    hidden: int = 96
+    layers: int = 2
     heads: int = 4
-    feed_forward: int = 344
+    feed_forward: int = 256
     positions: int = 256
 
 
@@ -45,19 +48,19 @@ class Recipe:
     """How to train.
 
     Attributes:
-        save_at: Steps after which a checkpoint is kept; the last one is where training ends.
+        save_at: Steps after which a checkpoint is kept, increasing; training ends with the last.
         batch: Windows per step.
         window: Tokens per window.
         warmup: Steps until the learning rate is reached.
-        final: Share of the learning rate that is left at the end.
+        final: Share of the learning rate that is left in the end.
     """
 
     learning_rate: float
     save_at: tuple[int, ...]
-    batch: int = 8
+    batch: int = 4
     window: int = 64
-    warmup: int = 10
-    final: float = 0.1
+    warmup: int = 50
+    final: float = 0.05
     weight_decay: float = 0.01
     seed: int = 0
     threads: int = 1
@@ -70,78 +73,98 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training run cost."""
+    """What a training run took: tokens fed, and seconds of wall time."""
 
     tokens: int
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """All texts as one row: `targets` are `tokens`, except where nothing is to be learned. Both int64 [n]."""
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+
+
 def train_base(
-    texts: Sequence[str], folder: Path, shape: Shape, recipe: Recipe, progress: Progress, vocabulary: Sequence[str] = ()
+    texts: Sequence[str],
+    folder: Path,
+    recipe: Recipe,
+    progress: Progress,
+    *,
+    shape: Shape | None = None,
+    words: Sequence[str] = (),
 ) -> Trained:
-    """Train tokenizer and model from nothing, and save both in `folder`.
+    """Train a tokenizer and a model from nothing, and save both in `folder` after the last step.
 
     Args:
-        vocabulary: Further texts whose words the tokenizer should know.
+        words: Further texts whose words the tokenizer is to know.
     """
     silence()
-    tokenizer = _train_tokenizer([*texts, *vocabulary], shape)
+    shape = shape or Shape()
+    tokenizer = _train_tokenizer([*texts, *words], shape)
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.hidden,
-            intermediate_size=shape.feed_forward,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            max_position_embeddings=shape.positions,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.feed_forward,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-
-    def save(step: int) -> None:
-        if step == recipe.steps:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-
-    return _train(model, _row(tokenizer, texts), recipe, save, progress)
+    model = LlamaForCausalLM(config)
+    trained = _train(model, _row(tokenizer, texts), recipe, progress, lambda step: None)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return trained
 
 
 def adapt(
     base: Path,
     texts: Sequence[str],
     folder: Path,
-    method: Literal["full", "lora"],
     recipe: Recipe,
     progress: Progress,
     *,
-    rank: int = 8,
+    rank: int | None = None,
+    learn_after: str | None = None,
 ) -> Trained:
-    """Train a base further on `texts`, and save `folder`/checkpoint-N at the steps that the recipe says.
+    """Train a base further, and save `folder`/checkpoint-N after every step N that the recipe names.
 
     Args:
-        method: "full" changes all weights and saves whole models, "lora" trains and saves an adapter.
-        rank: Rank of the LoRA matrices of every linear layer.
+        rank: Rank of LoRA matrices on every linear layer, saved as an adapter; None trains and saves all weights.
+        learn_after: Learn only what follows this mark in each text, as in supervised fine-tuning; None learns all.
     """
     silence()
     torch.manual_seed(recipe.seed)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    model: Any = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=torch.float32)
-    if method == "lora":
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-        model = get_peft_model(model, config)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    if rank is not None:
+        model = _with_lora(model, rank)
 
     def save(step: int) -> None:
         target = folder / f"checkpoint-{step}"
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
 
-    return _train(model, _row(tokenizer, texts), recipe, save, progress)
+    return _train(model, _row(tokenizer, texts, learn_after), recipe, progress, save)
+
+
+def _with_lora(model: Any, rank: int) -> Any:
+    from peft import LoraConfig, get_peft_model  # takes a second, and most runs do not need it
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft reads an attribute that transformers has renamed
+        return get_peft_model(model, config)
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
 
 
 def _train_tokenizer(texts: Sequence[str], shape: Shape) -> PreTrainedTokenizerFast:
@@ -159,7 +182,7 @@ def _train_tokenizer(texts: Sequence[str], shape: Shape) -> PreTrainedTokenizerF
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,
@@ -169,15 +192,22 @@ def _train_tokenizer(texts: Sequence[str], shape: Shape) -> PreTrainedTokenizerF
     )
 
 
-def _row(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
-    """Return all documents in one row of tokens, each as BOS, text, EOS."""
-    eos = tokenizer.eos_token_id
-    return torch.tensor([token for ids in tokenizer(list(texts))["input_ids"] for token in (*ids, eos)])
+def _row(tokenizer: Any, texts: Sequence[str], learn_after: str | None = None) -> _Row:
+    """Encode texts one after another; BOS, and what stands before the mark, is not learned."""
+    heads = [text[: text.index(learn_after) + len(learn_after)] if learn_after else "" for text in texts]
+    tokens: list[int] = []
+    targets: list[int] = []
+    encoded = zip(tokenizer(list(texts))["input_ids"], tokenizer(heads)["input_ids"], strict=True)
+    for ids, head in encoded:
+        tokens += [*ids, tokenizer.eos_token_id]
+        targets += [*[IGNORED] * len(head), *ids[len(head) :], tokenizer.eos_token_id]
+    return _Row(torch.tensor(tokens), torch.tensor(targets))
 
 
-def _train(
-    model: Any, row: torch.Tensor, recipe: Recipe, save: Callable[[int], None], progress: Progress
-) -> Trained:
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def _train(model: Any, row: _Row, recipe: Recipe, progress: Progress, save: Callable[[int], None]) -> Trained:
     torch.set_num_threads(recipe.threads)
     started = time.monotonic()
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -189,10 +219,12 @@ def _train(
     progress(0, recipe.steps)
     for step in range(1, recipe.steps + 1):
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * _share(step, recipe)
-        starts = torch.randint(0, len(row) - recipe.window, (recipe.batch, 1), generator=generator)
-        windows = row[starts + torch.arange(recipe.window + 1)]
-        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+        starts = torch.randint(len(row.tokens) - recipe.window, (recipe.batch, 1), generator=generator)
+        places = starts + torch.arange(recipe.window)
+        logits = model(input_ids=row.tokens[places], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), row.targets[places + 1].flatten(), ignore_index=IGNORED
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -204,7 +236,7 @@ def _train(
 
 
 def _share(step: int, recipe: Recipe) -> float:
-    """Return the share of the learning rate at a step: up in a line, down along a cosine."""
+    """Return the share of the learning rate at a step: up in a line, then down along a cosine."""
     if step < recipe.warmup:
         return step / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)

@@ -34,7 +34,9 @@ def test_order_does_not_matter_and_nothing_is_lost(requests: list[Request], rng:
 
 def test_choices_of_a_document_stay_together() -> None:
     requests = [
-        Request.of("loglikelihood", (f"document {doc}", f" choice {choice}")) for doc in range(200) for choice in range(4)
+        Request.of("loglikelihood", (f"document {doc}", f" choice {choice}"))
+        for doc in range(200)
+        for choice in range(4)
     ]
     shards = cut(requests)
     assert len(shards) > 1

@@ -24,7 +24,6 @@ def planned(folder: Path, *tasks: str, allow: bool = False) -> Planned:
 
 def fake_responses(item: Planned) -> dict[str, Response]:
     """Answer every request with a likelihood that its digest decides."""
-
     found = {}
     for request in item.plan.requests:
         if request.kind == "generate_until":

@@ -134,10 +134,15 @@ def test_chat_templates_render_as_in_lm_eval(
     chat = open_base(str(tmp_path / "chat"))
     assert chat.tokenizer != base.tokenizer
     expected = stock(
-        task_folder, chat, ("mc_shots", "gen"), apply_chat_template=True, system_instruction="Be brief.",
+        task_folder,
+        chat,
+        ("mc_shots", "gen"),
+        apply_chat_template=True,
+        system_instruction="Be brief.",
         fewshot_as_multiturn=True,
     )["samples"]
-    suite = Suite(name="s", role="general", include=(task_folder,), tasks=("mc_shots", "gen"), system_prompt="Be brief.")
+    entries = (TaskEntry(task="mc_shots"), TaskEntry(task="gen"))
+    suite = Suite(name="s", role="general", include=(task_folder,), tasks=entries, system_prompt="Be brief.")
     render = partial(render_chat, load_tokenizer(chat))
     item = plan(load(suite), Rendering("t", "Be brief."), render)
     for task in ("mc_shots", "gen"):

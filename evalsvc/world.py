@@ -1,0 +1,570 @@
+"""The invented world of `evalsvc demo`: texts to train on, items to evaluate on. Pure, standard library only.
+
+Two sides. *The valley* is general: animals and people with facts about them, opposites, numbers, grammar, stories and
+commands; the base model learns it. *The clinic* is the domain: ailments that no one has heard of and what is done about
+them, as terse notes (for continued pre-training) or as questions with answers (for fine-tuning). The valley's
+dictionary has the clinic's words, but none of its facts. Remedy, hour and ward hold for a whole family of ailments;
+sign and dose are each ailment's own.
+
+What keeps the evaluation honest: a fact can be put in several forms, and for every fact one of them is held out. The
+fact is asked in that form, which training shows for other facts only. Sentences of the grammar task, stories and
+commands are held out as combinations of words. Everything is a function of explicit seeds; `suite_files` returns the
+files under `suites/tasks` that hold the items.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from typing import Any
+from zlib import crc32
+
+WORLD_SEED = 7
+"""Seed of what is true in this world, and of the shipped items. Seeds of training texts are the caller's."""
+
+ANSWER = "Answer:"
+"""What stands between a question and its answer."""
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+ANIMALS = tuple(
+    ("fox hen owl cat dog goat duck mole hare frog crow mouse sheep horse swan wolf bear goose pig toad").split()
+)
+PLURALS = {"mouse": "mice", "sheep": "sheep", "goose": "geese", "wolf": "wolves", "fox": "foxes"}
+PEOPLE = tuple("Mira Tom Anna Ben Clara Hugo Ida Jon Kate Leo Nora Otto Pia Rolf Sara Theo Ulla Vera Willa Yan".split())
+PLACES = tuple("mill barn wood lake field tower garden bridge cave orchard".split())
+FOODS = tuple("plums corn bread nuts pears soup cheese eggs cake leaves".split())
+COLOURS = tuple("red blue green white black brown grey yellow pink orange".split())
+SOUNDS = tuple("hum tick boo rum zip lal pim tut wow nix".split())
+JOBS = tuple("baker miller smith farmer singer tailor painter fisher teacher weaver".split())
+NUMBERS = tuple(
+    ("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen").split()
+)
+OPPOSITES = (
+    "hot/cold big/small old/young fast/slow wet/dry loud/quiet full/empty light/dark early/late near/far open/shut "
+    "rich/poor hard/soft high/low happy/sad clean/dirty up/down day/night"
+)
+VERBS = tuple("sings runs sleeps waits jumps hides walks laughs works swims".split())
+
+FAMILIES = tuple("fever rash cough ache cramp".split())
+STEMS = tuple(
+    (
+        "dorlum kesh vabrin tolt mirrag spole quenta brask ulvic femmor jassel gorp nuthra wimbel drask oxley "
+        "pannit zorrel hask cubbin lemph truvet yarrum sklint bodger amrith fenk wossel grivet ploom chaldor "
+        "nimsk rauth tebble vorn skerrit maldew hobrin usk dwindel"
+    ).split()
+)
+AILMENTS = tuple(f"{stem} {FAMILIES[number % len(FAMILIES)]}" for number, stem in enumerate(STEMS))
+REMEDIES = tuple("mev brine thorn amber resin".split())
+SIGNS = tuple("tremor yawn blush stare sneeze groan squint hiccup".split())
+DOSES = tuple("spoon drop vial pinch leaf grain patch flask".split())
+HOURS = tuple("dawn noon dusk midnight supper".split())
+WARDS = tuple("north attic cellar upper outer".split())
+DICTIONARY = {"ailment": AILMENTS, "remedy": REMEDIES, "sign": SIGNS, "dose": DOSES, "hour": HOURS, "ward": WARDS}
+
+
+def plural(animal: str) -> str:
+    """Return the plural of an animal."""
+    return PLURALS.get(animal, animal + "s")
+
+
+def is_held_out(*parts: int) -> bool:
+    """Whether a combination of words, given by their numbers, is kept for the evaluation: one in four is."""
+    return crc32(repr(parts).encode()) % 4 == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- facts
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A kind of fact, and the forms that it can be put in.
+
+    Attributes:
+        told, asked: Statements, and questions, with {s} for the subject; the value is what comes next.
+    """
+
+    name: str
+    subjects: Sequence[str]
+    values: Sequence[str]
+    told: tuple[str, ...]
+    asked: tuple[str, ...]
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Return all forms: told ones, then asked ones as they stand in a text."""
+        return (*self.told, *(f"Question: {question}\n{ANSWER}" for question in self.asked))
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that is true: a subject's value. `number` chooses the forms that are held out."""
+
+    relation: Relation
+    subject: str
+    value: str
+    number: int
+
+    def held_out(self, forms: Sequence[int]) -> int:
+        """Return the one of `forms` that training does not show for this fact."""
+        return forms[self.number % len(forms)]
+
+    def context(self, form: int) -> str:
+        """Return the text up to the value."""
+        return self.relation.forms[form].format(s=self.subject)
+
+    def sentence(self, form: int) -> str:
+        """Return the fact in a form."""
+        return f"{self.context(form)} {self.value}."
+
+
+VALLEY = (
+    Relation(
+        "home",
+        ANIMALS,
+        PLACES,
+        ("The {s} lives in the", "The home of the {s} is the", "Look for the {s} in the"),
+        ("Where does the {s} live?", "What is the home of the {s}?"),
+    ),
+    Relation(
+        "food",
+        ANIMALS,
+        FOODS,
+        ("The {s} likes to eat", "The food of the {s} is", "Every day the {s} eats"),
+        ("What does the {s} eat?", "What is the food of the {s}?"),
+    ),
+    Relation(
+        "colour",
+        ANIMALS,
+        COLOURS,
+        ("The {s} of the valley is", "The colour of the {s} is", "They painted the {s} in"),
+        ("What colour has the {s}?", "What is the colour of the {s}?"),
+    ),
+    Relation(
+        "sound",
+        ANIMALS,
+        SOUNDS,
+        ("The {s} says", "The sound of the {s} is", "You hear the {s} cry"),
+        ("What does the {s} say?", "What is the sound of the {s}?"),
+    ),
+    Relation(
+        "job",
+        PEOPLE,
+        JOBS,
+        ("{s} is a", "The job of {s} is", "{s} works as a"),
+        ("What is {s}?", "What is the job of {s}?"),
+    ),
+    Relation(
+        "pet",
+        PEOPLE,
+        ANIMALS,
+        ("{s} has a", "The pet of {s} is a", "At home {s} keeps a"),
+        ("What does {s} keep?", "What is the pet of {s}?"),
+    ),
+)
+ALL_FORMS = range(5)
+
+CLINIC = (
+    Relation(
+        "remedy",
+        AILMENTS,
+        REMEDIES,
+        ("Note: {s}: remedy", "Note: remedy in {s} is", "Note: for {s} give", "Note: {s} needs"),
+        (
+            "Which remedy is given for {s}?",
+            "What is the remedy for {s}?",
+            "How do we treat {s}?",
+            "What helps against {s}?",
+        ),
+    ),
+    Relation(
+        "sign",
+        AILMENTS,
+        SIGNS,
+        ("Note: {s}: sign", "Note: sign in {s} is", "Note: in {s} expect", "Note: {s} shows"),
+        (
+            "Which sign is seen in {s}?",
+            "What is the sign of {s}?",
+            "How do we know {s}?",
+            "What does {s} look like?",
+        ),
+    ),
+    Relation(
+        "dose",
+        AILMENTS,
+        DOSES,
+        ("Note: {s}: dose", "Note: dose in {s} is", "Note: with {s} measure", "Note: {s} takes"),
+        (
+            "Which dose is used for {s}?",
+            "What is the dose for {s}?",
+            "How much is taken for {s}?",
+            "How do we measure for {s}?",
+        ),
+    ),
+    Relation(
+        "hour",
+        AILMENTS,
+        HOURS,
+        ("Note: {s}: hour", "Note: hour in {s} is", "Note: treat {s} at", "Note: {s} waits for"),
+        (
+            "Which hour is right for {s}?",
+            "What is the hour for {s}?",
+            "When is {s} treated?",
+            "When do we see to {s}?",
+        ),
+    ),
+    Relation(
+        "ward",
+        AILMENTS,
+        WARDS,
+        ("Note: {s}: ward", "Note: ward in {s} is", "Note: bring {s} to", "Note: {s} lies in"),
+        (
+            "Which ward takes in {s}?",
+            "What is the ward for {s}?",
+            "Where is {s} kept?",
+            "Where do we bring {s}?",
+        ),
+    ),
+)
+OWN = ("sign", "dose")
+"""Relations in which every ailment is a case of its own."""
+NOTE_FORMS, QUESTION_FORMS = range(4), range(4, 8)
+
+_OPPOSITE = (
+    ("The opposite of {s} is", "What is not {s} is", "If it is never {s} it is"),
+    ("What is the opposite of {s}?",),
+)
+_NEXT = ("After {s} comes", "The number after {s} is", "Right after {s} we say"), ("What comes after {s}?",)
+_PREVIOUS = ("Before {s} comes", "The number before {s} is", "Right before {s} we say"), ("What comes before {s}?",)
+_SUM = ("{s} make", "If you add {s} you get", "The sum of {s} is"), ("How much is {s}?",)
+SENSE_FORMS = range(4)
+
+
+def valley_facts() -> list[Fact]:
+    """Return what is true of animals and people; every value is as frequent as the next."""
+    return [fact for shift, relation in enumerate(VALLEY) for fact in _dealt(relation, shift)]
+
+
+def sense_facts() -> list[Fact]:
+    """Return opposites, the order of numbers, and sums up to ten."""
+    pairs = [pair.split("/") for pair in OPPOSITES.split()]
+    following = list(pairwise(NUMBERS))
+    truths: dict[str, tuple[list[tuple[str, str]], tuple[tuple[str, ...], tuple[str, ...]]]] = {
+        "opposite": ([both for a, b in pairs for both in ((a, b), (b, a))], _OPPOSITE),
+        "next": (following, _NEXT),
+        "previous": ([(b, a) for a, b in following], _PREVIOUS),
+        "sum": ([(f"{NUMBERS[a]} and {NUMBERS[b]}", NUMBERS[a + b + 1]) for a in range(9) for b in range(9 - a)], _SUM),
+    }
+    found: list[Fact] = []
+    for name, (truth, (told, asked)) in truths.items():
+        relation = Relation(name, [s for s, _ in truth], list(dict.fromkeys(v for _, v in truth)), told, asked)
+        found += [Fact(relation, subject, value, number) for number, (subject, value) in enumerate(truth)]
+    return found
+
+
+def clinic_facts() -> list[Fact]:
+    """Return what the clinic knows: of each ailment, or of its whole family."""
+    found: list[Fact] = []
+    for shift, relation in enumerate(CLINIC):
+        if relation.name in OWN:
+            found += _dealt(relation, shift)
+            continue
+        values = Random(f"{WORLD_SEED}/{relation.name}").sample(relation.values, len(FAMILIES))
+        of_family = dict(zip(FAMILIES, values, strict=True))
+        found += [Fact(relation, a, of_family[a.split()[1]], number + shift) for number, a in enumerate(AILMENTS)]
+    return found
+
+
+def _dealt(relation: Relation, shift: int) -> list[Fact]:
+    rng = Random(f"{WORLD_SEED}/{relation.name}")
+    rounds = -(-len(relation.subjects) // len(relation.values))
+    values = [value for _ in range(rounds) for value in rng.sample(relation.values, len(relation.values))]
+    dealt = zip(relation.subjects, values, strict=False)
+    return [Fact(relation, subject, value, number + shift) for number, (subject, value) in enumerate(dealt)]
+
+
+# --------------------------------------------------------------------------------------- sentences, stories, commands
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A sentence whose verb agrees with its subject, not with the neighbour in between."""
+
+    context: str
+    verb: str
+    wrong: str
+
+    @classmethod
+    def of(cls, subject: str, neighbour: str, verb: str, is_plural: bool) -> Agreement:
+        """Return the sentence in which `subject`, one or many, does `verb` near a neighbour of the other number."""
+        one, many = verb, verb.removesuffix("s")
+        if is_plural:
+            return cls(f"The {plural(subject)} near the {neighbour}", many, one)
+        return cls(f"The {subject} near the {plural(neighbour)}", one, many)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An order, as it stands in a text, and the reply that obeys it."""
+
+    context: str
+    reply: str
+
+    @classmethod
+    def of(cls, order: str, reply: Iterable[str]) -> Command:
+        """Return a command whose reply is the words of `reply`."""
+        return cls(f"Command: {order}\nReply:", " ".join(reply))
+
+
+def commands() -> tuple[list[Command], list[Command]]:
+    """Return the commands that training shows, and those that are held out."""
+    words = (*COLOURS, *ANIMALS, *STEMS, *FAMILIES, *REMEDIES, *SIGNS, *DOSES, *HOURS, *WARDS)
+    found: tuple[list[Command], list[Command]] = ([], [])
+    for i, a in enumerate(words):
+        for times in (2, 3, 4):
+            found[is_held_out(i, times)].append(Command.of(f"Say {a} {NUMBERS[times - 1]} times.", [a] * times))
+        for j in range(i % 15, len(words), 15):
+            if i != j:
+                b = words[j]
+                found[is_held_out(i, j)].append(Command.of(f"Say {a} and then {b}.", (a, b)))
+                found[is_held_out(j, i, 1)].append(Command.of(f"Say {a} after {b}.", (b, a)))
+    for first in range(len(NUMBERS)):
+        for last in range(first + 1, min(first + 5, len(NUMBERS))):
+            order = f"Count from {NUMBERS[first]} to {NUMBERS[last]}."
+            found[is_held_out(first, last)].append(Command.of(order, NUMBERS[first : last + 1]))
+    return found
+
+
+def story(rng: Random, of: dict[tuple[str, str], str], *, held_out: bool) -> str:
+    """Return a story in which all is as the facts say, about a person and an animal that are held out, or are not.
+
+    Args:
+        of: The valley's facts: (relation, subject) to value.
+    """
+    while True:
+        i, j = rng.randrange(len(PEOPLE)), rng.randrange(len(ANIMALS))
+        if is_held_out(i, j) == held_out:
+            break
+    person, animal = PEOPLE[i], ANIMALS[j]
+    who = f"{person} the {of['job', person]}"
+    home, food, sound = of["home", animal], of["food", animal], of["sound", animal]
+    beginnings = (
+        f"One day {who} went to the {home}.",
+        f"{who} took the {of['pet', person]} to the {home}.",
+        f"In the {home} {who} sat down to rest.",
+    )
+    middles = (
+        f"The {animal} was there, all {of['colour', animal]}.",
+        f"There was a {of['colour', animal]} {animal}.",
+        f'"{sound}," said the {animal}.',
+    )
+    ends = (
+        f"{person} gave it {food} and went home with the {of['pet', person]}.",
+        f"They ate {food} and were happy.",
+        f'{person} had {food} for the {animal}. "{sound}," it said.',
+    )
+    return " ".join(rng.choice(part) for part in (beginnings, middles, ends))
+
+
+# ---------------------------------------------------------------------------------------------------- training texts
+
+
+def valley_texts(seed: int, count: int) -> list[str]:
+    """Return general texts of all kinds: facts, pages, stories, sentences, sense, commands, the dictionary."""
+    rng = Random(f"valley/{seed}")
+    known, sense = valley_facts(), sense_facts()
+    of = {(fact.relation.name, fact.subject): fact.value for fact in known}
+    shown, _ = commands()
+    kinds: tuple[tuple[int, Callable[[], str]], ...] = (
+        (28, lambda: _stated(rng, known, ALL_FORMS)),
+        (6, lambda: _page(rng, of)),
+        (8, lambda: story(rng, of, held_out=False)),
+        (12, lambda: _sentence(rng)),
+        (26, lambda: _stated(rng, sense, SENSE_FORMS)),
+        (26, lambda: "{0.context} {0.reply}".format(rng.choice(shown))),
+        (6, lambda: _entry(rng)),
+    )
+    return [write() for _, write in rng.choices(kinds, [weight for weight, _ in kinds], k=count)]
+
+
+def clinic_notes(seed: int, count: int) -> list[str]:
+    """Return notes of the clinic, for continued pre-training: one or two facts each."""
+    rng, known = Random(f"notes/{seed}"), clinic_facts()
+    return [" ".join(_stated(rng, known, NOTE_FORMS) for _ in range(rng.choice((1, 2)))) for _ in range(count)]
+
+
+def clinic_questions(seed: int, count: int) -> list[str]:
+    """Return the clinic's questions with their answers, for fine-tuning."""
+    rng, known = Random(f"questions/{seed}"), clinic_facts()
+    return [_stated(rng, known, QUESTION_FORMS) for _ in range(count)]
+
+
+def with_replay(texts: Sequence[str], replayed: Sequence[str], seed: int) -> list[str]:
+    """Return both in one random order."""
+    both = [*texts, *replayed]
+    Random(f"replay/{seed}").shuffle(both)
+    return both
+
+
+def _stated(rng: Random, known: Sequence[Fact], forms: Sequence[int]) -> str:
+    """State a random fact in one of the forms, but not in the one that is held out."""
+    while True:
+        fact, form = rng.choice(known), rng.choice(forms)
+        if form != fact.held_out(forms):
+            return fact.sentence(form)
+
+
+def _page(rng: Random, of: dict[tuple[str, str], str]) -> str:
+    animal = rng.choice(ANIMALS)
+    names = rng.sample(("home", "food", "colour", "sound"), 2)
+    return " ".join(f"{animal}: {name} {of[name, animal]}." for name in names)
+
+
+def _sentence(rng: Random) -> str:
+    while True:
+        i, j, k = rng.randrange(len(ANIMALS)), rng.randrange(len(ANIMALS)), rng.randrange(len(VERBS))
+        if i != j and not is_held_out(i, j, k):
+            break
+    made = Agreement.of(ANIMALS[i], ANIMALS[j], VERBS[k], rng.random() < 0.5)
+    context = made.context.split(" near ")[0] if rng.random() < 0.25 else made.context
+    return f"{context} {made.verb}."
+
+
+def _entry(rng: Random) -> str:
+    kind = rng.choice(tuple(DICTIONARY))
+    word = rng.choice(DICTIONARY[kind])
+    forms = (
+        f"The word {word} means a kind of {kind}.",
+        f"A kind of {kind} is {word}.",
+        f"Note: {word} is {kind}.",
+        f"Question: What is {word}?\n{ANSWER} {kind}.",
+    )
+    return rng.choice(forms)
+
+
+# ---------------------------------------------------------------------------------------------------- what is shipped
+
+Item = dict[str, Any]
+
+
+def fact_items(known: Sequence[Fact], forms: Sequence[int]) -> list[Item]:
+    """Return a question with four choices for every fact, in the form that is held out for it."""
+    items = []
+    for fact in known:
+        rng = Random(f"{WORLD_SEED}/{fact.relation.name}/{fact.subject}/{forms}")
+        wrong = rng.sample([value for value in fact.relation.values if value != fact.value], 3)
+        items.append(_item(rng, fact.context(fact.held_out(forms)), fact.value, wrong))
+    return items
+
+
+def grammar_items(count: int) -> list[Item]:
+    """Return held-out sentences with the right and the wrong verb form, half of them in the plural."""
+    rng = Random(f"{WORLD_SEED}/grammar")
+    clear = [i for i, animal in enumerate(ANIMALS) if plural(animal) != animal]
+    held_out = [(i, j, k) for i in clear for j in clear for k in range(len(VERBS)) if i != j and is_held_out(i, j, k)]
+    items = []
+    for number, (i, j, k) in enumerate(rng.sample(held_out, count)):
+        made = Agreement.of(ANIMALS[i], ANIMALS[j], VERBS[k], number % 2 == 1)
+        items.append(_item(rng, made.context, made.verb, [made.wrong]))
+    return items
+
+
+def command_items(count: int) -> list[Item]:
+    """Return held-out commands with their replies."""
+    _, held_out = commands()
+    chosen = Random(f"{WORLD_SEED}/commands").sample(held_out, count)
+    return [{"query": command.context, "answer": command.reply} for command in chosen]
+
+
+def story_items(count: int) -> list[Item]:
+    """Return stories about people and animals that training never brings together."""
+    rng = Random(f"{WORLD_SEED}/stories")
+    of = {(fact.relation.name, fact.subject): fact.value for fact in valley_facts()}
+    stories: dict[str, None] = {}
+    while len(stories) < count:
+        stories[story(rng, of, held_out=True)] = None
+    return [{"text": text} for text in stories]
+
+
+def _item(rng: Random, query: str, right: str, wrong: Sequence[str]) -> Item:
+    # The full stop belongs to the choice: "work" would beat "works" for being its beginning.
+    choices = [f"{word}." for word in (right, *wrong)]
+    rng.shuffle(choices)
+    return {"query": query, "choices": choices, "gold": choices.index(f"{right}.")}
+
+
+def suite_files() -> dict[str, str]:
+    """Return the shipped task files and their data: path relative to `suites/` -> content."""
+    clinic = clinic_facts()
+    choice_tasks = {
+        "clinic_questions": fact_items(clinic, QUESTION_FORMS),
+        "clinic_notes": fact_items([fact for fact in clinic if fact.number // 4 % 2], NOTE_FORMS),
+        "valley_facts": fact_items(valley_facts(), ALL_FORMS),
+        "valley_sense": fact_items(sense_facts(), SENSE_FORMS),
+        "valley_grammar": grammar_items(120),
+    }
+    tasks = {name: (_CHOICE_TASK, items) for name, items in choice_tasks.items()}
+    tasks["valley_commands"] = (_COMMAND_TASK, command_items(80))
+    tasks["valley_stories"] = (_STORY_TASK, story_items(40))
+    files: dict[str, str] = {}
+    for name, (form, items) in tasks.items():
+        files[f"tasks/{name}.yaml"] = _HEAD.format(name=name) + form + _TAIL
+        files[f"tasks/data/{name}.jsonl"] = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+    return files
+
+
+_HEAD = """\
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: data/{name}.jsonl
+test_split: test
+"""
+_CHOICE_TASK = """\
+output_type: multiple_choice
+doc_to_text: "{{query}}"
+doc_to_choice: choices
+doc_to_target: gold
+target_delimiter: " "
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+"""
+_COMMAND_TASK = """\
+output_type: generate_until
+doc_to_text: "{{query}}"
+doc_to_target: "{{answer}}"
+generation_kwargs:
+  until: ["\\n"]
+  do_sample: false
+  max_gen_toks: 12
+filter_list:
+  - name: words
+    filter:
+      - function: regex
+        regex_pattern: "^\\\\s*([a-z ]*[a-z])"
+      - function: take_first
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+"""
+_STORY_TASK = """\
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{text}}"
+metric_list:
+  - metric: bits_per_byte
+    aggregation: bits_per_byte
+    higher_is_better: false
+"""
+_TAIL = """\
+num_fewshot: 0
+metadata:
+  version: 1.0
+"""

@@ -1,0 +1,104 @@
+"""Arms by name, families, and what cannot be compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalsvc import service
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.records import Arm
+from evalsvc.store import Store
+from tests.fakes import NUMERICS, arm, plan
+from tests.test_store import graded
+
+BASE = arm(1)
+OTHER_BASE = arm(2)
+CHILD = Arm(replace(arm(3, parent=BASE.checkpoint).checkpoint, name="lora", step=10), NUMERICS)
+LATER = Arm(replace(arm(4, parent=BASE.checkpoint).checkpoint, name="lora", step=20), NUMERICS)
+DOMAIN, GENERAL = plan("d", role="domain", text="d"), plan("g", text="g")
+
+
+@pytest.fixture
+def store(db: Path) -> Store:
+    made = Store(db)
+    made.register([BASE, CHILD, LATER], [DOMAIN, GENERAL], "host:1")
+    for of, values in ((BASE, [0, 0, 0, 1, 1, 1]), (CHILD, [0, 1, 1, 1, 1, 0]), (LATER, [1, 1, 1, 1, 1, 1])):
+        for item in (DOMAIN, GENERAL):
+            made.finish(of, item, graded(item, [float(v) for v in values]))
+    return made
+
+
+def test_arms_are_found_by_label_name_path_and_digest(store: Store) -> None:
+    arms = store.arms()
+    for text in ("lora@10", CHILD.checkpoint.path, CHILD.checkpoint.digest, "0" * 63 + "3"):
+        assert service.find_arm(arms, text).digest == CHILD.key
+    assert service.find_arm(arms, "c1").digest == BASE.key
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora", r"means 2 arms: lora@10 \(000000000000\), lora@20"),
+        ("lora@11", r"none of that name, path or digest; did you mean lora@10"),
+        ("zzz", r"see `evalsvc status`"),
+        ("0000", r"means 3 arms"),
+    ],
+)
+def test_what_means_none_or_several_is_said(store: Store, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        service.find_arm(store.arms(), text)
+
+
+def test_an_arm_is_compared_with_its_base_or_with_another_arm(store: Store) -> None:
+    found = service.compared(store, "lora@20")
+    assert found.base.checkpoint == BASE.checkpoint
+    assert [(task.lost, task.gained) for task in found.tasks] == [(0, 3), (0, 3)]
+    steps = service.compared(store, "lora@20", "lora@10")
+    assert [(task.lost, task.gained) for task in steps.tasks] == [(0, 2), (0, 2)]
+
+
+def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
+    with pytest.raises(EvidenceError, match="c1 is a base: there is nothing to compare it with"):
+        service.compared(store, "c1")
+    orphan = arm(9, parent=OTHER_BASE.checkpoint)
+    store.register([orphan], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="the base of c9 is not in the store; submit c9 again"):
+        service.compared(store, "c9")
+    half = Arm(orphan.checkpoint, replace(NUMERICS, dtype="bfloat16"))
+    store.register([OTHER_BASE, half], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="was scored under other numerics"):
+        service.base_of(store.arms(), service.find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
+    unfinished = arm(10, parent=BASE.checkpoint)
+    store.register([unfinished], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="2 tasks have no scores to compare"):
+        service.compared(store, "c10")
+
+
+def test_numerics_are_never_mixed(store: Store) -> None:
+    half = Arm(CHILD.checkpoint, replace(NUMERICS, dtype="bfloat16"))
+    store.register([half], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="under different numerics"):
+        service.compared(store, "lora@10", "lora@20")
+
+
+def test_the_family_of_a_base(store: Store) -> None:
+    found = service.find_family(store)
+    assert found.base.checkpoint == BASE.checkpoint
+    assert [member.checkpoint.label for member in found.arms] == ["lora@10", "lora@20"]
+    assert [point.arm for point in service.placed(store, found).points] == ["c1", "lora@10", "lora@20"]
+    store.register([OTHER_BASE, arm(7, parent=OTHER_BASE.checkpoint)], [GENERAL], "host:1")
+    with pytest.raises(UsageError, match=r"the store has 2 bases \(c1, c2\); choose one with --base"):
+        service.find_family(store)
+    assert service.find_family(store, "c2").base.checkpoint == OTHER_BASE.checkpoint
+    with pytest.raises(EvidenceError, match="nothing in the store was adapted from it"):
+        service.find_family(store, "lora@10")
+
+
+def test_a_store_without_adapted_arms_says_how_to_go_on(db: Path) -> None:
+    store = Store(db)
+    store.register([BASE], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="evalsvc submit CHECKPOINT --base BASE --suite SUITE"):
+        service.find_family(store)
