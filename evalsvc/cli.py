@@ -254,7 +254,7 @@ def dashboard(
 
 
 @app.command(epilog="Example: evalsvc doctor --json")
-def doctor(db: Db = None, as_json: Json = False) -> None:
+def doctor(db: Db = None, address: Address = None, as_json: Json = False) -> None:
     """Say what works on this machine: versions, devices, threads, disk, offline flags, the store."""
     from evalsvc import report
     from evalsvc.doctor import examine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import secrets
 import signal
@@ -17,8 +16,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from evalsvc.cluster import _ray, run_remotely
-from evalsvc.errors import EvalsvcError
+from evalsvc.cluster import _ray
 from tests.conftest import ROOT
 
 
@@ -34,7 +32,7 @@ def test_rays_own_validator_accepts_the_cluster_file() -> None:
 
 class Head(NamedTuple):
     address: str
-    folder: Path
+    token: str
 
 
 def free_port() -> int:
@@ -62,56 +60,41 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     command += [f"--dashboard-agent-listen-port={free_port()}"]
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    previous = os.environ.get("RAY_AUTH_TOKEN")
-    os.environ["RAY_AUTH_TOKEN"] = token
     try:
-        yield Head(f"http://127.0.0.1:{port}", folder)
+        yield Head(f"http://127.0.0.1:{port}", token)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(3)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        if previous is None:
-            os.environ.pop("RAY_AUTH_TOKEN")
-        else:
-            os.environ["RAY_AUTH_TOKEN"] = previous
 
 
-def remotely(head: Head, *arguments: str) -> tuple[int, str, str]:
-    answer, log = io.StringIO(), io.StringIO()
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return run_remotely(head.address, arguments, answer=answer, log=log), answer.getvalue(), log.getvalue()
-        except EvalsvcError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)  # the head is still starting
-
-
-def test_a_command_runs_on_the_head_and_its_answer_and_exit_code_come_back(head: Head) -> None:
-    code, answer, _ = remotely(head, "suites", "list", "--json")
-    assert code == 0
-    assert answer.startswith('{"schema": 1, "suites": [')
-    assert len(answer.splitlines()) == 1
-    code, answer, log = remotely(head, "status", "--json")
-    assert (code, answer) == (2, "")
-    assert "head.duckdb: no such file; submit a checkpoint first" in log
-
-
-def test_a_wrong_token_is_refused_in_one_line(head: Head) -> None:
-    code = (
-        "import sys\nfrom evalsvc.cluster import run_remotely\nfrom evalsvc.errors import EvalsvcError\n"
-        f"try: run_remotely({head.address!r}, ['status'], answer=sys.stdout, log=sys.stderr)\n"
-        "except EvalsvcError as error: sys.exit(str(error))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "RAY_AUTH_TOKEN": "x" * 64},
+def remotely(head: Head, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
+    # In a process of its own: Ray reads the token once per process, and other tests have other clusters.
+    return subprocess.run(
+        [sys.executable, "-m", "evalsvc", *arguments, "--address", head.address],
+        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or head.token},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert head.address in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_command_runs_on_the_head_and_its_answer_and_exit_code_come_back(head: Head) -> None:
+    deadline = time.monotonic() + 60
+    while (done := remotely(head, "status", "--json")).returncode == 1 and time.monotonic() < deadline:
+        time.sleep(1)  # the head is still starting
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "head.duckdb: no such file; submit a checkpoint first" in done.stderr
+    done = remotely(head, "doctor", "--json")
+    assert done.returncode == 0
+    assert done.stdout.startswith('{"schema": 1, "findings": [')
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_wrong_token_is_refused_in_one_line(head: Head) -> None:
+    done = remotely(head, "status", token="x" * 64)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert f"evalsvc: cluster {head.address}: " in done.stderr
