@@ -1,0 +1,119 @@
+"""Commands that score: demo, submit; and status, which watches them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evalsvc.cli.options import Address, AllowTaskCode, Db, Json, Quiet, Workers
+from evalsvc.cli.output import exit_on_failures, open_store, print_json, show, working, write_report
+from evalsvc.settings import Compute
+
+if TYPE_CHECKING:
+    from evalsvc.demo import Demo
+    from evalsvc.driver import Job
+    from evalsvc.store import Store
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: evalsvc demo && evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb")
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where models, store and report go.")] = Path("evalsvc-demo"),
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Show the main job, end to end, on tiny models that are trained on the spot: no network, some minutes."""
+    with working(quiet) as (note, progress):
+        from evalsvc.demo import run
+
+        made = run(folder, workers=workers, note=note, progress=progress)
+    _show_demo(made, folder / "report.html")
+
+
+def _show_demo(made: Demo, page: Path) -> None:
+    from evalsvc import service
+    from evalsvc.report import frontier_table
+
+    store = open_store(made.store)
+    show(frontier_table(service.placed(store, service.find_family(store, made.base))))
+    write_report(store, made.base, page)
+    print(f"\nreport      {page}")
+    print(f"dashboard   evalsvc dashboard --db {made.store}")
+    print(f"one arm     evalsvc compare {made.jobs[-1].arm.checkpoint.label} --db {made.store}")
+    exit_on_failures(made.jobs)
+
+
+@app.command(
+    epilog="Examples: evalsvc submit runs/lora --base models/base --suite clinic --suite valley   |   "
+    "evalsvc submit org/name@main --base org/base --suite suites/mine.yaml --method cpt"
+)
+def submit(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder (a trajectory), or hub id[@rev].")],
+    base: Annotated[str | None, typer.Option(help="What it was adapted from: folder or hub id.")] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option(help="Suite name or file; repeatable.", show_default="the base's")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="How it was adapted: full, lora, qlora, cpt, ...")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the folder's name")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Training step.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(min=0, help="Cost: GPU-hours of training.")] = None,
+    train_tokens: Annotated[int | None, typer.Option(min=0, help="Cost: tokens trained on.")] = None,
+    peak_memory_gb: Annotated[float | None, typer.Option(min=0, help="Cost: peak memory of training.")] = None,
+    workers: Workers = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (float32 on CPU, else bfloat16), float32, bfloat16, float16.")
+    ] = "auto",
+    allow_task_code: AllowTaskCode = False,
+    db: Db = None,
+    address: Address = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a checkpoint and its base on suites. What the store has already is not done again."""
+    from evalsvc.checkpoints import Description
+    from evalsvc.records import Cost
+
+    said = Description(method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb))
+    with working(quiet) as (note, progress):
+        from evalsvc.submission import Source, Submission
+        from evalsvc.submission import submit as run_submission
+
+        compute = Compute(workers, device, dtype)
+        wanted = Submission((Source(checkpoint, said),), base, tuple(suite or ()), compute, allow_task_code)
+        store = open_store(db)
+        jobs = run_submission(store, wanted, progress, note)
+    _show_jobs(store, jobs, as_json)
+    exit_on_failures(jobs)
+
+
+def _show_jobs(store: Store, jobs: list[Job], as_json: bool) -> None:
+    from evalsvc import report
+
+    mine = {(job.arm.key, job.planned.plan.digest): job for job in jobs}
+    runs = [run for run in store.runs() if (run.arm.digest, run.plan) in mine]
+    alive = [True] * len(runs)
+    if not as_json:
+        show(report.runs_table(runs, alive))
+        return
+    answer = report.runs_json(runs, alive)
+    for run, entry in zip(runs, answer["runs"], strict=True):
+        entry["reused"] = mine[run.arm.digest, run.plan].reused
+    print_json(answer)
+
+
+@app.command(epilog="Example: evalsvc status --json")
+def status(db: Db = None, address: Address = None, as_json: Json = False) -> None:
+    """Show how far runs have come."""
+    from evalsvc import report
+    from evalsvc.store import is_alive
+
+    runs = open_store(db).runs()
+    alive = [is_alive(run.driver) for run in runs]
+    if as_json:
+        print_json(report.runs_json(runs, alive))
+    else:
+        show(report.runs_table(runs, alive))
