@@ -7,15 +7,16 @@ work; what is in the store is never asked again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
-from evalsvc.engine.shards import cut
+from evalsvc.engine.shards import Cutter
 from evalsvc.errors import EvalsvcError
 from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned
-from evalsvc.records import Arm, Shard, ShardResult, State
+from evalsvc.records import Arm, Failure, Shard, ShardResult, State, digest
 from evalsvc.store import Store, driver_name
 
 COMMIT_SECONDS = 0.5
@@ -50,11 +51,17 @@ class Job:
 
 
 class Driver:
-    """Runs every arm on every plan."""
+    """Runs every arm on every plan.
 
-    def __init__(self, store: Store, arms: Sequence[Arm], planned: Sequence[Planned]) -> None:
+    Attributes:
+        paths: How each arm's answers are computed, by the arm's label.
+    """
+
+    def __init__(self, store: Store, arms: Sequence[Arm], planned: Sequence[Planned], cutter: Cutter) -> None:
         """Register arms, plans and runs, and find out what is missing."""
         self._store = store
+        self._cutter = cutter
+        self.paths: dict[str, str] = {}
         store.register(arms, [item.plan for item in planned], driver_name())
         answered = store.answered(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
@@ -85,7 +92,9 @@ class Driver:
         last = time.monotonic()
         progress(0, total)
         try:
-            for result in executor.run(list(self._shards())):
+            shards, refused = self._shards()
+            for found in chain(refused, executor.run(shards)):
+                result = self._awaited(found)
                 buffer.append(result)
                 done += len(result.responses) + len(result.failures)
                 complete = self._note(result)
@@ -104,18 +113,40 @@ class Driver:
         finally:
             self._commit(buffer)
 
-    def _shards(self) -> Iterator[Shard]:
+    def _shards(self) -> tuple[list[Shard], list[ShardResult]]:
+        """Return the shards that hold something missing, and what cannot be asked at all.
+
+        A shard is scored as a whole even if only some of its answers are missing: what shares a batch never changes.
+        """
+        shards: list[Shard] = []
+        refused: list[ShardResult] = []
         assigned: set[tuple[str, str]] = set()
         for job in self.jobs:
             if not job.waiting:
                 continue
-            for key, requests in cut(job.planned.plan.requests):
-                missing = tuple(
-                    r for r in requests if r.digest in job.waiting and (job.arm.key, r.digest) not in assigned
-                )
-                assigned.update((job.arm.key, r.digest) for r in missing)
-                if missing:
-                    yield Shard(key, job.arm, missing)
+            cut = self._cutter.cut(job.planned.plan, job.arm.checkpoint)
+            failures = [Failure(key, reason) for key, reason in cut.refused.items() if key in job.waiting]
+            if failures:
+                refused.append(ShardResult(Shard("refused", job.arm, ()), failures=tuple(failures)))
+            for part in cut.slices:
+                requests = cut.digests(part)
+                new = {(job.arm.key, key) for key in requests if key in job.waiting} - assigned
+                assigned |= new
+                if new:
+                    shards.append(Shard(digest("shard", *requests), job.arm, requests, part.work))
+        return shards, refused
+
+    def _awaited(self, result: ShardResult) -> ShardResult:
+        """Return of a result what is still missing."""
+        arm = result.shard.arm
+        if result.path:
+            self.paths[arm.checkpoint.label] = result.path
+        waiting = set[str]().union(*(job.waiting for job in self.jobs if job.arm.key == arm.key))
+        return replace(
+            result,
+            responses=tuple(response for response in result.responses if response.request in waiting),
+            failures=tuple(failure for failure in result.failures if failure.request in waiting),
+        )
 
     def _note(self, result: ShardResult) -> list[Job]:
         """Cross off what came back; return the runs that are complete now."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
@@ -86,7 +87,10 @@ class AffinityQueue:
             # Where weights are free to load, order of queueing decides; where they are not, the longest line.
             return same, near, free, 0 if free or near else len(line)
 
-        return max(lines, key=preference).popleft()
+        shard = max(lines, key=preference).popleft()
+        present = shard.arm.checkpoint.resident
+        waiting = (line[0].arm.checkpoint.resident for line in lines if line)
+        return replace(shard, next_weights=next((path for path in waiting if path != present), None))
 
 
 class InProcessExecutor:

@@ -12,13 +12,14 @@ from pathlib import Path
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.cluster import RayExecutor, cluster_gpus
 from evalsvc.driver import Driver, Job, Progress
+from evalsvc.engine.shards import Cutter
 from evalsvc.errors import CheckpointError, SuiteError
 from evalsvc.executors import Executor, InProcessExecutor, make_scorer
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
 from evalsvc.harness.plan import Planned, Render
 from evalsvc.records import Arm, Checkpoint, Numerics, Rendering, digest
-from evalsvc.settings import Compute
+from evalsvc.settings import Compute, cache_dir
 from evalsvc.store import Store
 from evalsvc.suites import Suite, find_suite, load_suite
 
@@ -66,12 +67,15 @@ def submit(store: Store, submission: Submission, progress: Progress, note: Calla
     planned = [_plan(suite, base, submission.allow_task_code) for suite in suites]
     numerics = chosen_numerics(submission.compute)
     arms = [Arm(checkpoint, numerics) for checkpoint in (base, *adapted)]
-    driver = Driver(store, arms, planned)
+    driver = Driver(store, arms, planned, Cutter(cache_dir() / "tokens"))
     driver.grade_ready()
     if driver.missing:
         note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
         with make_executor(submission.compute, numerics.device) as executor:
             driver.run(executor, progress)
+        for label, path in driver.paths.items():
+            if path.startswith("plain"):
+                note(f"{label} was scored on the {path}")
     return driver.jobs
 
 
@@ -159,8 +163,7 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def _chat(base: Checkpoint) -> tuple[str | None, Render]:
-    from evalsvc.engine.encoding import render_chat  # transformers takes a second to import
-    from evalsvc.engine.models import load_tokenizer
+    from evalsvc.engine.encoding import load_tokenizer, render_chat  # transformers takes a second to import
 
     tokenizer = load_tokenizer(base)
     template = tokenizer.chat_template

@@ -43,13 +43,13 @@ class FakeScorer:
             if mark:
                 Path(mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        answers = tuple(Response(r.digest, value(shard.arm.checkpoint, r), False) for r in shard.requests)
+        answers = tuple(Response(r, value(shard.arm.checkpoint, r), False) for r in shard.requests)
         return ShardResult(shard, answers, worker=str(os.getpid()))
 
 
-def value(checkpoint: Checkpoint, request: Request) -> float:
+def value(checkpoint: Checkpoint, request: str) -> float:
     """The fake log-likelihood of a request under a checkpoint."""
-    return -int(checkpoint.digest[-3:] + request.digest[:3], 16) / 1e6
+    return -int(checkpoint.digest[-3:] + request[:3], 16) / 1e6
 
 
 def checkpoint(number: int, *, parent: Checkpoint | None = None, resident: str | None = None) -> Checkpoint:
@@ -86,5 +86,20 @@ def plan(name: str = "s", n: int = 6, role: str = "general", text: str = "questi
         suite_path="/suites/s.yaml",
         rendering=Rendering(),
         tasks=(task,),
+        requests=tuple(requests),
+    )
+
+
+def plan_of(requests: list[Request]) -> Plan:
+    """Make a plan of given requests, without tasks."""
+    return Plan(
+        digest=digest("plan", *(r.digest for r in requests)),
+        suite="s",
+        role="general",
+        description="",
+        suite_digest="d",
+        suite_path="/suites/s.yaml",
+        rendering=Rendering(),
+        tasks=(),
         requests=tuple(requests),
     )

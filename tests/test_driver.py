@@ -125,7 +125,7 @@ from pathlib import Path
 import evalsvc.driver
 evalsvc.driver.COMMIT_SECONDS = 0.0
 import evalsvc.engine.shards
-evalsvc.engine.shards.MAX_REQUESTS = 16
+evalsvc.engine.shards.SHARD_ROWS = 200
 from evalsvc.settings import Compute
 from evalsvc.store import Store, driver_name, is_alive
 from evalsvc.submission import Source, Submission, submit
@@ -181,7 +181,7 @@ def test_kill_9_of_the_driver_again_and_again(
     assert kills >= (3 if workers == 0 else 1)
 
     # In the test's own process the shards have to be cut the same, to compare bit by bit.
-    monkeypatch.setattr(evalsvc.engine.shards, "MAX_REQUESTS", 16)
+    monkeypatch.setattr(evalsvc.engine.shards, "SHARD_ROWS", 200)
     jobs = run(db, models, suites)
     assert {job.state for job in jobs} == {"done"}
     missing = sum(job.total for job in jobs) - sum(job.reused for job in jobs)

@@ -15,7 +15,7 @@ from evalsvc.records import Checkpoint, Shard, ShardResult
 from tests.fakes import FakeScorer, arm, checkpoint, plan, value
 
 BASE = checkpoint(1)
-REQUESTS = plan().requests
+REQUESTS = tuple(request.digest for request in plan().requests)
 
 
 def shard(key: str, number: int = 1, **options: Any) -> Shard:
@@ -121,7 +121,7 @@ def two_nodes() -> Iterator[Any]:
 
 
 def is_whole(result: ShardResult) -> bool:
-    asked = {request.digest for request in result.shard.requests}
+    asked = set(result.shard.requests)
     told = [r.request for r in result.responses] + [f.request for f in result.failures]
     return sorted(told) == sorted(asked)
 
@@ -132,7 +132,7 @@ def test_every_shard_has_one_result_with_the_right_answers(executor: Executor) -
     assert sorted(r.shard.key for r in results) == sorted(s.key for s in shards)
     for result in results:
         assert is_whole(result)
-        expected = {r.digest: value(result.shard.arm.checkpoint, r) for r in REQUESTS}
+        expected = {r: value(result.shard.arm.checkpoint, r) for r in REQUESTS}
         assert {r.request: r.loglikelihood for r in result.responses} == expected
 
 

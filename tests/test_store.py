@@ -18,8 +18,8 @@ PLAN = plan()
 
 def result(of: Arm, plan: Plan, count: int | None = None) -> ShardResult:
     requests = plan.requests[:count]
-    answers = tuple(Response(r.digest, value(of.checkpoint, r), True, None, 3, 1) for r in requests)
-    return ShardResult(Shard("k", of, requests), answers)
+    answers = tuple(Response(r.digest, value(of.checkpoint, r.digest), True, None, 3, 1) for r in requests)
+    return ShardResult(Shard("k", of, tuple(r.digest for r in requests)), answers)
 
 
 def graded(plan: Plan, values: list[float]) -> Graded:
@@ -77,7 +77,7 @@ def test_text_numbers_and_nothing_survive(store: Store) -> None:
     texts = ["", "line\nbreak", "émoji 🎉", "'; DROP TABLE runs; --", "\x00"]
     requests = PLAN.requests[: len(texts)]
     answers = tuple(Response(r.digest, text=text) for r, text in zip(requests, texts, strict=True))
-    store.commit([ShardResult(Shard("k", BASE, requests), answers)], {})
+    store.commit([ShardResult(Shard("k", BASE, tuple(r.digest for r in requests)), answers)], {})
     found = store.responses(BASE, PLAN)
     assert [found[request.digest].text for request in requests] == texts
     exact = Response(PLAN.requests[9].digest, -0.1 - 2**-52, None)
@@ -87,7 +87,7 @@ def test_text_numbers_and_nothing_survive(store: Store) -> None:
 
 def test_a_failure_is_kept_until_it_is_answered(store: Store) -> None:
     key = PLAN.requests[0].digest
-    shard = Shard("k", BASE, PLAN.requests[:1])
+    shard = Shard("k", BASE, (PLAN.requests[0].digest,))
     store.commit([ShardResult(shard, failures=(Failure(key, "bad"),))], {(BASE.key, PLAN.digest): (0, 1)})
     assert [(run.answered, run.failed) for run in store.runs() if run.arm.digest == BASE.key] == [(0, 1)]
     assert store.failures(BASE, PLAN) == {key: "bad"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,12 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evalsvc.engine.encoding import load_encoder
+from evalsvc.engine.shards import cut
+from evalsvc.records import Arm, Checkpoint, Numerics, Request, Shard
+
+NUMERICS = Numerics("cpu", "float32", "2", "5")
 
 TEXT = [
     "the cat sat on the mat and looked at the dog",
@@ -60,6 +67,14 @@ def llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
     model = LlamaForCausalLM(config)
     model.requires_grad_(False)
     return cast(LlamaForCausalLM, model.train(False))
+
+
+def shards(requests: Sequence[Request], checkpoint: Checkpoint) -> list[Shard]:
+    """Cut requests into shards for a checkpoint."""
+    made = cut(requests, load_encoder(checkpoint))
+    assert not made.refused
+    arm = Arm(checkpoint, NUMERICS)
+    return [Shard(str(n), arm, made.digests(part), part.work) for n, part in enumerate(made.slices)]
 
 
 def save_all(folder: Path) -> None:

@@ -10,58 +10,60 @@ The rules that scores depend on:
 4. What does not fit the window is cut from the left.
 5. A rolling text is cut into windows that predict every token once, the first after a BOS; the last window takes as
    much of the text before it as fits.
+
+Encoding the same long context again with each of its continuations is most of the work. It is saved where it provably
+changes nothing: see `words_are_apart`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jinja2
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+import numpy as np
+from transformers import AutoConfig, AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
-from evalsvc.records import Request
+from evalsvc.errors import CheckpointError
+from evalsvc.records import Checkpoint, Request, Tokens
 
 _DEFAULT_MAX_LENGTH = 2048
 _DEFAULT_MAX_GEN_TOKS = 256
 _UNLIMITED = int(1e30)
+_BATCH = 1024
+_TAIL = 32
+"""Characters of a context that are encoded again with each continuation, at least."""
 
 
 class RequestError(ValueError):
     """A request that this model cannot answer; says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scored:
     """Tokens to score.
 
     Attributes:
         tokens: Model input followed by nothing that is not predicted: context + continuation[:-1], window applied.
+            int32 [length].
         targets: The continuation's tokens; target i is predicted at position len(tokens) - len(targets) + i.
+            int32 [targets].
         truncated: Tokens cut from the left.
     """
 
-    tokens: tuple[int, ...]
-    targets: tuple[int, ...]
+    tokens: Tokens
+    targets: Tokens
     truncated: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """Tokens to continue.
+    """Tokens to continue, int32 [length], with room for the longest answer."""
 
-    Attributes:
-        stops: Texts that end the generation; the tokenizer's EOS text is among them.
-        max_new_tokens: Most tokens to generate.
-        sampling: Settings for transformers' `generate`: do_sample, temperature, top_p, ...
-    """
-
-    tokens: tuple[int, ...]
-    stops: tuple[str, ...]
-    max_new_tokens: int
-    sampling: dict[str, Any]
+    tokens: Tokens
     truncated: int = 0
 
 
@@ -78,80 +80,181 @@ class Encoder:
             )
         self.prefix: int = bos if bos is not None else eos
         self._prefix_text = str(tokenizer.decode(self.prefix))
+        self._words_are_apart = words_are_apart(tokenizer)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return token ids, with the special tokens that the tokenizer adds by itself."""
-        plain = [text for text in texts if not text.startswith(self._prefix_text)]
-        marked = [text for text in texts if text.startswith(self._prefix_text)]
-        found: dict[str, list[int]] = {}
-        for group, options in ((plain, {}), (marked, {"add_special_tokens": False})):
-            unique = list(dict.fromkeys(group))
-            if unique:
-                found.update(zip(unique, self.tokenizer(unique, **options)["input_ids"], strict=True))
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return token ids, int32, with the special tokens that the tokenizer adds by itself."""
+        found: dict[str, Tokens] = {}
+        unique = list(dict.fromkeys(texts))
+        for special in (True, False):
+            group = [text for text in unique if self._takes_special(text) is special]
+            for batch in _batches(group):
+                found.update(zip(batch, _ids(self._tokenize(batch, special)), strict=True))
         return [found[text] for text in texts]
+
+    def _takes_special(self, text: str) -> bool:
+        return not text.startswith(self._prefix_text)
+
+    def _tokenize(self, texts: list[str], special: bool) -> BatchEncoding:
+        # The default is not the same as True for every tokenizer.
+        options = {} if special else {"add_special_tokens": False}
+        found: BatchEncoding = self.tokenizer(
+            texts, return_attention_mask=False, return_token_type_ids=False, **options
+        )
+        return found
 
     def loglikelihood(self, requests: Sequence[Request]) -> list[Scored | RequestError]:
         """Encode (context, continuation) requests."""
         pairs = [_move_spaces(*request.arguments) for request in requests]
-        whole = iter(self.encode([context + continuation for context, continuation in pairs if context]))
-        contexts = iter(self.encode([context for context, _ in pairs if context]))
         alone = iter(self._alone([continuation for context, continuation in pairs if not context]))
+        joined = iter(self._joined([pair for pair in pairs if pair[0]]))
         found: list[Scored | RequestError] = []
         for context, continuation in pairs:
             if context:
-                before = next(contexts)
-                after = next(whole)[len(before) :] or self._alone([continuation])[0]
+                before, after = next(joined)
+                if not len(after):
+                    (after,) = self._alone([continuation])
             else:
-                before, after = [self.prefix], next(alone)
-                if after[:1] == before:
+                before, after = np.array([self.prefix], np.int32), next(alone)
+                if len(after) and after[0] == self.prefix:
                     after = after[1:]
             found.append(self._window(before, after, continuation))
         return found
 
-    def _alone(self, texts: list[str]) -> list[list[int]]:
-        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+    def _alone(self, texts: list[str]) -> list[Tokens]:
+        return [ids for batch in _batches(texts) for ids in _ids(self._tokenize(batch, special=False))]
 
-    def _window(self, context: list[int], continuation: list[int], text: str) -> Scored | RequestError:
-        if not continuation:
+    def _joined(self, pairs: list[tuple[str, str]]) -> list[tuple[Tokens, Tokens]]:
+        """Return the tokens of each context, and those that its continuation adds."""
+        before: dict[str, Tokens] = {}
+        cuts: dict[str, _Cut] = {}
+        contexts = list(dict.fromkeys(context for context, _ in pairs))
+        for special in (True, False):
+            group = [context for context in contexts if self._takes_special(context) is special]
+            for batch in _batches(group):
+                encoded = self._tokenize(batch, special)
+                before.update(zip(batch, _ids(encoded), strict=True))
+                if self._words_are_apart:
+                    cuts |= {text: cut for n, text in enumerate(batch) if (cut := _cut(encoded, n, text))}
+        # A cut counts only if it gives the context's own tokens.
+        kept = list(cuts)
+        for context, tail in zip(
+            kept, self._alone([context[cuts[context].character :] for context in kept]), strict=True
+        ):
+            if not np.array_equal(before[context][cuts[context].token :], tail):
+                del cuts[context]
+        whole = self.encode([context + continuation for context, continuation in pairs if context not in cuts])
+        tails = self._alone([c[cuts[c].character :] + continuation for c, continuation in pairs if c in cuts])
+        next_whole, next_tail = iter(whole), iter(tails)
+        found = []
+        for context, _ in pairs:
+            length = len(before[context])
+            if cut := cuts.get(context):
+                found.append((before[context], next(next_tail)[length - cut.token :]))
+            else:
+                found.append((before[context], next(next_whole)[length:]))
+        return found
+
+    def _window(self, context: Tokens, continuation: Tokens, text: str) -> Scored | RequestError:
+        if not len(continuation):
             return RequestError(f"the continuation {text!r} has no tokens")
         if len(continuation) > self.max_length:
             return RequestError(
                 f"the continuation has {len(continuation)} tokens, more than the model's window of {self.max_length}"
             )
-        both = context + continuation
+        both = np.concatenate([context, continuation])
         kept = both[-(self.max_length + 1) :][:-1]
-        return Scored(tuple(kept), tuple(continuation), len(both) - 1 - len(kept))
+        return Scored(kept, continuation, len(both) - 1 - len(kept))
 
-    def rolling(self, request: Request) -> list[Scored]:
-        """Return the windows of a text, each predicting tokens that no other window predicts."""
-        tokens = self.encode(request.arguments)[0]
+    def rolling(self, requests: Sequence[Request]) -> list[list[Scored]]:
+        """Return the windows of each text; each predicts tokens that no other window predicts."""
         size = self.max_length
-        first = tokens[:size]
-        windows = [Scored((self.prefix, *first[:-1]), tuple(first))] if tokens else []
-        for start in range(size, len(tokens), size):
-            targets = tokens[start : start + size]
-            context = tokens[start + len(targets) - size - 1 : start]
-            windows.append(Scored((*context, *targets[:-1]), tuple(targets)))
-        return windows
+        found = []
+        for tokens in self.encode([request.arguments[0] for request in requests]):
+            # What stands before the text's first token is the prefix; a window of n targets sees size - n more.
+            row = np.concatenate([np.array([self.prefix], np.int32), tokens])
+            windows = []
+            for start in range(0, len(tokens), size):
+                targets = tokens[start : start + size]
+                end = start + len(targets)
+                windows.append(Scored(row[max(0, end - size) : end], targets))
+            found.append(windows)
+        return found
 
-    def prompt(self, request: Request) -> Prompt | RequestError:
-        """Encode a (context, generation settings) request."""
-        text, settings = request.arguments[0], json.loads(request.arguments[1])
-        stops, max_new_tokens, sampling = generation_settings(settings)
+    def prompts(self, requests: Sequence[Request]) -> list[Prompt | RequestError]:
+        """Encode (context, generation settings) requests."""
+        bos = self.tokenizer.bos_token
+        texts = [request.arguments[0] for request in requests]
+        marked = [bool(bos) and text.startswith(str(bos)) for text in texts]
+        plain = self._plain([text for text, mark in zip(texts, marked, strict=True) if not mark])
+        alone = iter(self._alone([text for text, mark in zip(texts, marked, strict=True) if mark]))
+        found: list[Prompt | RequestError] = []
+        for request, mark in zip(requests, marked, strict=True):
+            tokens = next(alone) if mark else next(plain)
+            _, max_new_tokens, _ = generation_settings(json.loads(request.arguments[1]))
+            found.append(self._prompt(tokens, max_new_tokens))
+        return found
+
+    def _plain(self, texts: list[str]) -> Iterator[Tokens]:
+        return (ids for batch in _batches(texts) for ids in _ids(self._tokenize(batch, special=True)))
+
+    def _prompt(self, tokens: Tokens, max_new_tokens: int) -> Prompt | RequestError:
         room = self.max_length - max_new_tokens
         if room <= 0:
             return RequestError(
                 f"{max_new_tokens} tokens are to be generated, which leaves no prompt in a window of {self.max_length}"
             )
-        bos = self.tokenizer.bos_token
-        options = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
-        tokens: list[int] = self.tokenizer(text, **options)["input_ids"]
-        eos = str(self.tokenizer.decode(self.tokenizer.eos_token_id)) if self.tokenizer.eos_token_id is not None else ""
-        kept = tokens[-room:]
-        if not kept:
+        if not len(tokens):
             return RequestError("the prompt has no tokens")
-        all_stops = tuple(stop for stop in dict.fromkeys((*stops, eos)) if stop)
-        return Prompt(tuple(kept), all_stops, max_new_tokens, sampling, len(tokens) - len(kept))
+        kept = tokens[-room:]
+        return Prompt(kept, len(tokens) - len(kept))
+
+
+class _Cut(NamedTuple):
+    """A place between two words of a context: the number of its first character and of its first token."""
+
+    character: int
+    token: int
+
+
+_BETWEEN_WORDS = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
+_SAMPLE = "alpha beta gamma delta"
+
+
+def words_are_apart(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer encodes what stands before and after a space between two letters independently.
+
+    True only if its pre-tokenizer splits there, and special tokens are added at the beginning alone.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    splitter = backend.pre_tokenizer if backend is not None else None
+    if splitter is None:
+        return False
+    begins = {start for _, (start, _) in splitter.pre_tokenize_str(_SAMPLE)}
+    spaces = {match.start() for match in re.finditer(" ", _SAMPLE)}
+    whole, bare = tokenizer(_SAMPLE)["input_ids"], tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+    return spaces <= begins and whole[len(whole) - len(bare) :] == bare
+
+
+def _cut(encoded: BatchEncoding, number: int, text: str) -> _Cut | None:
+    """Return the last cut of a text that leaves some text behind it, at which a token begins."""
+    end = len(text) - _TAIL
+    places = [match.start() for match in _BETWEEN_WORDS.finditer(text, max(0, end - 4 * _TAIL), max(0, end))]
+    if not places:
+        return None
+    character = places[-1]
+    token: int | None = encoded.char_to_token(number, character)
+    span = encoded.token_to_chars(number, token) if token is not None else None
+    return _Cut(character, token) if token is not None and span and span.start == character else None
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(texts), _BATCH):
+        yield list(texts[start : start + _BATCH])
+
+
+def _ids(encoded: BatchEncoding) -> list[Tokens]:
+    return [np.array(ids, np.int32) for ids in encoded["input_ids"]]
 
 
 def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
@@ -177,6 +280,13 @@ def generation_settings(settings: dict[str, Any]) -> tuple[tuple[str, ...], int,
     return tuple([until] if isinstance(until, str) else until), limit, sampling
 
 
+def stop_texts(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> tuple[str, ...]:
+    """Return a task's stop texts and the tokenizer's EOS text, each once, in lm-eval's order."""
+    eos = tokenizer.eos_token_id
+    text = str(tokenizer.decode(eos)) if eos is not None else ""
+    return tuple(stop for stop in dict.fromkeys((*stops, text)) if stop)
+
+
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:
     """Return `text` up to the first stop sequence."""
     for stop in stops:
@@ -193,6 +303,45 @@ def context_window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase)
             return int(value)
     limit = getattr(tokenizer, "model_max_length", None)
     return int(limit) if limit is not None and limit < _UNLIMITED else _DEFAULT_MAX_LENGTH
+
+
+def load_encoder(checkpoint: Checkpoint) -> Encoder:
+    """Return the encoder of a checkpoint.
+
+    Raises:
+        CheckpointError: Its tokenizer or configuration cannot be loaded.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.resident, local_files_only=True, trust_remote_code=False)
+        return Encoder(tokenizer, config)
+    except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
+        raise CheckpointError(f"checkpoint {checkpoint.path}: {first_line(error)}") from error
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """Return a checkpoint's tokenizer; an adapter without one of its own has its base's.
+
+    Raises:
+        CheckpointError: Neither folder holds one that loads.
+    """
+    problem: Exception | None = None
+    for path in dict.fromkeys((checkpoint.path, checkpoint.resident)):
+        try:
+            config = AutoConfig.from_pretrained(checkpoint.resident, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, config=config, local_files_only=True, trust_remote_code=False
+            )
+            return cast(PreTrainedTokenizerBase, tokenizer)
+        except Exception as error:  # see load_encoder
+            problem = error
+    raise CheckpointError(f"checkpoint {checkpoint.path}: its tokenizer cannot be loaded: {first_line(problem)}")
+
+
+def first_line(error: Any) -> str:
+    """Return an exception's first line, with its type where the text says nothing."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def render_chat(

@@ -1,21 +1,28 @@
-"""Full weights in memory, and adapters attached to them and taken off again.
+"""Full weights in memory, and adapters attached to them, merged, and taken off again.
 
-One set of full weights stays resident. An adapter is attached to it, unmerged as lm-eval serves it, and unloaded when
-the next arm does not need it; the base's tensors are never written. Embeddings are never resized: lm-eval does so for
-adapters whose base has a padded vocabulary, which changes the base's own scores.
+One set of full weights stays resident. Another of the same architecture is put into the same modules, without building
+them anew. An adapter is attached unmerged, as lm-eval serves it, or merged into copies of the weights that it changes;
+the base's own tensors are never written. Embeddings are never resized: lm-eval does so for adapters whose base has a
+padded vocabulary, which changes the base's own scores.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from evalsvc.engine.encoding import Encoder
+from evalsvc.engine.encoding import first_line, load_tokenizer
+from evalsvc.engine.parity import Parity, examine
 from evalsvc.errors import CheckpointError
 from evalsvc.records import Checkpoint
 
@@ -24,39 +31,76 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_NOT_ARCHITECTURE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+
 
 class Resident:
-    """The model that a worker holds, ready for one checkpoint at a time."""
+    """The model that a worker holds, ready for one checkpoint at a time.
+
+    Attributes:
+        model: What to call: the base, with adapter layers in it, or a PEFT model around it.
+        parity: Which path the model takes.
+    """
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device = torch.device(device)
         self.dtype = DTYPES[dtype]
-        self.encoder: Encoder | None = None
         self._base: PreTrainedModel | None = None
         self._base_path: str | None = None
+        self._attention = ""
         self._adapted: PeftModel | None = None
-        self._digest: str | None = None
+        self._originals: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._held: tuple[Checkpoint, bool] | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._parities: dict[str, Parity] = {}
 
-    def hold(self, checkpoint: Checkpoint) -> tuple[torch.nn.Module, Encoder]:
-        """Return the model and encoder of a checkpoint, loading what is not there yet.
+    def hold(self, checkpoint: Checkpoint, *, merged: bool = False) -> Any:
+        """Return the model of a checkpoint, loading what is not there yet.
+
+        Args:
+            merged: Serve an adapter merged into its base's weights.
 
         Raises:
             CheckpointError: Its files cannot be loaded, or the adapter does not fit its base.
         """
-        if checkpoint.digest != self._digest:
-            self._digest = None  # whatever fails below leaves nothing half-loaded behind
+        if self._held is None or (checkpoint.digest, merged) != (self._held[0].digest, self._held[1]):
+            self._held = self._tokenizer = None  # whatever fails below leaves nothing half-loaded behind
             self._detach()
             self._hold_base(checkpoint.resident)
             if checkpoint.is_adapter:
                 self._attach(checkpoint)
-            self.encoder = self._encoder(checkpoint)
-            self._digest = checkpoint.digest
-        return cast(torch.nn.Module, self._adapted or self._base), cast(Encoder, self.encoder)
+                if merged:
+                    self._merge(checkpoint)
+            self._held = checkpoint, merged
+        # Layers that an adapter puts into the base are called through the base, whose attention can be chosen.
+        return self._adapted if self._adapted is not None and _adds_tokens(self._adapted) else self._base
+
+    @property
+    def parity(self) -> Parity:
+        """Which path the held model takes; probed once per architecture and kind of adapter."""
+        kind = "" if self._adapted is None else str(self._adapted.peft_config["default"].peft_type)
+        if kind not in self._parities:
+            if self._adapted is not None and _adds_tokens(self._adapted):
+                self._parities[kind] = Parity(False, "its adapter puts tokens before the prompt", None, self._attention)
+            else:
+                self._parities[kind] = examine(self._base, self._attention)
+        return self._parities[kind]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The held checkpoint's tokenizer."""
+        assert self._held is not None
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._held[0])
+        return self._tokenizer
+
+    # ----------------------------------------------------------------------------------------------------- full weights
 
     def _hold_base(self, path: str) -> None:
-        if path == self._base_path:
+        if path == self._base_path or self._exchange(path):
             return
         self._base, self._base_path = None, None  # free the old weights before the new ones are read
+        self._parities = {}
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 path, dtype=self.dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
@@ -64,7 +108,32 @@ class Resident:
         except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
             raise CheckpointError(f"checkpoint {path}: cannot be loaded: {first_line(error)}") from error
         self._base = model.to(cast(Any, self.device)).eval().requires_grad_(False)
+        self._attention = str(model.config._attn_implementation)
         self._base_path = path
+
+    def _exchange(self, path: str) -> bool:
+        """Put other weights into the modules that are there; False if they do not fit tensor by tensor."""
+        if self._base is None or _architecture(path) != _comparable(self._base.config):
+            return False
+        try:
+            weights = _tensors(Path(path))
+        except (OSError, KeyError, ValueError, SafetensorError):
+            return False  # loading in the ordinary way says what is wrong
+        expected = self._base.state_dict()
+        tied = set(getattr(self._base, "all_tied_weights_keys", {}))
+        if set(weights) != set(expected) - tied or any(weights[k].shape != expected[k].shape for k in weights):
+            return False
+        self._base_path = None
+        with torch.no_grad():
+            placed = {key: tensor.to(self.device, self.dtype) for key, tensor in weights.items()}
+            self._base.load_state_dict(placed, strict=False, assign=True)
+        self._base.tie_weights()
+        self._base.requires_grad_(False)
+        self._base.generation_config = _generation(path, self._base)
+        self._base_path = path
+        return True
+
+    # --------------------------------------------------------------------------------------------------------- adapters
 
     def _attach(self, checkpoint: Checkpoint) -> None:
         from peft import PeftModel, get_peft_model_state_dict  # takes seconds, and most workers never need it
@@ -76,6 +145,7 @@ class Resident:
                 adapted = PeftModel.from_pretrained(cast(PreTrainedModel, self._base), checkpoint.path)
         except Exception as error:
             self._base_path = None  # a failed injection may have left adapter layers in the base
+            self._base = None
             raise CheckpointError(f"adapter {checkpoint.path}: cannot be attached: {first_line(error)}") from error
         self._adapted = adapted.to(self.device).eval().requires_grad_(False)
         saved = set(load_peft_weights(checkpoint.path, device="cpu"))
@@ -87,7 +157,26 @@ class Resident:
                 f"{checkpoint.base_path} (first: {min(unused)}); it was trained on another base"
             )
 
+    def _merge(self, checkpoint: Checkpoint) -> None:
+        """Merge the attached adapter into copies of the weights that it changes."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        assert self._adapted is not None
+        layers = [module for module in self._adapted.modules() if isinstance(module, BaseTunerLayer)]
+        try:
+            for layer in layers:
+                for weight in layer.get_base_layer().parameters():
+                    self._originals.append((weight, weight.data))
+                    weight.data = weight.data.clone()
+            cast(Any, self._adapted).merge_adapter()
+        except Exception as error:
+            self._detach()
+            raise CheckpointError(f"adapter {checkpoint.path}: cannot be merged: {first_line(error)}") from error
+
     def _detach(self) -> None:
+        for weight, original in reversed(self._originals):
+            weight.data = original
+        self._originals = []
         if self._adapted is None:
             return
         if hasattr(self._adapted.base_model, "unload"):
@@ -96,34 +185,59 @@ class Resident:
             self._base = self._adapted.get_base_model()
         self._adapted = None
 
-    def _encoder(self, checkpoint: Checkpoint) -> Encoder:
-        tokenizer = load_tokenizer(checkpoint)
-        return Encoder(tokenizer, cast(PreTrainedModel, self._base).config)
+
+def read_ahead(folder: str) -> None:
+    """Read a checkpoint's weights in the background, so that they are in the machine's memory when they are needed."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if sum(file.stat().st_size for file in files) > psutil.virtual_memory().available // 2:
+        return
+
+    def read() -> None:
+        buffer = bytearray(1 << 20)
+        for file in files:
+            try:
+                with file.open("rb", buffering=0) as stream:
+                    while stream.readinto(buffer):
+                        pass
+            except OSError:  # whoever needs the file will say so
+                return
+
+    threading.Thread(target=read, name="read-ahead", daemon=True).start()
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """Return a checkpoint's tokenizer; an adapter without one of its own has its base's.
-
-    Raises:
-        CheckpointError: Neither folder holds one that loads.
-    """
-    problem: Exception | None = None
-    for path in dict.fromkeys((checkpoint.path, checkpoint.resident)):
-        try:
-            config = AutoConfig.from_pretrained(checkpoint.resident, local_files_only=True, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(
-                path, config=config, local_files_only=True, trust_remote_code=False
-            )
-            return cast(PreTrainedTokenizerBase, tokenizer)
-        except Exception as error:  # see _hold_base
-            problem = error
-    raise CheckpointError(f"checkpoint {checkpoint.path}: its tokenizer cannot be loaded: {first_line(problem)}")
+def _adds_tokens(adapted: PeftModel) -> bool:
+    return bool(adapted.peft_config["default"].is_prompt_learning)
 
 
-def first_line(error: Any) -> str:
-    """Return an exception's first line, with its type where the text says nothing."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+def _comparable(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key not in _NOT_ARCHITECTURE}
+
+
+def _architecture(path: str) -> dict[str, Any] | None:
+    try:
+        return _comparable(AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+    except Exception:  # loading in the ordinary way says what is wrong
+        return None
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a folder, mapped from its files."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    found: dict[str, torch.Tensor] = {}
+    for name in names:
+        with safe_open(folder / name, framework="pt") as file:
+            found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    return found
+
+
+def _generation(path: str, model: PreTrainedModel) -> GenerationConfig:
+    if (Path(path) / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(path, local_files_only=True)
+    return GenerationConfig.from_model_config(model.config)
 
 
 def silence() -> None:

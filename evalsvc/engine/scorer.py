@@ -1,17 +1,21 @@
-"""What an executor runs: a shard in, its result out. Knows no task."""
+"""A shard in, its result out: what executors run, wherever they run it. Knows no task."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 
-from evalsvc.engine import plain
-from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored
-from evalsvc.engine.models import Resident, silence
-from evalsvc.records import Failure, Kind, Request, Response, Shard, ShardResult
+from evalsvc.engine import generation, likelihood, plain
+from evalsvc.engine import trie as tries
+from evalsvc.engine.attention import NAME
+from evalsvc.engine.models import Resident, read_ahead, silence
+from evalsvc.engine.parity import Parity
+from evalsvc.records import Likelihoods, Prompts, Response, Shard, ShardResult
 
 
 class Scorer:
@@ -22,9 +26,10 @@ class Scorer:
         silence()
         self._resident: Resident | None = None
         self._served: tuple[str, str] | None = None
+        self._reads_ahead: str | None = None
 
     def score(self, shard: Shard) -> ShardResult:
-        """Answer every request of a shard, or say why not.
+        """Answer every request of a shard.
 
         Raises:
             CheckpointError: The shard's checkpoint cannot be loaded.
@@ -34,67 +39,69 @@ class Scorer:
         if self._resident is None or self._served != (numerics.device, numerics.dtype):
             self._resident = Resident(numerics.device, numerics.dtype)
             self._served = (numerics.device, numerics.dtype)
-        model, encoder = self._resident.hold(shard.arm.checkpoint)
-        responses: list[Response] = []
-        failures: list[Failure] = []
-        for answer in _answers(model, encoder, shard.requests):
-            (responses if isinstance(answer, Response) else failures).append(answer)  # type: ignore[arg-type]
+        model, work = self._resident.hold(shard.arm.checkpoint), shard.work
+        if shard.next_weights and shard.next_weights != self._reads_ahead:
+            read_ahead(shard.next_weights)
+        self._reads_ahead = shard.next_weights
+        assert work is not None
+        parity = _path(self._resident.parity, work)
+        model.set_attn_implementation(NAME if parity.trie else parity.attention)
+        if isinstance(work, Likelihoods):
+            responses = self._likelihoods(shard.requests, model, work, parity)
+        else:
+            responses = self._answers(shard.requests, model, work, parity)
         return ShardResult(
-            shard, tuple(responses), tuple(failures), worker=str(os.getpid()), seconds=time.monotonic() - started
+            replace(shard, work=None),  # the tokens need not travel back
+            tuple(responses),
+            worker=str(os.getpid()),
+            seconds=time.monotonic() - started,
+            path=f"{'trie' if parity.trie else 'plain'}: {parity.reason}",
         )
 
-
-def _answers(model: torch.nn.Module, encoder: Encoder, requests: Sequence[Request]) -> list[Response | Failure]:
-    by_kind: dict[Kind, list[Request]] = {}
-    for request in requests:
-        by_kind.setdefault(request.kind, []).append(request)
-    answers: list[Response | Failure] = []
-    if chosen := by_kind.get("loglikelihood"):
-        answers += _loglikelihood(model, encoder, chosen)
-    if chosen := by_kind.get("loglikelihood_rolling"):
-        answers += _rolling(model, encoder, chosen)
-    if chosen := by_kind.get("generate_until"):
-        answers += _generate(model, encoder, chosen)
-    return answers
-
-
-def _loglikelihood(model: torch.nn.Module, encoder: Encoder, requests: list[Request]) -> list[Response | Failure]:
-    encoded = encoder.loglikelihood(requests)
-    scored = iter(plain.loglikelihoods(model, [item for item in encoded if isinstance(item, Scored)]))
-    answers: list[Response | Failure] = []
-    for request, item in zip(requests, encoded, strict=True):
-        if isinstance(item, RequestError):
-            answers.append(Failure(request.digest, str(item)))
+    def _likelihoods(self, requests: tuple[str, ...], model: Any, work: Likelihoods, parity: Parity) -> list[Response]:
+        if parity.trie:
+            outcome = likelihood.score(model, work, likelihood.pack_rows(model))
+            values, greedy = outcome.loglikelihood, outcome.greedy
         else:
-            value, greedy = next(scored)
-            answers.append(Response(request.digest, value, greedy, None, len(item.targets), item.truncated))
-    return answers
+            values, greedy = plain.score(model, work)
+        tokens = np.bincount(work.owners, minlength=len(requests))
+        return [
+            Response(request, value, None if rolling else hit, None, count, truncated)
+            for request, value, hit, rolling, count, truncated in zip(
+                requests,
+                values.tolist(),
+                greedy.tolist(),
+                work.rolling.tolist(),
+                tokens.tolist(),
+                work.truncated.tolist(),
+                strict=True,
+            )
+        ]
 
-
-def _rolling(model: torch.nn.Module, encoder: Encoder, requests: list[Request]) -> list[Response | Failure]:
-    windows = [encoder.rolling(request) for request in requests]
-    scored = iter(plain.loglikelihoods(model, [window for same_text in windows for window in same_text]))
-    answers: list[Response | Failure] = []
-    for request, same_text in zip(requests, windows, strict=True):
-        total = sum(next(scored)[0] for _ in same_text)
-        answers.append(Response(request.digest, total, tokens=sum(len(window.targets) for window in same_text)))
-    return answers
-
-
-def _generate(model: torch.nn.Module, encoder: Encoder, requests: list[Request]) -> list[Response | Failure]:
-    encoded = [(request, encoder.prompt(request)) for request in requests]
-    prompts = [(item, _seed(request)) for request, item in encoded if isinstance(item, Prompt)]
-    texts = plain.generate(model, encoder.tokenizer, prompts)
-    answers: list[Response | Failure] = []
-    for request, item in encoded:
-        if isinstance(item, RequestError):
-            answers.append(Failure(request.digest, str(item)))
+    def _answers(self, requests: tuple[str, ...], model: Any, work: Prompts, parity: Parity) -> list[Response]:
+        assert self._resident is not None
+        tokenizer = self._resident.tokenizer
+        wishes = [plain.Wish.of(settings, tokenizer) for settings in work.settings]
+        seeds = [_seed(request) for request in requests]
+        if parity.trie and all(generation.follows(model, wish) for wish in wishes):
+            rows = likelihood.pack_rows(model)
+            answers = generation.generate(model, tokenizer, work, wishes, seeds, rows)
         else:
-            text, count = next(texts)
-            answers.append(Response(request.digest, text=text, tokens=count, truncated=item.truncated))
-    return answers
+            model.set_attn_implementation(parity.attention)
+            answers = plain.generate(model, tokenizer, work, wishes, seeds)
+        return [
+            Response(request, text=plain.text_of(tokenizer, tokens, wish), tokens=len(tokens), truncated=int(truncated))
+            for request, tokens, wish, truncated in zip(requests, answers, wishes, work.truncated, strict=True)
+        ]
 
 
-def _seed(request: Request) -> int:
+def _path(parity: Parity, work: Likelihoods | Prompts) -> Parity:
+    """Return the path of a shard: sequences that are too long for the trie take the plain one."""
+    if parity.longest is not None and int(tries.positions(work.trie).max()) >= parity.longest:
+        return Parity(False, f"some sequences have more than {parity.longest} tokens", None, parity.attention)
+    return parity
+
+
+def _seed(request: str) -> int:
     """The random seed of a sampled answer: the request's own, whatever batch or worker it lands in."""
-    return int(request.digest[:15], 16)
+    return int(request[:15], 16)

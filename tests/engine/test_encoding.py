@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, cut_at_stops, generation_settings
+from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, cut_at_stops, generation_settings, stop_texts
 from evalsvc.engine.plain import loglikelihoods
 from evalsvc.records import Request
 from tests import tiny
@@ -49,7 +49,7 @@ def test_loglikelihoods_equal_stock(pairs: list[tuple[str, str]]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=80).map("".join).filter(str.strip))
 def test_rolling_windows_equal_stock(text: str) -> None:
-    windows = ENCODER.rolling(Request.of("loglikelihood_rolling", (text,)))
+    (windows,) = ENCODER.rolling([Request.of("loglikelihood_rolling", (text,))])
     total = sum(value for value, _ in loglikelihoods(MODEL, windows))
     (expected,) = STOCK.loglikelihood_rolling([instance("loglikelihood_rolling", text)], disable_tqdm=True)
     assert total == pytest.approx(expected, abs=1e-4, rel=1e-6)
@@ -76,18 +76,18 @@ def test_a_token_across_the_join_does_not_lose_the_continuation() -> None:
     assert len(TOKENIZER("the")["input_ids"]) == 1
     (item,) = ENCODER.loglikelihood([Request.of("loglikelihood", ("the ca", "t"))])
     assert isinstance(item, Scored)
-    assert item.targets
+    assert len(item.targets)
 
 
 def test_the_window_of_a_prompt_leaves_room_for_the_answer() -> None:
     request = Request.of("generate_until", ("the cat sat " * 20, '{"max_gen_toks":10,"until":["x"]}'))
-    item = ENCODER.prompt(request)
+    (item,) = ENCODER.prompts([request])
     assert isinstance(item, Prompt)
     assert len(item.tokens) == WINDOW - 10
     assert item.truncated > 0
-    assert item.stops == ("x", "</s>")
+    assert stop_texts(TOKENIZER, ["x"]) == ("x", "</s>")
     crowded = Request.of("generate_until", ("the cat", f'{{"max_gen_toks":{WINDOW}}}'))
-    assert isinstance(ENCODER.prompt(crowded), RequestError)
+    assert isinstance(ENCODER.prompts([crowded])[0], RequestError)
 
 
 @pytest.mark.parametrize(

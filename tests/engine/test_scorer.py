@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -13,12 +15,12 @@ from transformers import LlamaForCausalLM
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.engine import plain
 from evalsvc.engine.encoding import Scored
+from evalsvc.engine.models import Resident
 from evalsvc.engine.scorer import Scorer
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Arm, Checkpoint, Numerics, Request, Shard, ShardResult
+from evalsvc.records import Checkpoint, Request
 from tests import tiny
 
-NUMERICS = Numerics("cpu", "float32", "2", "5")
 REQUESTS = (
     Request.of("loglikelihood", ("the cat", " sat on")),
     Request.of("loglikelihood", ("the cat", " dog")),
@@ -28,27 +30,27 @@ REQUESTS = (
 )
 
 
-def score(scorer: Scorer, checkpoint: Checkpoint) -> ShardResult:
-    return scorer.score(Shard("k", Arm(checkpoint, NUMERICS), REQUESTS))
-
-
-def values(result: ShardResult) -> dict[str, float | str | None]:
-    assert not result.failures
-    return {r.request: r.text if r.text is not None else r.loglikelihood for r in result.responses}
+def score(
+    scorer: Scorer, checkpoint: Checkpoint, requests: Sequence[Request] = REQUESTS
+) -> dict[str, float | str | None]:
+    results = [scorer.score(shard) for shard in tiny.shards(requests, checkpoint)]
+    assert not any(result.failures for result in results)
+    answers = [response for result in results for response in result.responses]
+    return {r.request: r.text if r.text is not None else r.loglikelihood for r in answers}
 
 
 def test_the_base_is_bit_identical_before_between_and_after_adapters(
     base: Checkpoint, lora: Checkpoint, full: Checkpoint
 ) -> None:
     scorer = Scorer()
-    first = values(score(scorer, base))
-    adapted = values(score(scorer, lora))
-    assert values(score(scorer, base)) == first
-    other = values(score(scorer, full))
-    assert values(score(scorer, lora)) == adapted
-    assert values(score(scorer, base)) == first
+    first = score(scorer, base)
+    adapted = score(scorer, lora)
+    assert score(scorer, base) == first
+    other = score(scorer, full)
+    assert score(scorer, lora) == adapted
+    assert score(scorer, base) == first
     assert len({str(v) for v in (first, adapted, other)}) == 3
-    assert values(score(Scorer(), lora)) == adapted
+    assert score(Scorer(), lora) == adapted
 
 
 def test_an_adapter_scores_as_peft_serves_it(lora: Checkpoint) -> None:
@@ -58,7 +60,7 @@ def test_an_adapter_scores_as_peft_serves_it(lora: Checkpoint) -> None:
         logits = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
     begin = len(tiny.tokenizer()("the cat")["input_ids"])
     expected = sum(float(logits[i - 1, tokens[i]]) for i in range(begin, len(tokens)))
-    found = values(score(Scorer(), lora))[REQUESTS[0].digest]
+    found = score(Scorer(), lora)[REQUESTS[0].digest]
     assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -76,33 +78,25 @@ def test_an_adapter_of_another_base_is_refused(models: Path, tmp_path: Path) -> 
 
 def test_after_a_refused_adapter_the_base_still_scores_the_same(models: Path, tmp_path: Path, base: Checkpoint) -> None:
     scorer = Scorer()
-    first = values(score(scorer, base))
+    first = score(scorer, base)
     shutil.copytree(models / "lora", tmp_path / "broken")
     config = (tmp_path / "broken" / "adapter_config.json").read_text()
     (tmp_path / "broken" / "adapter_config.json").write_text(config.replace('"q_proj"', '"no_such_module"'))
     _, (broken,) = open_checkpoints(str(tmp_path / "broken"), str(models / "base"), Description())
     with pytest.raises(CheckpointError):
         score(scorer, broken)
-    assert values(score(scorer, base)) == first
+    assert score(scorer, base) == first
 
 
 def test_a_padded_vocabulary_is_never_resized(base: Checkpoint, lora: Checkpoint) -> None:
-    scorer = Scorer()
-    score(scorer, lora)
-    model, encoder = scorer._resident.hold(lora)  # type: ignore[union-attr]
-    assert model.get_input_embeddings().weight.shape[0] == 368 > len(encoder.tokenizer)  # type: ignore[operator]
-
-
-def test_what_cannot_be_answered_fails_alone(base: Checkpoint) -> None:
-    shard = Shard("k", Arm(base, NUMERICS), (REQUESTS[0], Request.of("loglikelihood", ("a", " cat" * 500))))
-    found = Scorer().score(shard)
-    assert [response.request for response in found.responses] == [REQUESTS[0].digest]
-    assert "window of 128" in found.failures[0].error
+    resident = Resident("cpu", "float32")
+    model = resident.hold(lora)
+    assert model.get_input_embeddings().weight.shape[0] == 368 > len(resident.tokenizer)
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.llama()
-    items = [Scored((1, 2, 3, i), (i,)) for i in range(4, 20)]
+    items = [Scored(np.array((1, 2, 3, i), np.int32), np.array((i,), np.int32)) for i in range(4, 20)]
     expected = plain.loglikelihoods(model, items)
     sizes: list[int] = []
     forward = plain._forward
@@ -122,8 +116,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.Mo
 def test_a_sampled_answer_depends_on_its_request_alone(base: Checkpoint) -> None:
     settings = '{"do_sample":true,"max_gen_toks":8,"temperature":1.0,"until":[]}'
     asked = [Request.of("generate_until", ("the cat", settings), repeat) for repeat in range(4)]
-    arm = Arm(base, NUMERICS)
-    together = {r.request: r.text for r in Scorer().score(Shard("a", arm, tuple(asked))).responses}
-    alone = {r.request: r.text for q in asked for r in Scorer().score(Shard("b", arm, (q,))).responses}
+    together = score(Scorer(), base, asked)
+    alone = {key: text for request in asked for key, text in score(Scorer(), base, [request]).items()}
     assert together == alone
     assert len(set(together.values())) > 1

@@ -11,18 +11,15 @@ import pytest
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from evalsvc.engine.encoding import render_chat
-from evalsvc.engine.models import load_tokenizer
+from evalsvc.engine.encoding import load_tokenizer, render_chat
 from evalsvc.engine.scorer import Scorer
-from evalsvc.engine.shards import cut
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned, plan
 from evalsvc.harness.tasks import load
-from evalsvc.records import Arm, Checkpoint, Numerics, Rendering, Request, Response, Shard
+from evalsvc.records import Checkpoint, Rendering, Request, Response
 from evalsvc.suites import Suite, TaskEntry
 from tests import tiny
 
-NUMERICS = Numerics("cpu", "float32", "2", "5")
 GREEDY = ("mc", "mc_shots", "mc_info", "cloze", "roll", "gen", "family")
 
 
@@ -32,10 +29,10 @@ def planned(folder: Path, *tasks: str | TaskEntry, **suite: Any) -> Planned:
 
 
 def scored(item: Planned, checkpoint: Checkpoint) -> dict[str, Response]:
-    scorer, arm = Scorer(), Arm(checkpoint, NUMERICS)
+    scorer = Scorer()
     found: dict[str, Response] = {}
-    for key, requests in cut(item.plan.requests):
-        result = scorer.score(Shard(key, arm, requests))
+    for shard in tiny.shards(item.plan.requests, checkpoint):
+        result = scorer.score(shard)
         assert not result.failures
         found |= {response.request: response for response in result.responses}
     return found

@@ -1,0 +1,313 @@
+"""Exact attention over a pack: each row sees its own history, and nothing is padded, copied or computed twice.
+
+A row's attention is put together from its own trunk or block and from every trunk above it, each computed by itself,
+and merged by log-sum-exp: with outputs o, p and log-sum-exps l, m of two sets of keys, attention over both is
+o + (p - o) sigmoid(m - l), and its log-sum-exp log(exp l + exp m). The models are left alone: they find the function
+through transformers' attention interface, which also hands over grouped heads, sliding windows, soft caps and sinks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from evalsvc.engine.packs import Ancestor, Pack
+
+NAME = "evalsvc_trie"
+
+Pair = tuple[Tensor, Tensor]
+"""Attention [batch, heads, rows, size], and its log-sum-exp [batch, heads, rows]."""
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Pair]
+"""Queries, keys, values, a mask to add, and whether a row sees only what is not after it."""
+
+States = tuple[Tensor, Tensor, Tensor]
+
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+Kept = dict[int, dict[int, tuple[Tensor, Tensor]]]
+"""Trunk -> layer -> keys and values [1, heads, rows, head size]."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Blocks of about the same size as one padded batch.
+
+    Attributes:
+        gather: int64 [blocks * size], rows of the pack, padded with row 0.
+        places, rows: Where in the batch the real rows are, and which they are; int64 [real rows].
+        visible: bool [blocks, 1, size, size].
+        masks: The same as a number to add, by sliding window.
+    """
+
+    blocks: int
+    size: int
+    gather: Tensor
+    places: Tensor
+    rows: Tensor
+    visible: Tensor
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+
+class Layer(NamedTuple):
+    """One layer's states [1, heads, rows, size], and how it attends."""
+
+    number: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    window: int | None
+    attend: Kernel
+
+
+class Attends(Protocol):
+    """Computes attention while it is the active one."""
+
+    def attend(self, layer: Layer) -> Pair:
+        """Return attention [1, heads, rows, size], and its log-sum-exp [1, heads, rows]."""
+        ...
+
+
+class Registered:
+    """What transformers calls instead of its own attention; a process runs one forward pass at a time.
+
+    Attributes:
+        active: Does the work.
+        windows: Sliding windows that layers asked for.
+    """
+
+    def __init__(self) -> None:
+        self.active: Attends | None = None
+        self.windows: set[int] = set()
+
+    def __call__(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        **_: object,
+    ) -> tuple[Tensor, None]:
+        """Return the attention of [1, heads, rows, size] queries as [1, rows, heads, size]."""
+        assert self.active is not None
+        if sliding_window:
+            self.windows.add(sliding_window)
+        attend = kernel(query, value, scaling, softcap)
+        out, lse = self.active.attend(Layer(module.layer_idx, query, key, value, sliding_window or None, attend))
+        if s_aux is not None:  # a sink takes part in the softmax, but has no value
+            out *= torch.sigmoid(lse - s_aux.float().view(1, -1, 1)).unsqueeze(-1).to(out.dtype)
+        return out.transpose(1, 2), None
+
+
+REGISTERED = Registered()
+AttentionInterface.register(NAME, REGISTERED)
+
+
+class PackAttention:
+    """Attention over packs of one trie, in their order.
+
+    Attributes:
+        kept: Keys and values of trunks that later packs need.
+        seen: Keys and values of the present pack's rows, by layer, if `keep_all`.
+    """
+
+    def __init__(self, *, keep_all: bool = False) -> None:
+        self.kept: Kept = {}
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._keep_all = keep_all
+        self._pack: Pack | None = None
+        self._positions = torch.zeros(0)
+        self._groups: list[_Group] = []
+        self._masks: dict[tuple[int, int, int, int, int], Tensor] = {}
+
+    def run(self, decoder: Any, pack: Pack, device: torch.device) -> Tensor:
+        """Return the final hidden states [rows, hidden size] of the next pack."""
+        self._pack = pack
+        self._positions = torch.from_numpy(pack.positions).to(device)
+        self._groups = _groups(pack, device)
+        self._masks = {}
+        hidden = forward(decoder, self, torch.from_numpy(pack.tokens).to(device), self._positions)
+        return hidden
+
+    def drop(self, pack: Pack) -> None:
+        """Forget what packs after this one do not need."""
+        for trunk in pack.drop:
+            self.kept.pop(trunk, None)
+
+    def attend(self, layer: Layer) -> Pair:
+        """Put every row's attention together."""
+        pack, (number, query, key, value, sliding_window, attend) = self._pack, layer
+        assert pack is not None
+        out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
+        lse = query.new_empty(1, query.shape[1], query.shape[2], dtype=torch.float32)
+        for _trunk, start, end, _keep in pack.trunks:
+            at = slice(start, end)
+            mask = self._trunk_mask(start, end, sliding_window)
+            out[:, :, at], lse[:, :, at] = attend(query[:, :, at], key[:, :, at], value[:, :, at], mask, mask is None)
+        for group in self._groups:
+            self._blocks(group, sliding_window, attend, (query, key, value), out, lse)
+        own = {trunk.number: trunk.start for trunk in pack.trunks}
+        for ancestor in pack.ancestors:
+            first = own.get(ancestor.trunk)
+            if first is None:
+                keys, values = self.kept[ancestor.trunk][number]
+            else:
+                keys, values = key[:, :, first:], value[:, :, first:]
+            self._ancestor(ancestor, sliding_window, attend, (query, keys, values), out, lse)
+        for trunk, start, _end, keep in pack.trunks:
+            if keep:
+                at = slice(start, start + keep)
+                self.kept.setdefault(trunk, {})[number] = key[:, :, at].clone(), value[:, :, at].clone()
+        if self._keep_all:
+            self.seen[number] = key, value
+        return out, lse
+
+    def _blocks(
+        self, group: _Group, window: int | None, attend: Kernel, states: States, out: Tensor, lse: Tensor
+    ) -> None:
+        def batch(states: Tensor) -> Tensor:
+            picked = states[0].index_select(1, group.gather)
+            return picked.view(len(picked), group.blocks, group.size, -1).transpose(0, 1)
+
+        query, key, value = (batch(state) for state in states)
+        if window not in group.masks:
+            visible = group.visible
+            if window:
+                at = self._positions[group.gather].view(group.blocks, 1, group.size)
+                visible = visible & (at.unsqueeze(3) - at.unsqueeze(2) < window)
+            group.masks[window] = additive(visible, query.dtype)
+        found, found_lse = attend(query, key, value, group.masks[window], False)
+        heads = found.shape[1]
+        out[0].index_copy_(1, group.rows, found.transpose(0, 1).reshape(heads, -1, found.shape[3])[:, group.places])
+        lse[0].index_copy_(1, group.rows, found_lse.transpose(0, 1).reshape(heads, -1)[:, group.places])
+
+    def _ancestor(
+        self, ancestor: Ancestor, window: int | None, attend: Kernel, states: States, out: Tensor, lse: Tensor
+    ) -> None:
+        """Merge what a range of rows sees of a trunk into their attention."""
+        assert self._pack is not None
+        _, length, depth, start, end = ancestor
+        positions = self._pack.positions[start:end]
+        first = max(0, int(positions.min()) - window + 1 - depth) if window else 0
+        if first >= length:
+            return
+        mask = hidden = None
+        if window and int(positions.max()) - (depth + first) >= window:
+            place = (start, end, depth, length, window)
+            if place not in self._masks:
+                there = torch.arange(depth + first, depth + length, device=out.device)
+                visible = self._positions[start:end, None] - there < window
+                self._masks[place] = visible
+            visible = self._masks[place]
+            hidden, mask = ~visible.any(1), additive(visible[None, None], out.dtype)
+        query, key, value = states
+        keys, values = key[:, :, first:length], value[:, :, first:length]
+        found, found_lse = attend(query[:, :, start:end], keys, values, mask, False)
+        if hidden is not None:
+            found_lse = found_lse.masked_fill(hidden, -math.inf)
+        merge(out[:, :, start:end], lse[:, :, start:end], found, found_lse)
+
+    def _trunk_mask(self, start: int, end: int, window: int | None) -> Tensor | None:
+        """Return None where causal attention is all there is to say."""
+        if not window or end - start <= window:
+            return None
+        place = (start, end, -1, -1, window)
+        if place not in self._masks:
+            at = torch.arange(end - start, device=self._positions.device)
+            back = at[:, None] - at
+            self._masks[place] = ((back >= 0) & (back < window))[None, None]
+        return additive(self._masks[place], torch.get_default_dtype())
+
+
+def forward(decoder: Any, active: Attends, tokens: Tensor, positions: Tensor) -> Tensor:
+    """Return the final hidden states [rows, hidden size] of int64 [rows] tokens at their positions."""
+    REGISTERED.active = active
+    try:
+        output = decoder(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
+    finally:
+        REGISTERED.active = None
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> None:
+    """Extend attention `out` [.., rows, size] and its log-sum-exp `lse` [.., rows] by other keys, in place."""
+    out.copy_(torch.lerp(out, other, torch.sigmoid(other_lse - lse).unsqueeze(-1).to(out.dtype)))
+    lse.copy_(torch.logaddexp(lse, other_lse))
+
+
+def kernel(query: Tensor, value: Tensor, scaling: float | None, softcap: float | None) -> Kernel:
+    """Return the fastest attention for these tensors that also yields the log-sum-exp."""
+    scale = scaling if scaling is not None else query.shape[3] ** -0.5
+    if query.device.type == "cpu" and softcap is None and query.shape[3] == value.shape[3]:
+
+        def flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Pair:
+            return cast(Pair, _FLASH(query, key, value, 0.0, causal, attn_mask=mask, scale=scale))
+
+        return flash
+
+    def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Pair:
+        groups = query.shape[1] // key.shape[1]
+        scores = query.float() @ key.repeat_interleave(groups, 1).float().transpose(2, 3) * scale
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        if mask is not None:
+            scores = scores + mask
+        if causal:
+            rows = scores.shape[2]
+            scores = scores.masked_fill(scores.new_ones(rows, rows, dtype=torch.bool).triu(1), -math.inf)
+        lse = scores.logsumexp(3)
+        weights = torch.exp(scores - lse.unsqueeze(3)).to(value.dtype)
+        return weights @ value.repeat_interleave(groups, 1), lse
+
+    return plain
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 0 where visible and minus infinity elsewhere; a row that sees nothing gets its first column."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)
+    mask[..., 0].masked_fill_(~visible.any(-1), 0.0)
+    return mask
+
+
+def _groups(pack: Pack, device: torch.device) -> list[_Group]:
+    """Put blocks of similar size into padded batches."""
+    waiting = sorted(pack.blocks, key=lambda block: block[0] - block[1])
+    ends = torch.from_numpy(pack.ends)
+    groups: list[_Group] = []
+    while waiting:
+        size = waiting[0][1] - waiting[0][0]
+        chosen = [block for block in waiting if (block[1] - block[0]) * 1.25 + 8 >= size]
+        waiting = waiting[len(chosen) :]
+        starts, stops = torch.tensor(chosen).unsqueeze(2).unbind(1)
+        rows = starts + torch.arange(size)
+        real = rows < stops
+        rows = torch.where(real, rows, 0)
+        # Row i sees row j if j is not after i, and i is below j; padding sees and is seen by nobody.
+        below = (rows.unsqueeze(1) <= rows.unsqueeze(2)) & (rows.unsqueeze(2) < ends[rows].unsqueeze(1))
+        visible = below & real.unsqueeze(1) & real.unsqueeze(2)
+        places = real.flatten().nonzero()[:, 0]
+        gather = rows.flatten()
+        groups.append(
+            _Group(
+                len(chosen),
+                size,
+                gather.to(device),
+                places.to(device),
+                gather[places].to(device),
+                visible.unsqueeze(1).to(device),
+            )
+        )
+    return groups

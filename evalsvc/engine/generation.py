@@ -1,0 +1,363 @@
+"""Generation on a trie: prompts share what they have in common, and answers grow side by side.
+
+Prompts come from packs in depth-first order; as soon as a prompt's last row is computed, its answer begins, and while
+fewer answers than slots are growing, the next pack is run. Every step feeds one token per growing answer. An answer's
+own keys and values stand in a slot; what its *family* of neighbouring prompts begins with is kept once for all of them.
+Each answer ends by its own stop texts. Tokens are chosen as transformers' `generate` chooses them, sampled ones from
+the request's own random stream, so that no answer depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.generation.configuration_utils import GenerationMode
+
+from evalsvc.engine import trie as tries
+from evalsvc.engine.attention import Layer, PackAttention, Pair, additive, forward, merge
+from evalsvc.engine.likelihood import Head
+from evalsvc.engine.packs import Pack, packs
+from evalsvc.engine.plain import Stops, Wish
+from evalsvc.records import Ints, Prompts
+
+SLOTS = 16
+"""Answers that grow at the same time; the prompts of one pack may be more."""
+
+_FAMILY_ROWS = 64
+"""Shortest common beginning that is kept once for several prompts."""
+
+_GROWTH = 128
+"""Rows by which slots grow."""
+
+
+Chooser = Callable[[list[int], list[int], Tensor], int]
+"""Prompt, tokens so far, float32 logits [vocabulary] -> the next token."""
+
+States = dict[int, tuple[Tensor, Tensor]]
+"""Keys and values [heads, rows, size] of each layer."""
+
+
+@dataclass(slots=True, eq=False)
+class _Family:
+    """Neighbouring prompts, and the keys and values of their first `length` tokens by layer."""
+
+    length: int
+    waiting: int
+    states: States = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Answer:
+    """A growing answer.
+
+    Attributes:
+        prompt: The prompt's tokens.
+        chooser: Chooses the next token; None takes the likeliest.
+        tokens: What has been generated.
+        length: Rows of its slot in use.
+    """
+
+    number: int
+    prompt: list[int]
+    family: _Family
+    chooser: Chooser | None
+    length: int = 0
+    tokens: list[int] = field(default_factory=list)
+
+
+def follows(model: Any, wish: Wish) -> bool:
+    """Whether answers to a wish grow one token at a time, greedy or sampled; no beams, no second model."""
+    config, rest = model._prepare_generation_config(None, **wish.sampling)
+    simple = config.get_generation_mode() in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+    return simple and not rest and not config.stop_strings and (config.num_return_sequences or 1) == 1
+
+
+@torch.inference_mode()
+def generate(
+    model: Any, tokenizer: Any, work: Prompts, wishes: Sequence[Wish], seeds: Sequence[int], rows: int
+) -> list[list[int]]:
+    """Return the generated tokens of each request.
+
+    Args:
+        rows: Rows per forward pass over prompts.
+    """
+    run = _Run(model, tokenizer, work, wishes, seeds, rows)
+    while run.goes_on:
+        run.step()
+    return run.found
+
+
+class _Run:
+    def __init__(
+        self, model: Any, tokenizer: Any, work: Prompts, wishes: Sequence[Wish], seeds: Sequence[int], rows: int
+    ) -> None:
+        self._model, self._tokenizer, self._work = model, tokenizer, work
+        self._decoder, self._head = model.get_decoder(), Head(model)
+        self._device = next(model.parameters()).device
+        self._wishes, self._seeds = wishes, seeds
+        self._stops = [Stops(tokenizer, wish.stops) for wish in wishes]
+        self._packs = packs(work.trie, rows)[::-1]
+        self._prefill = PackAttention(keep_all=True)
+        self._order = np.argsort(work.ends, kind="stable")
+        self._families = _families(work, self._order)
+        self._slots = _Slots(self._device)
+        self._growing: list[_Answer] = []
+        self._ends: list[frozenset[int]] = [frozenset()] * len(wishes)
+        self.found: list[list[int]] = [[] for _ in wishes]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an answer is growing or waiting."""
+        return bool(self._growing or self._packs)
+
+    def step(self) -> None:
+        """Begin answers while there is room, then feed one token to each."""
+        while self._packs and len(self._growing) < SLOTS:
+            self._begin(self._packs.pop())
+        if not self._growing:
+            return
+        tokens = torch.tensor([answer.tokens[-1] for answer in self._growing], device=self._device)
+        at = [len(answer.prompt) + len(answer.tokens) - 1 for answer in self._growing]
+        self._slots.ready(self._growing, at)
+        hidden = forward(self._decoder, self._slots, tokens, torch.tensor(at, device=self._device))
+        for answer in self._growing:
+            answer.length += 1
+        self._choose(list(self._growing), hidden)
+
+    def _begin(self, pack: Pack) -> None:
+        """Run a pack, and give every prompt that ends in it a slot and its first token."""
+        low, high = np.searchsorted(self._work.ends[self._order], [pack.first, pack.first + len(pack.tokens)])
+        hidden = self._prefill.run(self._decoder, pack, self._device)
+        fresh = []
+        for number in self._order[low:high].tolist():
+            path = tries.path(self._work.trie, int(self._work.ends[number]))
+            family = self._families[number]
+            prompt = self._work.trie.tokens[path].tolist()
+            answer = _Answer(number, prompt, family, self._chooser(number, len(prompt)))
+            if family.length and not family.states:
+                family.states = _history(self._prefill, pack, path, 0, family.length)
+            answer.length = len(prompt) - family.length
+            own = _history(self._prefill, pack, path, family.length, len(prompt))
+            self._slots.put(len(self._growing), own, answer.length)
+            self._growing.append(answer)
+            fresh.append(answer)
+        self._prefill.drop(pack)
+        self._prefill.seen.clear()
+        if fresh:
+            rows = [int(self._work.ends[answer.number]) - pack.first for answer in fresh]
+            self._choose(fresh, hidden[torch.tensor(rows, device=self._device)])
+
+    def _choose(self, answers: list[_Answer], hidden: Tensor) -> None:
+        """Choose the next token of some answers, and end those that are complete."""
+        complete = []
+        for first in range(0, len(answers), self._head.chunk):
+            logits = self._head(hidden[first : first + self._head.chunk])
+            likeliest = logits.argmax(1).tolist()
+            for row, answer in enumerate(answers[first : first + self._head.chunk]):
+                chooser = answer.chooser
+                token = likeliest[row] if chooser is None else chooser(answer.prompt, answer.tokens, logits[row])
+                answer.tokens.append(token)
+                if (
+                    token in self._ends[answer.number]
+                    or len(answer.tokens) >= self._wishes[answer.number].max_new_tokens
+                    or self._stops[answer.number].reached(answer.tokens)
+                ):
+                    complete.append(answer)
+        for answer in complete:
+            self._end(answer)
+
+    def _end(self, answer: _Answer) -> None:
+        self.found[answer.number] = answer.tokens
+        family = answer.family
+        family.waiting -= 1
+        if not family.waiting:
+            family.states = {}
+        place = self._growing.index(answer)
+        last = self._growing.pop()
+        if last is not answer:
+            self._growing[place] = last
+            self._slots.move(len(self._growing), place)
+
+    def _chooser(self, number: int, length: int) -> Chooser | None:
+        """Return what transformers' `generate` would choose tokens by, and note the tokens that end an answer."""
+        model, wish = self._model, self._wishes[number]
+        config, _ = model._prepare_generation_config(None, max_new_tokens=wish.max_new_tokens, **wish.sampling)
+        model._prepare_special_tokens(config, True, self._device, batch_size=1)
+        config.max_length = length + wish.max_new_tokens
+        if config._eos_token_tensor is not None:
+            self._ends[number] = frozenset(config._eos_token_tensor.tolist())
+        processors = model._get_logits_processor(
+            config,
+            input_ids_seq_length=length,
+            device=self._device,
+            model_kwargs={"attention_mask": torch.ones(1, length, dtype=torch.int64, device=self._device)},
+        )
+        if not processors and not config.do_sample:
+            return None
+        generator = torch.Generator(self._device).manual_seed(self._seeds[number])
+
+        def choose(prompt: list[int], tokens: list[int], logits: Tensor) -> int:
+            scores = processors(torch.tensor([prompt + tokens], device=logits.device), logits[None])
+            if not config.do_sample:
+                return int(scores.argmax())
+            return int(torch.multinomial(scores.softmax(1), 1, generator=generator))
+
+        return choose
+
+
+class _Group(NamedTuple):
+    """Rows of a step whose prompts begin alike."""
+
+    rows: Tensor
+    family: _Family
+
+
+class _Slots:
+    """Keys and values of growing answers, and the attention of a step over them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
+        self._used: list[int] = []
+        self._groups: list[_Group] = []
+        self._lengths = self._positions = torch.zeros(0)
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
+
+    def put(self, place: int, states: States, length: int) -> None:
+        """Fill a slot with a prompt's states."""
+        for layer, (keys, values) in states.items():
+            for store, rows in ((self._keys, keys), (self._values, values)):
+                store[layer] = _grown(store.get(layer), place + 1, length + 1, rows)
+                store[layer][place, :, :length] = rows
+
+    def move(self, source: int, place: int) -> None:
+        """Copy a slot over another."""
+        for store in (self._keys, self._values):
+            for states in store.values():
+                states[place] = states[source]
+
+    def ready(self, answers: Sequence[_Answer], positions: Sequence[int]) -> None:
+        """Make ready for a step of the answers in the first slots."""
+        self._lengths = torch.tensor([answer.length for answer in answers], device=self._device)
+        self._positions = torch.tensor(positions, device=self._device)
+        self._used = [max(answer.length for answer in answers) + 1, len(answers)]
+        members: dict[int, list[int]] = {}
+        families = {id(answer.family): answer.family for answer in answers if answer.family.length}
+        for row, answer in enumerate(answers):
+            members.setdefault(id(answer.family), []).append(row)
+        self._groups = [
+            _Group(torch.tensor(members[key], device=self._device), family) for key, family in families.items()
+        ]
+        self._masks = {}
+
+    def attend(self, layer: Layer) -> Pair:
+        """Attend to each answer's own rows and to what its family begins with."""
+        number, query, key, value, window, attend = layer
+        rows, count = self._used
+        each = torch.arange(count, device=self._device)
+        for store, states in ((self._keys, key), (self._values, value)):
+            store[number] = _grown(store[number], count, rows, states[0])
+            store[number][each, :, self._lengths] = states[0].transpose(0, 1)
+        keys, values = self._keys[number][:count, :, :rows], self._values[number][:count, :, :rows]
+        found, found_lse = attend(query[0].transpose(0, 1).unsqueeze(2), keys, values, self._mask(window, query), False)
+        out, lse = found.transpose(0, 2).contiguous(), found_lse.permute(2, 1, 0).contiguous()
+        for group in self._groups:
+            self._family(group, layer, out, lse)
+        return out, lse
+
+    def _mask(self, window: int | None, query: Tensor) -> Tensor:
+        """Return what hides the rows of a slot that are not filled or too far back, [answers, 1, 1, rows]."""
+        if (-1, window) not in self._masks:
+            back = self._lengths[:, None] - torch.arange(self._used[0], device=self._device)
+            visible = (back >= 0) & (back < window) if window else back >= 0
+            self._masks[-1, window] = additive(visible[:, None, None], query.dtype)
+        return self._masks[-1, window]
+
+    def _family(self, group: _Group, layer: Layer, out: Tensor, lse: Tensor) -> None:
+        number, query, _, _, window, attend = layer
+        keys, values = (states[None] for states in group.family.states[number])
+        mask = hidden = None
+        if window:
+            at = torch.arange(group.family.length, device=self._device)
+            visible = self._positions[group.rows, None] - at < window
+            hidden, mask = ~visible.any(1), additive(visible[None, None], query.dtype)
+        found, found_lse = attend(query[:, :, group.rows], keys, values, mask, False)
+        if hidden is not None:
+            found_lse = found_lse.masked_fill(hidden, -math.inf)
+        own, own_lse = out[:, :, group.rows], lse[:, :, group.rows]
+        merge(own, own_lse, found, found_lse)
+        out[:, :, group.rows], lse[:, :, group.rows] = own, own_lse
+
+
+def _grown(states: Tensor | None, slots: int, rows: int, like: Tensor) -> Tensor:
+    """Return states [slots, heads, rows, size] with at least as much room, what is new filled with zeros.
+
+    Zeros, because a masked row still takes part in a product, where anything but a number would spread.
+    """
+    if states is not None and states.shape[0] >= slots and states.shape[2] >= rows:
+        return states
+    before = states.shape if states is not None else (0, 0, 0, 0)
+    heads, size = like.shape[0], like.shape[2]
+    shape = max(before[0], -(-slots // SLOTS) * SLOTS), heads, max(before[2], -(-rows // _GROWTH) * _GROWTH), size
+    grown = like.new_zeros(shape)
+    if states is not None:
+        grown[: before[0], :, : before[2]] = states
+    return grown
+
+
+def _history(attention: PackAttention, pack: Pack, path: Ints, start: int, stop: int) -> States:
+    """Return the states of positions `start` to `stop` of a sequence that ends in a pack that has just been run."""
+    last = int(path[-1]) - pack.first
+    inside = path[path >= pack.first] - pack.first
+    outside = len(path) - len(inside)
+    mine = torch.from_numpy(inside[max(0, start - outside) : max(0, stop - outside)])
+    own = {trunk.number for trunk in pack.trunks}
+    above = sorted(
+        (ancestor.depth, ancestor.length, ancestor.trunk)
+        for ancestor in pack.ancestors
+        if ancestor.start <= last < ancestor.end and ancestor.trunk not in own
+    )
+    found: States = {}
+    for layer, seen in attention.seen.items():
+        pieces: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for depth, length, trunk in above:
+            low, high = max(0, start - depth), min(length, stop - depth)
+            if low < high:
+                for piece, states in zip(pieces, attention.kept[trunk][layer], strict=True):
+                    piece.append(states[0, :, low:high])
+        for piece, states in zip(pieces, seen, strict=True):
+            piece.append(states[0].index_select(1, mine.to(states.device)))
+        found[layer] = torch.cat(pieces[0], 1), torch.cat(pieces[1], 1)
+    return found
+
+
+def _families(work: Prompts, order: Ints) -> list[_Family]:
+    """Return the family of every prompt: neighbours with so much in common that it is worth keeping apart."""
+    found: list[_Family] = [_Family(0, 1)] * len(order)
+    family = _Family(0, 0)
+    previous: Ints = np.zeros(0, np.int64)
+    for number in order.tolist():
+        path = tries.path(work.trie, int(work.ends[number]))
+        n = min(len(previous), len(path))
+        same = previous[:n] == path[:n]
+        shared = int(same.argmin()) if n and not same.all() else n
+        length = min(shared, family.length)
+        if family.waiting and length >= _FAMILY_ROWS and 2 * length >= family.length:
+            family.length = length
+            family.waiting += 1
+        else:
+            if family.waiting == 1:
+                family.length = 0
+            family = _Family(len(path), 1)
+        found[number] = family
+        previous = path
+    if family.waiting == 1:
+        family.length = 0
+    return found
