@@ -243,6 +243,7 @@ class Shard:
         requests: Digests.
         work: Their tokens.
         next_weights: Folder of the full weights that the worker will probably need next, if they are others.
+        reference: Arm with the same tokenizer from which the divergence of every prediction is asked for.
     """
 
     key: str
@@ -250,6 +251,7 @@ class Shard:
     requests: tuple[str, ...]
     work: Likelihoods | Prompts | None = field(default=None, repr=False)
     next_weights: str | None = None
+    reference: Arm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ class ShardResult:
 
     Attributes:
         path: How they were computed, and why so.
+        divergences: Of each request, forward KL(reference || arm) at every scored token, in nats.
     """
 
     shard: Shard
@@ -266,6 +269,7 @@ class ShardResult:
     worker: str = ""
     seconds: float = 0.0
     path: str = ""
+    divergences: Mapping[str, Floats] = field(default_factory=dict, repr=False)
 
     @classmethod
     def failed(cls, shard: Shard, error: str, worker: str = "") -> ShardResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,14 @@ import torch
 from evalsvc.engine import generation, likelihood, plain
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME
+from evalsvc.engine.likelihood import Reference
 from evalsvc.engine.models import Resident, read_ahead, silence
 from evalsvc.engine.parity import Parity
-from evalsvc.records import Likelihoods, Prompts, Response, Shard, ShardResult
+from evalsvc.errors import EvalsvcError
+from evalsvc.records import Arm, Floats, Likelihoods, Prompts, Response, Shard, ShardResult
+
+REFERENCE_BYTES = 2**28
+"""Hidden states of references that are kept for the next arm."""
 
 
 class Scorer:
@@ -27,28 +33,32 @@ class Scorer:
         self._resident: Resident | None = None
         self._served: tuple[str, str] | None = None
         self._reads_ahead: str | None = None
+        self._references: OrderedDict[tuple[str, str], Reference] = OrderedDict()
 
     def score(self, shard: Shard) -> ShardResult:
         """Answer every request of a shard.
 
         Raises:
             CheckpointError: The shard's checkpoint cannot be loaded.
+            EvalsvcError: Divergences are asked for, and one of the arms takes the plain path.
         """
         started = time.monotonic()
-        numerics = shard.arm.numerics
-        if self._resident is None or self._served != (numerics.device, numerics.dtype):
-            self._resident = Resident(numerics.device, numerics.dtype)
-            self._served = (numerics.device, numerics.dtype)
-        model, work = self._resident.hold(shard.arm.checkpoint), shard.work
+        work = shard.work
+        assert work is not None
         if shard.next_weights and shard.next_weights != self._reads_ahead:
             read_ahead(shard.next_weights)
         self._reads_ahead = shard.next_weights
-        assert work is not None
-        parity = _path(self._resident.parity, work)
-        model.set_attn_implementation(NAME if parity.trie else parity.attention)
+        divergences: dict[str, Floats] = {}
         if isinstance(work, Likelihoods):
-            responses = self._likelihoods(shard.requests, model, work, parity)
+            reference = self._reference(shard, shard.reference, work) if shard.reference is not None else None
+            model, parity = self._ready(shard.arm, work, must_compare=reference is not None)
+            responses, kl = _likelihoods(shard.requests, model, work, parity, reference)
+            if kl is not None:
+                order = np.argsort(work.owners, kind="stable")
+                pieces = np.split(kl[order], np.cumsum(np.bincount(work.owners, minlength=len(shard.requests)))[:-1])
+                divergences = dict(zip(shard.requests, pieces, strict=True))
         else:
+            model, parity = self._ready(shard.arm, work)
             responses = self._answers(shard.requests, model, work, parity)
         return ShardResult(
             replace(shard, work=None),  # the tokens need not travel back
@@ -56,34 +66,42 @@ class Scorer:
             worker=str(os.getpid()),
             seconds=time.monotonic() - started,
             path=f"{'trie' if parity.trie else 'plain'}: {parity.reason}",
+            divergences=divergences,
         )
 
-    def _likelihoods(self, requests: tuple[str, ...], model: Any, work: Likelihoods, parity: Parity) -> list[Response]:
-        if parity.trie:
-            outcome = likelihood.score(model, work, likelihood.pack_rows(model))
-            values, greedy = outcome.loglikelihood, outcome.greedy
-        else:
-            values, greedy = plain.score(model, work)
-        tokens = np.bincount(work.owners, minlength=len(requests))
-        return [
-            Response(request, value, None if rolling else hit, None, count, truncated)
-            for request, value, hit, rolling, count, truncated in zip(
-                requests,
-                values.tolist(),
-                greedy.tolist(),
-                work.rolling.tolist(),
-                tokens.tolist(),
-                work.truncated.tolist(),
-                strict=True,
-            )
-        ]
+    def _ready(self, arm: Arm, work: Likelihoods | Prompts, *, must_compare: bool = False) -> tuple[Any, Parity]:
+        """Return an arm's model, set to the path that a shard takes, and that path."""
+        served = arm.numerics.device, arm.numerics.dtype
+        if self._resident is None or self._served != served:
+            self._resident, self._served = Resident(*served), served
+        model, parity = self._resident.hold(arm.checkpoint), self._resident.parity
+        if parity.longest is not None and int(tries.positions(work.trie).max()) >= parity.longest:
+            # Sequences that are too long for the trie take the plain path.
+            parity = Parity(False, f"some sequences have more than {parity.longest} tokens", None, parity.attention)
+        if must_compare and not parity.trie:
+            raise EvalsvcError(f"{arm.checkpoint.label}: its divergence cannot be measured: {parity.reason}")
+        model.set_attn_implementation(NAME if parity.trie else parity.attention)
+        return model, parity
+
+    def _reference(self, shard: Shard, arm: Arm, work: Likelihoods) -> Reference:
+        """Return the reference's predictions for a shard: computed once, while there is memory for them."""
+        place = arm.key, shard.key
+        if place not in self._references:
+            model, _ = self._ready(arm, work, must_compare=True)
+            found = likelihood.score(model, work, likelihood.pack_rows(model), keep=True).reference
+            assert found is not None
+            self._references[place] = found
+            while len(self._references) > 1 and _bytes(self._references) > REFERENCE_BYTES:
+                self._references.popitem(last=False)
+        return self._references[place]
 
     def _answers(self, requests: tuple[str, ...], model: Any, work: Prompts, parity: Parity) -> list[Response]:
         assert self._resident is not None
         tokenizer = self._resident.tokenizer
-        wishes = [plain.Wish.of(settings, tokenizer) for settings in work.settings]
+        by_settings = {settings: plain.Wish.of(settings, tokenizer) for settings in set(work.settings)}
+        wishes = [by_settings[settings] for settings in work.settings]
         seeds = [_seed(request) for request in requests]
-        if parity.trie and all(generation.follows(model, wish) for wish in wishes):
+        if parity.trie and all(generation.follows(model, wish) for wish in by_settings.values()):
             rows = likelihood.pack_rows(model)
             answers = generation.generate(model, tokenizer, work, wishes, seeds, rows)
         else:
@@ -95,11 +113,27 @@ class Scorer:
         ]
 
 
-def _path(parity: Parity, work: Likelihoods | Prompts) -> Parity:
-    """Return the path of a shard: sequences that are too long for the trie take the plain one."""
-    if parity.longest is not None and int(tries.positions(work.trie).max()) >= parity.longest:
-        return Parity(False, f"some sequences have more than {parity.longest} tokens", None, parity.attention)
-    return parity
+def _likelihoods(
+    requests: tuple[str, ...], model: Any, work: Likelihoods, parity: Parity, reference: Reference | None
+) -> tuple[list[Response], Floats | None]:
+    kl = None
+    if parity.trie:
+        outcome = likelihood.score(model, work, likelihood.pack_rows(model), reference=reference)
+        values, greedy, kl = outcome.loglikelihood, outcome.greedy, outcome.kl
+    else:
+        values, greedy = plain.score(model, work)
+    tokens = np.bincount(work.owners, minlength=len(requests))
+    columns = (values, greedy, work.rolling, tokens, work.truncated)
+    return [
+        Response(request, value, None if rolling else hit, None, count, truncated)
+        for request, value, hit, rolling, count, truncated in zip(
+            requests, *(column.tolist() for column in columns), strict=True
+        )
+    ], kl
+
+
+def _bytes(references: OrderedDict[tuple[str, str], Reference]) -> int:
+    return sum(reference.hidden.nbytes for reference in references.values())
 
 
 def _seed(request: str) -> int:

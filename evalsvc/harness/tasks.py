@@ -9,7 +9,9 @@ checked, because a misspelt gold field raises nothing and scores zero.
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -105,9 +107,28 @@ def quiet() -> Iterator[None]:
 
 
 @cache
-def _stock_index() -> TaskManager:
-    """Return the index of lm-eval's own tasks: some 14,000 files, 11 s, so only when a name is not found without."""
-    return TaskManager()
+def _stock_index() -> dict[str, Entry]:
+    """Return the index of lm-eval's own tasks.
+
+    It takes some ten seconds to read its 14,000 files, so that is done once per installed version.
+    """
+    home = Path(lm_eval.api.task.__file__).parent.parent
+    file = cache_dir() / "lm-eval" / f"{version('lm-eval')}-{digest(str(home))}.json"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return {name: Entry(name, Kind[kind], _path(path), cfg, set(tags)) for name, kind, path, cfg, tags in known}
+    except (OSError, ValueError, KeyError):  # not there, or damaged: it is made again
+        found = TaskManager().task_index
+    rows = [[e.name, e.kind.name, str(e.yaml_path or ""), e.cfg, sorted(e.tags)] for e in found.values()]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps(rows), encoding="utf-8")
+    unfinished.replace(file)
+    return found
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def _index(suite: Suite) -> TaskManager:
@@ -118,7 +139,7 @@ def _index(suite: Suite) -> TaskManager:
         return index
     except KeyError:
         pass
-    for name, known in _stock_index().task_index.items():
+    for name, known in _stock_index().items():
         index.task_index.setdefault(name, known)
     for entry in suite.tasks:
         try:

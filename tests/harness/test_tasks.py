@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evalsvc.errors import SuiteError
+from evalsvc.harness import tasks as harness_tasks
 from evalsvc.harness.plan import chosen_docs, plan
 from evalsvc.harness.tasks import load
 from evalsvc.records import Plan, Rendering
@@ -183,3 +184,20 @@ def test_equal_documents_are_different_samples(tmp_path: Path) -> None:
     found = planned(tmp_path, "t")
     assert len({sample.digest for sample in found.tasks[0].samples}) == 3
     assert len(found.requests) == 2  # but are asked once
+
+
+def test_lm_evals_index_is_read_once_per_version_and_a_damaged_copy_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EVALSVC_CACHE", str(tmp_path))
+    harness_tasks._stock_index.cache_clear()
+    made = harness_tasks._stock_index()
+    assert len(made) > 10_000
+    (file,) = (tmp_path / "lm-eval").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(harness_tasks, "TaskManager", None)  # reading 14,000 files again would fail
+        harness_tasks._stock_index.cache_clear()
+        assert harness_tasks._stock_index() == made
+    file.write_text("[[")
+    harness_tasks._stock_index.cache_clear()
+    assert harness_tasks._stock_index() == made

@@ -1,0 +1,96 @@
+"""Answers that grow side by side are those that lm-eval's own model and transformers give one at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from evalsvc.engine import generation, plain
+from evalsvc.engine import trie as tries
+from evalsvc.engine.attention import NAME
+from evalsvc.engine.encoding import Encoder, Prompt
+from evalsvc.engine.shards import cut
+from evalsvc.records import Prompts, Request, canonical
+from tests import architectures, tiny
+
+TOKENIZER: Any = tiny.tokenizer()
+GREEDY = canonical({"do_sample": False, "max_gen_toks": 12, "until": ["a"]})
+SAMPLED = canonical({"do_sample": True, "temperature": 0.8, "top_p": 0.95, "max_gen_toks": 15, "until": ["the", "\n"]})
+PENALTY = canonical({"do_sample": False, "max_gen_toks": 15, "repetition_penalty": 1.3, "until": []})
+
+
+def prompts(kind: str) -> Prompts:
+    rng = np.random.default_rng(3)
+
+    def some(low: int, high: int) -> Any:
+        return rng.integers(2, 360, int(rng.integers(low, high))).astype(np.int32)
+
+    if kind == "shared":
+        head = some(66, 70)
+        items = [np.concatenate([head, some(1, 9)]) for _ in range(40)]  # more than there are slots
+    elif kind == "apart":
+        items = [some(1, 60) for _ in range(10)]
+    else:
+        one, two = some(70, 74), some(20, 30)
+        items = [one] * 4 + [two] * 3 + [np.concatenate([one, some(1, 4)]), one[:60]]
+    trie, rows = tries.build(items, [1] * len(items))
+    settings = tuple((GREEDY, SAMPLED, PENALTY)[number % 3] for number in range(len(items)))
+    return Prompts(trie, np.concatenate(rows), settings, np.zeros(len(items), np.int32))
+
+
+@pytest.mark.parametrize("kind", ["shared", "apart", "repeated"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gpt_oss", "gpt2", "qwen3_moe"])
+def test_tokens_are_those_of_transformers_generate(name: str, kind: str) -> None:
+    model, work = architectures.make(name), prompts(kind)
+    wishes = [plain.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    seeds = list(range(100, 100 + len(wishes)))
+    expected = plain.generate(model, TOKENIZER, work, wishes, seeds)
+    model.set_attn_implementation(NAME)
+    for rows in (1536, 32):
+        assert generation.generate(model, TOKENIZER, work, wishes, seeds, rows) == expected
+
+
+def test_texts_are_those_of_stock() -> None:
+    model = architectures.make("llama", max_position_embeddings=128)
+    contexts = [f"the cat sat on the mat. one two {n} the" for n in range(8)] + ["the dog", "the cat sat " * 40]
+    requests = [Request.of("generate_until", (context, GREEDY)) for context in contexts]
+    harness = HFLM(pretrained=model, tokenizer=TOKENIZER, batch_size=1)
+    wanted = harness.generate_until(
+        [Instance("generate_until", {}, (c, json.loads(GREEDY)), 0) for c in contexts], disable_tqdm=True
+    )
+    encoder = Encoder(TOKENIZER, model.config)
+    assert isinstance(encoder.prompts(requests[-1:])[0], Prompt)
+    model.set_attn_implementation(NAME)
+    found: dict[str, str] = {}
+    made = cut(requests, encoder)
+    for part in made.slices:
+        assert isinstance(part.work, Prompts)
+        wishes = [plain.Wish.of(settings, TOKENIZER) for settings in part.work.settings]
+        answers = generation.generate(model, TOKENIZER, part.work, wishes, [0] * len(wishes), 64)
+        texts = [plain.text_of(TOKENIZER, tokens, wish) for tokens, wish in zip(answers, wishes, strict=True)]
+        found |= dict(zip(made.digests(part), texts, strict=True))
+    assert [found[request.digest] for request in requests] == wanted
+    assert len({len(text) for text in wanted}) > 2
+
+
+def test_what_does_not_grow_token_by_token_is_left_to_transformers() -> None:
+    model = architectures.make("llama")
+    assert generation.follows(model, plain.Wish((), 8, {"do_sample": True, "temperature": 0.5}))
+    assert not generation.follows(model, plain.Wish((), 8, {"do_sample": False, "num_beams": 3}))
+
+
+def test_an_answer_that_runs_into_eos_ends() -> None:
+    model = architectures.make("llama")
+    model.set_attn_implementation(NAME)
+    work = prompts("apart")
+    wishes = [plain.Wish((), 40, {"do_sample": False}) for _ in work.settings]
+    free = generation.generate(model, TOKENIZER, work, wishes, [0] * 10, 64)
+    model.generation_config.eos_token_id = [free[0][3], 359]
+    ended = generation.generate(model, TOKENIZER, work, wishes, [0] * 10, 64)
+    first = free[0].index(free[0][3])
+    assert ended[0] == free[0][: first + 1]

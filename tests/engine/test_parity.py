@@ -1,0 +1,131 @@
+"""On every architecture, packed unique tokens give the numbers of lm-eval's own model, one request at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lm_eval.models.huggingface import HFLM
+
+from evalsvc.engine import likelihood, plain
+from evalsvc.engine import trie as tries
+from evalsvc.engine.attention import NAME
+from evalsvc.engine.packs import packs
+from evalsvc.engine.parity import Parity, examine, probe
+from evalsvc.records import Likelihoods, Tokens
+from tests import architectures, tiny
+
+WINDOW = 96
+VOCABULARY = 360
+Item = tuple[list[int], list[int]]
+"""Context and continuation."""
+
+
+def sequences(rng: np.random.Generator) -> list[Item]:
+    """Make random requests that nest, repeat, share all but a token, are one token long, or longer than the window."""
+
+    def some(n: int) -> list[int]:
+        return [int(token) for token in rng.integers(2, VOCABULARY, n)]
+
+    stems = [some(int(rng.integers(1, 80))) for _ in range(2)]
+    items: list[Item] = [([0], some(1)), (some(1), some(1))]
+    for stem in stems:
+        for _ in range(3):
+            shared = stem[: int(rng.integers(1, len(stem) + 1))]
+            items += [(shared, some(int(rng.integers(1, 6)))), (shared + some(int(rng.integers(1, 9))), some(2))]
+        items += [items[-1], (stem, items[-1][1]), (stem, [*items[-1][1][:1], *some(1)])]
+        items.append((stem + some(WINDOW), some(3)))
+    return items
+
+
+def work_of(items: list[Item]) -> Likelihoods:
+    """Build the trie of some requests, cut to the window as lm-eval cuts them."""
+    inputs = [np.array((context + target)[-(WINDOW + 1) :][:-1], np.int32) for context, target in items]
+    targets: list[Tokens] = [np.array(target, np.int32) for _, target in items]
+    trie, rows = tries.build(inputs, [len(target) for target in targets])
+    n = len(items)
+    owners = np.repeat(np.arange(n, dtype=np.int32), [len(target) for target in targets])
+    return Likelihoods(
+        trie, np.concatenate(rows), np.concatenate(targets), owners, np.zeros(n, bool), np.zeros(n, np.int32)
+    )
+
+
+def stock(model: Any, items: list[Item]) -> list[tuple[float, bool]]:
+    # One at a time: stock's cache of one-token continuations mixes up splits of the same text.
+    harness = HFLM(pretrained=model, tokenizer=tiny.tokenizer(), batch_size=1, max_length=WINDOW)
+    return [
+        harness._loglikelihood_tokens([(("", ""), context, target)], disable_tqdm=True)[0] for context, target in items
+    ]
+
+
+@pytest.fixture(scope="module", params=architectures.TRIE)
+def model(request: pytest.FixtureRequest) -> Any:
+    torch.set_num_threads(1)
+    return architectures.make(request.param)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.sampled_from([(1536, 256), (64, 16), (32, 4)]))
+def test_the_trie_gives_stocks_numbers(model: Any, seed: int, sizes: tuple[int, int]) -> None:
+    items = sequences(np.random.default_rng(seed))
+    own = model.config._attn_implementation
+    expected = stock(model, items)
+    model.set_attn_implementation(NAME)
+    found = likelihood.score(model, work_of(items), sizes[0], block=sizes[1])
+    model.set_attn_implementation(own)
+    for value, greedy, (wanted, wanted_greedy) in zip(found.loglikelihood, found.greedy, expected, strict=True):
+        assert value == pytest.approx(wanted, abs=1e-4, rel=1e-6)
+        assert greedy == wanted_greedy
+
+
+def test_the_probe_chooses_the_trie_and_leaves_the_model_as_it_was(model: Any) -> None:
+    own = model.config._attn_implementation
+    parity = examine(model, own)
+    assert parity.trie, parity.reason
+    assert model.config._attn_implementation == own
+
+
+@pytest.mark.parametrize("name", architectures.PLAIN)
+def test_what_the_trie_cannot_follow_takes_the_plain_path_and_says_why(name: str) -> None:
+    model = architectures.make(name)
+    parity = examine(model, model.config._attn_implementation)
+    assert not parity.trie
+    assert "packed rows" in parity.reason
+    items = sequences(np.random.default_rng(0))
+    values, greedy = plain.score(model, work_of(items))
+    for value, hit, (wanted, wanted_greedy) in zip(values, greedy, stock(model, items), strict=True):
+        assert value == pytest.approx(wanted, abs=1e-4, rel=1e-6)
+        assert hit == wanted_greedy
+
+
+def test_a_rotation_that_depends_on_the_longest_sequence_bounds_the_trie() -> None:
+    scaled = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    model = architectures.make("llama", rope_parameters=scaled)
+    assert examine(model, "sdpa").longest == WINDOW
+
+
+def test_a_wrong_mask_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = architectures.make("llama")
+
+    def blind(*arguments: Any) -> Any:
+        return [pack for pack in packs(*arguments) if setattr_ends(pack)]
+
+    def setattr_ends(pack: Any) -> bool:
+        pack.ends[:] = len(pack.ends)  # every row sees its neighbours' branches
+        return True
+
+    monkeypatch.setattr(likelihood, "packs", blind)
+    parity: Parity = examine(model, "sdpa")
+    assert not parity.trie
+    assert "differ by" in parity.reason
+
+
+def test_the_probe_has_every_kind_of_unit() -> None:
+    made = packs(probe(300, (24, 40)).trie, 32, 8)
+    assert any(pack.trunks for pack in made)
+    assert any(pack.blocks for pack in made)
+    assert any(ancestor.trunk not in {t.number for t in pack.trunks} for pack in made for ancestor in pack.ancestors)
