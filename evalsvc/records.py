@@ -201,7 +201,7 @@ class Likelihoods:
     """Tokens whose log-likelihood is asked for, of several requests.
 
     Attributes:
-        rows: int32 [n], row of the trie whose prediction is looked at.
+        rows: int32 [n], row of the trie whose prediction is looked at; for an encoder-decoder the context's last.
         targets: int32 [n], the token whose probability is asked for.
         owners: int32 [n], which request it counts for.
         rolling: bool [requests], texts, of which nobody asks whether they are greedy.

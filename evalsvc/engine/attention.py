@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 
 from evalsvc.engine.packs import Ancestor, Pack
@@ -62,8 +65,9 @@ class Layer(NamedTuple):
     query: Tensor
     key: Tensor
     value: Tensor
+    scale: float
     window: int | None
-    attend: Kernel
+    softcap: float | None
 
 
 class Attends(Protocol):
@@ -104,8 +108,9 @@ class Registered:
         assert self.active is not None
         if sliding_window:
             self.windows.add(sliding_window)
-        attend = kernel(query, value, scaling, softcap)
-        out, lse = self.active.attend(Layer(module.layer_idx, query, key, value, sliding_window or None, attend))
+        scale = scaling if scaling is not None else query.shape[3] ** -0.5
+        layer = Layer(module.layer_idx, query, key, value, scale, sliding_window or None, softcap)
+        out, lse = self.active.attend(layer)
         if s_aux is not None:  # a sink takes part in the softmax, but has no value
             out *= torch.sigmoid(lse - s_aux.float().view(1, -1, 1)).unsqueeze(-1).to(out.dtype)
         return out.transpose(1, 2), None
@@ -148,8 +153,9 @@ class PackAttention:
 
     def attend(self, layer: Layer) -> Pair:
         """Put every row's attention together."""
-        pack, (number, query, key, value, sliding_window, attend) = self._pack, layer
+        pack, (number, query, key, value, _, sliding_window, _) = self._pack, layer
         assert pack is not None
+        attend = kernel(layer)
         out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
         lse = query.new_empty(1, query.shape[1], query.shape[2], dtype=torch.float32)
         for _trunk, start, end, _keep in pack.trunks:
@@ -166,13 +172,19 @@ class PackAttention:
             else:
                 keys, values = key[:, :, first:], value[:, :, first:]
             self._ancestor(ancestor, sliding_window, attend, (query, keys, values), out, lse)
-        for trunk, start, _end, keep in pack.trunks:
+        self._keep(layer)
+        return out, lse
+
+    def _keep(self, layer: Layer) -> None:
+        """Keep the states that later packs need."""
+        assert self._pack is not None
+        for trunk, start, _end, keep in self._pack.trunks:
             if keep:
                 at = slice(start, start + keep)
-                self.kept.setdefault(trunk, {})[number] = key[:, :, at].clone(), value[:, :, at].clone()
+                kept = layer.key[:, :, at].clone(), layer.value[:, :, at].clone()
+                self.kept.setdefault(trunk, {})[layer.number] = kept
         if self._keep_all:
-            self.seen[number] = key, value
-        return out, lse
+            self.seen[layer.number] = layer.key, layer.value
 
     def _blocks(
         self, group: _Group, window: int | None, attend: Kernel, states: States, out: Tensor, lse: Tensor
@@ -231,6 +243,94 @@ class PackAttention:
         return additive(self._masks[place], torch.get_default_dtype())
 
 
+class FlexPackAttention(PackAttention):
+    """The same in one kernel per layer, on devices where many small calls cost more than a mask.
+
+    Keys are the kept beginnings of the trunks above, one after another, and behind them the pack's own rows.
+    """
+
+    def run(self, decoder: Any, pack: Pack, device: torch.device) -> Tensor:
+        """Return the final hidden states [rows, hidden size] of the next pack."""
+        own = {trunk.number for trunk in pack.trunks}
+        lengths: dict[int, int] = {}
+        for ancestor in pack.ancestors:
+            if ancestor.trunk not in own:
+                lengths[ancestor.trunk] = max(lengths.get(ancestor.trunk, 0), ancestor.length)
+        self._above = lengths
+        places = {trunk: place for place, trunk in enumerate(lengths)}
+        # Of every trunk above, how many rows each row of the pack sees.
+        limits = np.zeros((len(lengths) + 1, len(pack.tokens)), np.int64)
+        depths = dict.fromkeys(lengths, 0)
+        for trunk, length, depth, start, end in pack.ancestors:
+            if trunk in places:
+                limits[places[trunk], start:end] = length
+                depths[trunk] = depth
+        self._limits = torch.from_numpy(limits).to(device)
+        counts = list(lengths.values())
+        self._trunk = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
+        index = np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)])
+        self._index = torch.from_numpy(index).to(device)
+        above = np.concatenate([np.zeros(0, np.int64), *(depths[t] + np.arange(n) for t, n in lengths.items())])
+        self._places = torch.from_numpy(np.concatenate([above, pack.positions])).to(device)
+        self._ends = torch.from_numpy(pack.ends).to(device)
+        self._visible: dict[int | None, BlockMask] = {}
+        return super().run(decoder, pack, device)
+
+    def attend(self, layer: Layer) -> Pair:
+        """Attend under one mask."""
+        number, query, key, value, scale, window, softcap = layer
+        keys = torch.cat([*(self.kept[t][number][0][:, :, :n] for t, n in self._above.items()), key], 2)
+        values = torch.cat([*(self.kept[t][number][1][:, :, :n] for t, n in self._above.items()), value], 2)
+        if window not in self._visible:
+            self._visible[window] = create_block_mask(
+                self._mask(window), None, None, query.shape[2], keys.shape[2], query.device
+            )
+
+        bound = softcap or 0.0
+
+        def cap(score: Tensor, *_: Tensor) -> Tensor:
+            return torch.tanh(score / bound) * bound
+
+        out, aux = _flex(query.device.type)(
+            query,
+            keys,
+            values,
+            score_mod=cap if softcap is not None else None,
+            block_mask=self._visible[window],
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+            return_aux=AuxRequest(lse=True),
+        )
+        self._keep(layer)
+        return out, aux.lse.float()
+
+    def _mask(self, window: int | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        above, limits, trunk, index = len(self._index), self._limits, self._trunk, self._index
+        ends, places = self._ends, self._places
+
+        def visible(_batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+            own = column - above
+            mine = (own >= 0) & (own <= row) & (row < ends[own.clamp(min=0)])
+            if above:
+                at = column.clamp(max=above - 1)
+                mine = mine | ((own < 0) & (index[at] < limits[trunk[at], row]))
+            if window:
+                mine = mine & (places[above + row] - places[column] < window)
+            return mine
+
+        return visible
+
+
+@cache
+def _flex(device: str) -> Any:
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+
+
+def pack_attention(device: torch.device, *, keep_all: bool = False) -> PackAttention:
+    """Return the way of attending that suits a device."""
+    return FlexPackAttention(keep_all=keep_all) if device.type == "cuda" else PackAttention(keep_all=keep_all)
+
+
 def forward(decoder: Any, active: Attends, tokens: Tensor, positions: Tensor) -> Tensor:
     """Return the final hidden states [rows, hidden size] of int64 [rows] tokens at their positions."""
     REGISTERED.active = active
@@ -248,10 +348,10 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> None:
     lse.copy_(torch.logaddexp(lse, other_lse))
 
 
-def kernel(query: Tensor, value: Tensor, scaling: float | None, softcap: float | None) -> Kernel:
-    """Return the fastest attention for these tensors that also yields the log-sum-exp."""
-    scale = scaling if scaling is not None else query.shape[3] ** -0.5
-    if query.device.type == "cpu" and softcap is None and query.shape[3] == value.shape[3]:
+def kernel(layer: Layer) -> Kernel:
+    """Return the fastest attention for a layer that also yields the log-sum-exp."""
+    scale, softcap = layer.scale, layer.softcap
+    if layer.query.device.type == "cpu" and softcap is None and layer.query.shape[3] == layer.value.shape[3]:
 
         def flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Pair:
             return cast(Pair, _FLASH(query, key, value, 0.0, causal, attn_mask=mask, scale=scale))

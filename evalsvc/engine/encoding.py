@@ -8,7 +8,9 @@ The rules that scores depend on:
 2. An empty context is the tokenizer's BOS (else EOS) token.
 3. A text that starts with the BOS text gets no second BOS.
 4. What does not fit the window is cut from the left.
-5. A rolling text is cut into windows that predict every token once, the first after a BOS; the last window takes as
+5. An encoder-decoder reads the context on one side and the continuation, encoded by itself, on the other; a text has
+   no perplexity under it.
+6. A rolling text is cut into windows that predict every token once, the first after a BOS; the last window takes as
    much of the text before it as fits.
 
 Encoding the same long context again with each of its continuations is most of the work. It is saved where it provably
@@ -47,10 +49,10 @@ class Scored:
     """Tokens to score.
 
     Attributes:
-        tokens: Model input followed by nothing that is not predicted: context + continuation[:-1], window applied.
-            int32 [length].
-        targets: The continuation's tokens; target i is predicted at position len(tokens) - len(targets) + i.
-            int32 [targets].
+        tokens: Model input followed by nothing that is not predicted: context + continuation[:-1], window applied;
+            of an encoder-decoder the context. int32 [length].
+        targets: The continuation's tokens; target i is predicted at position len(tokens) - len(targets) + i, by an
+            encoder-decoder after the targets before it. int32 [targets].
         truncated: Tokens cut from the left.
     """
 
@@ -73,6 +75,7 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
         self.tokenizer = tokenizer
         self.max_length = context_window(config, tokenizer)
+        self.two_sided = bool(config.is_encoder_decoder)
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if bos is None and eos is None:
             raise RequestError(
@@ -106,6 +109,8 @@ class Encoder:
     def loglikelihood(self, requests: Sequence[Request]) -> list[Scored | RequestError]:
         """Encode (context, continuation) requests."""
         pairs = [_move_spaces(*request.arguments) for request in requests]
+        if self.two_sided:
+            return self._two_sided(pairs)
         alone = iter(self._alone([continuation for context, continuation in pairs if not context]))
         joined = iter(self._joined([pair for pair in pairs if pair[0]]))
         found: list[Scored | RequestError] = []
@@ -155,21 +160,31 @@ class Encoder:
                 found.append((before[context], next(next_whole)[length:]))
         return found
 
+    def _two_sided(self, pairs: list[tuple[str, str]]) -> list[Scored | RequestError]:
+        sources = self.encode([context for context, _ in pairs])
+        found: list[Scored | RequestError] = []
+        for (context, text), source, target in zip(pairs, sources, self._alone([c for _, c in pairs]), strict=True):
+            tokens = source if context else np.array([self.prefix], np.int32)
+            kept = tokens[-self.max_length :]
+            if 0 < len(target) <= self.max_length:
+                found.append(Scored(kept, target, len(tokens) - len(kept)))
+            else:
+                found.append(_bad_length(len(target), self.max_length, text))
+        return found
+
     def _window(self, context: Tokens, continuation: Tokens, text: str) -> Scored | RequestError:
-        if not len(continuation):
-            return RequestError(f"the continuation {text!r} has no tokens")
-        if len(continuation) > self.max_length:
-            return RequestError(
-                f"the continuation has {len(continuation)} tokens, more than the model's window of {self.max_length}"
-            )
+        if not 0 < len(continuation) <= self.max_length:
+            return _bad_length(len(continuation), self.max_length, text)
         both = np.concatenate([context, continuation])
         kept = both[-(self.max_length + 1) :][:-1]
         return Scored(kept, continuation, len(both) - 1 - len(kept))
 
-    def rolling(self, requests: Sequence[Request]) -> list[list[Scored]]:
+    def rolling(self, requests: Sequence[Request]) -> list[list[Scored] | RequestError]:
         """Return the windows of each text; each predicts tokens that no other window predicts."""
         size = self.max_length
-        found = []
+        found: list[list[Scored] | RequestError] = []
+        if self.two_sided:
+            return [RequestError("an encoder-decoder gives no likelihood of a text by itself")] * len(requests)
         for tokens in self.encode([request.arguments[0] for request in requests]):
             # What stands before the text's first token is the prefix; a window of n targets sees size - n more.
             row = np.concatenate([np.array([self.prefix], np.int32), tokens])
@@ -178,7 +193,7 @@ class Encoder:
                 targets = tokens[start : start + size]
                 end = start + len(targets)
                 windows.append(Scored(row[max(0, end - size) : end], targets))
-            found.append(windows)
+            found.append(windows or RequestError("the text has no tokens"))
         return found
 
     def prompts(self, requests: Sequence[Request]) -> list[Prompt | RequestError]:
@@ -199,7 +214,7 @@ class Encoder:
         return (ids for batch in _batches(texts) for ids in _ids(self._tokenize(batch, special=True)))
 
     def _prompt(self, tokens: Tokens, max_new_tokens: int) -> Prompt | RequestError:
-        room = self.max_length - max_new_tokens
+        room = self.max_length - (0 if self.two_sided else max_new_tokens)
         if room <= 0:
             return RequestError(
                 f"{max_new_tokens} tokens are to be generated, which leaves no prompt in a window of {self.max_length}"
@@ -208,6 +223,12 @@ class Encoder:
             return RequestError("the prompt has no tokens")
         kept = tokens[-room:]
         return Prompt(kept, len(tokens) - len(kept))
+
+
+def _bad_length(length: int, window: int, text: str) -> RequestError:
+    if not length:
+        return RequestError(f"the continuation {text!r} has no tokens")
+    return RequestError(f"the continuation has {length} tokens, more than the model's window of {window}")
 
 
 class _Cut(NamedTuple):

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.generation.configuration_utils import GenerationMode
 
 from evalsvc.engine import trie as tries
-from evalsvc.engine.attention import Layer, PackAttention, Pair, additive, forward, merge
+from evalsvc.engine.attention import Layer, PackAttention, Pair, additive, forward, kernel, merge, pack_attention
 from evalsvc.engine.likelihood import Head
 from evalsvc.engine.packs import Pack, packs
 from evalsvc.engine.plain import Stops, Wish
@@ -103,7 +103,7 @@ class _Run:
         self._wishes, self._seeds = wishes, seeds
         self._stops = [Stops(tokenizer, wish.stops) for wish in wishes]
         self._packs = packs(work.trie, rows)[::-1]
-        self._prefill = PackAttention(keep_all=True)
+        self._prefill = pack_attention(self._device, keep_all=True)
         self._order = np.argsort(work.ends, kind="stable")
         self._families = _families(work, self._order)
         self._slots = _Slots(self._device)
@@ -259,7 +259,8 @@ class _Slots:
 
     def attend(self, layer: Layer) -> Pair:
         """Attend to each answer's own rows and to what its family begins with."""
-        number, query, key, value, window, attend = layer
+        number, query, key, value, _, window, _ = layer
+        attend = kernel(layer)
         rows, count = self._used
         each = torch.arange(count, device=self._device)
         for store, states in ((self._keys, key), (self._values, value)):
@@ -281,7 +282,8 @@ class _Slots:
         return self._masks[-1, window]
 
     def _family(self, group: _Group, layer: Layer, out: Tensor, lse: Tensor) -> None:
-        number, query, _, _, window, attend = layer
+        number, query, _, _, _, window, _ = layer
+        attend = kernel(layer)
         keys, values = (states[None] for states in group.family.states[number])
         mask = hidden = None
         if window:

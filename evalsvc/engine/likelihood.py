@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evalsvc.engine import trie as tries
-from evalsvc.engine.attention import PackAttention
+from evalsvc.engine.attention import pack_attention
 from evalsvc.engine.packs import BLOCK_ROWS, Pack, packs
 from evalsvc.engine.plain import is_out_of_memory
 from evalsvc.records import Floats, Ints, Likelihoods
@@ -145,7 +145,7 @@ class _State:
         self._value, self._hit, self._kl = np.zeros(n), np.zeros(n, bool), np.zeros(n)
         self._done = np.zeros(n, bool)
         self._kept: list[tuple[Ints, Tensor]] | None = [] if keep else None
-        self._attention = PackAttention()
+        self._attention = pack_attention(self._device)
 
     @property
     def done(self) -> NDArray[np.bool_]:
@@ -156,7 +156,7 @@ class _State:
 
     def forget(self) -> None:
         """Begin another order of packs."""
-        self._attention = PackAttention()
+        self._attention = pack_attention(self._device)
 
     def take(self, pack: Pack, number: Ints) -> None:
         """Run a pack and look at its scored rows.

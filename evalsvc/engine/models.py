@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from evalsvc.engine.encoding import first_line, load_tokenizer
@@ -102,7 +109,9 @@ class Resident:
         self._base, self._base_path = None, None  # free the old weights before the new ones are read
         self._parities = {}
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            model = loader.from_pretrained(
                 path, dtype=self.dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
             )
         except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder

@@ -26,8 +26,12 @@ BATCH_TOKENS = 2048
 
 def score(model: Any, work: Likelihoods) -> tuple[Floats, NDArray[np.bool_]]:
     """Return log-likelihoods in nats, float64 [requests], and whether every target is the argmax, bool [requests]."""
-    owners, items = items_of(work)
-    found = loglikelihoods(model, items)
+    if model.config.is_encoder_decoder:
+        owners, items = _two_sided_items(work)
+        found = [_two_sided(model, item) for item in items]
+    else:
+        owners, items = items_of(work)
+        found = loglikelihoods(model, items)
     requests = len(work.rolling)
     greedy: NDArray[np.bool_] = np.ones(requests, bool)
     greedy[[owner for owner, (_, is_greedy) in zip(owners, found, strict=True) if not is_greedy]] = False
@@ -44,6 +48,24 @@ def items_of(work: Likelihoods) -> tuple[list[int], list[Scored]]:
         tokens = work.trie.tokens[tries.path(work.trie, int(rows[end - 1]))]
         items.append(Scored(tokens, work.targets[begin:end]))
     return owners[begins].tolist(), items
+
+
+def _two_sided_items(work: Likelihoods) -> tuple[list[int], list[Scored]]:
+    bounds = np.flatnonzero(np.diff(work.owners)) + 1
+    rows, targets = np.split(work.rows, bounds), np.split(work.targets, bounds)
+    items = [
+        Scored(work.trie.tokens[tries.path(work.trie, int(row[0]))], target)
+        for row, target in zip(rows, targets, strict=True)
+    ]
+    return work.owners[[0, *bounds]].tolist(), items
+
+
+@torch.inference_mode()
+def _two_sided(model: Any, item: Scored) -> tuple[float, bool]:
+    source, target = (
+        torch.from_numpy(t.astype(np.int64))[None].to(_device(model)) for t in (item.tokens, item.targets)
+    )
+    return _score(model(input_ids=source, labels=target).logits[0], item.targets)
 
 
 @torch.inference_mode()
@@ -158,17 +180,20 @@ def generate(
     for end, wish, seed in zip(work.ends.tolist(), wishes, seeds, strict=True):
         prompt = work.trie.tokens[tries.path(work.trie, end)].astype(np.int64)
         tokens = torch.from_numpy(prompt)[None].to(_device(model))
+        before, limit = len(prompt), wish.max_new_tokens
+        if model.config.is_encoder_decoder:  # lm-eval counts the prompt to the answer's limit
+            before, limit = 1, len(prompt) + limit - 1
         torch.manual_seed(seed)
         output = model.generate(
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
-            max_new_tokens=wish.max_new_tokens,
-            stopping_criteria=StoppingCriteriaList([_Criteria(Stops(tokenizer, wish.stops), len(prompt))]),
+            max_new_tokens=limit,
+            stopping_criteria=StoppingCriteriaList([_Criteria(Stops(tokenizer, wish.stops), before)]),
             pad_token_id=padding,
             use_cache=True,
             **wish.sampling,
         )
-        found.append(output[0, len(prompt) :].tolist())
+        found.append(output[0, before:].tolist())
     return found
 
 

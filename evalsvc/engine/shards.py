@@ -110,7 +110,7 @@ def cut(requests: Sequence[Request], encoder: Encoder) -> Cut:
                 item if isinstance(item, RequestError) else [item] for item in encoder.loglikelihood(chosen)
             ]
         elif kind == "loglikelihood_rolling":
-            encoded = [windows or RequestError("the text has no tokens") for windows in encoder.rolling(chosen)]
+            encoded = encoder.rolling(chosen)
         else:
             encoded = encoder.prompts(chosen)
         for number, item in zip(numbers, encoded, strict=True):
@@ -119,7 +119,7 @@ def cut(requests: Sequence[Request], encoder: Encoder) -> Cut:
     scored = {n: item for n, item in enumerate(items) if isinstance(item, list)}
     prompts = {n: item for n, item in enumerate(items) if isinstance(item, Prompt)}
     slices = [
-        *(_likelihoods(ordered, {n: scored[n] for n in part}) for part in _parts(scored)),
+        *(_likelihoods(ordered, {n: scored[n] for n in part}, encoder.two_sided) for part in _parts(scored)),
         *(_prompts(ordered, {n: prompts[n] for n in part}) for part in _prompt_parts(ordered, prompts)),
     ]
     return Cut(tuple(request.digest for request in ordered), tuple(slices), refused)
@@ -164,9 +164,11 @@ def _cut_sorted(tokens: dict[int, Tokens], more: dict[int, int]) -> Iterator[lis
         yield part
 
 
-def _likelihoods(ordered: list[Request], items: dict[int, list[Scored]]) -> Slice:
+def _likelihoods(ordered: list[Request], items: dict[int, list[Scored]], two_sided: bool) -> Slice:
     windows = [window for same in items.values() for window in same]
-    trie, rows = tries.build([w.tokens for w in windows], [len(w.targets) for w in windows])
+    trie, rows = tries.build([w.tokens for w in windows], [1 if two_sided else len(w.targets) for w in windows])
+    if two_sided:
+        rows = [np.repeat(row, len(window.targets)) for row, window in zip(rows, windows, strict=True)]
     targets = [sum(len(window.targets) for window in same) for same in items.values()]
     return Slice(
         np.array(list(items), np.int32),

@@ -118,7 +118,7 @@ def _stock_index() -> dict[str, Entry]:
         known = json.loads(file.read_text(encoding="utf-8"))
         return {name: Entry(name, Kind[kind], _path(path), cfg, set(tags)) for name, kind, path, cfg, tags in known}
     except (OSError, ValueError, KeyError):  # not there, or damaged: it is made again
-        found = TaskManager().task_index
+        found = dict(TaskManager().task_index)
     rows = [[e.name, e.kind.name, str(e.yaml_path or ""), e.cfg, sorted(e.tags)] for e in found.values()]
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}.tmp")

@@ -50,6 +50,7 @@ def test_loglikelihoods_equal_stock(pairs: list[tuple[str, str]]) -> None:
 @given(st.lists(PIECES, min_size=1, max_size=80).map("".join).filter(str.strip))
 def test_rolling_windows_equal_stock(text: str) -> None:
     (windows,) = ENCODER.rolling([Request.of("loglikelihood_rolling", (text,))])
+    assert isinstance(windows, list)
     total = sum(value for value, _ in loglikelihoods(MODEL, windows))
     (expected,) = STOCK.loglikelihood_rolling([instance("loglikelihood_rolling", text)], disable_tqdm=True)
     assert total == pytest.approx(expected, abs=1e-4, rel=1e-6)

@@ -126,7 +126,7 @@ def test_full_fine_tunes_share_one_set_of_modules(base: Checkpoint, full: Checkp
 def test_tied_heads_stay_tied_in_an_exchange(tmp_path: Path, base: Checkpoint) -> None:
     checkpoints = []
     for seed in (1, 2):
-        model = LlamaForCausalLM(
+        model: Any = LlamaForCausalLM(
             type(tiny.llama().config)(**{**tiny.llama().config.to_dict(), "tie_word_embeddings": True})
         )
         with torch.no_grad():

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 
 from evalsvc.engine import likelihood, plain
 from evalsvc.engine import trie as tries
-from evalsvc.engine.attention import NAME
+from evalsvc.engine.attention import NAME, FlexPackAttention
 from evalsvc.engine.packs import packs
 from evalsvc.engine.parity import Parity, examine, probe
 from evalsvc.records import Likelihoods, Tokens
@@ -80,6 +80,19 @@ def test_the_trie_gives_stocks_numbers(model: Any, seed: int, sizes: tuple[int, 
     for value, greedy, (wanted, wanted_greedy) in zip(found.loglikelihood, found.greedy, expected, strict=True):
         assert value == pytest.approx(wanted, abs=1e-4, rel=1e-6)
         assert greedy == wanted_greedy
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gpt_oss"])
+def test_one_masked_kernel_gives_the_same_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = architectures.make(name)
+    made.set_attn_implementation(NAME)
+    work = work_of(sequences(np.random.default_rng(1)))
+    expected = likelihood.score(made, work, 64, block=16)
+    monkeypatch.setattr(likelihood, "pack_attention", lambda _device: FlexPackAttention())
+    for rows, block in ((64, 16), (1536, 256)):
+        found = likelihood.score(made, work, rows, block=block)
+        assert found.loglikelihood == pytest.approx(expected.loglikelihood, abs=1e-4)
+        assert found.greedy.tolist() == expected.greedy.tolist()
 
 
 def test_the_probe_chooses_the_trie_and_leaves_the_model_as_it_was(model: Any) -> None:

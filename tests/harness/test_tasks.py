@@ -13,6 +13,7 @@ from evalsvc.harness import tasks as harness_tasks
 from evalsvc.harness.plan import chosen_docs, plan
 from evalsvc.harness.tasks import load
 from evalsvc.records import Plan, Rendering
+from evalsvc.settings import cache_dir
 from evalsvc.suites import Suite
 from tests.tasks import CHOICE, MEAN, write_task
 
@@ -187,17 +188,24 @@ def test_equal_documents_are_different_samples(tmp_path: Path) -> None:
 
 
 def test_lm_evals_index_is_read_once_per_version_and_a_damaged_copy_is_made_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("EVALSVC_CACHE", str(tmp_path))
-    harness_tasks._stock_index.cache_clear()
     made = harness_tasks._stock_index()
     assert len(made) > 10_000
-    (file,) = (tmp_path / "lm-eval").iterdir()
-    with monkeypatch.context() as patch:
-        patch.setattr(harness_tasks, "TaskManager", None)  # reading 14,000 files again would fail
-        harness_tasks._stock_index.cache_clear()
-        assert harness_tasks._stock_index() == made
-    file.write_text("[[")
+    (file,) = (cache_dir() / "lm-eval").iterdir()
+    text = file.read_text()
+
+    class ReadAgainError(Exception):
+        pass
+
+    def read() -> None:
+        raise ReadAgainError
+
+    monkeypatch.setattr(harness_tasks, "TaskManager", read)
     harness_tasks._stock_index.cache_clear()
     assert harness_tasks._stock_index() == made
+    file.write_text(text[: len(text) // 2])
+    harness_tasks._stock_index.cache_clear()
+    with pytest.raises(ReadAgainError):
+        harness_tasks._stock_index()
+    file.write_text(text)
