@@ -1,9 +1,16 @@
 """Scoring on one device: the only package here that imports torch, transformers, peft and tokenizers.
 
-encoding   text -> tokens, as lm-eval's Hugging Face model encodes
-models     full weights in memory, adapters attached and taken off
-plain      requests in padded batches: works for every causal language model
-scorer     a shard in, its result out: what an executor runs
-shards     a plan's requests -> shards; needs no model
-training   a small trainer, for `evalsvc demo`
+encoding    text -> tokens, as lm-eval's Hugging Face model encodes
+trie        token sequences, every shared beginning once
+shards      a plan's requests -> tries, cut into shards; needs a tokenizer, no model
+packs       a trie -> what goes through the model at once, and what it attends to
+attention   exact attention over a pack, through transformers' attention interface
+likelihood  packs in, log-likelihoods and divergences out: the output head at scored rows only
+generation  packs in, answers out, growing side by side
+plain       one padded batch after another: works for every model
+parity      which of the two paths a model takes, decided by a probe
+models      full weights in memory, adapters attached, merged and taken off
+scorer      a shard in, its result out: what an executor runs
+devices     device and number format
+training    a small trainer, for `evalsvc demo`
 """
