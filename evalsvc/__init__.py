@@ -3,9 +3,9 @@
 The package in one line each, in the order in which modules may import each other:
 
     errors       one exception tree, with the exit code of each branch
+    stats        pure statistics: arrays in, records out
     records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison, Point
     settings     paths and addresses, from flags and EVALSVC_* variables
-    stats        pure statistics: arrays in, records out
     migrations   the schema of the store, step by step
     world        the invented world of the demo: texts and items
     suites       suite files -> Suite
@@ -16,6 +16,7 @@ The package in one line each, in the order in which modules may import each othe
     engine       scoring on one device
     database     one DuckDB file that several processes share
     charts       records -> figures
+    evidence     scores as arrays, out of the database
     store        records in, records out of the database
     executors    shards in, results out; in this process
     inspection   a suite, checked before it is scored
@@ -25,6 +26,7 @@ The package in one line each, in the order in which modules may import each othe
     service      what is asked of a store
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
+    details      comparisons -> what their means hide
     demo         the main job on models that are trained on the spot
     page         records -> one HTML file
     cli          the command line

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from evalsvc.compare import compare, totals
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.frontier import Candidate, frontier
-from evalsvc.records import Comparison, Frontier, RoleTotal
+from evalsvc.records import Comparison, Frontier, RoleTotal, TaskScores
 from evalsvc.store import Store, StoredArm
 
 
@@ -39,7 +42,7 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
         UsageError: None or several are meant; the message lists them.
     """
     for meant in (_by_label, _by_name, _by_path, _by_digest):
-        found = [arm for arm in arms if meant(arm, text)]
+        found = [arm for arm in arms if not arm.is_rerun and meant(arm, text)]
         # The same checkpoint under newer numerics replaces its older self.
         newest = {arm.checkpoint.digest: arm for arm in found}
         if len(newest) == 1:
@@ -85,8 +88,21 @@ def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
     return same[-1]
 
 
-def compared(store: Store, adapted: str, base: str | None = None) -> Compared:
+def rerun_of(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
+    """Return the second run of a base under the same numerics, if it had one."""
+    key = json.loads(base.numerics)
+    for arm in reversed(arms):
+        numerics = json.loads(arm.numerics)
+        if arm.checkpoint.digest == base.checkpoint.digest and numerics.pop("rerun", 0) and numerics == key:
+            return arm
+    return None
+
+
+def compared(store: Store, adapted: str, base: str | None = None, other_prompts: bool = False) -> Compared:
     """Compare an arm with its base, or with another arm.
+
+    Args:
+        other_prompts: Whether the same documents may have been asked with other prompts.
 
     Raises:
         UsageError: A name means no arm, or several.
@@ -100,20 +116,71 @@ def compared(store: Store, adapted: str, base: str | None = None) -> Compared:
             f"{chosen.checkpoint.label} and {reference.checkpoint.label} were scored under different numerics "
             f"({chosen.numerics} and {reference.numerics}); submit both again"
         )
-    return compared_arms(store, reference, chosen)
+    return compared_arms(store, reference, chosen, other_prompts)
 
 
-def compared_arms(store: Store, base: StoredArm, adapted: StoredArm) -> Compared:
-    """Compare two arms.
+def compared_arms(store: Store, base: StoredArm, adapted: StoredArm, other_prompts: bool = False) -> Compared:
+    """Compare two arms; arguments as in `compared`.
 
     Raises:
         EvidenceError: Scores are missing or cannot be compared.
     """
-    scores = store.task_scores(base.number, [adapted.number])
-    if not scores[base.number]:
+    rerun = rerun_of(store.arms(), base)
+    wanted = [adapted.number, *([rerun.number] if rerun else [])]
+    scores = store.task_scores(base.number, wanted)
+    ours, theirs = scores[base.number], scores[adapted.number]
+    if not ours:
         raise EvidenceError(f"{base.checkpoint.label} has no finished run; submit it again to resume")
-    tasks = compare(scores[base.number], scores[adapted.number])
+    have = {(task.suite, task.task) for task in theirs}
+    if any((task.suite, task.task) not in have for task in ours):
+        # The arm may have done the suite under another plan: with some items missing, or with other prompts.
+        own = store.task_scores(adapted.number, [])[adapted.number]
+        theirs = [*theirs, *(task for task in own if (task.suite, task.task) not in have)]
+    ours, theirs = _paired(store, ours, theirs, other_prompts)
+    tasks = compare(ours, theirs, scores[rerun.number] if rerun else ())
     return Compared(base, adapted, tuple(tasks), tuple(totals(tasks)))
+
+
+def _paired(
+    store: Store, base: Sequence[TaskScores], adapted: Sequence[TaskScores], other_prompts: bool
+) -> tuple[list[TaskScores], list[TaskScores]]:
+    """Return scores whose samples can be paired: the same prompts, or declared to be others.
+
+    Raises:
+        EvidenceError: The same documents were asked with other prompts, and nobody said so.
+    """
+    theirs = {(task.suite, task.task): task for task in adapted}
+    ours = list(base)
+    for i, task in enumerate(base):
+        key = task.suite, task.task
+        other = theirs.get(key)
+        if other is None or np.array_equal(task.samples, other.samples):
+            continue
+        lone, others_lone = np.setdiff1d(task.samples, other.samples), np.setdiff1d(other.samples, task.samples)
+        differ = np.intersect1d(store.documents(lone), store.documents(others_lone))
+        if len(differ) and not other_prompts:
+            raise EvidenceError(
+                f"{task.suite}/{task.task}: {len(differ)} of {len(task.samples)} documents were asked with other "
+                "prompts; submit both with the same suite and template, or say --other-prompts to pair by document"
+            )
+        if len(differ):
+            ours[i], theirs[key] = (_by_document(store, scores) for scores in (task, other))
+    return ours, list(theirs.values())
+
+
+def _by_document(store: Store, scores: TaskScores) -> TaskScores:
+    """Return scores whose samples are numbered by document; of equal documents the first stays."""
+    documents, first = np.unique(store.documents(scores.samples), return_index=True)
+    return replace(
+        scores,
+        samples=documents,
+        values=scores.values[first],
+        weights=None if scores.weights is None else scores.weights[first],
+        clusters=None if scores.clusters is None else scores.clusters[first],
+        answers=None if scores.answers is None else scores.answers[first],
+        invalid=None if scores.invalid is None else scores.invalid[first],
+        confidence=None if scores.confidence is None else scores.confidence[first],
+    )
 
 
 def families(store: Store) -> list[Family]:

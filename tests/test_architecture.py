@@ -16,14 +16,15 @@ LEVELS = [
     ["errors"],
     ["records", "settings", "stats", "migrations", "world"],
     ["suites", "checkpoints", "compare", "frontier", "harness", "engine", "database", "charts"],
+    ["evidence"],
     ["store", "executors", "inspection"],
     ["cluster", "driver", "service", "doctor"],
     ["submission", "report", "demo"],
-    ["page"],
+    ["page", "details"],
     ["cli"],
     ["__main__"],
 ]
-ALLOWED = {("frontier", "compare"), ("harness", "suites"), ("demo", "submission")}
+ALLOWED = {("frontier", "compare"), ("harness", "suites"), ("demo", "submission"), ("records", "stats")}
 OWNERS = {
     "lm_eval": "harness",
     "datasets": "harness",

@@ -49,18 +49,21 @@ def results(
 def compare(
     arm: Annotated[str, typer.Argument(help="The adapted arm: label, name, path or digest.")],
     base: Annotated[str | None, typer.Option(help="Compare with this arm.", show_default="its own base")] = None,
+    other_prompts: Annotated[
+        bool, typer.Option("--other-prompts", help="Pair by document where the two arms had different prompts.")
+    ] = False,
     db: Db = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Compare an arm with its base, item by item: what was lost, what was gained, and how sure that is."""
-    from evalsvc import report, service
+    from evalsvc import details, report, service
 
-    found = service.compared(open_store(db), arm, base)
+    found = service.compared(open_store(db), arm, base, other_prompts)
     if as_json:
         print_json(report.compared_json(found))
     else:
-        show(*report.comparison_tables(found))
+        show(*report.comparison_tables(found), *details.tables(found))
         print(report.LEVEL_NOTE)
 
 

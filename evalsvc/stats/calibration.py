@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from evalsvc.stats.estimates import standard_error
+from evalsvc.stats.paired import LEVEL, t_interval
 
 Floats = NDArray[np.float64]
 
@@ -28,3 +34,38 @@ def expected_calibration_error(confidence: Floats, right: Floats, bins: int = BI
     member = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(member, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationDrift:
+    """Brier score and expected calibration error of two arms on the same items; a positive drift is worse.
+
+    Attributes:
+        brier_low, brier_high: Interval of the Brier drift, paired t; the other one has none.
+    """
+
+    brier_base: float
+    brier_adapted: float
+    brier_drift: float
+    brier_low: float | None
+    brier_high: float | None
+    ece_base: float
+    ece_adapted: float
+    ece_drift: float
+
+
+def calibration_drift(
+    base: tuple[Floats, Floats], adapted: tuple[Floats, Floats], level: float = LEVEL
+) -> CalibrationDrift:
+    """Compare the calibration of two arms.
+
+    Args:
+        base, adapted: (confidence [n], right [n]), in the same order of items.
+    """
+    squares = [(confidence - right) ** 2 for confidence, right in (base, adapted)]
+    difference = squares[1] - squares[0]
+    center, stderr = float(difference.mean()), standard_error(difference - difference.mean())
+    low, high = (None, None) if math.isnan(stderr) else t_interval(center, stderr, len(difference) - 1, level)
+    levels = [float(square.mean()) for square in squares]
+    errors = [expected_calibration_error(*arm) for arm in (base, adapted)]
+    return CalibrationDrift(levels[0], levels[1], center, low, high, errors[0], errors[1], errors[1] - errors[0])

@@ -8,7 +8,6 @@ figure carries its divisor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-class Figure(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Figure:
     """A figure and what its sum was divided by, in words: "T - 1 = 4"."""
 
     value: float

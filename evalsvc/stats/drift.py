@@ -6,7 +6,7 @@ Forward KL, KL(base || adapted), is what best predicts forgetting among the meas
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from evalsvc.stats.paired import LEVEL, t_interval
 Floats = NDArray[np.float64]
 
 
-class Drift(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Drift:
     """Mean and 95th percentile over tokens; the interval of the mean takes whole texts as the unit."""
 
     tokens: int

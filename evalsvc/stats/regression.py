@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from evalsvc.stats.paired import LEVEL, t_interval, t_test
 Floats = NDArray[np.float64]
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Line:
     """y = intercept + slope x by least squares.
 
     Attributes:

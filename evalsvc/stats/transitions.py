@@ -8,8 +8,8 @@ shown as the other end of a bracket and decides nothing.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from evalsvc.stats.paired import LEVEL, Interval
 
 
-class ChanceBracket(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ChanceBracket:
     """Shares lost and gained as counted, and after taking off what guessing alone would explain.
 
     Attributes:
@@ -65,7 +66,8 @@ def chance_bracket(lost: int, gained: int, base_right: int, n: int, choices: flo
     )
 
 
-class Floor(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Floor:
     """Transitions of a base against a re-run of itself: what changes although nothing was learned or forgotten.
 
     Attributes:
