@@ -12,6 +12,8 @@ The package in one line each, in the order in which modules may import each othe
     checkpoints  path, hub id or adapter -> Checkpoint
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
+    matrices     tasks learned one after the other: files -> Matrix
+    importer     results that others have computed -> records
     harness      lm-eval's tasks: plan and grade
     engine       scoring on one device
     database     one DuckDB file that several processes share

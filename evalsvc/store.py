@@ -15,14 +15,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 
 from evalsvc import evidence
 from evalsvc.database import Connection, Database
+from evalsvc.matrices import Matrix
 from evalsvc.records import (
     Arm,
     Checkpoint,
     Cost,
+    Floats,
     Graded,
     Ints,
     Plan,
@@ -227,6 +230,19 @@ class Store:
         with self._database.write() as connection:
             _set_run(connection, arm.key, plan.digest, "state = 'failed', error = ?", [error])
 
+    def add_matrices(self, matrices: Sequence[Matrix]) -> None:
+        """Keep matrices; one of the same name is replaced."""
+        with self._database.write() as connection:
+            for matrix in matrices:
+                columns = [None if row is None else row.tolist() for row in (matrix.untrained, matrix.joint)]
+                connection.execute(
+                    "INSERT OR REPLACE INTO matrices VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        *(matrix.name, matrix.method, matrix.seed, matrix.source, list(matrix.tasks)),
+                        *(matrix.scores.tolist(), *columns),
+                    ],
+                )
+
     # ------------------------------------------------------------------------------------------------------- reading
 
     def answered(self, arms: Sequence[Arm]) -> dict[str, set[str]]:
@@ -329,6 +345,15 @@ class Store:
         with self._database.read() as connection:
             return evidence.task_scores(connection, base, arms)
 
+    def matrices(self) -> list[Matrix]:
+        """Return all matrices, by method and name."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT * FROM matrices ORDER BY method, name").fetchall()
+        return [
+            Matrix(name, method, seed, source, tuple(tasks), np.array(scores), _array(untrained), _array(joint))
+            for name, method, seed, source, tasks, scores, untrained, joint in rows
+        ]
+
     def documents(self, samples: Ints) -> Ints:
         """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
         with self._database.read() as connection:
@@ -341,6 +366,10 @@ class Store:
 def _table(names: Sequence[str], kinds: Sequence[pa.DataType], rows: Sequence[Sequence[Any]]) -> pa.Table:
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)], names=list(names))
+
+
+def _array(values: list[float] | None) -> Floats | None:
+    return None if values is None else np.array(values, dtype=np.float64)
 
 
 def _insert(connection: Connection, incoming: pa.Table, statement: str) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 LEVELS = [
     ["errors"],
     ["records", "settings", "stats", "migrations", "world"],
-    ["suites", "checkpoints", "compare", "frontier", "harness", "engine", "database", "charts"],
+    ["suites", "checkpoints", "compare", "frontier", "matrices", "importer", "harness", "engine", "database", "charts"],
     ["evidence"],
     ["store", "executors", "inspection"],
     ["cluster", "driver", "service", "doctor"],
@@ -41,7 +41,7 @@ OWNERS = {
     "pyarrow": "store",
     "jinja2": "page",
 }
-EXTRA_OWNERS = {("jinja2", "engine")}  # chat templates raise its errors
+EXTRA_OWNERS = {("jinja2", "engine"), ("pyarrow", "importer")}  # chat templates raise its errors; Parquet
 PACKAGE = ROOT / "evalsvc"
 
 
