@@ -4,7 +4,8 @@ The package in one line each, in the order in which modules may import each othe
 
     errors       one exception tree, with the exit code of each branch
     stats        pure statistics: arrays in, records out
-    records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison, Point
+    records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison
+    points       where arms lie: Point, Frontier
     settings     paths and addresses, from flags and EVALSVC_* variables
     migrations   the schema of the store, step by step
     world        the invented world of the demo: texts and items

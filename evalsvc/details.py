@@ -1,4 +1,8 @@
-"""Comparisons in, a table of what their means hide out: lost and gained beside their floors, agreement, failures."""
+"""What stands behind a comparison or a frontier, as tables.
+
+Of a comparison: what its means hide. Of a frontier: the frontier of each method, and methods compared at equal learning
+or equal forgetting.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from evalsvc.points import Frontier, Gap, Matched, Read
 from evalsvc.records import Comparison
-from evalsvc.report import in_order_of_harm, new_table, signed
+from evalsvc.report import in_order_of_harm, interval, new_table, signed
 from evalsvc.service import Compared
 
 
-def tables(compared: Compared) -> list[Table]:
+def comparison_tables(compared: Compared) -> list[Table]:
     """Show which tasks moved, and what a difference of means does not say; nothing for tasks that have none of it."""
     shown = [comparison for comparison in in_order_of_harm(compared.tasks) if _says_something(comparison)]
     if not shown:
@@ -71,3 +76,34 @@ def _probability(p: float | None) -> str:
 
 def _share(count: int | None, n: int) -> str:
     return "-" if count is None else f"{count / n:.3f}"
+
+
+def frontier_tables(frontier: Frontier) -> list[Table]:
+    """Show the frontier of each method, and methods against each other at one level; nothing for a single method."""
+    if len(frontier.methods) < 2:
+        return []
+    table = new_table("Frontier of each method", "method", "#hypervolume", "arms on it")
+    for method in frontier.methods:
+        table.add_row(method.method, f"{method.hypervolume:.4f}", ", ".join(method.arms))
+    matched = [
+        _matched_table(found, f"{what} at equal {level}", level)
+        for found, what, level in (
+            (frontier.equal_learning, "Forgetting", "learning"),
+            (frontier.equal_forgetting, "Learning", "forgetting"),
+        )
+        if found is not None
+    ]
+    return [table, *matched]
+
+
+def _matched_table(matched: Matched, title: str, level: str) -> Table:
+    table = new_table(
+        f"{title} ({level} {signed(matched.at)})",
+        *("method", "#value", "#90 % interval", "#reached"),
+        caption="read off each method's frontier, base included, by straight lines; reached: in so many resamples",
+    )
+    rows: list[tuple[str, Read | Gap]] = [(read.method, read) for read in matched.methods]
+    rows += [(f"{gap.first} - {gap.second}", gap) for gap in matched.gaps]
+    for name, row in rows:
+        table.add_row(name, signed(row.value), interval(row.low, row.high), f"{row.reached:.0%}")
+    return table

@@ -458,48 +458,6 @@ class RoleTotal:
     stderr: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One arm on the plane of learning and forgetting. Positive forgetting is always worse."""
-
-    arm: str
-    digest: str
-    method: str
-    step: int | None
-    trajectory: str | None
-    learning: float
-    learning_low: float
-    learning_high: float
-    forgetting: float
-    forgetting_low: float
-    forgetting_high: float
-    on_frontier: bool
-    p_on_frontier: float
-    cost: Cost
-
-
-@dataclass(frozen=True, slots=True)
-class Frontier:
-    """The points of all arms of one base, and how good the non-dominated ones are together.
-
-    Attributes:
-        learning_unit, forgetting_unit: Unit of each axis: "score", or a metric's name.
-        hypervolume: Area dominated by the frontier, in the product of the two units.
-        reference: (learning, forgetting) at the corner that `hypervolume` is measured from.
-        left_out: Tasks whose unit is not that of their axis.
-        incomplete: Arms without scores on some task of the axes.
-    """
-
-    base: str
-    points: tuple[Point, ...]
-    learning_unit: str
-    forgetting_unit: str
-    hypervolume: float
-    reference: tuple[float, float]
-    left_out: tuple[str, ...]
-    incomplete: tuple[str, ...]
-
-
 def as_dict(record: Any) -> dict[str, Any]:
     """Return a record as a JSON-ready dict, arrays as lists."""
 

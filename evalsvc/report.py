@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from evalsvc.records import Checkpoint, Comparison, Frontier, Point
+from evalsvc.points import Frontier, Point
+from evalsvc.records import Checkpoint, Comparison
 
 if TYPE_CHECKING:  # what is shown decides what is loaded, not the module that shows it
     from evalsvc.doctor import Finding
@@ -101,7 +102,11 @@ def frontier_json(frontier: Frontier) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "base": frontier.base,
+        "axes": list(frontier.axes),
         "points": [asdict(point) for point in frontier.points],
+        "methods": [asdict(method) for method in frontier.methods],
+        "equal_learning": frontier.equal_learning and asdict(frontier.equal_learning),
+        "equal_forgetting": frontier.equal_forgetting and asdict(frontier.equal_forgetting),
         "hypervolume": {"value": frontier.hypervolume, "reference": list(frontier.reference)},
         "learning_unit": frontier.learning_unit,
         "forgetting_unit": frontier.forgetting_unit,
@@ -137,7 +142,8 @@ def signed(value: float | None) -> str:
     return f"{value:+.4g}" if abs(value) >= 100 else f"{rounded:+.3f}"
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None) -> str:
+    """Format an interval, "-" if there is none."""
     return "-" if low is None or high is None else f"{signed(low)} .. {signed(high)}"
 
 
@@ -229,7 +235,7 @@ def comparison_tables(compared: Compared) -> list[Table]:
             number(comparison.base),
             number(comparison.adapted),
             signed(comparison.difference),
-            _interval(comparison.low, comparison.high),
+            interval(comparison.low, comparison.high),
             "-" if comparison.lost is None else str(comparison.lost),
             "-" if comparison.gained is None else str(comparison.gained),
             comparison.test,
@@ -245,7 +251,7 @@ def comparison_tables(compared: Compared) -> list[Table]:
             str(total.suites),
             str(total.tasks),
             signed(total.difference),
-            _interval(total.low, total.high),
+            interval(total.low, total.high),
             total.worst_task,
             signed(total.worst_difference),
         )
@@ -262,9 +268,11 @@ def frontier_table(frontier: Frontier) -> Table:
     """Show the points of a frontier, by learning."""
     caption = [
         f"learning in {frontier.learning_unit}, forgetting in {frontier.forgetting_unit}; positive forgetting is worse",
-        f"hypervolume {frontier.hypervolume:.4f} from (learning {frontier.reference[0]:g}, "
-        f"forgetting {frontier.reference[1]:.3f})",
+        f"hypervolume {frontier.hypervolume:.4f} from ("
+        + ", ".join(f"{name} {round(at, 3):g}" for name, at in zip(frontier.axes, frontier.reference, strict=True))
+        + ")",
     ]
+    costs = [name for name in frontier.axes if name not in {"learning", "forgetting"}]
     if frontier.left_out:
         caption.append(f"not on the axes, in other units: {', '.join(frontier.left_out)}")
     if frontier.incomplete:
@@ -272,6 +280,8 @@ def frontier_table(frontier: Frontier) -> Table:
     table = new_table(
         f"Learning and forgetting against {frontier.base}",
         *("", "arm", "method", "#learning", "#90 % interval", "#forgetting", "#90 % interval", "#P(frontier)"),
+        *(f"#{name}" for name in costs),
+        "beaten for certain by",
         caption="\n".join(caption),
     )
     for point in by_learning(frontier):
@@ -280,10 +290,12 @@ def frontier_table(frontier: Frontier) -> Table:
             point.arm,
             point.method,
             signed(point.learning),
-            _interval(point.learning_low, point.learning_high),
+            interval(point.learning_low, point.learning_high),
             signed(point.forgetting),
-            _interval(point.forgetting_low, point.forgetting_high),
+            interval(point.forgetting_low, point.forgetting_high),
             f"{point.p_on_frontier:.2f}",
+            *(number(getattr(point.cost, name)) for name in costs),
+            point.dominated_by or "",
             style="bold" if point.on_frontier else None,
         )
     return table

@@ -12,8 +12,9 @@ import numpy as np
 
 from evalsvc.compare import compare, totals
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.frontier import Candidate, frontier
-from evalsvc.records import Comparison, Frontier, RoleTotal, TaskScores
+from evalsvc.frontier import Candidate, Wish, frontier
+from evalsvc.points import Frontier
+from evalsvc.records import Comparison, RoleTotal, TaskScores
 from evalsvc.store import Store, StoredArm
 
 
@@ -218,14 +219,15 @@ def find_family(store: Store, base: str | None = None) -> Family:
     return known[0]
 
 
-def placed(store: Store, family: Family) -> Frontier:
+def placed(store: Store, family: Family, wish: Wish = Wish()) -> Frontier:  # noqa: B008 (frozen)
     """Place a base and its arms on the plane of learning and forgetting.
 
     Raises:
+        UsageError: An axis is unknown.
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
     scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
     base, *arms = (
         Candidate(arm.checkpoint.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms)
     )
-    return frontier(base, arms)
+    return frontier(base, arms, wish)

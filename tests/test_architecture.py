@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 LEVELS = [
     ["errors"],
     ["records", "settings", "stats", "migrations", "world"],
+    ["points"],
     ["suites", "checkpoints", "compare", "frontier", "matrices", "importer", "harness", "engine", "database", "charts"],
     ["evidence"],
     ["store", "executors", "inspection"],
