@@ -13,6 +13,7 @@ The package in one line each, in the order in which modules may import each othe
     checkpoints  path, hub id or adapter -> Checkpoint
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
+    trajectory   comparisons of many steps -> Trajectory
     matrices     tasks learned one after the other: files -> Matrix
     importer     results that others have computed -> records
     harness      lm-eval's tasks: plan and grade
@@ -29,7 +30,8 @@ The package in one line each, in the order in which modules may import each othe
     service      what is asked of a store
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
-    details      comparisons -> what their means hide
+    details      what stands behind a comparison or a frontier
+    curves       trajectories and matrices -> tables and JSON
     demo         the main job on models that are trained on the spot
     page         records -> one HTML file
     cli          the command line

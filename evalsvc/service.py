@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from evalsvc.compare import compare, totals
+from evalsvc.compare import UNIT_INTERVAL, compare, totals
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.frontier import Candidate, Wish, frontier
 from evalsvc.points import Frontier
 from evalsvc.records import Comparison, RoleTotal, TaskScores
-from evalsvc.store import Store, StoredArm
+from evalsvc.stats.paired import t_interval
+from evalsvc.store import Store, StoredArm, StoredResult
+from evalsvc.trajectory import MARGIN, UNPAIRED, Trajectory, trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,3 +234,96 @@ def placed(store: Store, family: Family, wish: Wish = Wish()) -> Frontier:  # no
         Candidate(arm.checkpoint.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms)
     )
     return frontier(base, arms, wish)
+
+
+def followed(store: Store, name: str | None = None, margin: float = MARGIN) -> list[Trajectory]:
+    """Return a training run step by step, or all of them.
+
+    Items are paired where there are any; published results without items are compared without pairing, with the first
+    step where they have no base.
+
+    Raises:
+        UsageError: No run has that name.
+        EvidenceError: Steps lack scores, or cannot be compared.
+    """
+    arms = [arm for arm in store.arms() if not arm.is_rerun]
+    names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in arms if arm.checkpoint.trajectory))
+    if name is not None and name not in names:
+        known = ", ".join(names) or "none yet: submit a folder with checkpoint-* inside"
+        raise UsageError(f"trajectory {name!r}: the store has no training run of that name ({known})")
+    return [_followed(store, arms, one, margin) for one in ([name] if name else names)]
+
+
+def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float) -> Trajectory:
+    members = [arm for arm in arms if arm.checkpoint.trajectory == name]
+    newest = {arm.checkpoint.step or 0: arm for arm in members}
+    steps = sorted(newest)
+    first = newest[steps[0]]
+    if first.checkpoint.parent is None:
+        base, steps = first, steps[1:]
+    else:
+        base = base_of(arms, first)
+    published = None if store.task_scores(base.number, [])[base.number] else store.results()
+    found: list[tuple[int, str, Sequence[Comparison]]] = []
+    incomplete: list[str] = []
+    for step in steps:
+        arm = newest[step]
+        label = arm.checkpoint.label
+        try:
+            if published is None:
+                tasks: Sequence[Comparison] = compared_arms(store, base, arm).tasks
+            else:
+                tasks = compare_published(published, base, arm)
+        except EvidenceError:
+            incomplete.append(label)
+        else:
+            found.append((step, label, tasks))
+    made = trajectory(name, first.checkpoint.method, base.checkpoint.label, found, margin)
+    return replace(made, incomplete=tuple(incomplete))
+
+
+def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted: StoredArm) -> list[Comparison]:
+    """Compare published levels: without items there is no pairing, and the two standard errors add up.
+
+    Raises:
+        EvidenceError: The adapted arm lacks a task.
+    """
+    ours, theirs = (
+        {(r.suite, r.task, r.metric, r.filter): r for r in results if r.arm.number == arm.number and r.primary}
+        for arm in (base, adapted)
+    )
+    missing = [f"{key[0]}/{key[1]}" for key in ours if key not in theirs]
+    if missing or not ours:
+        what = ", ".join(missing[:3]) or "every task"
+        raise EvidenceError(f"{adapted.checkpoint.label} has no results on {what}; import or submit it again")
+    found = []
+    for key, one in ours.items():
+        other = theirs[key]
+        stderr = low = high = None
+        if one.stderr is not None and other.stderr is not None:
+            stderr = math.hypot(one.stderr, other.stderr)
+            low, high = t_interval(other.value - one.value, stderr, math.inf)
+        bounded = 0 <= one.value <= 1 and 0 <= other.value <= 1 and one.higher_is_better
+        found.append(
+            Comparison(
+                suite=one.suite,
+                role=one.role,
+                task=one.task,
+                metric=one.metric,
+                filter=one.filter,
+                n=one.n,
+                base=one.value,
+                adapted=other.value,
+                difference=other.value - one.value,
+                low=low,
+                high=high,
+                lost=None,
+                gained=None,
+                test=UNPAIRED,
+                unit=UNIT_INTERVAL if bounded else one.metric,
+                higher_is_better=one.higher_is_better,
+                weight=1.0,
+                stderr=stderr,
+            )
+        )
+    return found

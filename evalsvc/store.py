@@ -84,6 +84,7 @@ class StoredResult:
     n: int
     value: float
     stderr: float | None
+    higher_is_better: bool
     primary: bool
     is_group: bool
 
@@ -313,7 +314,7 @@ class Store:
                     QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
                 )
                 SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
-                       r.is_primary, r.is_group
+                       r.higher_is_better, r.is_primary, r.is_group
                 FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
                 """
             ).fetchall()

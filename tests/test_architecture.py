@@ -16,16 +16,34 @@ LEVELS = [
     ["errors"],
     ["records", "settings", "stats", "migrations", "world"],
     ["points"],
-    ["suites", "checkpoints", "compare", "frontier", "matrices", "importer", "harness", "engine", "database", "charts"],
+    [
+        "suites",
+        "checkpoints",
+        "compare",
+        "frontier",
+        "matrices",
+        "importer",
+        "trajectory",
+        "harness",
+        "engine",
+        "database",
+        "charts",
+    ],
     ["evidence"],
     ["store", "executors", "inspection"],
     ["cluster", "driver", "service", "doctor"],
     ["submission", "report", "demo"],
-    ["page", "details"],
+    ["page", "details", "curves"],
     ["cli"],
     ["__main__"],
 ]
-ALLOWED = {("frontier", "compare"), ("harness", "suites"), ("demo", "submission"), ("records", "stats")}
+ALLOWED = {
+    ("frontier", "compare"),
+    ("harness", "suites"),
+    ("demo", "submission"),
+    ("records", "stats"),
+    ("trajectory", "compare"),
+}
 OWNERS = {
     "lm_eval": "harness",
     "datasets": "harness",
