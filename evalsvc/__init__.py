@@ -14,6 +14,7 @@ The package in one line each, in the order in which modules may import each othe
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
     trajectory   comparisons of many steps -> Trajectory
+    claims       claims about adaptation -> decided Cards
     matrices     tasks learned one after the other: files -> Matrix
     importer     results that others have computed -> records
     harness      lm-eval's tasks: plan and grade

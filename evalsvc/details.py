@@ -1,4 +1,4 @@
-"""What stands behind a comparison or a frontier, as tables.
+"""What stands behind a comparison or a frontier, and claims about them, as tables.
 
 Of a comparison: what its means hide. Of a frontier: the frontier of each method, and methods compared at equal learning
 or equal forgetting.
@@ -7,12 +7,16 @@ or equal forgetting.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from evalsvc.claims import Card
 from evalsvc.points import Frontier, Gap, Matched, Read
 from evalsvc.records import Comparison
-from evalsvc.report import in_order_of_harm, interval, new_table, signed
+from evalsvc.report import SCHEMA, in_order_of_harm, interval, new_table, signed
 from evalsvc.service import Compared
 
 
@@ -106,4 +110,19 @@ def _matched_table(matched: Matched, title: str, level: str) -> Table:
     rows += [(f"{gap.first} - {gap.second}", gap) for gap in matched.gaps]
     for name, row in rows:
         table.add_row(name, signed(row.value), interval(row.low, row.high), f"{row.reached:.0%}")
+    return table
+
+
+def claims_json(cards: Sequence[Card]) -> dict[str, Any]:
+    """Return claim cards as `claims --json` prints them."""
+    return {"schema": SCHEMA, "claims": [asdict(card) for card in cards]}
+
+
+def claims_table(cards: Sequence[Card]) -> Table:
+    """Show every claim with its verdict, the test that decided, and the numbers behind it."""
+    table = new_table("Claims", "claim", "about", "verdict", "test", "because", "evidence")
+    styles = {"supported": "bold green", "refuted": "bold red", "undecided": ""}
+    for card in cards:
+        verdict = Text(card.verdict, style=styles[card.verdict])
+        table.add_row(card.text, card.about, verdict, card.test, card.reason, "\n".join(card.evidence))
     return table

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from evalsvc.claims import Card, Run, cards, kinds_of
 from evalsvc.compare import UNIT_INTERVAL, compare, totals
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.frontier import Candidate, Wish, frontier
+from evalsvc.matrices import Matrix
 from evalsvc.points import Frontier
-from evalsvc.records import Comparison, RoleTotal, TaskScores
+from evalsvc.records import Comparison, Role, RoleTotal, TaskScores
 from evalsvc.stats.paired import t_interval
 from evalsvc.store import Store, StoredArm, StoredResult
-from evalsvc.trajectory import MARGIN, UNPAIRED, Trajectory, trajectory
+from evalsvc.trajectory import MARGIN, UNPAIRED, Change, Trajectory, trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,3 +329,69 @@ def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted:
             )
         )
     return found
+
+
+def claims(store: Store, base: str | None = None, margin: float = MARGIN) -> list[Card]:
+    """Return the claims that the stored arms and matrices have to do with, decided.
+
+    Raises:
+        UsageError: No arm has that name.
+        EvidenceError: The store has nothing to decide a claim with.
+    """
+    matrices = [] if base else store.matrices()
+    found = families(store) if base is None else [find_family(store, base)]
+    decided = [card for family in found for card in _family_claims(store, family, margin)]
+    for tasks in dict.fromkeys(matrix.tasks for matrix in matrices):
+        runs = [_matrix_run(matrix) for matrix in matrices if matrix.tasks == tasks]
+        decided += cards(runs, (), f"matrices over {', '.join(tasks)}", margin)
+    if not decided:
+        raise EvidenceError(
+            "the store has no adapted arm and no matrix to decide a claim with; submit or import some first"
+        )
+    return decided
+
+
+def _family_claims(store: Store, family: Family, margin: float) -> list[Card]:
+    checkpoints = []
+    for arm in family.arms:
+        try:
+            checkpoints.append((arm, _run_facts(arm, compared_arms(store, family.base, arm))))
+        except EvidenceError:  # unfinished, or scored otherwise: it says nothing
+            continue
+    last: dict[str, tuple[StoredArm, Run]] = {}
+    for arm, run in checkpoints:
+        seen = last.get(run.name)
+        if seen is None or (arm.checkpoint.step or 0) >= (seen[0].checkpoint.step or 0):
+            last[run.name] = arm, run
+    about = f"arms of {family.base.checkpoint.label}"
+    return cards([run for _, run in last.values()], [run for _, run in checkpoints], about, margin)
+
+
+def _run_facts(arm: StoredArm, compared: Compared) -> Run:
+    totals_of: dict[Role, RoleTotal] = {}
+    for total in compared.roles:
+        known = totals_of.get(total.role)
+        if known is None or (total.tasks, total.unit == UNIT_INTERVAL) > (known.tasks, known.unit == UNIT_INTERVAL):
+            totals_of[total.role] = total
+    text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
+    checkpoint = arm.checkpoint
+    return Run(
+        name=checkpoint.trajectory or checkpoint.label,
+        arm=checkpoint.label,
+        kinds=kinds_of(checkpoint.method, checkpoint.name),
+        learning=totals_of["domain"].difference if "domain" in totals_of else None,
+        forgetting=0.0 - totals_of["general"].difference if "general" in totals_of else None,
+        text=None if text is None else 0.0 - text.difference,
+        roles=tuple((role, Change(total.difference, total.low, total.high)) for role, total in totals_of.items()),
+    )
+
+
+def _matrix_run(matrix: Matrix) -> Run:
+    summary = matrix.summary
+    return Run(
+        name=matrix.name,
+        arm=matrix.name,
+        kinds=kinds_of(matrix.method, matrix.name),
+        learning=summary.la.value,
+        forgetting=None if summary.forgetting is None else summary.forgetting.value,
+    )

@@ -24,6 +24,7 @@ LEVELS = [
         "matrices",
         "importer",
         "trajectory",
+        "claims",
         "harness",
         "engine",
         "database",
@@ -43,6 +44,7 @@ ALLOWED = {
     ("demo", "submission"),
     ("records", "stats"),
     ("trajectory", "compare"),
+    ("claims", "trajectory"),
 }
 OWNERS = {
     "lm_eval": "harness",

@@ -1,4 +1,4 @@
-"""Commands that study what the store has: trajectory, continual."""
+"""Commands that study what the store has: trajectory, continual, claims."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from evalsvc.cli.options import Address, Db, Json
+from evalsvc.cli.options import Address, Base, Db, Json
 from evalsvc.cli.output import open_store, print_json, show
 from evalsvc.errors import EvidenceError
 
@@ -45,3 +45,21 @@ def continual(db: Db = None, address: Address = None, as_json: Json = False) -> 
         print_json(curves.matrices_json(found))
     else:
         show(*curves.matrices_tables(found))
+
+
+@app.command(epilog="Example: evalsvc claims --base models/base --json")
+def claims(
+    base: Base = None,
+    margin: Annotated[float, typer.Option(min=0, help="The fall that a refutation excludes.")] = 0.02,
+    db: Db = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Decide common claims about adaptation on the stored arms: supported, refuted or undecided, and by which test."""
+    from evalsvc import details, service
+
+    found = service.claims(open_store(db), base, margin)
+    if as_json:
+        print_json(details.claims_json(found))
+    else:
+        show(details.claims_table(found))

@@ -11,6 +11,7 @@
     drift         forward KL from the base, per token
     diversity     several sampled answers per prompt: distinct ones, repetition, collapse
     continual     the continual-learning family from a matrix of scores
+    groups        differences between groups of runs: Welch
     regression    a straight line through checkpoints, with its R2
     spectrum      effective rank of a change of weights
 
