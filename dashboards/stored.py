@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from evalsvc import service
-from evalsvc.records import Frontier
+from evalsvc.points import Frontier
 from evalsvc.settings import default_db
 from evalsvc.store import Store
 

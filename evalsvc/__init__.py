@@ -3,19 +3,25 @@
 The package in one line each, in the order in which modules may import each other:
 
     errors       one exception tree, with the exit code of each branch
-    records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison, Point
-    settings     paths and addresses, from flags and EVALSVC_* variables
     stats        pure statistics: arrays in, records out
+    records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison
+    points       where arms lie: Point, Frontier
+    settings     paths and addresses, from flags and EVALSVC_* variables
     migrations   the schema of the store, step by step
     world        the invented world of the demo: texts and items
     suites       suite files -> Suite
     checkpoints  path, hub id or adapter -> Checkpoint
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
+    trajectory   comparisons of many steps -> Trajectory
+    claims       claims about adaptation -> decided Cards
+    matrices     tasks learned one after the other: files -> Matrix
+    importer     results that others have computed -> records
     harness      lm-eval's tasks: plan and grade
     engine       scoring on one device
     database     one DuckDB file that several processes share
     charts       records -> figures
+    evidence     scores as arrays, out of the database
     store        records in, records out of the database
     executors    shards in, results out; in this process
     inspection   a suite, checked before it is scored
@@ -25,6 +31,8 @@ The package in one line each, in the order in which modules may import each othe
     service      what is asked of a store
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
+    details      what stands behind a comparison or a frontier
+    curves       trajectories and matrices -> tables and JSON
     demo         the main job on models that are trained on the spot
     page         records -> one HTML file
     cli          the command line

@@ -13,7 +13,7 @@ from html import escape
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from evalsvc.records import Frontier, Point
+from evalsvc.points import Frontier, Point
 
 # Okabe and Ito (2008), "Color Universal Design", without black and yellow, which fail on one of the two themes.
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]

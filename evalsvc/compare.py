@@ -2,8 +2,9 @@
 
 Samples are paired by identity, never by row. What the difference of a metric is, and which interval it has:
 
-* items that are 0 or 1: Tango's score interval of (gained - lost) / n;
+* items that are 0 or 1: Tango's score interval of (gained - lost) / n, with McNemar's exact test;
 * other means, and the perplexities: Student's t on the paired influence values (for a mean: the paired differences);
+* samples in clusters, whatever the metric: Student's t with a cluster-robust error, G - 1 degrees of freedom;
 * metrics that only an aggregation of their own can compute (F1, BLEU, ...): a difference without an interval.
 """
 
@@ -12,80 +13,223 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalsvc.errors import EvidenceError
-from evalsvc.records import Comparison, Floats, RoleTotal, TaskScores
-from evalsvc.stats.estimates import SMOOTH, estimate, standard_error
-from evalsvc.stats.paired import t_interval, tango_interval, transitions
+from evalsvc.records import Comparison, Floats, Ints, RoleTotal, TaskScores
+from evalsvc.stats.calibration import calibration_drift
+from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
+from evalsvc.stats.multiplicity import benjamini_hochberg, holm
+from evalsvc.stats.paired import mcnemar, t_interval, t_test, tango_interval, transitions
+from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
 
 UNIT_INTERVAL = "score"
 """Unit of metrics whose values lie in [0, 1], which may be averaged with each other."""
 
+ALPHA = 0.05
+FEW_CLUSTERS = 30
 
-def compare(base: Sequence[TaskScores], adapted: Sequence[TaskScores]) -> list[Comparison]:
+
+class _Difference(NamedTuple):
+    """Level of both arms, their difference, and how sure it is; see `Comparison`."""
+
+    base: float
+    adapted: float
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    test: str = "none"
+    clusters: int | None = None
+
+
+def compare(
+    base: Sequence[TaskScores], adapted: Sequence[TaskScores], rerun: Sequence[TaskScores] = ()
+) -> list[Comparison]:
     """Compare an adapted arm with its base on every task that the base has.
 
+    Args:
+        rerun: The base's scores in a second run, for the floor under lost and gained.
+
     Raises:
-        EvidenceError: A task is missing from the adapted arm, or has no sample in common with the base.
+        EvidenceError: A task is missing from the adapted arm, or the two arms' scores of it cannot be paired.
     """
-    theirs = {(scores.suite, scores.task): scores for scores in adapted}
-    missing = [f"{scores.suite}/{scores.task}" for scores in base if (scores.suite, scores.task) not in theirs]
+    theirs, again = ({(scores.suite, scores.task): scores for scores in arm} for arm in (adapted, rerun))
+    keys = [(scores.suite, scores.task) for scores in base]
+    missing = ["/".join(key) for key in keys if key not in theirs]
     if missing:
         raise EvidenceError(f"{len(missing)} tasks have no scores to compare ({', '.join(missing[:3])}); submit again")
-    return [compare_task(scores, theirs[scores.suite, scores.task]) for scores in base]
+    found = [compare_task(scores, theirs[key], again.get(key)) for key, scores in zip(keys, base, strict=True)]
+    formats = [(scores.suite, scores.format_of or scores.task) for scores in base]
+    return _with_format_loss(_with_adjusted_p(found), formats)
 
 
-def compare_task(base: TaskScores, adapted: TaskScores) -> Comparison:
+def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> Comparison:
     """Compare two arms on one task.
 
     Raises:
-        EvidenceError: They have no sample in common.
+        EvidenceError: They have no sample in common, or were scored by different metrics.
     """
-    common, ours, theirs = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
-    if not len(common):
-        raise EvidenceError(f"{base.suite}/{base.task}: the two arms have no sample in common; their prompts differ")
-    b, a = base.values[ours], adapted.values[theirs]
-    weights = None if base.weights is None else base.weights[ours]
-    lost = gained = None
-    low = high = stderr = None
-    test = "none"
-    if base.aggregation in SMOOTH:
-        of_base = estimate(b, weights, base.aggregation)
-        of_adapted = estimate(a, weights, base.aggregation)
-        level, other = of_base.value, of_adapted.value
-        stderr = standard_error(of_adapted.influence - of_base.influence)
-        if base.aggregation == "mean" and is_binary(b) and is_binary(a):
-            lost, gained, _ = transitions(b, a)
-            low, high = tango_interval(lost, gained, len(common))
-            test = "Tango score"
-        elif len(common) > 1:
-            low, high = t_interval(other - level, stderr, len(common) - 1)
-            test = "paired t"
-    else:
-        level, other = float(np.mean(b)), float(np.mean(a))
-    return Comparison(
+    where = f"{base.suite}/{base.task}"
+    if (base.metric, base.filter) != (adapted.metric, adapted.filter):
+        raise EvidenceError(
+            f"{where}: scored by {base.metric} ({base.filter}) and {adapted.metric} ({adapted.filter}); "
+            "submit both with the same suite"
+        )
+    ours, theirs = _common(base.samples, adapted.samples)
+    if not len(ours):
+        raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
+    found = _difference(base, base.values[ours], adapted.values[theirs], ours)
+    made = Comparison(
         suite=base.suite,
         role=base.role,
         task=base.task,
         metric=base.metric,
         filter=base.filter,
-        n=len(common),
-        base=level,
-        adapted=other,
-        difference=other - level,
-        low=low,
-        high=high,
-        lost=lost,
-        gained=gained,
-        test=test,
+        n=len(ours),
+        difference=found.adapted - found.base,
+        lost=None,
+        gained=None,
         unit=unit_of(base),
         higher_is_better=base.higher_is_better,
         weight=base.weight,
-        stderr=stderr if stderr is not None and math.isfinite(stderr) else None,
-        coverage=len(common) / len(base.samples),
+        coverage=len(ours) / len(base.samples),
+        **found._asdict(),
     )
+    made = _with_answers(made, base, adapted, ours, theirs)
+    if base.aggregation != "mean" or not is_binary(base.values[ours]) or not is_binary(adapted.values[theirs]):
+        return made
+    return _with_transitions(made, base, adapted, rerun, ours, theirs)
+
+
+def _common(ours: Ints, theirs: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where the samples that both arms have stand in each; both are sorted."""
+    if np.array_equal(ours, theirs):
+        everywhere = np.arange(len(ours))
+        return everywhere, everywhere
+    _, left, right = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
+    return left, right
+
+
+def _difference(scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray[np.intp]) -> _Difference:
+    """Return the difference of two arms' values on the same samples, the base's `ours`."""
+    if scores.aggregation not in SMOOTH:
+        return _Difference(float(np.mean(base)), float(np.mean(adapted)))
+    weights = None if scores.weights is None else scores.weights[ours]
+    one, other = (estimate(values, weights, scores.aggregation) for values in (base, adapted))
+    gap, influence = other.value - one.value, other.influence - one.influence
+    if scores.clusters is not None:
+        stderr, groups = clustered_error(influence, scores.clusters[ours])
+        test, df = "cluster-robust t", groups - 1
+    else:
+        stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
+        if scores.aggregation == "mean" and is_binary(base) and is_binary(adapted):
+            lost, gained, n = transitions(base, adapted)
+            low, high = tango_interval(lost, gained, n)
+            error = stderr if math.isfinite(stderr) else None
+            return _Difference(
+                one.value, other.value, error, low, high, mcnemar(lost, gained).exact, "Tango score, exact McNemar"
+            )
+    if not math.isfinite(stderr):
+        return _Difference(one.value, other.value, clusters=groups)
+    low, high = t_interval(gap, stderr, df)
+    return _Difference(one.value, other.value, stderr, low, high, t_test(gap, stderr, df), test, groups)
+
+
+def _with_answers(
+    made: Comparison, base: TaskScores, adapted: TaskScores, ours: NDArray[np.intp], theirs: NDArray[np.intp]
+) -> Comparison:
+    """Add how often both arms answer alike, and how many answers could not be parsed."""
+    if base.answers is None or adapted.answers is None:
+        return made
+    invalid = [None if arm.invalid is None else arm.invalid[at] for arm, at in ((base, ours), (adapted, theirs))]
+    return replace(
+        made,
+        agreement=float((base.answers[ours] == adapted.answers[theirs]).mean()),
+        invalid_base=None if invalid[0] is None else int(invalid[0].sum()),
+        invalid_adapted=None if invalid[1] is None else int(invalid[1].sum()),
+    )
+
+
+def _with_transitions(
+    made: Comparison,
+    base: TaskScores,
+    adapted: TaskScores,
+    rerun: TaskScores | None,
+    ours: NDArray[np.intp],
+    theirs: NDArray[np.intp],
+) -> Comparison:
+    """Add what only binary items have: lost and gained, their brackets and floors, calibration, blind spots."""
+    b, a = base.values[ours], adapted.values[theirs]
+    lost, gained, n = transitions(b, a)
+    right = int(b.sum())
+    choices = None if not base.chance else 1 / base.chance
+    floor = calibration = None
+    if rerun is not None and np.isin(base.samples[ours], rerun.samples).all():
+        floor = above_floor(b, rerun.values[np.searchsorted(rerun.samples, base.samples[ours])], a)
+    if base.confidence is not None and adapted.confidence is not None:
+        calibration = calibration_drift((base.confidence[ours], b), (adapted.confidence[theirs], a))
+    spots = blind_spots(right, n, base.chance)
+    if made.clusters is not None and made.clusters < FEW_CLUSTERS:
+        spots = (*spots, f"only {made.clusters} clusters")
+    return replace(
+        made,
+        lost=lost,
+        gained=gained,
+        chance=None if choices is None else chance_bracket(lost, gained, right, n, choices),
+        floor=floor,
+        calibration=calibration,
+        blind_spots=spots,
+    )
+
+
+def _with_adjusted_p(found: list[Comparison]) -> list[Comparison]:
+    """Adjust the p-values for the number of tasks, and say which tasks moved."""
+    tested = [(i, c.p_value) for i, c in enumerate(found) if c.p_value is not None]
+    p = [p_value for _, p_value in tested]
+    for (i, _), p_holm, q_value in zip(tested, holm(p), benjamini_hochberg(p), strict=True):
+        moved: Literal["worse", "better"] | None = None
+        if p_holm <= ALPHA:
+            moved = "better" if found[i].gain > 0 else "worse"
+        found[i] = replace(found[i], p_holm=float(p_holm), q_value=float(q_value), moved=moved)
+    return found
+
+
+def _with_format_loss(found: list[Comparison], formats: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Say of losses on items that are asked in several prompt formats whether all formats show them.
+
+    A loss that is beyond doubt in one format is a loss of format, not of knowledge, where another format shows none
+    and its loss is smaller beyond doubt: its interval contains 0, and lies above that of the first.
+    """
+    families: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, name in enumerate(formats):
+        families[name].append(i)
+    for members in families.values():
+        ends = {i: _gain_ends(found[i]) for i in members}
+        if len(members) < 2 or any(end is None for end in ends.values()):
+            continue
+        known = {i: end for i, end in ends.items() if end is not None}
+        for i in (i for i in members if known[i][1] < 0):
+            kept = [found[j].task for j in members if known[j][0] <= 0 <= known[j][1] and known[j][0] > known[i][1]]
+            if kept:
+                label = f"format loss: the knowledge is there in {', '.join(kept)}"
+            elif all(end[1] < 0 for end in known.values()):
+                label = "lost in every format"
+            else:
+                label = "undecided: other formats lose no less beyond doubt"
+            found[i] = replace(found[i], format_loss=label)
+    return found
+
+
+def _gain_ends(comparison: Comparison) -> tuple[float, float] | None:
+    """Return the interval of a gain, better counted positive."""
+    if comparison.low is None or comparison.high is None:
+        return None
+    return (comparison.low, comparison.high) if comparison.higher_is_better else (-comparison.high, -comparison.low)
 
 
 def is_binary(values: Floats) -> bool:
@@ -115,7 +259,7 @@ def _total(group: list[Comparison]) -> RoleTotal:
     shares = task_shares([(c.suite, c.weight) for c in group])
     difference = float(sum(share * c.gain for share, c in zip(shares, group, strict=True)))
     errors = [c.stderr for c in group]
-    low = high = None
+    low = high = spread = None
     if all(error is not None for error in errors):
         spread = math.sqrt(sum((share * (error or 0.0)) ** 2 for share, error in zip(shares, errors, strict=True)))
         low, high = t_interval(difference, spread, math.inf)
@@ -132,6 +276,7 @@ def _total(group: list[Comparison]) -> RoleTotal:
         high=high,
         worst_task=worst.task,
         worst_difference=worst.gain,
+        stderr=spread,
     )
 
 

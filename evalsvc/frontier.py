@@ -1,28 +1,34 @@
 """Scores of many arms of one base in, the learning-versus-forgetting frontier out. Pure: no I/O, no database.
 
 Learning is the mean gain over domain suites, forgetting the mean loss over general suites: positive forgetting is
-always worse. Intervals and the probability of being on the frontier come from one bootstrap of items that all arms
-share, so that the pairing between arms survives.
+always worse. Everything uncertain comes from one bootstrap of items (of clusters, where there are any) that all arms
+share, so that the pairing between arms survives. Inside, better is positive on every axis.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import combinations
 
 import numpy as np
 
 from evalsvc.compare import task_shares, unit_of
-from evalsvc.errors import EvidenceError
-from evalsvc.records import Checkpoint, Floats, Frontier, Point, Role, TaskScores
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.points import Ellipse, Frontier, Gap, Matched, MethodFrontier, Point, Read
+from evalsvc.records import Checkpoint, Cost, Floats, Role, TaskScores
 from evalsvc.stats.bootstrap import resampled_means
 from evalsvc.stats.estimates import SMOOTH, estimate
 from evalsvc.stats.paired import LEVEL
-from evalsvc.stats.pareto import hypervolume, non_dominated
+from evalsvc.stats.pareto import dominates, hypervolume, non_dominated, read_off
 
 REPLICATES = 2000
 SEED = 1234
+ALPHA = 0.05
+PLANE = ("learning", "forgetting")
+COSTS = tuple(field.name for field in fields(Cost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,72 +41,155 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What a frontier is asked for.
+
+    Attributes:
+        axes: Any of learning, forgetting and the fields of `Cost`.
+        at_learning, at_forgetting: Where methods are compared; None: as far as all of them get.
+    """
+
+    axes: tuple[str, ...] = PLANE
+    at_learning: float | None = None
+    at_forgetting: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Axis:
-    """Gains over the base along one axis; better is positive.
+    """Gains over the base along one axis.
 
     Attributes:
         gain: [arms].
         resampled: [replicates, arms].
-        level: The base's mean level, in the axis' unit.
+        corner: Where volumes are measured from.
     """
 
     unit: str
-    level: float
+    corner: float
     gain: Floats
     resampled: Floats
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
-def frontier(base: Candidate, arms: Sequence[Candidate]) -> Frontier:
+def frontier(base: Candidate, arms: Sequence[Candidate], wish: Wish = Wish()) -> Frontier:
     """Place the base and its arms on the plane of learning and forgetting.
 
-    Arms without scores on all of the base's tasks on the two axes are named as incomplete and not placed.
+    Arms without scores on all of the base's tasks on the two axes, or without a cost that is asked for, are named as
+    incomplete and not placed.
 
     Raises:
+        UsageError: An axis is unknown.
         EvidenceError: The base has no scores on a domain suite or on a general suite.
     """
-    axes = {role: _axis_tasks(base, role) for role in ("domain", "general")}
-    needed = {(scores.suite, scores.task) for _, tasks, _ in axes.values() for scores in tasks}
-    complete = [arm for arm in arms if needed <= {(scores.suite, scores.task) for scores in arm.scores}]
+    unknown = [name for name in wish.axes if name not in (*PLANE, *COSTS)]
+    if unknown or len(set(wish.axes)) < 2:
+        raise UsageError(f"axes {','.join(wish.axes)}: must be two or more of {', '.join((*PLANE, *COSTS))}")
+    tasks = {role: _axis_tasks(base, role) for role in ("domain", "general")}
+    needed = {(scores.suite, scores.task) for _, chosen, _ in tasks.values() for scores in chosen}
+    costs = [name for name in wish.axes if name in COSTS]
+    complete = [
+        arm
+        for arm in arms
+        if needed <= {(scores.suite, scores.task) for scores in arm.scores}
+        and all(getattr(arm.checkpoint.cost, name) is not None for name in costs)
+    ]
     placed = [base, *complete]
     rng = np.random.default_rng(SEED)
-    domain, general = (_axis(axes[role], placed, rng) for role in ("domain", "general"))
+    domain, general = (_axis(tasks[role], placed, rng, role) for role in ("domain", "general"))
+    axes = {"learning": domain, "forgetting": general} | {name: _cost_axis(name, placed) for name in costs}
+    chosen = [axes[name] for name in wish.axes]
     # Rounded, so that two arms with the same counts tie whatever order their items were added up in.
-    points = np.stack([domain.gain, general.gain], axis=-1).round(12)
-    on_frontier = non_dominated(points)
-    often = non_dominated(np.stack([domain.resampled, general.resampled], axis=-1).round(12)).mean(axis=0)
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    learning, forgetting = (np.quantile(a, ends, axis=0) for a in (domain.resampled, 0.0 - general.resampled))
-    # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
-    reference = (0.0, -abs(general.level))
+    points = np.stack([axis.gain for axis in chosen], axis=-1).round(12)
+    resampled = np.stack([axis.resampled for axis in chosen], axis=-1).round(12)
+    corner = [axis.corner for axis in chosen]
+    methods = _methods(placed, points, corner)
+    matched = _matched(placed, domain, general, wish)
     return Frontier(
         base=base.label,
-        points=tuple(
-            Point(
-                arm=arm.label,
-                digest=arm.checkpoint.digest,
-                method=arm.checkpoint.method,
-                step=arm.checkpoint.step,
-                trajectory=arm.checkpoint.trajectory,
-                learning=float(domain.gain[i]),
-                learning_low=float(learning[0, i]),
-                learning_high=float(learning[1, i]),
-                forgetting=0.0 - float(general.gain[i]),
-                forgetting_low=float(forgetting[0, i]),
-                forgetting_high=float(forgetting[1, i]),
-                on_frontier=bool(on_frontier[i]),
-                p_on_frontier=float(often[i]),
-                cost=arm.checkpoint.cost,
-            )
-            for i, arm in enumerate(placed)
-        ),
+        points=_points(placed, domain, general, points, resampled, methods),
         learning_unit=domain.unit,
         forgetting_unit=general.unit,
-        hypervolume=hypervolume(points, reference),
-        reference=(reference[0], 0.0 - reference[1]),
+        hypervolume=hypervolume(points, corner),
+        reference=tuple(
+            0.0 + value if name == "learning" else 0.0 - value for name, value in zip(wish.axes, corner, strict=True)
+        ),
         left_out=domain.left_out + general.left_out,
         incomplete=tuple(arm.label for arm in arms if arm not in complete),
+        axes=wish.axes,
+        methods=methods,
+        equal_learning=matched[0],
+        equal_forgetting=matched[1],
     )
+
+
+def _points(
+    placed: Sequence[Candidate],
+    domain: _Axis,
+    general: _Axis,
+    points: Floats,
+    resampled: Floats,
+    methods: Sequence[MethodFrontier],
+) -> tuple[Point, ...]:
+    beats = dominates(resampled).mean(axis=0)
+    np.fill_diagonal(beats, 0.0)
+    often = non_dominated(resampled).mean(axis=0)
+    on_frontier = non_dominated(points)
+    beaten_by = beats.argmax(axis=0)
+    certain = beats.max(axis=0) >= 1 - ALPHA / max(1, len(placed) - 1)
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    learning, forgetting = (np.quantile(a, ends, axis=0) for a in (domain.resampled, 0.0 - general.resampled))
+    of_method = {label for method in methods for label in method.arms}
+    return tuple(
+        Point(
+            arm=arm.label,
+            digest=arm.checkpoint.digest,
+            method=arm.checkpoint.method,
+            step=arm.checkpoint.step,
+            trajectory=arm.checkpoint.trajectory,
+            learning=float(domain.gain[i]),
+            learning_low=float(learning[0, i]),
+            learning_high=float(learning[1, i]),
+            forgetting=0.0 - float(general.gain[i]),
+            forgetting_low=float(forgetting[0, i]),
+            forgetting_high=float(forgetting[1, i]),
+            on_frontier=bool(on_frontier[i]),
+            p_on_frontier=float(often[i]),
+            cost=arm.checkpoint.cost,
+            on_method_frontier=arm.label in of_method,
+            dominated_by=placed[beaten_by[i]].label if certain[i] else None,
+            ellipse=_ellipse(domain.resampled[:, i], 0.0 - general.resampled[:, i]),
+        )
+        for i, arm in enumerate(placed)
+    )
+
+
+def _ellipse(learning: Floats, forgetting: Floats) -> Ellipse:
+    """Return the ellipse of a normal with the resamples' covariance; chi-squared's quantile at 2 df is -2 ln(1 - p)."""
+    variances, directions = np.linalg.eigh(np.cov(learning, forgetting))
+    minor, major = np.sqrt(np.maximum(variances, 0.0) * (-2 * math.log(1 - LEVEL)))
+    angle = math.degrees(math.atan2(directions[1, 1], directions[0, 1]))
+    return Ellipse(float(major), float(minor), angle % 180.0)
+
+
+def _methods(placed: Sequence[Candidate], points: Floats, corner: Sequence[float]) -> tuple[MethodFrontier, ...]:
+    found = []
+    for method, members in _members(placed).items():
+        mine = points[members]
+        on = non_dominated(mine)
+        labels = tuple(placed[i].label for i, kept in zip(members, on, strict=True) if kept)
+        found.append(MethodFrontier(method, labels, hypervolume(mine, corner)))
+    return tuple(found)
+
+
+def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
+    """Return the adapted arms of every method."""
+    found: dict[str, list[int]] = {}
+    for i, arm in enumerate(placed[1:], start=1):
+        found.setdefault(arm.checkpoint.method, []).append(i)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- axes
 
 
 def _axis_tasks(base: Candidate, role: Role) -> tuple[str, list[TaskScores], tuple[str, ...]]:
@@ -115,7 +204,10 @@ def _axis_tasks(base: Candidate, role: Role) -> tuple[str, list[TaskScores], tup
 
 
 def _axis(
-    axis: tuple[str, list[TaskScores], tuple[str, ...]], arms: Sequence[Candidate], rng: np.random.Generator
+    axis: tuple[str, list[TaskScores], tuple[str, ...]],
+    arms: Sequence[Candidate],
+    rng: np.random.Generator,
+    role: Role,
 ) -> _Axis:
     unit, tasks, left_out = axis
     tables: list[Mapping[tuple[str, str], TaskScores]] = [{(s.suite, s.task): s for s in arm.scores} for arm in arms]
@@ -130,11 +222,83 @@ def _axis(
         differences = np.stack([e.influence - estimates[0].influence for e in estimates])
         task_gain = np.array([e.value - estimates[0].value for e in estimates])
         gain += sign * task_gain
-        resampled += sign * (task_gain + resampled_means(differences, REPLICATES, rng))
-    return _Axis(unit, level, gain, resampled, left_out)
+        resampled += sign * (task_gain + resampled_means(_by_cluster(differences, task), REPLICATES, rng))
+    # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
+    return _Axis(unit, 0.0 if role == "domain" else -abs(level), gain, resampled, left_out)
 
 
 def _aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
     if not np.array_equal(base.samples, scores.samples):
         raise EvidenceError(f"{arm.label}: its samples of {base.suite}/{base.task} are not the base's; submit it again")
     return scores.values
+
+
+def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
+    """Return influence values [arms, n] summed by cluster, as [arms, G] with the same mean; items without clusters."""
+    if task.clusters is None:
+        return influence
+    _, member = np.unique(task.clusters, return_inverse=True)
+    groups = int(member.max()) + 1
+    sums = np.stack([np.bincount(member, weights=row, minlength=groups) for row in influence])
+    return np.asarray(sums * groups / influence.shape[1])
+
+
+def _cost_axis(name: str, placed: Sequence[Candidate]) -> _Axis:
+    """Return a cost as a gain: the base, which was not adapted, cost nothing; cheaper is better."""
+    costs = [getattr(arm.checkpoint.cost, name) for arm in placed[1:]]
+    gain = 0.0 - np.array([0.0, *costs], dtype=np.float64)
+    # A tenth beyond the dearest arm, so that this one still counts.
+    return _Axis(name, float(gain.min()) * 1.1, gain, np.broadcast_to(gain, (REPLICATES, len(gain))))
+
+
+# --------------------------------------------------------------------------------------------- methods at one level
+
+
+def _matched(
+    placed: Sequence[Candidate], domain: _Axis, general: _Axis, wish: Wish
+) -> tuple[Matched | None, Matched | None]:
+    """Return forgetting at equal learning, and learning at equal forgetting, for the methods that learned anything.
+
+    If no level is wished for, it is the most that all of these methods reach: for learning, in 95 % of the resamples.
+    """
+    members = {
+        method: [0, *arms] for method, arms in _members(placed).items() if domain.gain[arms].max(initial=0.0) > 0
+    }
+    if not members or not set(PLANE) <= set(wish.axes):
+        return None, None
+    least = np.min([domain.resampled[:, arms].max(axis=1) for arms in members.values()], axis=0)
+    at_learning = float(np.quantile(least, 1 - 0.95)) if wish.at_learning is None else wish.at_learning
+    plane = np.stack([domain.gain, general.gain], axis=-1)
+    farthest = [float((-plane[arms][non_dominated(plane[arms])])[:, 1].max()) for arms in members.values()]
+    at_forgetting = max(0.0, min(farthest)) if wish.at_forgetting is None else wish.at_forgetting
+    forgetting = _read_all(members, domain, general, at_learning)
+    learning = _read_all(members, general, domain, -at_forgetting)
+    return (
+        _match(at_learning, {name: 0.0 - values for name, values in forgetting.items()}),
+        _match(at_forgetting, learning),
+    )
+
+
+def _read_all(members: Mapping[str, list[int]], along: _Axis, of: _Axis, at: float) -> dict[str, Floats]:
+    """Return by method [1 + replicates] values read off at `at`: the estimate, then resamples; nan: not reached."""
+    whole, spread = np.stack([along.gain, of.gain], axis=-1), np.stack([along.resampled, of.resampled], axis=-1)
+    return {
+        method: np.array([read_off(points, at) for points in (whole[arms], *spread[:, arms])])
+        for method, arms in members.items()
+    }
+
+
+def _match(at: float, values: Mapping[str, Floats]) -> Matched:
+    reads = tuple(Read(method, *_summary(found)) for method, found in values.items())
+    gaps = tuple(Gap(a, b, *_summary(values[a] - values[b])) for a, b in combinations(values, 2))
+    return Matched(at, reads, gaps)
+
+
+def _summary(found: Floats) -> tuple[float | None, float | None, float | None, float]:
+    """Return estimate, interval over the resamples that have one, and their share."""
+    value = None if math.isnan(found[0]) else float(found[0])
+    known = found[1:][~np.isnan(found[1:])]
+    if not len(known):
+        return value, None, None, 0.0
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return value, float(low), float(high), len(known) / (len(found) - 1)

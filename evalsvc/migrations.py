@@ -7,7 +7,9 @@
     responses    one row per arm and request: what a model answered
     failures     requests that could not be answered
     runs         one arm on one plan: queued, running, done or failed
-    results      aggregated metrics of a run; `scores` the values per sample behind them
+    results      aggregated metrics of a run; `scores` the values and answers per sample behind them
+    drift        divergence from the base for every token of a text
+    matrices     scores of tasks learned one after the other, imported
 
 Arms, runs, samples and requests carry small integers beside their digests: 10 million rows with integer keys take a
 sixth of the space, and join several times faster.
@@ -138,6 +140,33 @@ MIGRATIONS: list[tuple[str, str]] = [
             value DOUBLE,
             weight DOUBLE,
             detail VARCHAR
+        );
+        """,
+    ),
+    (
+        "m003_science",
+        """
+        ALTER TABLE scores ADD COLUMN answer BIGINT;
+        ALTER TABLE scores ADD COLUMN invalid BOOLEAN;
+        ALTER TABLE scores ADD COLUMN confidence DOUBLE;
+        ALTER TABLE plan_samples ADD COLUMN sample_cluster VARCHAR;
+        ALTER TABLE tasks ADD COLUMN format_of VARCHAR;
+        CREATE TABLE drift (
+            arm INTEGER NOT NULL,
+            plan INTEGER NOT NULL,
+            task VARCHAR NOT NULL,
+            sample INTEGER NOT NULL,
+            kl FLOAT[] NOT NULL
+        );
+        CREATE TABLE matrices (
+            name VARCHAR PRIMARY KEY,
+            method VARCHAR NOT NULL,
+            seed BIGINT,
+            source VARCHAR NOT NULL,
+            tasks VARCHAR[] NOT NULL,
+            scores DOUBLE[][] NOT NULL,
+            untrained DOUBLE[],
+            joint DOUBLE[]
         );
         """,
     ),

@@ -8,7 +8,7 @@ from datetime import datetime
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from evalsvc import __version__, charts
-from evalsvc.records import Frontier
+from evalsvc.points import Frontier
 from evalsvc.report import LEVEL_NOTE, by_learning, in_order_of_harm, number, signed
 from evalsvc.service import Compared
 

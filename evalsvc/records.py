@@ -1,4 +1,4 @@
-"""The nouns of evalsvc: frozen, typed, without I/O. Imports only numpy.
+"""The nouns of evalsvc: frozen, typed, without I/O. Imports only numpy, and the records that statistics return.
 
 Digests are lower-case SHA-256 in hex: of a checkpoint "sha256:" and 64 digits, of requests, samples, suites and plans
 the first 32 digits. Log-likelihoods are in nats.
@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from evalsvc.stats.calibration import CalibrationDrift
+from evalsvc.stats.transitions import ChanceBracket, Floor
 
 Role = Literal["domain", "general", "instruction", "safety", "drift", "diversity"]
 Kind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
@@ -97,16 +100,22 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """How numbers are computed: part of a response's key, and equal within every comparison."""
+    """How numbers are computed: part of a response's key, and equal within every comparison.
+
+    Attributes:
+        rerun: 0; 1 for a base that is scored once more, in other batches, another order and with other seeds, to see
+            how much changes although nothing was adapted (the A/A floor).
+    """
 
     device: str
     dtype: str
     torch: str
     transformers: str
+    rerun: int = 0
 
     def key(self) -> str:
         """Return the text that is compared and stored."""
-        return canonical(asdict(self))
+        return canonical({name: value for name, value in asdict(self).items() if name != "rerun" or value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +296,7 @@ class Sample:
         doc: The document as JSON.
         target: The gold answer as text.
         requests: Digests of its requests, in lm-eval's order.
+        cluster: What it has in common with other samples (a passage, a subject), where the suite says so.
     """
 
     digest: str
@@ -294,6 +304,7 @@ class Sample:
     doc: str
     target: str
     requests: tuple[str, ...]
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +325,8 @@ class PlannedTask:
         group: Name of the lm-eval group that it was named through, if any.
         metrics: All metrics that grading yields; the first is the one that comparisons use.
         weight: Share in its suite's mean (a group's weight is split over its tasks by size).
-        chance: Accuracy of guessing, where the suite says so.
+        chance: Accuracy of guessing, where the suite says so or the number of choices does.
+        format_of: The task whose items this one asks in another prompt format, where the suite says so.
     """
 
     name: str
@@ -326,6 +338,7 @@ class PlannedTask:
     weight: float
     chance: float | None
     samples: tuple[Sample, ...]
+    format_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +380,9 @@ class Score:
         value: The metric's value; for perplexities the log-likelihood in nats; None if it is not a number.
         weight: Words or bytes, for metrics that are normalised by them.
         detail: JSON of a value that is not a number.
+        answer: A number that is the same for the same answer: the option chosen, or 60 bits of a digest of the text.
+        invalid: Whether no answer could be parsed out of what was generated.
+        confidence: Probability of the chosen option among the options.
     """
 
     sample: str
@@ -375,6 +391,9 @@ class Score:
     value: float | None
     weight: float | None = None
     detail: str | None = None
+    answer: int | None = None
+    invalid: bool | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,6 +431,8 @@ class TaskScores:
         samples: int64 [n], the store's sample numbers, increasing.
         values: float64 [n].
         weights: float64 [n], or None where the aggregation takes none.
+        clusters: int64 [n], equal for samples that go together; None where all are independent.
+        answers, invalid, confidence: [n] as in `Score`; None where the task has no such thing.
     """
 
     suite: str
@@ -425,6 +446,12 @@ class TaskScores:
     samples: Ints
     values: Floats
     weights: Floats | None = None
+    clusters: Ints | None = None
+    answers: Ints | None = None
+    invalid: NDArray[np.bool_] | None = None
+    confidence: Floats | None = None
+    chance: float | None = None
+    format_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,6 +465,17 @@ class Comparison:
         test: Name of the procedure behind the interval.
         unit: "score" for metrics in [0, 1], else the metric's name.
         coverage: Share of the base's samples that both arms have.
+        clusters: Clusters of samples that the interval takes as the unit; None where samples are independent.
+        p_value: Two-sided, of no difference: McNemar's exact test for binary items, else that of `test`.
+        p_holm: `p_value` adjusted for all tasks of the comparison (Holm): which tasks moved.
+        q_value: Ditto by Benjamini and Hochberg, for exploring.
+        moved: "worse" or "better" where p_holm is at most 5 %.
+        agreement: Share of samples that both arms answer alike, right or wrong.
+        invalid_base, invalid_adapted: Answers that could not be parsed; they count as wrong, and are told apart here.
+        chance: lost and gained with the guesses taken off: the other end of a bracket, never a verdict.
+        floor: lost and gained between two runs of the base itself.
+        blind_spots: What the base's level keeps the task from showing.
+        format_loss: What the same items in other prompt formats say about a loss.
     """
 
     suite: str
@@ -459,6 +497,19 @@ class Comparison:
     weight: float
     stderr: float | None
     coverage: float = 1.0
+    clusters: int | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    q_value: float | None = None
+    moved: Literal["worse", "better"] | None = None
+    agreement: float | None = None
+    invalid_base: int | None = None
+    invalid_adapted: int | None = None
+    chance: ChanceBracket | None = None
+    floor: Floor | None = None
+    calibration: CalibrationDrift | None = None
+    blind_spots: tuple[str, ...] = ()
+    format_loss: str | None = None
 
     @property
     def gain(self) -> float:
@@ -479,48 +530,7 @@ class RoleTotal:
     high: float | None
     worst_task: str
     worst_difference: float
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One arm on the plane of learning and forgetting. Positive forgetting is always worse."""
-
-    arm: str
-    digest: str
-    method: str
-    step: int | None
-    trajectory: str | None
-    learning: float
-    learning_low: float
-    learning_high: float
-    forgetting: float
-    forgetting_low: float
-    forgetting_high: float
-    on_frontier: bool
-    p_on_frontier: float
-    cost: Cost
-
-
-@dataclass(frozen=True, slots=True)
-class Frontier:
-    """The points of all arms of one base, and how good the non-dominated ones are together.
-
-    Attributes:
-        learning_unit, forgetting_unit: Unit of each axis: "score", or a metric's name.
-        hypervolume: Area dominated by the frontier, in the product of the two units.
-        reference: (learning, forgetting) at the corner that `hypervolume` is measured from.
-        left_out: Tasks whose unit is not that of their axis.
-        incomplete: Arms without scores on some task of the axes.
-    """
-
-    base: str
-    points: tuple[Point, ...]
-    learning_unit: str
-    forgetting_unit: str
-    hypervolume: float
-    reference: tuple[float, float]
-    left_out: tuple[str, ...]
-    incomplete: tuple[str, ...]
+    stderr: float | None = None
 
 
 def as_dict(record: Any) -> dict[str, Any]:

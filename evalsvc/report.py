@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from evalsvc.records import Checkpoint, Comparison, Frontier, Point
+from evalsvc.points import Frontier, Point
+from evalsvc.records import Checkpoint, Comparison
 
 if TYPE_CHECKING:  # what is shown decides what is loaded, not the module that shows it
     from evalsvc.doctor import Finding
@@ -101,7 +102,11 @@ def frontier_json(frontier: Frontier) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "base": frontier.base,
+        "axes": list(frontier.axes),
         "points": [asdict(point) for point in frontier.points],
+        "methods": [asdict(method) for method in frontier.methods],
+        "equal_learning": frontier.equal_learning and asdict(frontier.equal_learning),
+        "equal_forgetting": frontier.equal_forgetting and asdict(frontier.equal_forgetting),
         "hypervolume": {"value": frontier.hypervolume, "reference": list(frontier.reference)},
         "learning_unit": frontier.learning_unit,
         "forgetting_unit": frontier.forgetting_unit,
@@ -113,7 +118,8 @@ def frontier_json(frontier: Frontier) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def _table(title: str, *columns: str, caption: str | None = None) -> Table:
+def new_table(title: str, *columns: str, caption: str | None = None) -> Table:
+    """Make a table; columns whose name begins with # hold numbers."""
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", header_style="bold")
     for column in columns:
         numeric = column.startswith("#")
@@ -136,13 +142,14 @@ def signed(value: float | None) -> str:
     return f"{value:+.4g}" if abs(value) >= 100 else f"{rounded:+.3f}"
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None) -> str:
+    """Format an interval, "-" if there is none."""
     return "-" if low is None or high is None else f"{signed(low)} .. {signed(high)}"
 
 
 def runs_table(runs: Sequence[StoredRun], alive: Sequence[bool]) -> Table:
     """Show how far runs have come."""
-    table = _table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
+    table = new_table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
     for run, lives in zip(runs, alive, strict=True):
         stopped = run.state in {"queued", "running"} and not lives
         note = run.error or ("its driver is gone: submit again to resume" if stopped else "")
@@ -167,7 +174,7 @@ def overview_table(results: Sequence[StoredResult]) -> Table:
     for result in results:
         if result.primary:
             suites.setdefault((result.arm.digest, result.suite), []).append(result)
-    table = _table(
+    table = new_table(
         "Results",
         *("arm", "method", "suite", "role", "#tasks", "#items", "metric", "#mean"),
         caption="tasks one by one: evalsvc results --arm ARM or --suite SUITE; everything: --json",
@@ -189,7 +196,7 @@ def overview_table(results: Sequence[StoredResult]) -> Table:
 
 def results_table(results: Sequence[StoredResult]) -> Table:
     """Show the primary metric of every task."""
-    table = _table("Results", "arm", "method", "suite", "task", "metric", "#n", "#value", "#stderr")
+    table = new_table("Results", "arm", "method", "suite", "task", "metric", "#n", "#value", "#stderr")
     for result in results:
         checkpoint = result.arm.checkpoint
         metric = result.metric if result.filter == "none" else f"{result.metric} ({result.filter})"
@@ -213,7 +220,7 @@ def _metric(comparison: Comparison) -> str:
 def comparison_tables(compared: Compared) -> list[Table]:
     """Show a comparison: every task, worst first within its suite, then the mean of every role."""
     base, adapted = compared.base.checkpoint.label, compared.adapted.checkpoint.label
-    tasks = _table(
+    tasks = new_table(
         f"{adapted} against {base}",
         *("suite", "task", "metric", "#n", "#base", "#adapted", "#difference", "#90 % interval", "#lost", "#gained"),
         "test",
@@ -228,12 +235,12 @@ def comparison_tables(compared: Compared) -> list[Table]:
             number(comparison.base),
             number(comparison.adapted),
             signed(comparison.difference),
-            _interval(comparison.low, comparison.high),
+            interval(comparison.low, comparison.high),
             "-" if comparison.lost is None else str(comparison.lost),
             "-" if comparison.gained is None else str(comparison.gained),
             comparison.test,
         )
-    roles = _table(
+    roles = new_table(
         "By role (better counted positive)",
         *("role", "unit", "#suites", "#tasks", "#difference", "#90 % interval", "worst task", "#its difference"),
     )
@@ -244,7 +251,7 @@ def comparison_tables(compared: Compared) -> list[Table]:
             str(total.suites),
             str(total.tasks),
             signed(total.difference),
-            _interval(total.low, total.high),
+            interval(total.low, total.high),
             total.worst_task,
             signed(total.worst_difference),
         )
@@ -261,16 +268,20 @@ def frontier_table(frontier: Frontier) -> Table:
     """Show the points of a frontier, by learning."""
     caption = [
         f"learning in {frontier.learning_unit}, forgetting in {frontier.forgetting_unit}; positive forgetting is worse",
-        f"hypervolume {frontier.hypervolume:.4f} from (learning {frontier.reference[0]:g}, "
-        f"forgetting {frontier.reference[1]:.3f})",
+        f"hypervolume {frontier.hypervolume:.4f} from ("
+        + ", ".join(f"{name} {round(at, 3):g}" for name, at in zip(frontier.axes, frontier.reference, strict=True))
+        + ")",
     ]
+    costs = [name for name in frontier.axes if name not in {"learning", "forgetting"}]
     if frontier.left_out:
         caption.append(f"not on the axes, in other units: {', '.join(frontier.left_out)}")
     if frontier.incomplete:
         caption.append(f"not placed, scores are missing: {', '.join(frontier.incomplete)}")
-    table = _table(
+    table = new_table(
         f"Learning and forgetting against {frontier.base}",
         *("", "arm", "method", "#learning", "#90 % interval", "#forgetting", "#90 % interval", "#P(frontier)"),
+        *(f"#{name}" for name in costs),
+        "beaten for certain by",
         caption="\n".join(caption),
     )
     for point in by_learning(frontier):
@@ -279,10 +290,12 @@ def frontier_table(frontier: Frontier) -> Table:
             point.arm,
             point.method,
             signed(point.learning),
-            _interval(point.learning_low, point.learning_high),
+            interval(point.learning_low, point.learning_high),
             signed(point.forgetting),
-            _interval(point.forgetting_low, point.forgetting_high),
+            interval(point.forgetting_low, point.forgetting_high),
             f"{point.p_on_frontier:.2f}",
+            *(number(getattr(point.cost, name)) for name in costs),
+            point.dominated_by or "",
             style="bold" if point.on_frontier else None,
         )
     return table
@@ -295,7 +308,7 @@ def by_learning(frontier: Frontier) -> list[Point]:
 
 def suites_table(suites: Sequence[Suite]) -> Table:
     """Show suites by role."""
-    table = _table("Suites", "suite", "role", "#tasks", "description")
+    table = new_table("Suites", "suite", "role", "#tasks", "description")
     for suite in suites:
         table.add_row(suite.name, suite.role, str(len(suite.tasks)), suite.description)
     return table
@@ -303,7 +316,7 @@ def suites_table(suites: Sequence[Suite]) -> Table:
 
 def check_table(tasks: Sequence[CheckedTask]) -> Table:
     """Show what a suite's tasks are, and how small a loss their items can exclude."""
-    table = _table(
+    table = new_table(
         "Checked",
         *("task", "kind", "#n", "#shots", "metric", "filter", "code", "#margin"),
         caption="margin: the smallest loss that n binary items can exclude in 80 % of runs of an unchanged model,\n"
@@ -325,7 +338,7 @@ def check_table(tasks: Sequence[CheckedTask]) -> Table:
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """Show what works on this machine."""
-    table = _table("Doctor", "", "what", "found")
+    table = new_table("Doctor", "", "what", "found")
     marks = {"ok": "✓", "note": "!", "bad": "✗"}
     for finding in findings:
         table.add_row(marks[finding.state], finding.what, finding.found)

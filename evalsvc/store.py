@@ -6,24 +6,28 @@ and plan, so that whatever was interrupted can simply be done again.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
+from evalsvc import evidence
 from evalsvc.database import Connection, Database
+from evalsvc.matrices import Matrix
 from evalsvc.records import (
-    Aggregation,
     Arm,
     Checkpoint,
     Cost,
+    Floats,
     Graded,
+    Ints,
     Plan,
     Response,
     Role,
@@ -41,6 +45,11 @@ class StoredArm:
     digest: str
     checkpoint: Checkpoint
     numerics: str
+
+    @property
+    def is_rerun(self) -> bool:
+        """Whether this is a base scored once more, to see how much changes by itself."""
+        return bool(json.loads(self.numerics).get("rerun"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,7 @@ class StoredResult:
     n: int
     value: float
     stderr: float | None
+    higher_is_better: bool
     primary: bool
     is_group: bool
 
@@ -188,14 +198,26 @@ class Store:
             rows = [astuple(result) for result in graded.results]
             _insert(connection, _table(names, kinds, rows), f"INSERT INTO results SELECT {run}, * FROM incoming")
             scores = [(task, *astuple(score)) for task, found in graded.scores.items() for score in found]
-            names = ["task", "sample", "metric", "filter", "value", "weight", "detail"]
-            kinds = [*[pa.string()] * 4, pa.float64(), pa.float64(), pa.string()]
+            names = [
+                "task",
+                "sample",
+                "metric",
+                "filter",
+                "value",
+                "weight",
+                "detail",
+                "answer",
+                "invalid",
+                "confidence",
+            ]
+            kinds = [*[pa.string()] * 4, pa.float64(), pa.float64(), pa.string(), pa.int64(), pa.bool_(), pa.float64()]
             _insert(
                 connection,
                 _table(names, kinds, scores),
                 f"""
                 INSERT INTO scores
-                SELECT {run}, i.task, s.sample, i.metric, i.filter, i.value, i.weight, i.detail
+                SELECT {run}, i.task, s.sample, i.metric, i.filter, i.value, i.weight, i.detail,
+                       i.answer, i.invalid, i.confidence
                 FROM incoming i JOIN samples s ON s.digest = i.sample
                 """,
             )
@@ -208,6 +230,19 @@ class Store:
         """Call a run failed, and say why; its responses stay."""
         with self._database.write() as connection:
             _set_run(connection, arm.key, plan.digest, "state = 'failed', error = ?", [error])
+
+    def add_matrices(self, matrices: Sequence[Matrix]) -> None:
+        """Keep matrices; one of the same name is replaced."""
+        with self._database.write() as connection:
+            for matrix in matrices:
+                columns = [None if row is None else row.tolist() for row in (matrix.untrained, matrix.joint)]
+                connection.execute(
+                    "INSERT OR REPLACE INTO matrices VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        *(matrix.name, matrix.method, matrix.seed, matrix.source, list(matrix.tasks)),
+                        *(matrix.scores.tolist(), *columns),
+                    ],
+                )
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -279,7 +314,7 @@ class Store:
                     QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
                 )
                 SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
-                       r.is_primary, r.is_group
+                       r.higher_is_better, r.is_primary, r.is_group
                 FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
                 """
             ).fetchall()
@@ -309,34 +344,21 @@ class Store:
             Arm number to its tasks, in the order of suites and tasks; samples sorted.
         """
         with self._database.read() as connection:
-            plans = connection.execute(
-                """
-                SELECT p.plan, p.suite, p.role FROM runs u JOIN plans p USING (plan)
-                WHERE u.arm = ? AND u.state = 'done'
-                QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
-                ORDER BY p.plan
-                """,
-                [base],
-            ).fetchall()
-            numbers = [row[0] for row in plans]
-            tasks = connection.execute(
-                "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight FROM tasks "
-                "WHERE list_contains(?, plan)",
-                [numbers],
-            ).fetchall()
-            columns = connection.execute(
-                """
-                SELECT u.arm, u.plan, t.position, s.sample, s.value, s.weight
-                FROM runs u JOIN tasks t USING (plan)
-                JOIN scores s ON s.run = u.run AND s.task = t.task AND s.metric = t.metric AND s.filter = t.filter
-                WHERE u.state = 'done' AND list_contains(?, u.plan) AND list_contains(?, u.arm)
-                ORDER BY ALL
-                """,
-                [numbers, [base, *arms]],
-            ).fetchnumpy()
-        suites = {plan: (suite, role) for plan, suite, role in plans}
-        known = {(row[0], row[1]): (*suites[row[0]], *row[2:]) for row in tasks}
-        return _task_scores(columns, known, [base, *arms])
+            return evidence.task_scores(connection, base, arms)
+
+    def matrices(self) -> list[Matrix]:
+        """Return all matrices, by method and name."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT * FROM matrices ORDER BY method, name").fetchall()
+        return [
+            Matrix(name, method, seed, source, tuple(tasks), np.array(scores), _array(untrained), _array(joint))
+            for name, method, seed, source, tasks, scores, untrained, joint in rows
+        ]
+
+    def documents(self, samples: Ints) -> Ints:
+        """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
+        with self._database.read() as connection:
+            return evidence.documents(connection, samples)
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
@@ -345,6 +367,10 @@ class Store:
 def _table(names: Sequence[str], kinds: Sequence[pa.DataType], rows: Sequence[Sequence[Any]]) -> pa.Table:
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)], names=list(names))
+
+
+def _array(values: list[float] | None) -> Floats | None:
+    return None if values is None else np.array(values, dtype=np.float64)
 
 
 def _insert(connection: Connection, incoming: pa.Table, statement: str) -> None:
@@ -398,10 +424,11 @@ def _add_plan(connection: Connection, plan: Plan) -> None:
     for position, task in enumerate(plan.tasks):
         metric = task.metrics[0]
         connection.execute(
-            "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 *(number, task.name, position, task.group, task.version, task.output_type, task.shots),
                 *(metric.name, metric.filter, metric.aggregation, metric.higher_is_better, task.weight, task.chance),
+                task.format_of,
             ],
         )
     _add_requests(connection, plan)
@@ -425,12 +452,13 @@ def _add_requests(connection: Connection, plan: Plan) -> None:
 
 def _add_samples(connection: Connection, plan: Plan, number: int) -> None:
     rows = [
-        (position, sample.digest, task.name, sample.doc_id, sample.doc, sample.target, list(sample.requests))
+        (position, s.digest, task.name, s.doc_id, s.doc, s.target, list(s.requests), s.cluster)
         for task in plan.tasks
-        for position, sample in enumerate(task.samples)
+        for position, s in enumerate(task.samples)
     ]
-    kinds = [pa.int32(), pa.string(), pa.string(), pa.int64(), pa.string(), pa.string(), pa.list_(pa.string())]
-    incoming = _table(["position", "digest", "task", "doc_id", "doc", "target", "requests"], kinds, rows)
+    names = ["position", "digest", "task", "doc_id", "doc", "target", "requests", "cluster"]
+    kinds = [pa.int32(), *[pa.string()] * 2, pa.int64(), *[pa.string()] * 2, pa.list_(pa.string()), pa.string()]
+    incoming = _table(names, kinds, rows)
     _insert(
         connection,
         incoming,
@@ -443,14 +471,15 @@ def _add_samples(connection: Connection, plan: Plan, number: int) -> None:
             JOIN requests r ON r.digest = u.request GROUP BY u.digest
         )
         SELECT (SELECT coalesce(max(sample), 0) FROM samples) + row_number() OVER (ORDER BY f.task, f.position),
-               f.digest, f.task, f.doc_id, f.doc, f.target, a.requests
-        FROM fresh f JOIN asked a USING (digest)
+               f.digest, f.task, f.doc_id, f.doc, f.target, coalesce(a.requests, [])
+        FROM fresh f LEFT JOIN asked a USING (digest)
         """,
     )
     _insert(
         connection,
-        incoming.select(["digest", "task"]),
-        f"INSERT INTO plan_samples SELECT {number}, i.task, s.sample FROM incoming i JOIN samples s USING (digest)",
+        incoming.select(["digest", "task", "cluster"]),
+        f"INSERT INTO plan_samples SELECT {number}, i.task, s.sample, i.cluster "
+        "FROM incoming i JOIN samples s USING (digest)",
     )
 
 
@@ -483,35 +512,3 @@ def _arms(connection: Connection) -> dict[int, StoredArm]:
 
 def _checkpoint(row: Sequence[Any]) -> Checkpoint:
     return replace(Checkpoint(*row[:9]), cost=Cost(*row[9:]))
-
-
-def _task_scores(
-    columns: Mapping[str, Any], known: Mapping[tuple[int, int], tuple[Any, ...]], arms: Sequence[int]
-) -> dict[int, list[TaskScores]]:
-    """Cut sorted columns into one record per arm and task."""
-    found: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
-    keys = np.stack([np.asarray(columns[name]) for name in ("arm", "plan", "position")])
-    count = keys.shape[1]
-    edges = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
-    values = np.ma.filled(np.ma.asarray(columns["value"], dtype=np.float64), np.nan)
-    weights = np.ma.asarray(columns["weight"])
-    for start, end in zip([0, *edges], [*edges, count], strict=True) if count else []:
-        arm, plan, position = (int(k) for k in keys[:, start])
-        suite, role, task, metric, filter_name, aggregation, better, weight = known[plan, position]
-        part = weights[start:end]
-        found[arm].append(
-            TaskScores(
-                suite=suite,
-                role=role,
-                task=task,
-                metric=metric,
-                filter=filter_name,
-                aggregation=aggregation if aggregation in get_args(Aggregation) else "other",
-                higher_is_better=bool(better),
-                weight=float(weight),
-                samples=np.asarray(columns["sample"][start:end], dtype=np.int64),
-                values=values[start:end],
-                weights=None if np.ma.is_masked(part) else np.asarray(part, dtype=np.float64),
-            )
-        )
-    return found

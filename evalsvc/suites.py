@@ -34,6 +34,8 @@ class TaskEntry(_Strict):
     limit: int | None = Field(default=None, ge=1)
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     chance: float | None = Field(default=None, ge=0, lt=1)
+    cluster: str | None = Field(default=None, min_length=1)
+    format_of: str | None = Field(default=None, min_length=1)
 
 
 class Defaults(_Strict):
@@ -79,6 +81,17 @@ class Suite(_Strict):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"tasks: {name!r} appears {names.count(name)} times; name each task once per suite")
+        return self
+
+    @model_validator(mode="after")
+    def _formats_have_an_original(self) -> Suite:
+        originals = {entry.task for entry in self.tasks if entry.format_of is None}
+        for entry in self.tasks:
+            if entry.format_of is not None and entry.format_of not in originals:
+                raise ValueError(
+                    f"tasks: {entry.task!r}: format_of {entry.format_of!r} is not among {sorted(originals)}; "
+                    "name a task of this suite whose items it asks in another prompt format"
+                )
         return self
 
     def definition(self) -> str:

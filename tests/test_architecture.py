@@ -15,15 +15,37 @@ from tests.conftest import ROOT
 LEVELS = [
     ["errors"],
     ["records", "settings", "stats", "migrations", "world"],
-    ["suites", "checkpoints", "compare", "frontier", "harness", "engine", "database", "charts"],
+    ["points"],
+    [
+        "suites",
+        "checkpoints",
+        "compare",
+        "frontier",
+        "matrices",
+        "importer",
+        "trajectory",
+        "claims",
+        "harness",
+        "engine",
+        "database",
+        "charts",
+    ],
+    ["evidence"],
     ["store", "executors", "inspection"],
     ["cluster", "driver", "service", "doctor"],
     ["submission", "report", "demo"],
-    ["page"],
+    ["page", "details", "curves"],
     ["cli"],
     ["__main__"],
 ]
-ALLOWED = {("frontier", "compare"), ("harness", "suites"), ("demo", "submission")}
+ALLOWED = {
+    ("frontier", "compare"),
+    ("harness", "suites"),
+    ("demo", "submission"),
+    ("records", "stats"),
+    ("trajectory", "compare"),
+    ("claims", "trajectory"),
+}
 OWNERS = {
     "lm_eval": "harness",
     "datasets": "harness",
@@ -40,7 +62,7 @@ OWNERS = {
     "pyarrow": "store",
     "jinja2": "page",
 }
-EXTRA_OWNERS = {("jinja2", "engine")}  # chat templates raise its errors
+EXTRA_OWNERS = {("jinja2", "engine"), ("pyarrow", "importer")}  # chat templates raise its errors; Parquet
 PACKAGE = ROOT / "evalsvc"
 
 

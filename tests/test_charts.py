@@ -10,7 +10,8 @@ import pytest
 
 from evalsvc.charts import frontier_figure
 from evalsvc.page import html
-from evalsvc.records import Cost, Frontier, Point
+from evalsvc.points import Frontier, Point
+from evalsvc.records import Cost
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 

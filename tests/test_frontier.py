@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from evalsvc.errors import EvidenceError
-from evalsvc.frontier import Candidate, frontier
-from evalsvc.records import TaskScores
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.frontier import Candidate, Wish, frontier
+from evalsvc.points import Gap
+from evalsvc.records import Cost, TaskScores
 from tests.fakes import checkpoint
 from tests.test_compare import perplexity, scores
 
@@ -109,3 +112,159 @@ def test_the_same_scores_give_the_same_frontier() -> None:
     base = candidate(1, binary(0.2), binary(0.8))
     arms = [candidate(2, binary(0.6), binary(0.7))]
     assert frontier(base, arms) == frontier(base, arms)
+
+
+# --------------------------------------------------------------------------------------------- methods, axes, certainty
+
+
+def method_arm(number: int, method: str, learning: float, forgetting: float, cost: Cost | None = None) -> Candidate:
+    """Make an arm of a base that knows 20 % of the domain and 80 % of the general items, 1,000 of each."""
+    made = candidate(number, binary(0.2 + learning, 1000), binary(0.8 - forgetting, 1000))
+    of = replace(made.checkpoint, method=method, cost=cost or Cost())
+    return Candidate(made.label, of, made.scores)
+
+
+KNOWN = candidate(1, binary(0.2, 1000), binary(0.8, 1000))
+
+
+def test_methods_are_compared_at_equal_learning_and_at_equal_forgetting() -> None:
+    arms = [
+        *(method_arm(2, "full", 0.2, 0.10), method_arm(3, "full", 0.4, 0.30)),
+        *(method_arm(4, "lora", 0.2, 0.02), method_arm(5, "lora", 0.3, 0.06), method_arm(6, "lora", 0.25, 0.2)),
+    ]
+    found = frontier(KNOWN, arms, Wish(at_learning=0.25, at_forgetting=0.05))
+    assert found.equal_learning is not None
+    assert {read.method: read.value for read in found.equal_learning.methods} == pytest.approx(
+        {"full": 0.15, "lora": 0.04}
+    )
+    (gap,) = found.equal_learning.gaps
+    assert (gap.first, gap.second) == ("full", "lora")
+    assert gap.value == pytest.approx(0.11)
+    assert (gap.low or 0) > 0.05
+    assert found.equal_forgetting is not None
+    assert {read.method: read.value for read in found.equal_forgetting.methods} == pytest.approx(
+        {"full": 0.1, "lora": 0.275}
+    )
+    by_method = {method.method: method for method in found.methods}
+    assert by_method["lora"].arms == ("c4", "c5")
+    assert by_method["full"].hypervolume == pytest.approx(0.4 * 0.5 + 0.2 * 0.2)
+    assert [point.arm for point in found.points if not point.on_method_frontier] == ["c1", "c6"]
+
+
+def test_what_a_method_does_not_reach_is_not_read_off() -> None:
+    arms = [method_arm(2, "full", 0.4, 0.30), method_arm(3, "lora", 0.2, 0.02)]
+    found = frontier(KNOWN, arms, Wish(at_learning=0.35)).equal_learning
+    assert found is not None
+    reads = {read.method: read for read in found.methods}
+    assert reads["full"].value == pytest.approx(0.3 * 0.35 / 0.4)
+    assert (reads["lora"].value, reads["lora"].reached) == (None, 0.0)
+    assert found.gaps == (Gap("full", "lora", None, None, None, 0.0),)
+    everywhere = frontier(KNOWN, arms).equal_learning
+    assert everywhere is not None
+    assert 0.15 < everywhere.at < 0.2
+    assert all(read.reached >= 0.95 for read in everywhere.methods)
+
+
+def test_the_gap_at_equal_learning_covers_at_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two methods that forget .08 and .04 where both learned .2: the interval holds .04 in 90 % of the runs."""
+    monkeypatch.setattr("evalsvc.frontier.REPLICATES", 400)
+    rng = np.random.default_rng(5)
+    n, covered, runs = 300, 0, 100
+
+    def arm(number: int, method: str, learned: float, forgot: float) -> Candidate:
+        domain = np.where(rng.random(n) < learned, 1.0, 0.0)
+        general = np.where(rng.random(n) < forgot, 0.0, 1.0)
+        made = candidate(number, domain, general)
+        return Candidate(made.label, replace(made.checkpoint, method=method), made.scores)
+
+    base = candidate(1, np.zeros(n), np.ones(n))
+    for _ in range(runs):
+        arms = [arm(2, "full", 0.4, 0.16), arm(3, "lora", 0.4, 0.08)]
+        found = frontier(base, arms, Wish(at_learning=0.2)).equal_learning
+        assert found is not None
+        covered += (found.gaps[0].low or 0) <= 0.04 <= (found.gaps[0].high or 0)
+    assert covered / runs == pytest.approx(0.90, abs=0.08)
+
+
+def test_costs_are_axes_and_the_base_cost_nothing() -> None:
+    arms = [
+        method_arm(2, "full", 0.4, 0.10, Cost(gpu_hours=8.0)),
+        method_arm(3, "lora", 0.3, 0.12, Cost(gpu_hours=1.0)),
+        method_arm(4, "ia3", 0.2, 0.15),
+    ]
+    plain = {point.arm: point.on_frontier for point in frontier(KNOWN, arms).points}
+    assert plain == {"c1": True, "c2": True, "c3": False, "c4": False}
+    found = frontier(KNOWN, arms, Wish(axes=("learning", "forgetting", "gpu_hours")))
+    assert {point.arm: point.on_frontier for point in found.points} == {"c1": True, "c2": True, "c3": True}
+    assert found.incomplete == ("c4",)
+    assert found.reference == pytest.approx((0, 0.8, 8.8))
+    boxes = 0.4 * 0.7 * 0.8 + 0.3 * 0.68 * 7.0  # full's, and lora's beyond the hours that full needs
+    assert found.hypervolume == pytest.approx(boxes)
+    cheap = frontier(KNOWN, arms, Wish(axes=("learning", "gpu_hours")))
+    assert cheap.equal_learning is None
+    with pytest.raises(UsageError, match="must be two or more of learning, forgetting, gpu_hours"):
+        frontier(KNOWN, arms, Wish(axes=("learning", "speed")))
+
+
+def test_only_what_is_beyond_doubt_is_called_beaten() -> None:
+    arms = [method_arm(2, "full", 0.40, 0.10), method_arm(3, "lora", 0.39, 0.11), method_arm(4, "ia3", 0.1, 0.3)]
+    found = {point.arm: point for point in frontier(KNOWN, arms).points}
+    assert found["c4"].dominated_by in {"c2", "c3"}
+    assert found["c2"].dominated_by is None
+    rng = np.random.default_rng(0)
+    noisy = candidate(5, (rng.random(1000) < 0.6).astype(float), (rng.random(1000) < 0.69).astype(float))
+    close = {point.arm: point for point in frontier(KNOWN, [*arms, noisy]).points}
+    assert close["c5"].dominated_by is None
+
+
+def test_nothing_is_beaten_beyond_doubt_among_equals() -> None:
+    """Eight arms with one truth: in at least 95 % of the runs none is said to be dominated."""
+    rng = np.random.default_rng(9)
+    wrong = 0
+    for _ in range(40):
+        base = candidate(1, np.zeros(200), np.ones(200))
+        arms = [
+            candidate(i, (rng.random(200) < 0.5).astype(float), (rng.random(200) < 0.8).astype(float))
+            for i in range(2, 10)
+        ]
+        wrong += any(point.dominated_by for point in frontier(base, arms).points[1:])
+    assert wrong <= 5
+
+
+def test_ellipses_are_those_of_the_intervals() -> None:
+    rng = np.random.default_rng(1)
+    base = candidate(1, np.zeros(400), np.ones(400))
+    other = candidate(2, (rng.random(400) < 0.5).astype(float), (rng.random(400) < 0.9).astype(float))
+    point = frontier(base, [other]).points[1]
+    assert point.ellipse is not None
+    # Half-axes of the joint 90 % region are sqrt(4.605) standard errors, of the 90 % intervals 1.645.
+    assert point.ellipse.major == pytest.approx((point.learning_high - point.learning_low) / 2 * 1.304, rel=0.05)
+    assert point.ellipse.minor == pytest.approx((point.forgetting_high - point.forgetting_low) / 2 * 1.304, rel=0.05)
+    assert min(point.ellipse.angle, 180 - point.ellipse.angle) < 10
+
+
+def test_clusters_are_resampled_as_one() -> None:
+    rng = np.random.default_rng(2)
+    base = candidate(1, binary(0.2), np.ones(400))
+    flips = np.repeat(rng.random(40) < 0.2, 10)
+    other = candidate(2, binary(0.4), np.where(flips, 0.0, 1.0))
+
+    def width(clusters: np.ndarray | None) -> float:
+        arms = [
+            Candidate(c.label, c.checkpoint, [replace(s, clusters=clusters) for s in c.scores]) for c in (base, other)
+        ]
+        point = frontier(arms[0], arms[1:]).points[1]
+        return point.forgetting_high - point.forgetting_low
+
+    assert width(np.repeat(np.arange(40), 10)) > 2.5 * width(None)
+
+
+def test_fifty_arms_of_twenty_thousand_items_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    arms = []
+    for i in range(51):
+        domain, general = (rng.random(10_000) < 0.2 + i / 100, rng.random(10_000) < 0.9 - i / 120)
+        arms.append(candidate(i + 1, domain.astype(float), general.astype(float)))
+    start = time.perf_counter()
+    assert len(frontier(arms[0], arms[1:]).points) == 51
+    assert time.perf_counter() - start < 20

@@ -102,3 +102,64 @@ def test_a_store_without_adapted_arms_says_how_to_go_on(db: Path) -> None:
     store.register([BASE], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="evalsvc submit CHECKPOINT --base BASE --suite SUITE"):
         service.find_family(store)
+
+
+def test_other_prompts_are_refused_unless_they_are_declared(db: Path) -> None:
+    store = Store(db)
+    same_documents = plan("g", text="asked otherwise")
+    store.register([BASE], [GENERAL], "host:1")
+    store.register([CHILD], [same_documents], "host:1")
+    store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
+    store.finish(CHILD, same_documents, graded(same_documents, [1.0] * 4 + [0.0] * 2))
+    with pytest.raises(EvidenceError, match=r"6 of 6 documents were asked with other prompts.*--other-prompts"):
+        service.compared(store, "lora@10", "c1")
+    (found,) = service.compared(store, "lora@10", "c1", other_prompts=True).tasks
+    assert (found.n, found.lost, found.coverage) == (6, 2, 1.0)
+
+
+def test_missing_items_are_coverage_not_other_prompts(db: Path) -> None:
+    store = Store(db)
+    fewer = plan("g", n=4, text="g")
+    store.register([BASE], [GENERAL], "host:1")
+    store.register([CHILD], [fewer], "host:1")
+    store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
+    store.finish(CHILD, fewer, graded(fewer, [1.0, 0.0, 1.0, 1.0]))
+    (found,) = service.compared(store, "lora@10", "c1").tasks
+    assert (found.n, found.lost) == (4, 1)
+    assert found.coverage == pytest.approx(4 / 6)
+
+
+def test_a_second_run_of_the_base_is_the_floor_and_no_arm_of_its_own(store: Store) -> None:
+    again = Arm(BASE.checkpoint, replace(NUMERICS, rerun=1))
+    store.register([again], [DOMAIN, GENERAL], "host:1")
+    for item in (DOMAIN, GENERAL):
+        store.finish(again, item, graded(item, [0.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
+    assert service.find_arm(store.arms(), "c1").digest == BASE.key
+    found = service.compared(store, "lora@10").tasks
+    floors = [task.floor for task in found]
+    assert all(floor is not None and floor.lost == pytest.approx(1 / 6) for floor in floors)
+    assert [family.base.digest for family in service.families(store)] == [BASE.key]
+
+
+def test_clusters_answers_and_formats_come_out_of_the_store_as_they_went_in(db: Path) -> None:
+    task = GENERAL.tasks[0]
+    samples = tuple(replace(sample, cluster=name) for sample, name in zip(task.samples, "aabbcc", strict=True))
+    clustered = replace(GENERAL, digest="clustered", tasks=(replace(task, samples=samples, chance=0.5, format_of="x"),))
+    store = Store(db)
+    store.register([BASE], [clustered], "host:1")
+    made = graded(clustered, [1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
+    answered = tuple(
+        replace(score, answer=number, invalid=number == 3, confidence=number / 10)
+        for number, score in enumerate(made.scores[task.name])
+    )
+    store.finish(BASE, clustered, replace(made, scores={task.name: answered}))
+    ((found,),) = store.task_scores(1, []).values()
+    assert found.clusters is not None
+    assert found.clusters.tolist() == [1, 1, 2, 2, 3, 3]
+    assert found.answers is not None
+    assert found.answers.tolist() == list(range(6))
+    assert found.invalid is not None
+    assert found.invalid.tolist() == [False, False, False, True, False, False]
+    assert found.confidence is not None
+    assert found.confidence.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert (found.chance, found.format_of) == (0.5, "x")

@@ -49,32 +49,55 @@ def results(
 def compare(
     arm: Annotated[str, typer.Argument(help="The adapted arm: label, name, path or digest.")],
     base: Annotated[str | None, typer.Option(help="Compare with this arm.", show_default="its own base")] = None,
+    other_prompts: Annotated[
+        bool, typer.Option("--other-prompts", help="Pair by document where the two arms had different prompts.")
+    ] = False,
     db: Db = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Compare an arm with its base, item by item: what was lost, what was gained, and how sure that is."""
-    from evalsvc import report, service
+    from evalsvc import details, report, service
 
-    found = service.compared(open_store(db), arm, base)
+    found = service.compared(open_store(db), arm, base, other_prompts)
     if as_json:
         print_json(report.compared_json(found))
     else:
-        show(*report.comparison_tables(found))
+        show(*report.comparison_tables(found), *details.comparison_tables(found))
         print(report.LEVEL_NOTE)
 
 
-@app.command(epilog="Example: evalsvc frontier --base models/base --json")
-def frontier(base: Base = None, db: Db = None, address: Address = None, as_json: Json = False) -> None:
+@app.command(
+    epilog="Examples: evalsvc frontier --base models/base --json   |   "
+    "evalsvc frontier --axes learning,forgetting,gpu_hours --at-learning 0.3"
+)
+def frontier(
+    base: Base = None,
+    axes: Annotated[
+        str,
+        typer.Option(help="What dominance is about: learning, forgetting, gpu_hours, train_tokens, peak_memory_gb."),
+    ] = "learning,forgetting",
+    at_learning: Annotated[
+        float | None, typer.Option(help="Compare methods' forgetting here.", show_default="as far as all get")
+    ] = None,
+    at_forgetting: Annotated[
+        float | None, typer.Option(help="Compare methods' learning here.", show_default="as far as all get")
+    ] = None,
+    db: Db = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
     """Show learning against forgetting for every arm of a base, and which arms no other arm dominates."""
-    from evalsvc import report, service
+    from evalsvc import details, report, service
+    from evalsvc.frontier import Wish
 
     store = open_store(db)
-    found = service.placed(store, service.find_family(store, base))
+    wish = Wish(tuple(name.strip() for name in axes.split(",")), at_learning, at_forgetting)
+    found = service.placed(store, service.find_family(store, base), wish)
     if as_json:
         print_json(report.frontier_json(found))
     else:
-        show(report.frontier_table(found))
+        show(report.frontier_table(found), *details.frontier_tables(found))
 
 
 @app.command("report", epilog="Example: evalsvc report --output forgetting.html")

@@ -19,6 +19,7 @@ from lm_eval.api.task import Task
 from lm_eval.utils import handle_non_serializable
 
 from evalsvc.errors import EvidenceError, SuiteError
+from evalsvc.harness.answers import Answer, Reader
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.tasks import quiet
 from evalsvc.records import Graded, Metric, PlannedTask, Response, Result, Score
@@ -67,11 +68,13 @@ def _grade_task(
     try:
         task.apply_filters()
         for name in docs[0][0].filtered_resps:
+            reader = Reader(task, name)
             for sample, instances in zip(planned_task.samples, docs, strict=True):
-                values = task.process_results(instances[0].doc, [i.filtered_resps[name] for i in instances])
-                for metric, value in values.items():
+                doc, filtered = instances[0].doc, [i.filtered_resps[name] for i in instances]
+                for metric, value in task.process_results(doc, filtered).items():
                     raw[metric, name].append(value)
-                    scores.append(_score(sample.digest, metric, name, value, metric in weighted))
+                    answer = reader.read(doc, filtered, metric)
+                    scores.append(_score(sample.digest, metric, name, value, metric in weighted, answer))
     except Exception as error:  # the task author's code
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SuiteError(f"task {planned_task.name}: its grading failed: {reason}") from error
@@ -91,12 +94,12 @@ def _answer(responses: Mapping[str, Response], key: str, task: str) -> Any:
     return response.loglikelihood, response.greedy
 
 
-def _score(sample: str, metric: str, name: str, value: Any, weighted: bool) -> Score:
+def _score(sample: str, metric: str, name: str, value: Any, weighted: bool, answer: Answer) -> Score:
     if weighted:
         amount, weight = value
         return Score(sample, metric, name, float(amount), float(weight))
     if isinstance(value, Real | np.bool_ | np.number):
-        return Score(sample, metric, name, float(value))
+        return Score(sample, metric, name, float(value), None, None, *answer)
     return Score(sample, metric, name, None, detail=json.dumps(value, default=handle_non_serializable))
 
 

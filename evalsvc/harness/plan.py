@@ -68,7 +68,8 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
     instances: dict[str, list[list[Instance]]] = {}
     for item in loaded.tasks:
         chosen = _build(item, suite, rendering, render)
-        samples = _samples(item.task, chosen, requests)
+        samples = _samples(item, chosen, requests)
+        metrics = _metrics(item, suite)
         instances[item.task.task_name] = chosen
         tasks.append(
             PlannedTask(
@@ -77,10 +78,11 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
                 version=str(item.task.VERSION),
                 output_type=str(item.task.OUTPUT_TYPE),
                 shots=int(item.task.get_config("num_fewshot") or 0),
-                metrics=_metrics(item, suite),
+                metrics=metrics,
                 weight=item.entry.weight,
-                chance=item.entry.chance,
+                chance=item.entry.chance if item.entry.chance is not None else _chance(item.task, chosen, metrics[0]),
                 samples=samples,
+                format_of=item.entry.format_of,
             )
         )
     tasks = _share_group_weights(tasks)
@@ -141,8 +143,27 @@ def chosen_docs(docs: Sequence[int], limit: int | None, seed: int, task: str) ->
     return sorted(shuffled[:limit])
 
 
-def _samples(task: Task, docs: list[list[Instance]], requests: dict[str, Request]) -> tuple[Sample, ...]:
+def _chance(task: Task, docs: list[list[Instance]], metric: Metric) -> float | None:
+    """Return the accuracy of guessing among each document's choices, None where nothing is chosen."""
+    if str(task.OUTPUT_TYPE) != "multiple_choice" or metric.name not in {"acc", "acc_norm", "acc_bytes"}:
+        return None
+    return sum(1 / len(task.doc_to_choice(same_doc[0].doc)) for same_doc in docs) / len(docs)
+
+
+def _cluster(item: LoadedTask, doc: Any) -> str | None:
+    field = item.entry.cluster
+    if field is None:
+        return None
+    if field not in doc:
+        raise SuiteError(
+            f"task {item.task.task_name}: cluster {field!r} is no field of its documents; they have {', '.join(doc)}"
+        )
+    return str(doc[field])
+
+
+def _samples(item: LoadedTask, docs: list[list[Instance]], requests: dict[str, Request]) -> tuple[Sample, ...]:
     """Make a task's samples, and add their requests to `requests`."""
+    task = item.task
     seen: Counter[str] = Counter()
     samples = []
     for same_doc in docs:
@@ -158,6 +179,7 @@ def _samples(task: Task, docs: list[list[Instance]], requests: dict[str, Request
                 doc=json.dumps(same_doc[0].doc, default=handle_non_serializable, ensure_ascii=False),
                 target=str(task.doc_to_target(same_doc[0].doc)),
                 requests=tuple(request.digest for request in asked),
+                cluster=_cluster(item, same_doc[0].doc),
             )
         )
         seen[content] += 1

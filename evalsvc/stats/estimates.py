@@ -63,3 +63,27 @@ def standard_error(influence: Floats) -> float:
     """Return sd(influence) / sqrt(n) with the n - 1 divisor, as lm-eval's `mean_stderr`; nan if n < 2."""
     n = len(influence)
     return float(influence.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+
+class ClusteredError(NamedTuple):
+    """Standard error when items of one cluster go together, and the number of clusters G; use t with G - 1."""
+
+    stderr: float
+    clusters: int
+
+
+def clustered_error(influence: Floats, clusters: NDArray[np.int64]) -> ClusteredError:
+    """Return (1/n) sqrt(G/(G-1) sum over clusters of (sum of its influence values)^2); nan if G < 2.
+
+    Args:
+        influence: [n], of mean zero, as in `Estimate`.
+        clusters: [n], whatever tells clusters apart: subjects, passages, the document behind several samples.
+
+    Source: Miller 2024 (arXiv 2411.00640), appendix A, with the G/(G-1) of a variance between clusters.
+    """
+    _, member = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(member, weights=influence)
+    groups = len(sums)
+    if groups < 2:
+        return ClusteredError(math.nan, groups)
+    return ClusteredError(float(math.sqrt(groups / (groups - 1) * (sums**2).sum()) / len(influence)), groups)

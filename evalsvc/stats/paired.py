@@ -1,7 +1,8 @@
 """Differences between two arms on the same items.
 
 Binary items: Tango's score interval (Tango 1998, Statistics in Medicine 17:891-908), which keeps its level down to
-n = 100 where the Wald interval of the same counts does not. Graded items: Student's t on the paired differences.
+n = 100 where the Wald interval of the same counts does not, and McNemar's exact test. Graded items: Student's t on the
+paired differences.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import bdtr, chdtrc, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -72,3 +73,38 @@ def t_interval(center: float, stderr: float, df: float, level: float = LEVEL) ->
     probability = (1 + level) / 2
     quantile = NormalDist().inv_cdf(probability) if math.isinf(df) else float(stdtrit(df, probability))
     return Interval(center - quantile * stderr, center + quantile * stderr)
+
+
+def t_test(center: float, stderr: float, df: float) -> float:
+    """Return the two-sided p-value of H0: 0 for an estimate with Student's t of `df` degrees of freedom.
+
+    Without any spread, 1 for an estimate of 0 and 0 for any other.
+    """
+    if stderr == 0:
+        return 1.0 if center == 0 else 0.0
+    return float(2 * stdtr(min(df, 1e12), -abs(center) / stderr))
+
+
+class McNemar(NamedTuple):
+    """P-values of H0: as many lost as gained. `exact` decides; the others are what elsewhere is printed."""
+
+    exact: float
+    mid_p: float
+    asymptotic: float
+    continuity: float
+
+
+def mcnemar(lost: int, gained: int) -> McNemar:
+    """Test, two-sided, whether items are lost as often as gained (McNemar 1947; Fagerland et al. 2013 for mid-p)."""
+    changed, fewer = lost + gained, min(lost, gained)
+    if changed == 0:
+        return McNemar(1.0, 1.0, 1.0, 1.0)
+    tail = float(bdtr(fewer, changed, 0.5))
+    point = tail - (float(bdtr(fewer - 1, changed, 0.5)) if fewer else 0.0)
+    gap = abs(lost - gained)
+    return McNemar(
+        exact=min(1.0, 2 * tail),
+        mid_p=min(1.0, 2 * tail - point),
+        asymptotic=float(chdtrc(1, gap**2 / changed)),
+        continuity=float(chdtrc(1, max(0, gap - 1) ** 2 / changed)),
+    )

@@ -2,6 +2,8 @@
 
 Normal approximation of the paired score test: with discordance D (share of items that change either way) and true
 difference 0, n items exclude a loss of delta with power 1 - beta when n = (z_alpha + z_beta)^2 D / delta^2.
+
+For graded items, and for K sampled answers per item: Miller 2024 (arXiv 2411.00640), equation 9, two-sided.
 """
 
 from __future__ import annotations
@@ -42,3 +44,42 @@ def smallest_passing_n(margin: float, alpha: float = ALPHA) -> int:
     """Return the n below which not even zero changed items exclude a loss of `margin` (Tango's z at no discordance)."""
     z = NormalDist().inv_cdf(1 - alpha)
     return math.floor(z * z * (1 - margin) / margin) + 1
+
+
+def paired_needed_n(
+    difference: float,
+    between: float,
+    within: tuple[float, float] = (0.0, 0.0),
+    samples: tuple[int, int] = (1, 1),
+    alpha: float = ALPHA,
+    power: float = POWER,
+) -> float:
+    """Return the items that a two-sided paired test needs to find a mean difference; round up to use it.
+
+    Args:
+        between: Variance over items of the difference of the two arms' expected scores.
+        within: Mean variance of a score on one item, per arm: 0 for scores that do not vary from draw to draw.
+        samples: Answers sampled per item, per arm.
+    """
+    return _z_sum(alpha / 2, power) ** 2 * _paired_variance(between, within, samples) / difference**2
+
+
+def paired_detectable(
+    n: int,
+    between: float,
+    within: tuple[float, float] = (0.0, 0.0),
+    samples: tuple[int, int] = (1, 1),
+    alpha: float = ALPHA,
+    power: float = POWER,
+) -> float:
+    """Return the smallest mean difference that n items find; arguments as in `paired_needed_n`."""
+    return _z_sum(alpha / 2, power) * math.sqrt(_paired_variance(between, within, samples) / n)
+
+
+def _paired_variance(between: float, within: tuple[float, float], samples: tuple[int, int]) -> float:
+    return between + within[0] / samples[0] + within[1] / samples[1]
+
+
+def paired_error(first: float, second: float, correlation: float) -> float:
+    """Return the standard error of a difference of two means, from theirs and the correlation of the items' scores."""
+    return math.sqrt(first**2 + second**2 - 2 * correlation * first * second)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evalsvc.errors import EvidenceError, SuiteError
@@ -14,7 +16,7 @@ from evalsvc.harness.plan import Planned, plan
 from evalsvc.harness.tasks import load
 from evalsvc.records import Graded, Rendering, Response
 from evalsvc.suites import Suite
-from tests.tasks import CHOICE, write_task
+from tests.tasks import CHOICE, MEAN, write_task
 
 
 def planned(folder: Path, *tasks: str, allow: bool = False) -> Planned:
@@ -100,3 +102,53 @@ def test_a_tasks_own_grading_that_fails_is_one_line(tmp_path: Path) -> None:
     item = planned(tmp_path, "t", allow=True)
     with pytest.raises(SuiteError, match="task t: its grading failed: 'surprise'"):
         grade(item, fake_responses(item))
+
+
+def test_the_option_that_each_accuracy_judged_is_kept(task_folder: Path) -> None:
+    item = planned(task_folder, "mc")
+    responses = fake_responses(item)
+    found = grade(item, responses).scores["mc"]
+    task = item.plan.tasks[0]
+    assert task.chance == 0.25
+    for score in found:
+        sample = next(s for s in task.samples if s.digest == score.sample)
+        likelihoods = np.array([responses[key].loglikelihood for key in sample.requests])
+        lengths = np.array([len(choice) for choice in json.loads(sample.doc)["choices"]])
+        best = int(np.argmax(likelihoods / (lengths if score.metric == "acc_norm" else 1)))
+        assert score.answer == best
+        assert (score.answer == int(sample.target)) == (score.value == 1.0)
+        assert score.confidence == pytest.approx(np.exp(likelihoods[best]) / np.exp(likelihoods).sum())
+
+
+def test_answers_that_cannot_be_parsed_are_marked(tmp_path: Path) -> None:
+    number = {"name": "n", "filter": [{"function": "regex", "regex_pattern": "([0-9]+)"}, {"function": "take_first"}]}
+    write_task(
+        tmp_path,
+        "t",
+        [{"text": "a", "word": "1"}, {"text": "b", "word": "2"}],
+        output_type="generate_until",
+        doc_to_text="{{text}}",
+        doc_to_target="{{word}}",
+        metric_list=[{"metric": "exact_match", **MEAN}],
+        generation_kwargs={"until": ["\n"], "max_gen_toks": 4},
+        filter_list=[number],
+    )
+    item = planned(tmp_path, "t")
+    texts = ["it is 1", "no idea"]
+    responses = {r.digest: Response(r.digest, text=t) for r, t in zip(item.plan.requests, texts, strict=True)}
+    found = grade(item, responses).scores["t"]
+    assert [(score.value, score.invalid) for score in found] == [(1.0, False), (0.0, True)]
+    assert found[0].answer != found[1].answer
+    assert item.plan.tasks[0].chance is None
+
+
+def test_clusters_are_a_field_of_the_items(tmp_path: Path) -> None:
+    rows = [{"query": f"q{i}", "choices": ["a", "b"], "gold": 0, "passage": i // 2} for i in range(6)]
+    write_task(tmp_path, "t", rows, **CHOICE)
+    entry = {"task": "t", "cluster": "passage"}
+    suite = Suite.model_validate({"name": "s", "role": "general", "include": [tmp_path], "tasks": [entry]})
+    task = plan(load(suite), Rendering()).plan.tasks[0]
+    assert [sample.cluster for sample in task.samples] == ["0", "0", "1", "1", "2", "2"]
+    wrong = suite.model_copy(update={"tasks": (suite.tasks[0].model_copy(update={"cluster": "page"}),)})
+    with pytest.raises(SuiteError, match="cluster 'page' is no field of its documents; they have query, choices"):
+        plan(load(wrong), Rendering())

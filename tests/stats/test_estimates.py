@@ -9,7 +9,8 @@ import pytest
 from lm_eval.api import metrics
 from scipy import stats
 
-from evalsvc.stats.estimates import estimate
+from evalsvc.stats.estimates import clustered_error, estimate, standard_error
+from evalsvc.stats.paired import t_interval
 
 RNG = np.random.default_rng(5)
 LOGLIKELIHOODS = -RNG.gamma(3.0, 20.0, size=400)
@@ -61,3 +62,40 @@ def test_perplexity_of_garbage_stays_finite() -> None:
 def test_unknown_aggregations_and_empty_tasks_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="must be one of"):
         estimate(values, None, "f1" if len(values) else "mean")
+
+
+def test_clustered_error_reproduces_published_values() -> None:
+    """Miller 2024: 12 items in 4 clusters of 3."""
+    scores = np.array([1.0, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0])
+    psi, clusters = scores - scores.mean(), np.repeat(np.arange(4), 3)
+    assert standard_error(psi) == pytest.approx(0.150756, abs=1e-6)
+    found = clustered_error(psi, clusters)
+    assert found.stderr == pytest.approx(0.215166, abs=1e-6)
+    assert found.clusters == 4
+    assert found.stderr * math.sqrt(3 / 4) == pytest.approx(0.186339, abs=1e-6)  # appendix A: without G/(G-1)
+    cross = (np.add.reduceat(psi, range(0, 12, 3)) ** 2).sum() - (psi**2).sum()
+    assert math.sqrt(standard_error(psi) ** 2 + cross / 144) == pytest.approx(0.191353, abs=1e-6)  # equation 4
+
+
+def test_clusters_of_one_item_are_no_clusters() -> None:
+    psi = BYTES - BYTES.mean()
+    assert clustered_error(psi, np.arange(400)).stderr == pytest.approx(standard_error(psi), rel=1e-12)
+    assert math.isnan(clustered_error(psi, np.zeros(400, dtype=np.int64)).stderr)
+
+
+@pytest.mark.parametrize("together", [0.2, 0.5])
+def test_clustered_t_keeps_the_level_that_items_alone_do_not(together: float) -> None:
+    """SCIENCE 3.2: 200 clusters of 5 items; a PASS at the boundary must stay near 5 %."""
+    rng = np.random.default_rng(7)
+    runs, passed = 2000, np.zeros(2)
+    clusters = np.repeat(np.arange(200), 5)
+    for _ in range(runs):
+        # Every item takes its cluster's draw with some probability, which correlates the flips of a cluster.
+        shared, own = rng.random(200)[clusters], rng.random(1000)
+        u = np.where(rng.random(1000) < math.sqrt(together), shared, own)
+        d = np.where(u < 0.075, -1.0, np.where(u < 0.10, 1.0, 0.0))  # true difference -0.05
+        psi = d - d.mean()
+        for i, (stderr, df) in enumerate([(standard_error(psi), 999), (clustered_error(psi, clusters).stderr, 199)]):
+            passed[i] += t_interval(float(d.mean()), stderr, df).low > -0.05
+    assert passed[0] / runs > 0.07
+    assert passed[1] / runs == pytest.approx(0.055, abs=0.015)

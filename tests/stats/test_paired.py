@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as reference
 
-from evalsvc.stats.paired import t_interval, tango_interval, tango_z, transitions
+from evalsvc.stats.paired import mcnemar, t_interval, t_test, tango_interval, tango_z, transitions
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,35 @@ def test_t_interval_is_scipys_paired_t() -> None:
 def test_transitions_count_each_direction() -> None:
     base, adapted = np.array([1.0, 1, 0, 0, 1]), np.array([0.0, 1, 1, 0, 0])
     assert transitions(base, adapted) == (2, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "p"),
+    [(121, 59, 4.434e-6), (70, 59, 0.378688), (80, 59, 0.089452), (10, 10, 1.0), (6, 16, 0.052479), (0, 0, 1.0)],
+)
+def test_exact_mcnemar_reproduces_published_values(lost: int, gained: int, p: float) -> None:
+    assert mcnemar(lost, gained).exact == pytest.approx(p, rel=2e-4, abs=1e-6 if p > 1e-3 else 0)
+    assert mcnemar(gained, lost) == mcnemar(lost, gained)
+
+
+def test_the_other_forms_of_mcnemar() -> None:
+    found = mcnemar(6, 16)
+    assert found[1:] == pytest.approx((0.034690, 0.033006, 0.055009), abs=1e-6)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(3, 12), (40, 41), (0, 5)])
+def test_mcnemar_is_statsmodels(lost: int, gained: int) -> None:
+    table = [[50, lost], [gained, 50]]
+    assert mcnemar(lost, gained).exact == pytest.approx(float(reference(table, exact=True).pvalue), rel=1e-10)
+    without = reference(table, exact=False, correction=False)
+    assert mcnemar(lost, gained).asymptotic == pytest.approx(float(without.pvalue), rel=1e-10)
+
+
+def test_t_test_is_scipys_paired_t() -> None:
+    rng = np.random.default_rng(0)
+    base, adapted = rng.normal(size=40), rng.normal(0.3, size=40)
+    d = adapted - base
+    expected = stats.ttest_rel(adapted, base).pvalue
+    assert t_test(float(d.mean()), float(d.std(ddof=1) / math.sqrt(40)), 39) == pytest.approx(expected, rel=1e-10)
+    assert (t_test(0.0, 0.0, 5), t_test(0.1, 0.0, 5)) == (1.0, 0.0)
+    assert t_test(1.96, 1.0, math.inf) == pytest.approx(0.05, abs=1e-4)

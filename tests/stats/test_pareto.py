@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evalsvc.stats.pareto import hypervolume, non_dominated
+from evalsvc.stats.pareto import dominates, hypervolume, non_dominated, read_off
 
 # Biderman et al. 2024, "LoRA Learns Less and Forgets Less", tables S5 and S6: code IFT at epochs 1, 2, 4, 8, 16.
 HUMAN_EVAL = {
@@ -100,3 +100,41 @@ def test_equal_points_do_not_dominate_each_other() -> None:
 def test_leading_axes_are_independent_sets() -> None:
     sets = np.array([[(0.0, 0), (1, 1)], [(1, 1), (0, 0)]])
     assert non_dominated(sets).tolist() == [[False, True], [True, False]]
+
+
+def test_hypervolume_in_three_dimensions() -> None:
+    corners = np.array([(1.0, 0, 1), (0, 1, 0)])
+    assert hypervolume(-corners, (-2, -2, -2)) == 5  # moocore: minimised against (2, 2, 2)
+    rng = np.random.default_rng(0)
+    points = rng.random((12, 3))
+    drawn = rng.random((40_000, 3))
+    covered = np.mean([(row <= points).all(axis=1).any() for row in drawn])
+    assert hypervolume(points, (0, 0, 0)) == pytest.approx(covered, abs=0.005)
+    assert hypervolume(np.array([(3.0,), (5,)]), (1,)) == 4
+    assert hypervolume(np.empty((0, 2)), (0, 0)) == 0
+
+
+def test_domination_says_who() -> None:
+    found = dominates(np.array([(2.0, 2, 2), (1, 2, 2), (3, 0, 0)]))
+    assert found.tolist() == [[False, True, False], [False] * 3, [False] * 3]
+
+
+def test_reading_off_a_frontier() -> None:
+    front = np.array([(0.0, 0.0), (0.2, -0.1), (0.4, -0.3), (0.3, -0.5)])
+    assert read_off(front, 0.3) == pytest.approx(-0.2)  # between the second and third; the fourth is dominated
+    assert read_off(front, -1) == 0.0
+    assert np.isnan(read_off(front, 0.5))
+
+
+@pytest.mark.parametrize(("x", "y"), [(HUMAN_EVAL, GENERAL), (CPT_HUMAN_EVAL, CPT_GENERAL)])
+def test_both_tables_lie_where_the_figures_base_lines_say(x: Table, y: Table) -> None:
+    """The base is at HumanEval .138 and general .671: nothing forgot less than nothing, and full forgets most."""
+    found = points(x, y, list(x))
+    assert (found[:, 0] >= 0.138).all()
+    assert (found[:, 1] <= 0.671).all()
+    assert min(y["full"]) == found[:, 1].min()
+
+
+def test_full_learns_more_and_forgets_more_at_20_billion_tokens() -> None:
+    assert (CPT_GENERAL["full"][-1], CPT_GENERAL["r256"][-1]) == (0.545, 0.617)
+    assert dominates(points(CPT_HUMAN_EVAL, CPT_GENERAL, ["full", "r256"])[[7, 15]]).sum() == 0

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from evalsvc.stats.paired import tango_z
-from evalsvc.stats.power import needed_n, resolvable_margin, smallest_passing_n
+from evalsvc.stats.power import (
+    needed_n,
+    paired_detectable,
+    paired_error,
+    paired_needed_n,
+    resolvable_margin,
+    smallest_passing_n,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +46,15 @@ def test_fewest_items_that_can_pass(margin: float, n: int) -> None:
 def test_no_number_of_items_shows_what_is_not_so() -> None:
     with pytest.raises(ValueError, match="no number of items"):
         needed_n(0.02, 0.1, difference=-0.02)
+
+
+def test_millers_sample_size_and_detectable_difference() -> None:
+    assert paired_needed_n(0.03, between=1 / 9) == pytest.approx(968.9975, abs=1e-3)
+    within = (1 / 6, 1 / 6)
+    assert paired_detectable(198, 1 / 9, within) == pytest.approx(0.13273, abs=1e-5)
+    assert paired_detectable(198, 1 / 9, within, (10, 10)) == pytest.approx(0.07567, abs=1e-5)
+
+
+def test_millers_paired_errors() -> None:
+    assert paired_error(0.7, 0.7, 0.5) == pytest.approx(0.70)
+    assert paired_error(1.6, 1.5, 0.37) == pytest.approx(1.742, abs=1e-3)

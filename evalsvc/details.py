@@ -1,0 +1,128 @@
+"""What stands behind a comparison or a frontier, and claims about them, as tables.
+
+Of a comparison: what its means hide. Of a frontier: the frontier of each method, and methods compared at equal learning
+or equal forgetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from evalsvc.claims import Card
+from evalsvc.points import Frontier, Gap, Matched, Read
+from evalsvc.records import Comparison
+from evalsvc.report import SCHEMA, in_order_of_harm, interval, new_table, signed
+from evalsvc.service import Compared
+
+
+def comparison_tables(compared: Compared) -> list[Table]:
+    """Show which tasks moved, and what a difference of means does not say; nothing for tasks that have none of it."""
+    shown = [comparison for comparison in in_order_of_harm(compared.tasks) if _says_something(comparison)]
+    if not shown:
+        return []
+    table = new_table(
+        "What the means hide",
+        *("task", "moved", "#p (Holm)", "#q (BH)", "#lost", "#gained", "#by chance", "#re-run lost", "#agreement"),
+        *("#unparsed", "#Brier drift", "notes"),
+        caption="moved: Holm at 5 % over all tasks; q: exploratory, at 10 %; by chance: what guessing alone may\n"
+        "explain of lost and of gained, a rough bracket; re-run lost: between two runs of the base; agreement:\n"
+        "the same answer, right or wrong; unparsed: base / adapted",
+    )
+    for comparison in shown:
+        table.add_row(*_row(comparison), style="bold" if comparison.moved else None)
+    return [table]
+
+
+def _says_something(comparison: Comparison) -> bool:
+    return comparison.p_value is not None or bool(comparison.blind_spots)
+
+
+def _row(comparison: Comparison) -> list[str]:
+    chance, floor, calibration = comparison.chance, comparison.floor, comparison.calibration
+    return [
+        comparison.task,
+        comparison.moved or "",
+        _probability(comparison.p_holm),
+        _probability(comparison.q_value),
+        _share(comparison.lost, comparison.n),
+        _share(comparison.gained, comparison.n),
+        "-" if chance is None else f"{chance.spurious:.3f}{' clipped' if chance.clipped else ''}",
+        "-" if floor is None else f"{floor.lost:.3f}",
+        "-" if comparison.agreement is None else f"{comparison.agreement:.3f}",
+        "-" if comparison.invalid_base is None else f"{comparison.invalid_base} / {comparison.invalid_adapted}",
+        "-" if calibration is None else signed(calibration.brier_drift),
+        "; ".join(notes(comparison)),
+    ]
+
+
+def notes(comparison: Comparison) -> Sequence[str]:
+    """Return what a reader must know before believing a comparison."""
+    found = list(comparison.blind_spots)
+    if comparison.coverage < 1:
+        found.append(f"only {comparison.coverage:.1%} of the base's samples")
+    if comparison.clusters is not None:
+        found.append(f"{comparison.clusters} clusters")
+    if comparison.format_loss:
+        found.append(comparison.format_loss)
+    return found
+
+
+def _probability(p: float | None) -> str:
+    if p is None:
+        return "-"
+    return "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _share(count: int | None, n: int) -> str:
+    return "-" if count is None else f"{count / n:.3f}"
+
+
+def frontier_tables(frontier: Frontier) -> list[Table]:
+    """Show the frontier of each method, and methods against each other at one level; nothing for a single method."""
+    if len(frontier.methods) < 2:
+        return []
+    table = new_table("Frontier of each method", "method", "#hypervolume", "arms on it")
+    for method in frontier.methods:
+        table.add_row(method.method, f"{method.hypervolume:.4f}", ", ".join(method.arms))
+    matched = [
+        _matched_table(found, f"{what} at equal {level}", level)
+        for found, what, level in (
+            (frontier.equal_learning, "Forgetting", "learning"),
+            (frontier.equal_forgetting, "Learning", "forgetting"),
+        )
+        if found is not None
+    ]
+    return [table, *matched]
+
+
+def _matched_table(matched: Matched, title: str, level: str) -> Table:
+    table = new_table(
+        f"{title} ({level} {signed(matched.at)})",
+        *("method", "#value", "#90 % interval", "#reached"),
+        caption="read off each method's frontier, base included, by straight lines; reached: in so many resamples",
+    )
+    rows: list[tuple[str, Read | Gap]] = [(read.method, read) for read in matched.methods]
+    rows += [(f"{gap.first} - {gap.second}", gap) for gap in matched.gaps]
+    for name, row in rows:
+        table.add_row(name, signed(row.value), interval(row.low, row.high), f"{row.reached:.0%}")
+    return table
+
+
+def claims_json(cards: Sequence[Card]) -> dict[str, Any]:
+    """Return claim cards as `claims --json` prints them."""
+    return {"schema": SCHEMA, "claims": [asdict(card) for card in cards]}
+
+
+def claims_table(cards: Sequence[Card]) -> Table:
+    """Show every claim with its verdict, the test that decided, and the numbers behind it."""
+    table = new_table("Claims", "claim", "about", "verdict", "test", "because", "evidence")
+    styles = {"supported": "bold green", "refuted": "bold red", "undecided": ""}
+    for card in cards:
+        verdict = Text(card.verdict, style=styles[card.verdict])
+        table.add_row(card.text, card.about, verdict, card.test, card.reason, "\n".join(card.evidence))
+    return table

@@ -1,0 +1,137 @@
+"""Scores as arrays, out of an open database: what comparisons and frontiers are computed from. Knows no statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, get_args
+
+import numpy as np
+
+from evalsvc.database import Connection
+from evalsvc.records import Aggregation, Ints, TaskScores
+
+Columns = Mapping[str, Any]
+Known = Mapping[tuple[int, int], tuple[Any, ...]]
+"""(plan, position) -> suite, role and columns of the task there."""
+
+
+def task_scores(connection: Connection, base: int, arms: Sequence[int]) -> dict[int, list[TaskScores]]:
+    """Return scores in the primary metric of each task, for the base and for other arms; see `Store.task_scores`."""
+    plans = connection.execute(
+        """
+        SELECT p.plan, p.suite, p.role FROM runs u JOIN plans p USING (plan)
+        WHERE u.arm = ? AND u.state = 'done'
+        QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
+        ORDER BY p.plan
+        """,
+        [base],
+    ).fetchall()
+    numbers = [row[0] for row in plans]
+    tasks = connection.execute(
+        "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight, chance, format_of "
+        "FROM tasks WHERE list_contains(?, plan)",
+        [numbers],
+    ).fetchall()
+    columns = connection.execute(
+        """
+        SELECT u.arm, u.plan, t.position, s.sample, s.value, s.weight, s.answer, s.invalid, s.confidence
+        FROM runs u JOIN tasks t USING (plan)
+        JOIN scores s ON s.run = u.run AND s.task = t.task AND s.metric = t.metric AND s.filter = t.filter
+        WHERE u.state = 'done' AND list_contains(?, u.plan) AND list_contains(?, u.arm)
+        ORDER BY u.arm, u.plan, t.position, s.sample
+        """,
+        [numbers, [base, *arms]],
+    ).fetchnumpy()
+    suites = {plan: (suite, role) for plan, suite, role in plans}
+    known = {(row[0], row[1]): (*suites[row[0]], *row[2:]) for row in tasks}
+    return _cut(columns, known, _clusters(connection, numbers), [base, *arms])
+
+
+def documents(connection: Connection, samples: Ints) -> Ints:
+    """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
+    rows = connection.execute("SELECT sample, hash(doc) >> 1 AS doc FROM samples ORDER BY sample").fetchnumpy()
+    return np.asarray(rows["doc"]).astype(np.int64)[np.searchsorted(rows["sample"], samples)]
+
+
+def _clusters(connection: Connection, plans: Sequence[int]) -> dict[tuple[int, int], tuple[Ints, Ints]]:
+    """Return (plan, position) -> samples, increasing, and the number of each one's cluster."""
+    rows = connection.execute(
+        """
+        SELECT t.plan, t.position, ps.sample, dense_rank() OVER (ORDER BY ps.sample_cluster) AS number
+        FROM plan_samples ps JOIN tasks t USING (plan, task)
+        WHERE ps.sample_cluster IS NOT NULL AND list_contains(?, t.plan)
+        ORDER BY t.plan, t.position, ps.sample
+        """,
+        [plans],
+    ).fetchnumpy()
+    columns = [np.asarray(rows[name], dtype=np.int64) for name in ("plan", "position", "sample", "number")]
+    return {
+        (int(columns[0][start]), int(columns[1][start])): (columns[2][start:end], columns[3][start:end])
+        for start, end in _stretches(columns[:2])
+    }
+
+
+def _stretches(keys: Sequence[Ints]) -> list[tuple[int, int]]:
+    """Return start and end of each stretch of equal keys in sorted columns."""
+    count = len(keys[0])
+    if not count:
+        return []
+    changes = np.zeros(count - 1, dtype=bool)
+    for key in keys:
+        changes |= key[1:] != key[:-1]
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), count]
+    return list(pairwise(edges))
+
+
+def _cut(
+    columns: Columns, known: Known, clusters: Mapping[tuple[int, int], tuple[Ints, Ints]], arms: Sequence[int]
+) -> dict[int, list[TaskScores]]:
+    """Cut sorted columns into one record per arm and task."""
+    found: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
+    keys = [np.asarray(columns[name]) for name in ("arm", "plan", "position")]
+    values = np.ma.filled(np.ma.asarray(columns["value"], dtype=np.float64), np.nan)
+    for start, end in _stretches(keys):
+        arm, plan, position = (int(key[start]) for key in keys)
+        suite, role, task, metric, filter_name, aggregation, better, weight, chance, format_of = known[plan, position]
+        samples = np.asarray(columns["sample"][start:end], dtype=np.int64)
+        part = {name: _whole(columns[name][start:end]) for name in ("weight", "answer", "invalid", "confidence")}
+        found[arm].append(
+            TaskScores(
+                suite=suite,
+                role=role,
+                task=task,
+                metric=metric,
+                filter=filter_name,
+                aggregation=aggregation if aggregation in get_args(Aggregation) else "other",
+                higher_is_better=bool(better),
+                weight=float(weight),
+                samples=samples,
+                values=values[start:end],
+                weights=_as(part["weight"], np.float64),
+                clusters=_cluster_of(samples, clusters.get((plan, position))),
+                answers=_as(part["answer"], np.int64),
+                invalid=_as(part["invalid"], np.bool_),
+                confidence=_as(part["confidence"], np.float64),
+                chance=None if chance is None else float(chance),
+                format_of=format_of,
+            )
+        )
+    return found
+
+
+def _whole(column: Any) -> Any | None:
+    """Return a column without gaps, None for one that has any."""
+    return None if np.ma.is_masked(column) else np.asarray(column)
+
+
+def _as(column: Any | None, kind: type[np.generic]) -> Any:
+    return None if column is None else column.astype(kind)
+
+
+def _cluster_of(samples: Ints, declared: tuple[Ints, Ints] | None) -> Ints | None:
+    if declared is None:
+        return None
+    place = np.minimum(np.searchsorted(declared[0], samples), len(declared[0]) - 1)
+    # A sample without a cluster of its own is one: negative, so that it meets no other's number.
+    return np.where(declared[0][place] == samples, declared[1][place], -samples - 1)

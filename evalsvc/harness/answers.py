@@ -1,0 +1,74 @@
+"""What an arm answered, apart from whether that is right: for agreement, parse failures and confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from lm_eval.api.task import Task
+
+from evalsvc.records import canonical, digest
+
+
+class Answer(NamedTuple):
+    """The answer to one sample under one metric; see `records.Score`."""
+
+    answer: int | None = None
+    invalid: bool | None = None
+    confidence: float | None = None
+
+
+NO_ANSWER = Answer()
+
+
+class Reader:
+    """Reads answers of one task under one filter."""
+
+    def __init__(self, task: Task, filter_name: str) -> None:
+        self._task = task
+        self._fallbacks = _fallbacks(task, filter_name)
+
+    def read(self, doc: Any, filtered: Sequence[Any], metric: str) -> Answer:
+        """Return the answer that a metric judged.
+
+        Args:
+            filtered: The filtered responses to the document's requests.
+        """
+        if self._task.OUTPUT_TYPE == "multiple_choice":
+            return _chosen(self._task, doc, filtered, metric)
+        if self._task.OUTPUT_TYPE == "generate_until" and len(filtered) == 1:
+            text = filtered[0] if isinstance(filtered[0], str) else canonical(filtered[0])
+            return Answer(number(text), not text.strip() or text in self._fallbacks)
+        return NO_ANSWER
+
+
+def number(text: str) -> int:
+    """Return 60 bits of a text's digest."""
+    return int(digest("answer", text)[:15], 16)
+
+
+def _chosen(task: Task, doc: Any, filtered: Sequence[Any], metric: str) -> Answer:
+    """Return the option with the highest (for acc_norm and acc_bytes: length-normalised) log-likelihood."""
+    choices = task.doc_to_choice(doc)
+    likelihoods = np.array([pair[0] for pair in filtered][: len(choices)], dtype=np.float64)
+    if len(likelihoods) != len(choices) or metric not in {"acc", "acc_norm", "acc_bytes"}:
+        return NO_ANSWER
+    lengths = {
+        "acc_norm": [len(choice) for choice in choices],
+        "acc_bytes": [len(choice.encode("utf-8", "surrogatepass")) for choice in choices],
+    }.get(metric, [1] * len(choices))
+    best = int(np.argmax(likelihoods / np.array(lengths, dtype=np.float64)))
+    share = np.exp(likelihoods - likelihoods.max())
+    return Answer(best, None, float(share[best] / share.sum()))
+
+
+def _fallbacks(task: Task, filter_name: str) -> set[str]:
+    """Return what the filter's steps put in the place of an answer that they cannot find."""
+    found: set[str] = set()
+    for ensemble in task._filters:
+        if ensemble.name == filter_name:
+            for step in ensemble.filters:
+                fallback = getattr(step(), "fallback", None)
+                found |= {fallback} if isinstance(fallback, str) else set()
+    return found

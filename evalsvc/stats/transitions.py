@@ -1,0 +1,129 @@
+"""What a mean hides: items lost and gained, guessing, agreement, floors and ceilings.
+
+`lost` and `gained` are shares of n items here. Chance adjustment: Harmon et al. 2025 (arXiv 2510.17776). It removes
+only the share (1 - known) of the flips that guessing makes, and too much when wrong answers stay the same, so it is
+shown as the other end of a bracket and decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsvc.stats.paired import LEVEL, Interval
+
+
+@dataclass(frozen=True, slots=True)
+class ChanceBracket:
+    """Shares lost and gained as counted, and after taking off what guessing alone would explain.
+
+    Attributes:
+        spurious: (1 - a_base)(1 - a_adapted) / (k - 1), which is taken off either.
+        ceiling: (k a_base - 1) / (k - 1): the most that could be lost if all that is right by guessing stayed right.
+        net: gained - lost, as counted; the adjustment leaves it as it is unless it is clipped.
+        clipped: Whether an adjusted share would be negative and is shown as 0.
+    """
+
+    lost: float
+    gained: float
+    lost_adjusted: float
+    gained_adjusted: float
+    spurious: float
+    ceiling: float
+    net: float
+    clipped: bool
+
+
+def chance_bracket(lost: int, gained: int, base_right: int, n: int, choices: float) -> ChanceBracket:
+    """Adjust transition counts of single-answer items for guessing among `choices` options.
+
+    Args:
+        base_right: Items that the base has right.
+
+    Raises:
+        ValueError: There are fewer than two choices, or counts that no n items have.
+    """
+    if choices <= 1 or not 0 <= lost <= base_right <= n - gained:
+        raise ValueError(
+            f"lost {lost}, gained {gained}, right {base_right} of {n} with {choices} choices: no such items"
+        )
+    level, other = base_right / n, (base_right - lost + gained) / n
+    spurious = (1 - level) * (1 - other) / (choices - 1)
+    adjusted = [share / n - spurious for share in (lost, gained)]
+    return ChanceBracket(
+        lost=lost / n,
+        gained=gained / n,
+        lost_adjusted=max(0.0, adjusted[0]),
+        gained_adjusted=max(0.0, adjusted[1]),
+        spurious=spurious,
+        ceiling=(choices * level - 1) / (choices - 1),
+        net=(gained - lost) / n,
+        clipped=min(adjusted) < 0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Transitions of a base against a re-run of itself: what changes although nothing was learned or forgotten.
+
+    Attributes:
+        lost, gained: Shares of n items.
+        net_lost, net_gained: An adapted arm's shares less the floor's.
+        low, high: Interval of `net_lost`.
+    """
+
+    n: int
+    lost: float
+    gained: float
+    net_lost: float
+    net_gained: float
+    low: float
+    high: float
+
+
+def above_floor(
+    base: NDArray[np.float64], rerun: NDArray[np.float64], adapted: NDArray[np.float64], level: float = LEVEL
+) -> Floor:
+    """Set an adapted arm's transitions beside those of a re-run of its base, on the same n binary items.
+
+    The interval pairs the two by item: that of the mean of (base lost to adapted) - (base lost to re-run).
+    """
+    n = len(base)
+    lost, lost_again = (base > adapted).astype(float), (base > rerun).astype(float)
+    excess = lost - lost_again
+    spread = float(excess.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    net = float(excess.mean())
+    gained, gained_again = float((adapted > base).mean()), float((rerun > base).mean())
+    return Floor(
+        n, float(lost_again.mean()), gained_again, net, gained - gained_again, net - z * spread, net + z * spread
+    )
+
+
+def share_interval(right: int, n: int, level: float = LEVEL) -> Interval:
+    """Return Wilson's score interval of a share (Wilson 1927, JASA 22:209-212)."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
+def blind_spots(right: int, n: int, chance: float | None) -> tuple[str, ...]:
+    """Return what a base's level keeps a task from showing: "at ceiling", "at chance", "below chance".
+
+    A base at 1.0 cannot be seen to gain, and items that are all too easy hide a small loss; one at chance has nothing
+    to forget; one below chance looks better when it collapses towards guessing.
+    """
+    if right == n:
+        return ("at ceiling",)
+    if chance is None:
+        return ()
+    low, high = share_interval(right, n)
+    if high < chance:
+        return ("below chance",)
+    return ("at chance",) if low <= chance else ()

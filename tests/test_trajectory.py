@@ -1,0 +1,160 @@
+"""A training run step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evalsvc import service
+from evalsvc.compare import compare
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.records import Comparison
+from evalsvc.settings import Compute
+from evalsvc.store import Store
+from evalsvc.submission import Source, Submission, submit
+from evalsvc.trajectory import Trajectory, trajectory
+from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
+from tests.test_compare import perplexity, scores
+from tests.test_published import write_suites
+
+
+def step(learned: float, forgot: float, bits: float = 0.0) -> list[Comparison]:
+    """Compare a base that knows 20 % of the domain and 80 % of the general items with a step of its adaptation."""
+
+    def arm(domain: float, general: float, more: float) -> list[object]:
+        known = [(np.arange(1000) < round(share * 1000)).astype(float).tolist() for share in (domain, general)]
+        text = replace(
+            perplexity([-30.0 - more, -50.0 - 2 * more, -40.0 - more]), task="text", suite="text", role="drift"
+        )
+        return [scores(known[0], suite="d", role="domain"), scores(known[1]), text]
+
+    return compare(arm(0.2, 0.8, 0), arm(0.2 + learned, 0.8 - forgot, bits))  # type: ignore[arg-type]
+
+
+def run(*steps: tuple[float, ...], margin: float = 0.05) -> Trajectory:
+    made = [(10 * (i + 1), f"a@{i}", step(*values)) for i, values in enumerate(steps)]
+    return trajectory("a", "lora", "b", made, margin)
+
+
+def test_the_step_that_breaks_the_margin_and_the_one_to_keep() -> None:
+    found = run((0.1, 0.01), (0.3, 0.03), (0.5, 0.055), (0.6, 0.2))
+    assert (found.first_above, found.first_proven, found.best_step) == (30, 40, 20)
+    assert (found.learning_unit, found.forgetting_unit) == ("score", "score")
+    assert [s.forgetting.value for s in found.steps if s.forgetting] == pytest.approx([0.01, 0.03, 0.055, 0.2])
+    forgetting = found.steps[1].forgetting
+    assert forgetting is not None
+    assert forgetting.low is not None
+    assert forgetting.high is not None
+    assert forgetting.low < 0.03 < forgetting.high < 0.05
+
+
+def test_a_run_that_keeps_everything_breaks_nothing() -> None:
+    found = run((0.1, 0.0), (0.3, -0.01))
+    assert (found.first_above, found.first_proven, found.best_step) == (None, None, 20)
+    assert run((0.1, 0.3), (0.2, 0.4)).best_step is None
+
+
+def test_curves_have_a_trend_and_a_distance_from_their_best() -> None:
+    found = run((0.1, 0.01, 3), (0.3, 0.03, 5), (0.2, 0.02, 9))
+    domain, general, text = found.curves
+    assert (domain.trend, general.trend, text.trend) == ("mixed", "mixed", "worse at every step")
+    assert domain.below_best == pytest.approx(0.1)
+    assert general.below_best == pytest.approx(0.02)  # the base was best
+    assert text.below_best == pytest.approx(-text.gains[-1].value)
+    assert (text.gains[0].high or 0) < 0
+    assert domain.levels == pytest.approx((0.3, 0.5, 0.4))
+
+
+def test_steps_with_other_tasks_are_no_trajectory() -> None:
+    with pytest.raises(EvidenceError, match=r"step 20 \(y\) was not scored on the tasks of step 10"):
+        trajectory("a", "lora", "b", [(10, "x", step(0.1, 0.1)), (20, "y", step(0.1, 0.1)[:1])])
+    with pytest.raises(EvidenceError, match="no finished step"):
+        trajectory("a", "lora", "b", [])
+
+
+# ------------------------------------------------------------------------------------------------------------ real runs
+
+
+def test_published_pythia_steps_are_a_trajectory_without_pairing(data: Path, db: Path, evalsvc: Run) -> None:  # noqa: F811
+    files = (data / "results" / "pythia" / "pythia-410m" / "zero-shot").glob("*.json")
+    tasks = [part for name in ("lambada_openai", "piqa", "sciq") for part in ("--task", name)]
+    where = ["--suite", "nlp", "--role", "general", "--metric", "acc", "--db", db]
+    assert evalsvc("import", "lm-eval", *files, *tasks, *where, "--name", "pythia").code == 0
+    (found,) = evalsvc("trajectory", "pythia", "--db", db, "--json").json["trajectories"]
+    assert [s["step"] for s in found["steps"]][:3] == [1, 2, 4]
+    assert (found["base"], found["steps"][-1]["step"]) == ("pythia@0", 143000)
+    assert found["steps"][-1]["learning"] is None
+    assert found["steps"][-1]["forgetting"]["high"] < -0.2  # it learned these tasks: negative forgetting
+    assert not any(curve["paired"] for curve in found["curves"])
+    shown = evalsvc("trajectory", "--db", db)
+    assert "published levels, not paired by item" in shown.out
+    assert evalsvc("trajectory", "nope", "--db", db).code == 2
+
+
+@pytest.fixture(scope="module")
+def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Both real trajectories on texts, COPA and two paradigms."""
+    folder = tmp_path_factory.mktemp("real")
+    suites = write_suites(
+        folder,
+        data,
+        {
+            "general": ["lab_copa", "lab_blimp_principle_A_case_1", "lab_blimp_only_npi_scope"],
+            "domain": ["lab_ppl_pubmed"],
+            "drift": ["lab_ppl_tinystories", "lab_ppl_wikitext"],
+        },
+    )
+    store = Store(folder / "store.duckdb")
+    models = data / "models"
+    source = Source(str(models / "adapted" / "full_s0"))
+    wanted = Submission((source,), str(models / "stories260K"), suites, Compute(workers=0))
+    jobs = submit(store, wanted, lambda done, total: None, lambda text: None)
+    assert {job.state for job in jobs} == {"done"}
+    return store
+
+
+@pytest.mark.slow
+def test_the_real_run_shows_what_is_known_of_it(real: Store) -> None:
+    (found,) = service.followed(real, margin=0.05)
+    assert [s.step for s in found.steps] == [25, 50, 100, 200, 400]
+    curves = {curve.task: curve for curve in found.curves}
+    assert curves["lab_ppl_tinystories"].trend == "worse at every step"
+    assert curves["lab_ppl_pubmed"].trend == "better at every step"
+    assert all((gain.low or 0) > 0 for gain in curves["lab_ppl_wikitext"].gains)
+    assert all((gain.low or 0) < 0 < (gain.high or 0) for gain in curves["lab_copa"].gains)
+    compared = {task.task: task for task in service.compared(real, "full_s0@400").tasks}
+    assert compared["lab_copa"].moved is None
+    assert compared["lab_blimp_principle_A_case_1"].blind_spots == ("at ceiling",)
+    assert compared["lab_blimp_only_npi_scope"].blind_spots == ("below chance",)
+
+
+def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:  # noqa: F811
+    store = Store(db)
+    from tests.fakes import arm, plan
+
+    store.register([arm(1)], [plan()], "h:1")
+    assert service.followed(store) == []
+    with pytest.raises(UsageError, match="no training run of that name"):
+        service.followed(store, "x")
+    done = evalsvc("trajectory", "--db", db)
+    assert (done.code, "submit a folder" in done.err) == (5, True)
+
+
+def test_the_continual_family_of_real_matrices(data: Path, db: Path, evalsvc: Run) -> None:  # noqa: F811
+    files = (data / "results" / "sequential").glob("*.json")
+    assert evalsvc("import", "matrix", *files, "--db", db).code == 0
+    answer = evalsvc("continual", "--db", db, "--json").json
+    assert {run["method"] for run in answer["runs"]} == {"full", "lora"}
+    assert all(run["bwt"]["divisor"] == "T - 1 = 3" for run in answer["runs"])
+    rows = {(row["method"], row["figure"]): row for row in answer["methods"]}
+    stated = [0.121, 0.1735, 0.2051]
+    assert rows["full", "bwt"]["mean"] == pytest.approx(-np.mean(stated), abs=1e-4)
+    assert rows["full", "bwt"]["runs"] == 3
+    assert rows["full", "bwt"]["high"] < rows["lora", "bwt"]["low"]
+    shown = evalsvc("continual", "--db", db).out
+    assert "divided by T - 1" in shown
+    empty = evalsvc("continual", "--db", db.with_name("other.duckdb"))
+    assert empty.code == 2
