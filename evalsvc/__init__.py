@@ -7,6 +7,7 @@ The package in one line each, in the order in which modules may import each othe
     settings     paths and addresses, from flags and EVALSVC_* variables
     stats        pure statistics: arrays in, records out
     migrations   the schema of the store, step by step
+    tensors      safetensors headers: which tensors are where
     world        the invented world of the demo: texts and items
     suites       suite files -> Suite
     checkpoints  path, hub id or adapter -> Checkpoint
@@ -17,6 +18,7 @@ The package in one line each, in the order in which modules may import each othe
     database     one DuckDB file that several processes share
     charts       records -> figures
     store        records in, records out of the database
+    dossiers     what is known of a checkpoint beyond its scores
     executors    shards in, results out; in this process
     inspection   a suite, checked before it is scored
     cluster      shards on Ray, commands on a cluster

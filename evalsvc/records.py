@@ -45,11 +45,19 @@ def digest(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a checkpoint cost to make. None means not known, never zero."""
+    """What a checkpoint cost to make. None means not known, never zero.
+
+    Attributes:
+        peak_memory_gb: Of one device while training, in 1e9 bytes.
+        train_samples: Samples seen, repetitions counted.
+        annotation_cost: Of the training data, in whatever currency the user counts in.
+    """
 
     gpu_hours: float | None = None
     train_tokens: int | None = None
     peak_memory_gb: float | None = None
+    train_samples: int | None = None
+    annotation_cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +117,105 @@ class Numerics:
         return canonical(asdict(self))
 
 
+Quantisation = Literal["int8", "nf4", "bnb-int8", "bnb-nf4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a checkpoint is put into service: part of an arm's identity.
+
+    Attributes:
+        merged: An adapter's change is added to the base's weights, instead of being computed beside them.
+        quantisation: What the full weights are quantised to, and by whom; None leaves them as they are.
+    """
+
+    merged: bool = False
+    quantisation: Quantisation | None = None
+
+    @property
+    def words(self) -> str:
+        """What a label says of it: nothing for an unquantised, unmerged checkpoint."""
+        return ", ".join(word for word in (self.quantisation, "merged" if self.merged else None) if word)
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """A checkpoint as it is served."""
 
     checkpoint: Checkpoint
     numerics: Numerics
+    serving: Serving = Serving()
 
     @property
     def key(self) -> str:
-        """The arm's identity: same content, same numerics."""
-        return digest(self.checkpoint.digest, self.numerics.key())
+        """The arm's identity: same content, same numerics, same serving."""
+        words = self.serving.words
+        return digest(self.checkpoint.digest, self.numerics.key(), *([words] if words else []))
+
+    @property
+    def label(self) -> str:
+        """What people call it: the checkpoint's label, and how it is served unless that is as usual."""
+        return served_label(self.checkpoint, self.serving)
+
+
+def served_label(checkpoint: Checkpoint, serving: Serving) -> str:
+    """Return a checkpoint's label with how it is served: "lora@400", "lora@400 (nf4, merged)"."""
+    return f"{checkpoint.label} ({serving.words})" if serving.words else checkpoint.label
+
+
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """How far a tensor is from its base's.
+
+    Attributes:
+        changed: Elements that differ by more than the tolerance.
+        base_norm, norm: Frobenius norms of the base's tensor and of the difference.
+        rank_90: Smallest number of singular values with 90 % of the difference's squared ones; None unless a matrix.
+        effective_rank: exp of the entropy of the difference's singular values as shares of their sum.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    changed: int
+    base_norm: float
+    norm: float
+    rank_90: int | None = None
+    effective_rank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What adapting changed.
+
+    Attributes:
+        parameters: Of the base.
+        trainable: Parameters that training could change, as far as the files tell: all of full weights that differ,
+            an adapter's own.
+        tolerance: In words: when an element counts as changed.
+        tensors: Tensors that were compared; those that an adapter leaves alone are not among them.
+    """
+
+    parameters: int
+    trainable: int
+    tolerance: str
+    tensors: tuple[TensorChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a checkpoint that people should know before they trust its scores.
+
+    Attributes:
+        severity: An "error" means that scores would be wrong, and refuses; a "warning" that they may mislead; a "note"
+            that nothing has to be done.
+        check: Name of the check, the same in every version.
+        checkpoint: Label of the checkpoint.
+    """
+
+    severity: Literal["error", "warning", "note"]
+    check: str
+    checkpoint: str
+    text: str
 
 
 # -------------------------------------------------------------------------------------------------- plan and score

@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 # Lower may not import higher; modules on one level may not import each other, but for those listed in ALLOWED.
 LEVELS = [
     ["errors"],
-    ["records", "settings", "stats", "migrations", "world"],
+    ["records", "settings", "stats", "migrations", "world", "tensors"],
     ["suites", "checkpoints", "compare", "frontier", "harness", "engine", "database", "charts"],
-    ["store", "executors", "inspection"],
+    ["store", "executors", "inspection", "dossiers"],
     ["cluster", "driver", "service", "doctor"],
     ["submission", "report", "demo"],
     ["page"],
