@@ -23,6 +23,8 @@ The package in one line each, in the order in which modules may import each othe
     inspection   a suite, checked before it is scored
     cluster      shards on Ray, commands on a cluster
     driver       missing requests to an executor, answers to the store, runs to grading
+    integrity    what is known against checkpoints before anything is scored
+    probe        a few sentences, scored by every arm first
     doctor       what works on this machine
     service      what is asked of a store
     submission   checkpoints and suites in, finished runs out

@@ -17,7 +17,7 @@ LEVELS = [
     ["records", "settings", "stats", "migrations", "world", "tensors"],
     ["suites", "checkpoints", "compare", "frontier", "harness", "engine", "database", "charts"],
     ["store", "executors", "inspection", "dossiers"],
-    ["cluster", "driver", "service", "doctor"],
+    ["cluster", "driver", "service", "doctor", "probe", "integrity"],
     ["submission", "report", "demo"],
     ["page"],
     ["cli"],

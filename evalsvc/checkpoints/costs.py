@@ -87,7 +87,7 @@ def trained(folder: Path) -> Cost:
     seconds = _seconds(state, step) or _seconds(_state(folder.parent), step)
     return Cost(
         gpu_hours=seconds * devices / 3600 if seconds and devices else None,
-        train_tokens=int(state.get("num_input_tokens_seen") or 0) or None,
+        train_tokens=state.get("num_input_tokens_seen") or None,
         train_samples=samples,
     )
 
@@ -124,7 +124,7 @@ def _numbers(pickled: bytes) -> Iterator[tuple[str, int]]:
         if opcode.name.endswith("PUT") or opcode.name == "MEMOIZE":
             continue
         if key is not None and opcode.name in {"BININT", "BININT1", "BININT2", "INT", "LONG1"}:
-            yield key, int(argument)
+            yield key, int(str(argument))
         key = argument if isinstance(argument, str) and argument in _WANTED else None
 
 
