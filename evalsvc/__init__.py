@@ -11,6 +11,7 @@ The package in one line each, in the order in which modules may import each othe
     world        the invented world of the demo: texts and items
     suites       suite files -> Suite
     checkpoints  path, hub id or adapter -> Checkpoint
+    changes      what adapting changed, by kind of layer
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
     harness      lm-eval's tasks: plan and grade
@@ -29,7 +30,9 @@ The package in one line each, in the order in which modules may import each othe
     service      what is asked of a store
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
+    dossier      what is known of a checkpoint, computed where it is not
     demo         the main job on models that are trained on the spot
+    dossier_report  dossiers -> tables and JSON
     page         records -> one HTML file
     cli          the command line
 """

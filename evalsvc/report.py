@@ -27,7 +27,8 @@ LEVEL_NOTE = "Intervals are two-sided at 90 %: their ends are the one-sided 5 % 
 # ------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _arm_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+def arm_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what every JSON object says of a checkpoint."""
     return {
         "arm": checkpoint.label,
         "checkpoint": checkpoint.path,
@@ -44,7 +45,7 @@ def runs_json(runs: Sequence[StoredRun], alive: Sequence[bool]) -> dict[str, Any
         "runs": [
             {
                 "run": run.run,
-                **_arm_fields(run.arm.checkpoint),
+                **arm_fields(run.arm.checkpoint),
                 "suite": run.suite,
                 "role": run.role,
                 "state": run.state,
@@ -66,7 +67,7 @@ def results_json(results: Sequence[StoredResult]) -> dict[str, Any]:
         "schema": SCHEMA,
         "scores": [
             {
-                **_arm_fields(result.arm.checkpoint),
+                **arm_fields(result.arm.checkpoint),
                 "suite": result.suite,
                 "role": result.role,
                 "task": result.task,
@@ -113,7 +114,8 @@ def frontier_json(frontier: Frontier) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def _table(title: str, *columns: str, caption: str | None = None) -> Table:
+def plain_table(title: str, *columns: str, caption: str | None = None) -> Table:
+    """Return an empty table; columns that begin with # are numbers."""
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", header_style="bold")
     for column in columns:
         numeric = column.startswith("#")
@@ -142,7 +144,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def runs_table(runs: Sequence[StoredRun], alive: Sequence[bool]) -> Table:
     """Show how far runs have come."""
-    table = _table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
+    table = plain_table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
     for run, lives in zip(runs, alive, strict=True):
         stopped = run.state in {"queued", "running"} and not lives
         note = run.error or ("its driver is gone: submit again to resume" if stopped else "")
@@ -167,7 +169,7 @@ def overview_table(results: Sequence[StoredResult]) -> Table:
     for result in results:
         if result.primary:
             suites.setdefault((result.arm.digest, result.suite), []).append(result)
-    table = _table(
+    table = plain_table(
         "Results",
         *("arm", "method", "suite", "role", "#tasks", "#items", "metric", "#mean"),
         caption="tasks one by one: evalsvc results --arm ARM or --suite SUITE; everything: --json",
@@ -189,7 +191,7 @@ def overview_table(results: Sequence[StoredResult]) -> Table:
 
 def results_table(results: Sequence[StoredResult]) -> Table:
     """Show the primary metric of every task."""
-    table = _table("Results", "arm", "method", "suite", "task", "metric", "#n", "#value", "#stderr")
+    table = plain_table("Results", "arm", "method", "suite", "task", "metric", "#n", "#value", "#stderr")
     for result in results:
         checkpoint = result.arm.checkpoint
         metric = result.metric if result.filter == "none" else f"{result.metric} ({result.filter})"
@@ -213,7 +215,7 @@ def _metric(comparison: Comparison) -> str:
 def comparison_tables(compared: Compared) -> list[Table]:
     """Show a comparison: every task, worst first within its suite, then the mean of every role."""
     base, adapted = compared.base.checkpoint.label, compared.adapted.checkpoint.label
-    tasks = _table(
+    tasks = plain_table(
         f"{adapted} against {base}",
         *("suite", "task", "metric", "#n", "#base", "#adapted", "#difference", "#90 % interval", "#lost", "#gained"),
         "test",
@@ -233,7 +235,7 @@ def comparison_tables(compared: Compared) -> list[Table]:
             "-" if comparison.gained is None else str(comparison.gained),
             comparison.test,
         )
-    roles = _table(
+    roles = plain_table(
         "By role (better counted positive)",
         *("role", "unit", "#suites", "#tasks", "#difference", "#90 % interval", "worst task", "#its difference"),
     )
@@ -268,7 +270,7 @@ def frontier_table(frontier: Frontier) -> Table:
         caption.append(f"not on the axes, in other units: {', '.join(frontier.left_out)}")
     if frontier.incomplete:
         caption.append(f"not placed, scores are missing: {', '.join(frontier.incomplete)}")
-    table = _table(
+    table = plain_table(
         f"Learning and forgetting against {frontier.base}",
         *("", "arm", "method", "#learning", "#90 % interval", "#forgetting", "#90 % interval", "#P(frontier)"),
         caption="\n".join(caption),
@@ -295,7 +297,7 @@ def by_learning(frontier: Frontier) -> list[Point]:
 
 def suites_table(suites: Sequence[Suite]) -> Table:
     """Show suites by role."""
-    table = _table("Suites", "suite", "role", "#tasks", "description")
+    table = plain_table("Suites", "suite", "role", "#tasks", "description")
     for suite in suites:
         table.add_row(suite.name, suite.role, str(len(suite.tasks)), suite.description)
     return table
@@ -303,7 +305,7 @@ def suites_table(suites: Sequence[Suite]) -> Table:
 
 def check_table(tasks: Sequence[CheckedTask]) -> Table:
     """Show what a suite's tasks are, and how small a loss their items can exclude."""
-    table = _table(
+    table = plain_table(
         "Checked",
         *("task", "kind", "#n", "#shots", "metric", "filter", "code", "#margin"),
         caption="margin: the smallest loss that n binary items can exclude in 80 % of runs of an unchanged model,\n"
@@ -325,7 +327,7 @@ def check_table(tasks: Sequence[CheckedTask]) -> Table:
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """Show what works on this machine."""
-    table = _table("Doctor", "", "what", "found")
+    table = plain_table("Doctor", "", "what", "found")
     marks = {"ok": "✓", "note": "!", "bad": "✗"}
     for finding in findings:
         table.add_row(marks[finding.state], finding.what, finding.found)

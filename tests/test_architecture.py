@@ -15,11 +15,11 @@ from tests.conftest import ROOT
 LEVELS = [
     ["errors"],
     ["records", "settings", "stats", "migrations", "world", "tensors"],
-    ["suites", "checkpoints", "compare", "frontier", "harness", "engine", "database", "charts"],
+    ["suites", "checkpoints", "compare", "frontier", "changes", "harness", "engine", "database", "charts"],
     ["store", "executors", "inspection", "dossiers"],
     ["cluster", "driver", "service", "doctor", "probe", "integrity"],
-    ["submission", "report", "demo"],
-    ["page"],
+    ["submission", "report", "demo", "dossier"],
+    ["page", "dossier_report"],
     ["cli"],
     ["__main__"],
 ]

@@ -12,7 +12,7 @@ import traceback
 
 import typer
 
-from evalsvc.cli import reading, scoring, suites
+from evalsvc.cli import checkpoints, reading, scoring, suites
 from evalsvc.errors import EvalsvcError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 for part in (scoring, reading):
     app.add_typer(part.app)
 app.add_typer(suites.app, name="suites")
+app.add_typer(checkpoints.app, name="checkpoints")
 
 
 def main() -> None:
