@@ -69,6 +69,7 @@ _VOLATILE = {
 }
 _STEP = re.compile(r"^(?:checkpoint|global_step|step)[-_]?(\d+)$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$|^[\w.-]+@[\w./-]+$")
+_STATE_OF_TRAINING = ("rng_state", "optimizer", "scheduler", "scaler")
 _WRITING_SECONDS = 600
 """A step that is incomplete and was touched within this time is taken to be on its way to the disk."""
 
@@ -325,7 +326,7 @@ def _pickled(folder: Path) -> list[str]:
         path.name
         for pattern in ("*model*.bin", "*.pt", "*.pth", "*.ckpt")
         for path in folder.glob(pattern)
-        if not path.name.startswith("rng_state")
+        if not path.name.startswith(_STATE_OF_TRAINING)
     )
 
 

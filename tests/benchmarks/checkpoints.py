@@ -19,14 +19,13 @@ import numpy as np
 from evalsvc.checkpoints import identity
 from evalsvc.settings import core_count
 
-LAYER, ROWS, BYTES = 4096, 16384, 2
+BYTES = 2
 
 
-def write_pair(folder: Path, gigabytes: float = 1.0) -> tuple[Path, Path]:
+def write_pair(folder: Path, layers: int = 26, width: int = 4096) -> tuple[Path, Path]:
     """Write two checkpoints whose weights differ a little; return their safetensors files."""
-    layers = max(1, round((gigabytes * 1e9 / BYTES - ROWS * LAYER) / LAYER**2))
-    shapes = {"model.embed_tokens.weight": (ROWS, LAYER)}
-    shapes |= {f"model.layers.{i}.self_attn.q_proj.weight": (LAYER, LAYER) for i in range(layers)}
+    shapes = {"model.embed_tokens.weight": (4 * width, width)}
+    shapes |= {f"model.layers.{i}.self_attn.q_proj.weight": (width, width) for i in range(layers)}
     header, start = {}, 0
     for name, shape in shapes.items():
         end = start + shape[0] * shape[1] * BYTES
