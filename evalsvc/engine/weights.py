@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 """Absolute difference above which a weight counts as changed (as Mukherjee et al. 2025 count, for bfloat16)."""
 EXACT = 1024
 COLUMNS = 256
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -157,14 +157,14 @@ class Scaled:
 
 
 def _slices(rows: int, columns: int) -> Iterator[slice]:
-    """Cut rows into slices of about a million elements."""
+    """Cut rows into slices of about a quarter of a million elements."""
     step = max(1, _BLOCK // max(1, columns))
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
 
 
 def _pieces(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a matrix into pieces of about a million elements; single rows that are longer are cut as well."""
+    """Cut a matrix into pieces of about a quarter of a million elements; single rows that are longer are cut as well."""
     width = min(columns, _BLOCK)
     for part in _slices(rows, width):
         for start in range(0, columns, width):

@@ -52,6 +52,8 @@ def write_pair(folder: Path, layers: int = 26, width: int = 4096) -> tuple[Path,
 COMPARE = """
 import resource, sys
 from pathlib import Path
+import torch
+torch.linalg.eigh(torch.eye(300, dtype=torch.float64) @ torch.eye(300, dtype=torch.float64))  # loads its libraries
 from evalsvc.engine.weights import full_change
 from evalsvc.tensors import read_headers
 started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
