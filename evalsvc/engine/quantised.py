@@ -1,8 +1,8 @@
 """Full weights, quantised: the reference that an adapter trained on a quantised base (QLoRA) has to be held against.
 
-`int8` and `nf4` work on every device, and need no package: each weight is replaced by the nearest one that the format can
-hold, and stays an ordinary tensor of the compute dtype. A matrix product then is what dequantise-and-multiply gives;
-memory is not saved. Embeddings and the output head are left as they are, as in bitsandbytes.
+`int8` and `nf4` work on every device, and need no package: each weight is replaced by the nearest one that the format
+can hold, and stays an ordinary tensor of the compute dtype. A matrix product then is what dequantise-and-multiply gives
+(nf4: bit by bit what bitsandbytes 0.50 dequantises to); memory is not saved. Embeddings and the output head are left as they are, as in bitsandbytes.
 
 * int8: symmetric, one scale per output, largest magnitude to 127 (LLM.int8's weight format, Dettmers et al. 2022a).
 * nf4: 4-bit NormalFloat, one scale per block of 64 (Dettmers et al. 2023, appendix E), without double quantisation.

@@ -164,7 +164,7 @@ def _slices(rows: int, columns: int) -> Iterator[slice]:
 
 
 def _pieces(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a matrix into pieces of about a quarter of a million elements; single rows that are longer are cut as well."""
+    """Cut a matrix into pieces of at most a quarter of a million elements, long rows as well."""
     width = min(columns, _BLOCK)
     for part in _slices(rows, width):
         for start in range(0, columns, width):
