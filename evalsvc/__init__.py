@@ -7,11 +7,11 @@ The package in one line each, in the order in which modules may import each othe
     settings     paths and addresses, from flags and EVALSVC_* variables
     stats        pure statistics: arrays in, records out
     migrations   the schema of the store, step by step
+    changes      what adapting changed, by kind of layer
     tensors      safetensors headers: which tensors are where
     world        the invented world of the demo: texts and items
     suites       suite files -> Suite
     checkpoints  path, hub id or adapter -> Checkpoint
-    changes      what adapting changed, by kind of layer
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
     harness      lm-eval's tasks: plan and grade

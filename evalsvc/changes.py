@@ -1,4 +1,4 @@
-"""What adapting changed, summed up by kind of layer. Pure: records in, records out."""
+"""What adapting changed, tensor by tensor, and summed up by kind of layer. Pure; imports nothing of evalsvc."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from evalsvc.records import Change, TensorChange
-
 _KINDS = (
     ("embeddings", re.compile(r"embed_tokens|\bwte\b|\bwpe\b|word_embeddings|embed_in")),
     ("head", re.compile(r"lm_head|embed_out|^output\.")),
@@ -17,6 +15,44 @@ _KINDS = (
     ("attention", re.compile(r"attn|attention")),
     ("feed-forward", re.compile(r"mlp|feed_forward|ffn|experts|\bfc")),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """How far a tensor is from its base's.
+
+    Attributes:
+        changed: Elements that differ by more than the tolerance.
+        base_norm, norm: Frobenius norms of the base's tensor and of the difference.
+        rank_90: Smallest number of singular values with 90 % of the difference's squared ones; None unless a matrix.
+        effective_rank: exp of the entropy of the difference's singular values as shares of their sum.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    changed: int
+    base_norm: float
+    norm: float
+    rank_90: int | None = None
+    effective_rank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What adapting changed.
+
+    Attributes:
+        parameters: Of the base.
+        trainable: Parameters that training could change, as far as the files tell: all of full weights that differ,
+            an adapter's own.
+        tolerance: In words: when an element counts as changed.
+        tensors: Tensors that were compared; those that an adapter leaves alone are not among them.
+    """
+
+    parameters: int
+    trainable: int
+    tolerance: str
+    tensors: tuple[TensorChange, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evalsvc.changes import Change
 from evalsvc.checkpoints import Description, open_base, open_checkpoints, weight_files
 from evalsvc.checkpoints.costs import TrainingMemory, training_memory
 from evalsvc.dossiers import Dossiers
+from evalsvc.engine.shards import Cutter
 from evalsvc.errors import UsageError
 from evalsvc.executors import InProcessExecutor, make_scorer
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
 from evalsvc.integrity import examine, examine_windows
 from evalsvc.probe import probe
-from evalsvc.records import Arm, Change, Checkpoint, Finding, Numerics, Rendering
+from evalsvc.records import Arm, Checkpoint, Finding, Numerics, Rendering
 from evalsvc.service import find_arm
+from evalsvc.settings import cache_dir
 from evalsvc.store import Store
 from evalsvc.suites import find_suite
 from evalsvc.tensors import read_headers
@@ -121,7 +124,8 @@ def check_checkpoints(
             planning.plan(loading.load(suite), Rendering(None, suite.system_prompt)).plan
             for suite in map(find_suite, suites)
         ]
-        findings += examine_windows(sound, plans)
+        cutter = Cutter(cache_dir() / "tokens")
+        findings += examine_windows(sound, plans, cutter)
         with InProcessExecutor(lambda: make_scorer(1)) as executor:
-            findings += probe(executor, [Arm(checkpoint, numerics) for checkpoint in sound])
+            findings += probe(executor, [Arm(checkpoint, numerics) for checkpoint in sound], cutter)
     return looked_at, findings

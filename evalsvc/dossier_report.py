@@ -10,9 +10,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from evalsvc.changes import by_group
+from evalsvc.changes import Change, by_group
 from evalsvc.checkpoints.costs import TrainingMemory
-from evalsvc.records import Change, Checkpoint, Cost, Finding
+from evalsvc.records import Checkpoint, Cost, Finding
 from evalsvc.report import SCHEMA, arm_fields, plain_table
 
 _MARKS = {"error": "✗", "warning": "!", "note": "·"}

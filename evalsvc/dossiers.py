@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from evalsvc.changes import Change, TensorChange
 from evalsvc.database import Database
-from evalsvc.records import Change, Checkpoint, Finding, TensorChange
+from evalsvc.records import Checkpoint, Finding
 
 
 class Dossiers:

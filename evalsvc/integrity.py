@@ -16,6 +16,7 @@ from evalsvc.errors import CheckpointError
 from evalsvc.records import Checkpoint, Finding, Likelihoods, Plan
 from evalsvc.tensors import read_headers
 
+
 def examine(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:
     """Return what is to be said of a base and of what was adapted from it."""
     from evalsvc.engine.fit import examine_fit  # torch takes seconds to import

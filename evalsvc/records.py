@@ -164,44 +164,6 @@ def served_label(checkpoint: Checkpoint, serving: Serving) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorChange:
-    """How far a tensor is from its base's.
-
-    Attributes:
-        changed: Elements that differ by more than the tolerance.
-        base_norm, norm: Frobenius norms of the base's tensor and of the difference.
-        rank_90: Smallest number of singular values with 90 % of the difference's squared ones; None unless a matrix.
-        effective_rank: exp of the entropy of the difference's singular values as shares of their sum.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    changed: int
-    base_norm: float
-    norm: float
-    rank_90: int | None = None
-    effective_rank: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What adapting changed.
-
-    Attributes:
-        parameters: Of the base.
-        trainable: Parameters that training could change, as far as the files tell: all of full weights that differ,
-            an adapter's own.
-        tolerance: In words: when an element counts as changed.
-        tensors: Tensors that were compared; those that an adapter leaves alone are not among them.
-    """
-
-    parameters: int
-    trainable: int
-    tolerance: str
-    tensors: tuple[TensorChange, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """Something about a checkpoint that people should know before they trust its scores.
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from evalsvc.checkpoints import Description, open_checkpoints
+from evalsvc.engine.shards import Cutter
 from evalsvc.errors import CheckpointError
 from evalsvc.executors import InProcessExecutor, make_scorer
 from evalsvc.harness import plan as planning
@@ -23,6 +24,7 @@ from evalsvc.harness import tasks as loading
 from evalsvc.integrity import examine, examine_windows, refuse
 from evalsvc.probe import probe
 from evalsvc.records import Arm, Finding, Numerics, Rendering, Serving
+from evalsvc.settings import cache_dir
 from evalsvc.suites import load_suite
 from tests import tiny
 from tests.tasks import CHOICE, write_task
@@ -40,7 +42,9 @@ def found(folder: Path, base: Path) -> list[Finding]:
 def probed(folder: Path, base: Path) -> list[Finding]:
     root, adapted = open_checkpoints(str(folder), str(base), Description(name="it"))
     with InProcessExecutor(partial(make_scorer, 1)) as executor:
-        return probe(executor, [Arm(checkpoint, NUMERICS) for checkpoint in (root, *adapted)])
+        return probe(
+            executor, [Arm(checkpoint, NUMERICS) for checkpoint in (root, *adapted)], Cutter(cache_dir() / "tokens")
+        )
 
 
 def expect(findings: list[Finding], severity: str, check: str, text: str) -> None:
@@ -363,9 +367,9 @@ def test_prompts_that_are_longer_than_the_window_are_counted(models: Path, tmp_p
     (tmp_path / "suite.yaml").write_text(text)
     plan = planning.plan(loading.load(load_suite(tmp_path / "suite.yaml")), Rendering()).plan
     root, (lora,) = open_checkpoints(str(models / "lora"), None, Description())
-    (finding,) = examine_windows([root, lora], [plan])
+    (finding,) = examine_windows([root, lora], [plan], Cutter(tmp_path))
     assert (finding.severity, finding.check, finding.checkpoint) == ("warning", "window", "base")
-    assert "window of 128 tokens is shorter than prompts of suite long: 2 of 4 samples" in finding.text
+    assert "window is shorter than prompts of suite long: 2 of 4 samples" in finding.text
 
 
 @pytest.mark.parametrize("how", ["transposed", "scrambled rows", "permuted vocabulary"])
@@ -410,5 +414,5 @@ def test_an_arm_that_was_not_served_as_asked_is_refused(models: Path) -> None:
     root, (lora,) = open_checkpoints(str(models / "lora"), None, Description())
     arms = [Arm(root, NUMERICS), Arm(lora, NUMERICS), Arm(lora, NUMERICS, Serving(merged=True))]
     with InProcessExecutor(Deaf) as executor:
-        (finding,) = probe(executor, arms)
+        (finding,) = probe(executor, arms, Cutter(cache_dir() / "tokens"))
     assert (finding.severity, finding.check, finding.checkpoint) == ("error", "serving", "lora (merged)")

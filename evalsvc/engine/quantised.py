@@ -2,7 +2,8 @@
 
 `int8` and `nf4` work on every device, and need no package: each weight is replaced by the nearest one that the format
 can hold, and stays an ordinary tensor of the compute dtype. A matrix product then is what dequantise-and-multiply gives
-(nf4: bit by bit what bitsandbytes 0.50 dequantises to); memory is not saved. Embeddings and the output head are left as they are, as in bitsandbytes.
+(nf4: bit by bit what bitsandbytes 0.50 dequantises to); memory is not saved. Embeddings and the output head are left
+as they are, as in bitsandbytes.
 
 * int8: symmetric, one scale per output, largest magnitude to 127 (LLM.int8's weight format, Dettmers et al. 2022a).
 * nf4: 4-bit NormalFloat, one scale per block of 64 (Dettmers et al. 2023, appendix E), without double quantisation.
@@ -20,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from evalsvc.engine.models import first_line
+from evalsvc.engine.encoding import first_line
 from evalsvc.errors import CheckpointError, UsageError
 from evalsvc.records import Quantisation
 
@@ -75,11 +76,11 @@ def _bitsandbytes(kind: Quantisation, device: torch.device, dtype: torch.dtype) 
 @torch.no_grad()
 def quantise(model: PreTrainedModel, kind: Quantisation) -> None:
     """Replace the weights of all linear layers but the output head by what a format holds of them, in place."""
-    head = model.get_output_embeddings()
+    head = cast(Any, model).get_output_embeddings()
     for module in model.modules():
         if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
             continue
-        weight = cast(torch.Tensor, module.weight)
+        weight = module.weight
         by_output = weight.T if isinstance(module, Conv1D) else weight
         by_output.copy_(rounded_int8(by_output) if kind == "int8" else rounded_nf4(by_output))
 

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 import torch
 
-from evalsvc.records import Change, Floats, TensorChange
+from evalsvc.changes import Change, TensorChange
+from evalsvc.records import Floats
 from evalsvc.stats.spectrum import completed, effective_rank, rank_90
 from evalsvc.tensors import Tensor
 

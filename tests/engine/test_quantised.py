@@ -47,7 +47,7 @@ def test_int8_is_within_half_a_step_of_each_output() -> None:
     weight = torch.randn(6, 100) * torch.tensor([1e-3, 1, 10, 100, 0, 1])[:, None]
     step = weight.abs().amax(dim=1, keepdim=True) / 127
     assert ((rounded_int8(weight) - weight).abs() <= step / 2 + 1e-7).all()
-    assert len(rounded_int8(weight)[1].unique()) <= 255
+    assert len(set(rounded_int8(weight)[1].tolist())) <= 255
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
@@ -64,7 +64,7 @@ def test_a_real_model_stays_close_at_8_bits_and_less_so_at_4(data: Path) -> None
     exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits.log_softmax(-1).detach()
     drift = {}
     for kind in ("int8", "nf4"):
-        model = load_quantised(folder, kind, CPU, torch.float32)  # type: ignore[arg-type]
+        model = load_quantised(folder, kind, CPU, torch.float32)
         logits = model(tokens).logits.log_softmax(-1).detach()
         drift[kind] = float((exact.exp() * (exact - logits)).sum(-1).mean())
     assert 0 < drift["int8"] < 0.01 < drift["nf4"] < 1
@@ -83,7 +83,7 @@ def test_a_layer_that_is_stored_the_other_way_round() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    model: Any = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=8))  # type: ignore[no-untyped-call]
+    model: Any = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=8))
     exact = model.transformer.h[0].attn.c_attn.weight.detach().clone()
     quantise(model, "int8")
     assert torch.equal(model.transformer.h[0].attn.c_attn.weight, rounded_int8(exact.T).T)
