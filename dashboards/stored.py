@@ -32,7 +32,7 @@ def frontier(base: str) -> Frontier:
 
 @st.cache_data(ttl=SECONDS, show_spinner=False)
 def _bases(_path: Path) -> list[str]:
-    return [family.base.checkpoint.label for family in service.families(store())]
+    return [family.base.label for family in service.families(store())]
 
 
 @st.cache_data(ttl=SECONDS, show_spinner=False)

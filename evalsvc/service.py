@@ -10,7 +10,7 @@ from pathlib import Path
 from evalsvc.compare import compare, totals
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.frontier import Candidate, frontier
-from evalsvc.records import Comparison, Frontier, RoleTotal
+from evalsvc.records import Comparison, Frontier, RoleTotal, Serving
 from evalsvc.store import Store, StoredArm
 
 
@@ -40,20 +40,20 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     """
     for meant in (_by_label, _by_name, _by_path, _by_digest):
         found = [arm for arm in arms if meant(arm, text)]
-        # The same checkpoint under newer numerics replaces its older self.
-        newest = {arm.checkpoint.digest: arm for arm in found}
+        # The same checkpoint under newer numerics replaces its older self; as usual served it stands for all others.
+        newest = {arm.checkpoint.digest: arm for arm in sorted(found, key=lambda arm: not arm.serving.words)}
         if len(newest) == 1:
             return next(iter(newest.values()))
         if newest:
-            listed = ", ".join(f"{a.checkpoint.label} ({a.checkpoint.digest[7:19]})" for a in newest.values())
+            listed = ", ".join(f"{a.label} ({a.checkpoint.digest[7:19]})" for a in newest.values())
             raise UsageError(f"arm {text!r}: means {len(newest)} arms: {listed}; give a label or a digest")
-    near = difflib.get_close_matches(text, [arm.checkpoint.label for arm in arms], n=3)
+    near = difflib.get_close_matches(text, [arm.label for arm in arms], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `evalsvc status`"
     raise UsageError(f"arm {text!r}: the store has none of that name, path or digest; {hint}")
 
 
 def _by_label(arm: StoredArm, text: str) -> bool:
-    return arm.checkpoint.label == text
+    return arm.label == text
 
 
 def _by_name(arm: StoredArm, text: str) -> bool:
@@ -69,18 +69,24 @@ def _by_digest(arm: StoredArm, text: str) -> bool:
 
 
 def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
-    """Return the arm of an arm's base under the same numerics.
+    """Return the arm that an arm is held against: its base under the same numerics and quantisation.
+
+    What quantising itself does to a base is shown against the base as it is.
 
     Raises:
         EvidenceError: It has no base, or the base was scored otherwise.
     """
-    label, parent = adapted.checkpoint.label, adapted.checkpoint.parent
+    checkpoint, quantisation = adapted.checkpoint, adapted.serving.quantisation
+    parent = checkpoint.parent
+    if parent is None and quantisation is not None:
+        parent, quantisation = checkpoint.digest, None
     if parent is None:
-        raise EvidenceError(f"{label} is a base: there is nothing to compare it with; name an adapted arm")
+        raise EvidenceError(f"{adapted.label} is a base: there is nothing to compare it with; name an adapted arm")
     found = [arm for arm in arms if arm.checkpoint.digest == parent]
-    same = [arm for arm in found if arm.numerics == adapted.numerics]
+    same = [arm for arm in found if arm.numerics == adapted.numerics and arm.serving == Serving(False, quantisation)]
     if not same:
-        reason = "was scored under other numerics" if found else "is not in the store"
+        reason = "was scored under other numerics or quantisation" if found else "is not in the store"
+        label = adapted.label
         raise EvidenceError(f"the base of {label} {reason}; submit {label} again, which scores its base alongside")
     return same[-1]
 
@@ -97,7 +103,7 @@ def compared(store: Store, adapted: str, base: str | None = None) -> Compared:
     reference = find_arm(arms, base) if base else base_of(arms, chosen)
     if reference.numerics != chosen.numerics:
         raise EvidenceError(
-            f"{chosen.checkpoint.label} and {reference.checkpoint.label} were scored under different numerics "
+            f"{chosen.label} and {reference.label} were scored under different numerics "
             f"({chosen.numerics} and {reference.numerics}); submit both again"
         )
     return compared_arms(store, reference, chosen)
@@ -111,9 +117,19 @@ def compared_arms(store: Store, base: StoredArm, adapted: StoredArm) -> Compared
     """
     scores = store.task_scores(base.number, [adapted.number])
     if not scores[base.number]:
-        raise EvidenceError(f"{base.checkpoint.label} has no finished run; submit it again to resume")
+        raise EvidenceError(f"{base.label} has no finished run; submit it again to resume")
     tasks = compare(scores[base.number], scores[adapted.number])
     return Compared(base, adapted, tuple(tasks), tuple(totals(tasks)))
+
+
+def _is_child(arm: StoredArm, base: StoredArm) -> bool:
+    """Whether `base_of` holds an arm against this base."""
+    if arm.numerics != base.numerics or base.checkpoint.parent is not None:
+        return False
+    if arm.checkpoint.digest == base.checkpoint.digest:
+        return not base.serving.words
+    same = arm.serving.quantisation == base.serving.quantisation
+    return arm.checkpoint.parent == base.checkpoint.digest and same
 
 
 def families(store: Store) -> list[Family]:
@@ -121,9 +137,9 @@ def families(store: Store) -> list[Family]:
     arms = store.arms()
     found: dict[str, Family] = {}
     for arm in arms:
-        children = [a for a in arms if a.checkpoint.parent == arm.checkpoint.digest and a.numerics == arm.numerics]
+        children = [other for other in arms if other != arm and _is_child(other, arm)]
         if children:
-            found[arm.checkpoint.digest] = Family(arm, tuple(children))
+            found[arm.checkpoint.digest + arm.serving.words] = Family(arm, tuple(children))
     return list(found.values())
 
 
@@ -136,9 +152,9 @@ def find_family(store: Store, base: str | None = None) -> Family:
     """
     known = families(store)
     if base is not None:
-        wanted = find_arm(store.arms(), base).checkpoint.digest
+        wanted = find_arm(store.arms(), base)
         for family in known:
-            if family.base.checkpoint.digest == wanted:
+            if (family.base.checkpoint.digest, family.base.serving) == (wanted.checkpoint.digest, wanted.serving):
                 return family
         raise EvidenceError(f"{base}: nothing in the store was adapted from it; submit an adapted checkpoint")
     if not known:
@@ -146,7 +162,7 @@ def find_family(store: Store, base: str | None = None) -> Family:
             "the store has no adapted checkpoint yet: evalsvc submit CHECKPOINT --base BASE --suite SUITE"
         )
     if len(known) > 1:
-        names = ", ".join(family.base.checkpoint.label for family in known)
+        names = ", ".join(family.base.label for family in known)
         raise UsageError(f"the store has {len(known)} bases ({names}); choose one with --base")
     return known[0]
 
@@ -158,7 +174,5 @@ def placed(store: Store, family: Family) -> Frontier:
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
     scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
-    base, *arms = (
-        Candidate(arm.checkpoint.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms)
-    )
+    base, *arms = (Candidate(arm.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms))
     return frontier(base, arms)

@@ -45,7 +45,7 @@ def _show_demo(made: Demo, page: Path) -> None:
     write_report(store, made.base, page)
     print(f"\nreport      {page}")
     print(f"dashboard   evalsvc dashboard --db {made.store}")
-    print(f"one arm     evalsvc compare {made.jobs[-1].arm.checkpoint.label} --db {made.store}")
+    print(f"one arm     evalsvc compare {made.jobs[-1].arm.label} --db {made.store}")
     exit_on_failures(made.jobs)
 
 
