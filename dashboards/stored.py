@@ -7,7 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from evalsvc import service
-from evalsvc.records import Frontier
+from evalsvc.changes import Change
+from evalsvc.dossiers import Dossiers
+from evalsvc.records import Checkpoint, Finding, Frontier
 from evalsvc.settings import default_db
 from evalsvc.store import Store
 
@@ -28,6 +30,22 @@ def bases() -> list[str]:
 def frontier(base: str) -> Frontier:
     """Return the frontier of a base."""
     return _frontier(default_db(), base)
+
+
+def checkpoints() -> list[Checkpoint]:
+    """Return all checkpoints, oldest first."""
+    return _checkpoints(default_db())
+
+
+def dossier(checkpoint: Checkpoint) -> tuple[Change | None, list[Finding]]:
+    """Return what is known of a checkpoint beyond its scores."""
+    dossiers = Dossiers(default_db(), wait=10)
+    return dossiers.change(checkpoint), dossiers.findings(checkpoint)
+
+
+@st.cache_data(ttl=SECONDS, show_spinner=False)
+def _checkpoints(_path: Path) -> list[Checkpoint]:
+    return list({arm.checkpoint.digest: arm.checkpoint for arm in store().arms()}.values())
 
 
 @st.cache_data(ttl=SECONDS, show_spinner=False)

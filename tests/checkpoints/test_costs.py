@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.checkpoints.costs import card_of, trained, training_memory
+from evalsvc.engine.callback import CostCard
 from evalsvc.errors import CheckpointError
 from evalsvc.records import Cost
 from tests import tiny
@@ -41,7 +42,8 @@ def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = Trainer(model, arguments, train_dataset=rows, processing_class=words)
+    card = CostCard(annotation_cost=12.5)
+    trainer = Trainer(model, arguments, train_dataset=rows, processing_class=words, callbacks=[card])
     trainer.train()
     trainer.save_model()
     trainer.save_state()
@@ -51,6 +53,7 @@ def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_trainers_folder_is_a_trajectory_with_its_cost(models: Path, run: Path) -> None:
     _, found = open_checkpoints(str(run), str(models / "base"), Description())
     assert [(c.step, c.cost.train_tokens, c.cost.train_samples) for c in found] == [(2, 128, 8), (4, 256, 16)]
+    assert [c.cost.annotation_cost for c in found] == [12.5, 12.5]  # from the callback's card
     assert [c.cost.gpu_hours for c in found] == [None, None]  # hours on a CPU are no GPU-hours
     assert {c.trajectory for c in found} == {run.name}
 
