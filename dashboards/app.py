@@ -5,4 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 st.set_page_config(page_title="evalsvc", page_icon="📉", layout="wide")
-st.navigation([st.Page("views/frontier.py", title="Frontier", default=True)]).run()
+st.navigation(
+    [
+        st.Page("views/frontier.py", title="Frontier", default=True),
+        st.Page("views/checkpoints.py", title="Checkpoints"),
+    ]
+).run()

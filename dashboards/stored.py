@@ -7,7 +7,10 @@ from pathlib import Path
 import streamlit as st
 
 from evalsvc import service
+from evalsvc.changes import Change
+from evalsvc.dossiers import Dossiers
 from evalsvc.points import Frontier
+from evalsvc.records import Checkpoint, Finding
 from evalsvc.settings import default_db
 from evalsvc.store import Store
 
@@ -30,9 +33,25 @@ def frontier(base: str) -> Frontier:
     return _frontier(default_db(), base)
 
 
+def checkpoints() -> list[Checkpoint]:
+    """Return all checkpoints, oldest first."""
+    return _checkpoints(default_db())
+
+
+def dossier(checkpoint: Checkpoint) -> tuple[Change | None, list[Finding]]:
+    """Return what is known of a checkpoint beyond its scores."""
+    dossiers = Dossiers(default_db(), wait=10)
+    return dossiers.change(checkpoint), dossiers.findings(checkpoint)
+
+
+@st.cache_data(ttl=SECONDS, show_spinner=False)
+def _checkpoints(_path: Path) -> list[Checkpoint]:
+    return list({arm.checkpoint.digest: arm.checkpoint for arm in store().arms()}.values())
+
+
 @st.cache_data(ttl=SECONDS, show_spinner=False)
 def _bases(_path: Path) -> list[str]:
-    return [family.base.checkpoint.label for family in service.families(store())]
+    return [family.base.label for family in service.families(store())]
 
 
 @st.cache_data(ttl=SECONDS, show_spinner=False)

@@ -8,6 +8,8 @@ The package in one line each, in the order in which modules may import each othe
     points       where arms lie: Point, Frontier
     settings     paths and addresses, from flags and EVALSVC_* variables
     migrations   the schema of the store, step by step
+    changes      what adapting changed, by kind of layer
+    tensors      safetensors headers: which tensors are where
     world        the invented world of the demo: texts and items
     suites       suite files -> Suite
     checkpoints  path, hub id or adapter -> Checkpoint
@@ -23,17 +25,22 @@ The package in one line each, in the order in which modules may import each othe
     charts       records -> figures
     evidence     scores as arrays, out of the database
     store        records in, records out of the database
+    dossiers     what is known of a checkpoint beyond its scores
     executors    shards in, results out; in this process
     inspection   a suite, checked before it is scored
     cluster      shards on Ray, commands on a cluster
     driver       missing requests to an executor, answers to the store, runs to grading
+    integrity    what is known against checkpoints before anything is scored
+    probe        a few sentences, scored by every arm first
     doctor       what works on this machine
     service      what is asked of a store
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
     details      what stands behind a comparison or a frontier
     curves       trajectories and matrices -> tables and JSON
+    dossier      what is known of a checkpoint, computed where it is not
     demo         the main job on models that are trained on the spot
+    dossier_report  dossiers -> tables and JSON
     page         records -> one HTML file
     cli          the command line
 """

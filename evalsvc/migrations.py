@@ -1,7 +1,9 @@
 """The schema of the store, as an append-only list of steps. A released step is never edited; imports nothing.
 
     checkpoints  what was given: content digest, method, parent, cost
-    arms         a checkpoint as it is served: with its numerics
+    findings     what its files were found to say before it was scored
+    changes      how far its weights are from its base's; `tensor_changes` tensor by tensor
+    arms         a checkpoint as it is served: with its numerics, merged or not, quantised or not
     plans        a suite under one rendering; `tasks` are its tasks, `plan_samples` its samples in order
     samples      items, with document and gold; `requests` what is asked about them
     responses    one row per arm and request: what a model answered
@@ -140,6 +142,39 @@ MIGRATIONS: list[tuple[str, str]] = [
             value DOUBLE,
             weight DOUBLE,
             detail VARCHAR
+        );
+        """,
+    ),
+    (
+        "m002_checkpoints",
+        """
+        ALTER TABLE checkpoints ADD COLUMN train_samples BIGINT;
+        ALTER TABLE checkpoints ADD COLUMN annotation_cost DOUBLE;
+        ALTER TABLE arms ADD COLUMN merged BOOLEAN DEFAULT false;
+        ALTER TABLE arms ADD COLUMN quantisation VARCHAR;
+        CREATE TABLE findings (
+            checkpoint VARCHAR NOT NULL,
+            severity VARCHAR NOT NULL,
+            check_name VARCHAR NOT NULL,
+            text VARCHAR NOT NULL
+        );
+        CREATE TABLE changes (
+            checkpoint VARCHAR PRIMARY KEY,
+            parameters BIGINT NOT NULL,
+            trainable BIGINT NOT NULL,
+            tolerance VARCHAR NOT NULL
+        );
+        CREATE TABLE tensor_changes (
+            checkpoint VARCHAR NOT NULL,
+            position INTEGER NOT NULL,
+            tensor VARCHAR NOT NULL,
+            shape BIGINT[] NOT NULL,
+            changed BIGINT NOT NULL,
+            base_norm DOUBLE NOT NULL,
+            norm DOUBLE NOT NULL,
+            rank_90 BIGINT,
+            effective_rank DOUBLE,
+            PRIMARY KEY (checkpoint, position)
         );
         """,
     ),

@@ -48,11 +48,19 @@ def digest(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a checkpoint cost to make. None means not known, never zero."""
+    """What a checkpoint cost to make. None means not known, never zero.
+
+    Attributes:
+        peak_memory_gb: Of one device while training, in 1e9 bytes.
+        train_samples: Samples seen, repetitions counted.
+        annotation_cost: Of the training data, in whatever currency the user counts in.
+    """
 
     gpu_hours: float | None = None
     train_tokens: int | None = None
     peak_memory_gb: float | None = None
+    train_samples: int | None = None
+    annotation_cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +126,67 @@ class Numerics:
         return canonical({name: value for name, value in asdict(self).items() if name != "rerun" or value})
 
 
+Quantisation = Literal["int8", "nf4", "bnb-int8", "bnb-nf4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a checkpoint is put into service: part of an arm's identity.
+
+    Attributes:
+        merged: An adapter's change is added to the base's weights, instead of being computed beside them.
+        quantisation: What the full weights are quantised to, and by whom; None leaves them as they are.
+    """
+
+    merged: bool = False
+    quantisation: Quantisation | None = None
+
+    @property
+    def words(self) -> str:
+        """What a label says of it: nothing for an unquantised, unmerged checkpoint."""
+        return ", ".join(word for word in (self.quantisation, "merged" if self.merged else None) if word)
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """A checkpoint as it is served."""
 
     checkpoint: Checkpoint
     numerics: Numerics
+    serving: Serving = Serving()
 
     @property
     def key(self) -> str:
-        """The arm's identity: same content, same numerics."""
-        return digest(self.checkpoint.digest, self.numerics.key())
+        """The arm's identity: same content, same numerics, same serving."""
+        words = self.serving.words
+        return digest(self.checkpoint.digest, self.numerics.key(), *([words] if words else []))
+
+    @property
+    def label(self) -> str:
+        """What people call it: the checkpoint's label, and how it is served unless that is as usual."""
+        return served_label(self.checkpoint, self.serving)
+
+
+def served_label(checkpoint: Checkpoint, serving: Serving) -> str:
+    """Return a checkpoint's label with how it is served: "lora@400", "lora@400 (nf4, merged)"."""
+    return f"{checkpoint.label} ({serving.words})" if serving.words else checkpoint.label
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a checkpoint that people should know before they trust its scores.
+
+    Attributes:
+        severity: An "error" means that scores would be wrong, and refuses; a "warning" that they may mislead; a "note"
+            that nothing has to be done.
+        check: Name of the check, the same in every version.
+        checkpoint: Label of the checkpoint.
+    """
+
+    severity: Literal["error", "warning", "note"]
+    check: str
+    checkpoint: str
+    text: str
 
 
 # -------------------------------------------------------------------------------------------------- plan and score

@@ -28,9 +28,10 @@ LEVEL_NOTE = "Intervals are two-sided at 90 %: their ends are the one-sided 5 % 
 # ------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _arm_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+def arm_fields(checkpoint: Checkpoint, label: str | None = None) -> dict[str, Any]:
+    """Return what every JSON object says of a checkpoint, or of an arm with a label of its own."""
     return {
-        "arm": checkpoint.label,
+        "arm": label or checkpoint.label,
         "checkpoint": checkpoint.path,
         "digest": checkpoint.digest,
         "method": checkpoint.method,
@@ -45,7 +46,7 @@ def runs_json(runs: Sequence[StoredRun], alive: Sequence[bool]) -> dict[str, Any
         "runs": [
             {
                 "run": run.run,
-                **_arm_fields(run.arm.checkpoint),
+                **arm_fields(run.arm.checkpoint, run.arm.label),
                 "suite": run.suite,
                 "role": run.role,
                 "state": run.state,
@@ -67,7 +68,7 @@ def results_json(results: Sequence[StoredResult]) -> dict[str, Any]:
         "schema": SCHEMA,
         "scores": [
             {
-                **_arm_fields(result.arm.checkpoint),
+                **arm_fields(result.arm.checkpoint, result.arm.label),
                 "suite": result.suite,
                 "role": result.role,
                 "task": result.task,
@@ -88,9 +89,9 @@ def compared_json(compared: Compared) -> dict[str, Any]:
     """Return a comparison as `compare --json` prints it; differences are adapted - base, in the metric's unit."""
     return {
         "schema": SCHEMA,
-        "base": compared.base.checkpoint.label,
+        "base": compared.base.label,
         "base_digest": compared.base.checkpoint.digest,
-        "adapted": compared.adapted.checkpoint.label,
+        "adapted": compared.adapted.label,
         "adapted_digest": compared.adapted.checkpoint.digest,
         "tasks": [asdict(task) for task in compared.tasks],
         "roles": [asdict(role) for role in compared.roles],
@@ -155,7 +156,7 @@ def runs_table(runs: Sequence[StoredRun], alive: Sequence[bool]) -> Table:
         note = run.error or ("its driver is gone: submit again to resume" if stopped else "")
         checkpoint = run.arm.checkpoint
         table.add_row(
-            checkpoint.label,
+            run.arm.label,
             checkpoint.method,
             run.suite,
             run.role,
@@ -182,7 +183,7 @@ def overview_table(results: Sequence[StoredResult]) -> Table:
     for tasks in suites.values():
         metrics = sorted({task.metric for task in tasks})
         table.add_row(
-            tasks[0].arm.checkpoint.label,
+            tasks[0].arm.label,
             tasks[0].arm.checkpoint.method,
             tasks[0].suite,
             tasks[0].role,
@@ -201,7 +202,7 @@ def results_table(results: Sequence[StoredResult]) -> Table:
         checkpoint = result.arm.checkpoint
         metric = result.metric if result.filter == "none" else f"{result.metric} ({result.filter})"
         table.add_row(
-            checkpoint.label,
+            result.arm.label,
             checkpoint.method,
             result.suite,
             f"{result.task} (group)" if result.is_group else result.task,
@@ -219,7 +220,7 @@ def _metric(comparison: Comparison) -> str:
 
 def comparison_tables(compared: Compared) -> list[Table]:
     """Show a comparison: every task, worst first within its suite, then the mean of every role."""
-    base, adapted = compared.base.checkpoint.label, compared.adapted.checkpoint.label
+    base, adapted = compared.base.label, compared.adapted.label
     tasks = new_table(
         f"{adapted} against {base}",
         *("suite", "task", "metric", "#n", "#base", "#adapted", "#difference", "#90 % interval", "#lost", "#gained"),

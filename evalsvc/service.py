@@ -17,7 +17,7 @@ from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.frontier import Candidate, Wish, frontier
 from evalsvc.matrices import Matrix
 from evalsvc.points import Frontier
-from evalsvc.records import Comparison, Role, RoleTotal, TaskScores
+from evalsvc.records import Comparison, Role, RoleTotal, Serving, TaskScores
 from evalsvc.stats.paired import t_interval
 from evalsvc.store import Store, StoredArm, StoredResult
 from evalsvc.trajectory import MARGIN, UNPAIRED, Change, Trajectory, trajectory
@@ -49,20 +49,20 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     """
     for meant in (_by_label, _by_name, _by_path, _by_digest):
         found = [arm for arm in arms if not arm.is_rerun and meant(arm, text)]
-        # The same checkpoint under newer numerics replaces its older self.
-        newest = {arm.checkpoint.digest: arm for arm in found}
+        # The same checkpoint under newer numerics replaces its older self; as usual served it stands for all others.
+        newest = {arm.checkpoint.digest: arm for arm in sorted(found, key=lambda arm: not arm.serving.words)}
         if len(newest) == 1:
             return next(iter(newest.values()))
         if newest:
-            listed = ", ".join(f"{a.checkpoint.label} ({a.checkpoint.digest[7:19]})" for a in newest.values())
+            listed = ", ".join(f"{a.label} ({a.checkpoint.digest[7:19]})" for a in newest.values())
             raise UsageError(f"arm {text!r}: means {len(newest)} arms: {listed}; give a label or a digest")
-    near = difflib.get_close_matches(text, [arm.checkpoint.label for arm in arms], n=3)
+    near = difflib.get_close_matches(text, [arm.label for arm in arms], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `evalsvc status`"
     raise UsageError(f"arm {text!r}: the store has none of that name, path or digest; {hint}")
 
 
 def _by_label(arm: StoredArm, text: str) -> bool:
-    return arm.checkpoint.label == text
+    return arm.label == text
 
 
 def _by_name(arm: StoredArm, text: str) -> bool:
@@ -78,18 +78,24 @@ def _by_digest(arm: StoredArm, text: str) -> bool:
 
 
 def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
-    """Return the arm of an arm's base under the same numerics.
+    """Return the arm that an arm is held against: its base under the same numerics and quantisation.
+
+    What quantising itself does to a base is shown against the base as it is.
 
     Raises:
         EvidenceError: It has no base, or the base was scored otherwise.
     """
-    label, parent = adapted.checkpoint.label, adapted.checkpoint.parent
+    checkpoint, quantisation = adapted.checkpoint, adapted.serving.quantisation
+    parent = checkpoint.parent
+    if parent is None and quantisation is not None:
+        parent, quantisation = checkpoint.digest, None
     if parent is None:
-        raise EvidenceError(f"{label} is a base: there is nothing to compare it with; name an adapted arm")
+        raise EvidenceError(f"{adapted.label} is a base: there is nothing to compare it with; name an adapted arm")
     found = [arm for arm in arms if arm.checkpoint.digest == parent]
-    same = [arm for arm in found if arm.numerics == adapted.numerics]
+    same = [arm for arm in found if arm.numerics == adapted.numerics and arm.serving == Serving(False, quantisation)]
     if not same:
-        reason = "was scored under other numerics" if found else "is not in the store"
+        reason = "was scored under other numerics or quantisation" if found else "is not in the store"
+        label = adapted.label
         raise EvidenceError(f"the base of {label} {reason}; submit {label} again, which scores its base alongside")
     return same[-1]
 
@@ -119,7 +125,7 @@ def compared(store: Store, adapted: str, base: str | None = None, other_prompts:
     reference = find_arm(arms, base) if base else base_of(arms, chosen)
     if reference.numerics != chosen.numerics:
         raise EvidenceError(
-            f"{chosen.checkpoint.label} and {reference.checkpoint.label} were scored under different numerics "
+            f"{chosen.label} and {reference.label} were scored under different numerics "
             f"({chosen.numerics} and {reference.numerics}); submit both again"
         )
     return compared_arms(store, reference, chosen, other_prompts)
@@ -136,7 +142,7 @@ def compared_arms(store: Store, base: StoredArm, adapted: StoredArm, other_promp
     scores = store.task_scores(base.number, wanted)
     ours, theirs = scores[base.number], scores[adapted.number]
     if not ours:
-        raise EvidenceError(f"{base.checkpoint.label} has no finished run; submit it again to resume")
+        raise EvidenceError(f"{base.label} has no finished run; submit it again to resume")
     have = {(task.suite, task.task) for task in theirs}
     if any((task.suite, task.task) not in have for task in ours):
         # The arm may have done the suite under another plan: with some items missing, or with other prompts.
@@ -189,14 +195,24 @@ def _by_document(store: Store, scores: TaskScores) -> TaskScores:
     )
 
 
+def _is_child(arm: StoredArm, base: StoredArm) -> bool:
+    """Whether `base_of` holds an arm against this base."""
+    if arm.numerics != base.numerics or base.checkpoint.parent is not None:
+        return False
+    if arm.checkpoint.digest == base.checkpoint.digest:
+        return not base.serving.words
+    same = arm.serving.quantisation == base.serving.quantisation
+    return arm.checkpoint.parent == base.checkpoint.digest and same
+
+
 def families(store: Store) -> list[Family]:
     """Return every base that has adapted arms, with the newest numerics under which it has any."""
     arms = store.arms()
     found: dict[str, Family] = {}
     for arm in arms:
-        children = [a for a in arms if a.checkpoint.parent == arm.checkpoint.digest and a.numerics == arm.numerics]
+        children = [other for other in arms if other != arm and _is_child(other, arm)]
         if children:
-            found[arm.checkpoint.digest] = Family(arm, tuple(children))
+            found[arm.checkpoint.digest + arm.serving.words] = Family(arm, tuple(children))
     return list(found.values())
 
 
@@ -209,9 +225,9 @@ def find_family(store: Store, base: str | None = None) -> Family:
     """
     known = families(store)
     if base is not None:
-        wanted = find_arm(store.arms(), base).checkpoint.digest
+        wanted = find_arm(store.arms(), base)
         for family in known:
-            if family.base.checkpoint.digest == wanted:
+            if (family.base.checkpoint.digest, family.base.serving) == (wanted.checkpoint.digest, wanted.serving):
                 return family
         raise EvidenceError(f"{base}: nothing in the store was adapted from it; submit an adapted checkpoint")
     if not known:
@@ -219,7 +235,7 @@ def find_family(store: Store, base: str | None = None) -> Family:
             "the store has no adapted checkpoint yet: evalsvc submit CHECKPOINT --base BASE --suite SUITE"
         )
     if len(known) > 1:
-        names = ", ".join(family.base.checkpoint.label for family in known)
+        names = ", ".join(family.base.label for family in known)
         raise UsageError(f"the store has {len(known)} bases ({names}); choose one with --base")
     return known[0]
 
@@ -232,9 +248,7 @@ def placed(store: Store, family: Family, wish: Wish = Wish()) -> Frontier:  # no
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
     scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
-    base, *arms = (
-        Candidate(arm.checkpoint.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms)
-    )
+    base, *arms = (Candidate(arm.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms))
     return frontier(base, arms, wish)
 
 
@@ -270,7 +284,7 @@ def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float)
     incomplete: list[str] = []
     for step in steps:
         arm = newest[step]
-        label = arm.checkpoint.label
+        label = arm.label
         try:
             if published is None:
                 tasks: Sequence[Comparison] = compared_arms(store, base, arm).tasks
@@ -280,7 +294,7 @@ def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float)
             incomplete.append(label)
         else:
             found.append((step, label, tasks))
-    made = trajectory(name, first.checkpoint.method, base.checkpoint.label, found, margin)
+    made = trajectory(name, first.checkpoint.method, base.label, found, margin)
     return replace(made, incomplete=tuple(incomplete))
 
 
@@ -297,7 +311,7 @@ def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted:
     missing = [f"{key[0]}/{key[1]}" for key in ours if key not in theirs]
     if missing or not ours:
         what = ", ".join(missing[:3]) or "every task"
-        raise EvidenceError(f"{adapted.checkpoint.label} has no results on {what}; import or submit it again")
+        raise EvidenceError(f"{adapted.label} has no results on {what}; import or submit it again")
     found = []
     for key, one in ours.items():
         other = theirs[key]
@@ -363,7 +377,7 @@ def _family_claims(store: Store, family: Family, margin: float) -> list[Card]:
         seen = last.get(run.name)
         if seen is None or (arm.checkpoint.step or 0) >= (seen[0].checkpoint.step or 0):
             last[run.name] = arm, run
-    about = f"arms of {family.base.checkpoint.label}"
+    about = f"arms of {family.base.label}"
     return cards([run for _, run in last.values()], [run for _, run in checkpoints], about, margin)
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -31,10 +31,15 @@ from evalsvc.records import (
     Plan,
     Response,
     Role,
+    Serving,
     ShardResult,
     State,
     TaskScores,
+    served_label,
 )
+
+_COST = tuple(field.name for field in fields(Cost))
+_CHECKPOINT = ", ".join(field.name for field in fields(Checkpoint) if field.name != "cost") + ", " + ", ".join(_COST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,12 @@ class StoredArm:
     digest: str
     checkpoint: Checkpoint
     numerics: str
+    serving: Serving = Serving()
+
+    @property
+    def label(self) -> str:
+        """What people call it: the checkpoint's label, and how it is served unless that is as usual."""
+        return served_label(self.checkpoint, self.serving)
 
     @property
     def is_rerun(self) -> bool:
@@ -380,9 +391,21 @@ def _insert(connection: Connection, incoming: pa.Table, statement: str) -> None:
 
 
 def _add_arm(connection: Connection, arm: Arm) -> None:
-    checkpoint = arm.checkpoint
+    _add_checkpoint(connection, arm.checkpoint)
     connection.execute(
-        "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP) ON CONFLICT DO NOTHING",
+        "INSERT INTO arms SELECT coalesce(max(arm), 0) + 1, ?, ?, ?, ?, ? FROM arms ON CONFLICT DO NOTHING",
+        [arm.key, arm.checkpoint.digest, arm.numerics.key(), arm.serving.merged, arm.serving.quantisation],
+    )
+
+
+def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
+    """Add a checkpoint; of one that is there already, what it cost is filled in."""
+    cost = ", ".join(_COST)
+    known = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _COST)
+    connection.execute(
+        f"INSERT INTO checkpoints (digest, name, path, method, tokenizer, parent, base_path, step, trajectory, {cost}, "
+        "created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP) "
+        f"ON CONFLICT (digest) DO UPDATE SET {known}",
         [
             checkpoint.digest,
             checkpoint.name,
@@ -395,10 +418,6 @@ def _add_arm(connection: Connection, arm: Arm) -> None:
             checkpoint.trajectory,
             *astuple(checkpoint.cost),
         ],
-    )
-    connection.execute(
-        "INSERT INTO arms SELECT coalesce(max(arm), 0) + 1, ?, ?, ? FROM arms ON CONFLICT DO NOTHING",
-        [arm.key, checkpoint.digest, arm.numerics.key()],
     )
 
 
@@ -501,13 +520,14 @@ def _set_run(connection: Connection, arm: str, plan: str, what: str, values: lis
 
 def _arms(connection: Connection) -> dict[int, StoredArm]:
     rows = connection.execute(
-        """
-        SELECT a.arm, a.digest, a.numerics, c.digest, c.name, c.path, c.method, c.tokenizer, c.parent, c.base_path,
-               c.step, c.trajectory, c.gpu_hours, c.train_tokens, c.peak_memory_gb
-        FROM arms a JOIN checkpoints c ON c.digest = a.checkpoint ORDER BY a.arm
+        f"""
+        SELECT a.arm, a.digest, a.numerics, a.merged, a.quantisation, c.* FROM arms a
+        JOIN (SELECT {_CHECKPOINT} FROM checkpoints) c ON c.digest = a.checkpoint ORDER BY a.arm
         """
     ).fetchall()
-    return {row[0]: StoredArm(row[0], row[1], _checkpoint(row[3:]), row[2]) for row in rows}
+    return {
+        row[0]: StoredArm(row[0], row[1], _checkpoint(row[5:]), row[2], Serving(bool(row[3]), row[4])) for row in rows
+    }
 
 
 def _checkpoint(row: Sequence[Any]) -> Checkpoint:

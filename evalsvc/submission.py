@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.cluster import RayExecutor, cluster_gpus
+from evalsvc.dossiers import Dossiers
 from evalsvc.driver import Driver, Job, Progress
 from evalsvc.engine.shards import Cutter
 from evalsvc.errors import CheckpointError, SuiteError
@@ -18,7 +21,9 @@ from evalsvc.executors import Executor, InProcessExecutor, make_scorer
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
 from evalsvc.harness.plan import Planned, Render
-from evalsvc.records import Arm, Checkpoint, Numerics, Rendering, digest
+from evalsvc.integrity import examine, examine_windows, refuse
+from evalsvc.probe import probe
+from evalsvc.records import Arm, Checkpoint, Finding, Numerics, Quantisation, Rendering, Serving, digest
 from evalsvc.settings import Compute, cache_dir
 from evalsvc.store import Store
 from evalsvc.suites import Suite, find_suite, load_suite
@@ -40,6 +45,10 @@ class Submission:
         sources: Checkpoints with one base in common.
         base: Folder or hub id of what they were adapted from, if they do not say so themselves.
         suites: Names or files; empty takes those that the base was scored on before.
+        rendering: Whose chat template renders the prompts of all arms, or none; has to be chosen where the base's and
+            an adapted checkpoint's differ.
+        merged: Serve adapters merged as well, as arms of their own.
+        quantisation: Serve everything on quantised weights, the base too, which is then the reference.
     """
 
     sources: tuple[Source, ...]
@@ -47,6 +56,9 @@ class Submission:
     suites: tuple[str, ...] = ()
     compute: Compute = Compute()
     allow_task_code: bool = False
+    rendering: Literal["base", "adapted", "plain"] | None = None
+    merged: bool = False
+    quantisation: Quantisation | None = None
 
 
 def submit(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> list[Job]:
@@ -61,30 +73,89 @@ def submit(store: Store, submission: Submission, progress: Progress, note: Calla
         EvalsvcError: Scoring cannot go on; submitting again resumes.
     """
     note("reading checkpoints")
-    base, adapted = _checkpoints(submission)
+    base, adapted = _checkpoints(submission, progress, note)
+    note("checking checkpoints")
+    findings = examine(base, adapted)
+    refuse(findings)
     suites = _suites(store, submission, base)
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
-    planned = [_plan(suite, base, submission.allow_task_code) for suite in suites]
+    speaker = _speaker(submission, suites, base, adapted, findings)
+    planned = [_plan(suite, speaker, submission.allow_task_code) for suite in suites]
+    cutter = Cutter(cache_dir() / "tokens")
+    findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
+    for finding in findings:
+        if finding.severity == "warning":
+            note(f"warning: {finding.checkpoint}: {finding.text}")
     numerics = chosen_numerics(submission.compute)
-    arms = [Arm(checkpoint, numerics) for checkpoint in (base, *adapted)]
-    driver = Driver(store, arms, planned, Cutter(cache_dir() / "tokens"))
-    driver.grade_ready()
-    if driver.missing:
-        note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
-        with make_executor(submission.compute, numerics.device) as executor:
-            driver.run(executor, progress)
-        for label, path in driver.paths.items():
-            if path.startswith("plain"):
-                note(f"{label} was scored on the {path}")
+    arms = _arms(base, adapted, numerics, submission)
+    unknown = _unknown(store, arms)
+    with ExitStack() as stack:
+        executor = cache(lambda: stack.enter_context(make_executor(submission.compute, numerics.device)))
+        if unknown:
+            findings += _probed(executor(), unknown, arms, cutter, note)
+        driver = Driver(store, arms, planned, cutter)
+        _keep(store, unknown, findings)
+        driver.grade_ready()
+        if driver.missing:
+            note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
+            driver.run(executor(), progress)
+            for label, path in driver.paths.items():
+                if path.startswith("plain"):
+                    note(f"{label} was scored on the {path}")
     return driver.jobs
 
 
-def _checkpoints(submission: Submission) -> tuple[Checkpoint, list[Checkpoint]]:
+def _arms(base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, submission: Submission) -> list[Arm]:
+    """Return what is to be evaluated, every arm's reference among it: the quantised base for what is quantised."""
+    quantised = Serving(quantisation=submission.quantisation)
+    arms = [Arm(base, numerics), Arm(base, numerics, quantised)]
+    for checkpoint in adapted:
+        arms.append(Arm(checkpoint, numerics, quantised))
+        if submission.merged and checkpoint.is_adapter:
+            arms.append(Arm(checkpoint, numerics, replace(quantised, merged=True)))
+    return list(dict.fromkeys(arms))
+
+
+def _unknown(store: Store, arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms that have answered nothing yet."""
+    if not store.path.is_file():
+        return list(arms)
+    answered = store.answered(arms)
+    return [arm for arm in arms if not answered[arm.key]]
+
+
+def _probed(
+    executor: Executor, unknown: Sequence[Arm], arms: Sequence[Arm], cutter: Cutter, note: Callable[[str], None]
+) -> list[Finding]:
+    """Probe arms that have answered nothing yet, beside the bases that they are held against.
+
+    Raises:
+        CheckpointError: One of them has no effect, or cannot be scored.
+    """
+    note("probing what is new")
+    findings = probe(executor, [arm for arm in arms if arm in unknown or arm.checkpoint.parent is None], cutter)
+    refuse(findings)
+    for finding in findings:
+        note(f"{finding.severity}: {finding.checkpoint}: {finding.text}")
+    return findings
+
+
+def _keep(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> None:
+    """Keep what was found in the checkpoints of new arms."""
+    dossiers = Dossiers(store.path)
+    for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in arms}.values():
+        labels = {checkpoint.label, *(arm.label for arm in arms if arm.checkpoint == checkpoint)}
+        dossiers.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])
+
+
+def _checkpoints(
+    submission: Submission, progress: Progress, note: Callable[[str], None]
+) -> tuple[Checkpoint, list[Checkpoint]]:
     """Return the base and all checkpoints, each once."""
     adapted: dict[str, Checkpoint] = {}
     bases: dict[str, Checkpoint] = {}
     for source in submission.sources:
-        base, found = open_checkpoints(source.path, submission.base, source.said)
+        base, found = open_checkpoints(source.path, submission.base, source.said, progress=progress, note=note)
         bases[base.digest] = base
         adapted |= {checkpoint.digest: checkpoint for checkpoint in found}
     if len(bases) > 1:
@@ -139,11 +210,39 @@ def _suites(store: Store, submission: Submission, base: Checkpoint) -> list[Suit
 # ---------------------------------------------------------------------------------------------------------- rendering
 
 
-def _plan(suite: Suite, base: Checkpoint, allow_task_code: bool) -> Planned:
-    """Plan a suite, rendered as the base's tokenizer renders: the same for every arm that is compared with it."""
+def _speaker(
+    submission: Submission,
+    suites: Sequence[Suite],
+    base: Checkpoint,
+    adapted: Sequence[Checkpoint],
+    findings: Sequence[Finding],
+) -> Checkpoint | None:
+    """Return the checkpoint whose chat template renders the prompts of all arms; None for plain prompts.
+
+    Raises:
+        CheckpointError: The templates differ, and nobody chose; or several of the adapted ones could be meant.
+    """
+    differ = [finding for finding in findings if finding.check == "chat-template"]
+    asked = any(suite.chat_template != "off" for suite in suites)
+    if submission.rendering is None and differ and asked:
+        raise CheckpointError(f"checkpoint {differ[0].checkpoint}: {differ[0].text}")
+    if submission.rendering == "adapted":
+        named = {finding.checkpoint for finding in differ}
+        found = {checkpoint.tokenizer: checkpoint for checkpoint in adapted if checkpoint.label in named}
+        if len(found) > 1:
+            raise CheckpointError(
+                f"--rendering adapted: {len(found)} adapted checkpoints have chat templates of their own; submit them "
+                "one by one"
+            )
+        return next(iter(found.values()), base)
+    return None if submission.rendering == "plain" else base
+
+
+def _plan(suite: Suite, base: Checkpoint | None, allow_task_code: bool) -> Planned:
+    """Plan a suite, rendered as one tokenizer renders: the same for every arm that is compared."""
     loaded = loading.load(suite, allow_task_code=allow_task_code)
     wanted = suite.chat_template
-    if wanted == "off" or (wanted == "auto" and not has_chat_template(Path(base.path))):
+    if wanted == "off" or base is None or (wanted == "auto" and not has_chat_template(Path(base.path))):
         return planning.plan(loaded, Rendering(None, suite.system_prompt))
     template, render = _chat(base)
     if template is None:

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from evalsvc.records import Arm
+from evalsvc.changes import Change, TensorChange
+from evalsvc.dossiers import Dossiers
+from evalsvc.records import Arm, Finding
 from evalsvc.store import Store
 from tests.conftest import ROOT
 from tests.fakes import NUMERICS, arm, plan
@@ -57,6 +59,21 @@ def app(db: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("EVALSVC_DB", str(db))
     monkeypatch.syspath_prepend(str(ROOT / "dashboards"))
     return AppTest.from_file(APP, default_timeout=30)
+
+
+def test_a_checkpoint_shows_its_dossier(app: AppTest, db: Path) -> None:
+    lora = fill(db, 1).arms()[1].checkpoint
+    page = app.switch_page("views/checkpoints.py").run()
+    assert not page.exception
+    assert "Nothing: it is a base." in [caption.value for caption in page.caption]
+    tensor = TensorChange("model.layers.0.self_attn.q_proj.weight", (4, 4), 8, 2.0, 1.0, 3, 2.5)
+    Dossiers(db).keep_change(lora, Change(100, 5, "|x| > 1", (tensor,)))
+    Dossiers(db).keep_findings(lora, [Finding("warning", "window", lora.label, "prompts are longer")])
+    page.selectbox(key="checkpoint").select(f"{lora.label} ({lora.digest[7:19]})").run()
+    assert not page.exception
+    assert [warning.value for warning in page.warning] == ["window: prompts are longer"]
+    assert page.dataframe[1].value["layers"].tolist() == ["attention"]
+    assert page.dataframe[1].value["relative norm"].tolist() == [0.5]
 
 
 def test_the_frontier_shows_every_arm_with_intervals(app: AppTest, db: Path) -> None:

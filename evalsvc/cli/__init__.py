@@ -12,7 +12,7 @@ import traceback
 
 import typer
 
-from evalsvc.cli import importing, reading, scoring, studying, suites
+from evalsvc.cli import checkpoints, importing, reading, scoring, studying, suites
 from evalsvc.errors import EvalsvcError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for part in (scoring, reading, studying):
     app.add_typer(part.app)
 app.add_typer(suites.app, name="suites")
 app.add_typer(importing.app, name="import")
+app.add_typer(checkpoints.app, name="checkpoints")
 
 
 def main() -> None:

@@ -87,16 +87,18 @@ def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int,
         transient=True,
     )
     task: list[TaskID] = []
+    doing = ["requests"]
 
     def note(text: str) -> None:
+        doing[0] = text
         if not quiet:
             console.print(text, style="dim")
 
     def progress(done: int, total: int) -> None:
-        if not task or done == 0:
+        if not task or done == 0 or bar.tasks[-1].description != doing[0]:
             for old in task:
                 bar.remove_task(old)
-            task[:] = [bar.add_task("requests", total=total, rate="")]
+            task[:] = [bar.add_task(doing[0], total=total, rate="")]
         speed = bar.tasks[-1].speed
         bar.update(task[0], completed=done, rate=f"{speed:,.0f}/s" if speed else "")
 

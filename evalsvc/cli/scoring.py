@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from evalsvc.store import Store
 
 app = typer.Typer()
+
+Rendering = Literal["base", "adapted", "plain"]
+Quantised = Literal["int8", "nf4", "bnb-int8", "bnb-nf4"]
 
 
 @app.command(epilog="Example: evalsvc demo && evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb")
@@ -42,7 +45,7 @@ def _show_demo(made: Demo, page: Path) -> None:
     write_report(store, made.base, page)
     print(f"\nreport      {page}")
     print(f"dashboard   evalsvc dashboard --db {made.store}")
-    print(f"one arm     evalsvc compare {made.jobs[-1].arm.checkpoint.label} --db {made.store}")
+    print(f"one arm     evalsvc compare {made.jobs[-1].arm.label} --db {made.store}")
     exit_on_failures(made.jobs)
 
 
@@ -62,6 +65,17 @@ def submit(
     gpu_hours: Annotated[float | None, typer.Option(min=0, help="Cost: GPU-hours of training.")] = None,
     train_tokens: Annotated[int | None, typer.Option(min=0, help="Cost: tokens trained on.")] = None,
     peak_memory_gb: Annotated[float | None, typer.Option(min=0, help="Cost: peak memory of training.")] = None,
+    train_samples: Annotated[int | None, typer.Option(min=0, help="Cost: samples trained on.")] = None,
+    annotation_cost: Annotated[float | None, typer.Option(min=0, help="Cost: of annotating the data.")] = None,
+    rendering: Annotated[
+        Rendering | None, typer.Option(help="Whose chat template renders prompts, where the base's differs.")
+    ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Score adapters merged as well, as arms of their own.")
+    ] = False,
+    quantised: Annotated[
+        Quantised | None, typer.Option(help="Serve everything on weights quantised so, base included.")
+    ] = None,
     workers: Workers = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[
@@ -77,13 +91,24 @@ def submit(
     from evalsvc.checkpoints import Description
     from evalsvc.records import Cost
 
-    said = Description(method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb))
+    said = Description(
+        method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost)
+    )
     with working(quiet) as (note, progress):
         from evalsvc.submission import Source, Submission
         from evalsvc.submission import submit as run_submission
 
         compute = Compute(workers, device, dtype)
-        wanted = Submission((Source(checkpoint, said),), base, tuple(suite or ()), compute, allow_task_code)
+        wanted = Submission(
+            (Source(checkpoint, said),),
+            base,
+            tuple(suite or ()),
+            compute,
+            allow_task_code,
+            rendering,
+            merged,
+            quantised,
+        )
         store = open_store(db)
         jobs = run_submission(store, wanted, progress, note)
     _show_jobs(store, jobs, as_json)

@@ -13,4 +13,8 @@ models      full weights in memory, adapters attached, merged and taken off
 scorer      a shard in, its result out: what an executor runs
 devices     device and number format
 training    a small trainer, for `evalsvc demo`
+fit         does an adapter fit its base, a tokenizer its embeddings? on the meta device
+weights     how far weights are from their base's, block by block
+quantised   full weights, quantised
+callback    a cost card, written while transformers' Trainer trains
 """

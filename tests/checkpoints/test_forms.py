@@ -127,6 +127,19 @@ def test_a_hub_id_comes_from_the_local_cache(
     assert found.name == "org/tiny"
 
 
+def test_a_cached_hub_id_without_its_weights_says_how_to_fill_the_cache(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--org--tiny"
+    copy(models / "base", repository / "snapshots" / ("a" * 40))
+    (repository / "snapshots" / ("a" * 40) / "model.safetensors").unlink()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"no safetensors weights\); .*: hf download org/tiny$"):
+        open_base("org/tiny")
+
+
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 

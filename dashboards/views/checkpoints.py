@@ -1,0 +1,66 @@
+"""One checkpoint: what it is, what it cost, what adapting changed, what speaks against it."""
+
+from __future__ import annotations
+
+import stored
+import streamlit as st
+
+from evalsvc.changes import by_group
+from evalsvc.dossier_report import cost_lines
+from evalsvc.errors import EvalsvcError
+
+st.title("Checkpoints")
+
+try:
+    checkpoints = stored.checkpoints()
+    if not checkpoints:
+        st.info("The store has no checkpoint yet. Begin with `evalsvc demo`.")
+        st.stop()
+    labels = {f"{checkpoint.label} ({checkpoint.digest[7:19]})": checkpoint for checkpoint in checkpoints}
+    chosen = labels[str(st.selectbox("Checkpoint", list(labels), key="checkpoint"))]
+    change, findings = stored.dossier(chosen)
+except EvalsvcError as error:
+    st.error(str(error))
+    st.stop()
+
+st.dataframe(
+    [
+        {"what": "method", "value": chosen.method},
+        {"what": "folder", "value": chosen.path},
+        {"what": "digest", "value": chosen.digest},
+        *({"what": what, "value": "-" if value is None else f"{value:,}"} for what, value in cost_lines(chosen.cost)),
+    ],
+    width="stretch",
+    hide_index=True,
+)
+
+for finding in findings:
+    (st.warning if finding.severity == "warning" else st.info)(f"{finding.check}: {finding.text}")
+
+st.subheader("What changed")
+if change is None:
+    st.caption("Not computed yet:" if chosen.parent else "Nothing: it is a base.")
+    if chosen.parent:
+        st.code(f"evalsvc checkpoints show {chosen.digest[7:19]}", language="shell")
+    st.stop()
+st.caption(
+    f"{change.trainable:,} trainable parameters, {change.trainable / change.parameters:.3%} of the base's. Changed: "
+    f"{change.tolerance}. A description, not a verdict."
+)
+st.dataframe(
+    [
+        {
+            "layers": group.group,
+            "parameters": group.parameters,
+            "changed": group.changed,
+            "relative norm": group.norm,
+            "rank-90": group.rank_90,
+            "effective rank": group.effective_rank,
+        }
+        for group in (by_group(change) if change.tensors else [])
+    ],
+    width="stretch",
+    hide_index=True,
+    column_config={"changed": st.column_config.NumberColumn(format="percent")}
+    | {name: st.column_config.NumberColumn(format="%.3g") for name in ("relative norm", "rank-90", "effective rank")},
+)

@@ -1,0 +1,109 @@
+"""What adapting changed, tensor by tensor, and summed up by kind of layer. Pure; imports nothing of evalsvc."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+_KINDS = (
+    ("embeddings", re.compile(r"embed_tokens|\bwte\b|\bwpe\b|word_embeddings|embed_in")),
+    ("head", re.compile(r"lm_head|embed_out|^output\.")),
+    ("norms", re.compile(r"norm|\bln_")),
+    ("attention", re.compile(r"attn|attention")),
+    ("feed-forward", re.compile(r"mlp|feed_forward|ffn|experts|\bfc")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """How far a tensor is from its base's.
+
+    Attributes:
+        changed: Elements that differ by more than the tolerance.
+        base_norm, norm: Frobenius norms of the base's tensor and of the difference.
+        rank_90: Smallest number of singular values with 90 % of the difference's squared ones; None unless a matrix.
+        effective_rank: exp of the entropy of the difference's singular values as shares of their sum.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    changed: int
+    base_norm: float
+    norm: float
+    rank_90: int | None = None
+    effective_rank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What adapting changed.
+
+    Attributes:
+        parameters: Of the base.
+        trainable: Parameters that training could change, as far as the files tell: all of full weights that differ,
+            an adapter's own.
+        tolerance: In words: when an element counts as changed.
+        tensors: Tensors that were compared; those that an adapter leaves alone are not among them.
+    """
+
+    parameters: int
+    trainable: int
+    tolerance: str
+    tensors: tuple[TensorChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChange:
+    """What changed in the tensors of one kind.
+
+    Attributes:
+        parameters: Of the compared tensors.
+        changed: Share of them that changed by more than the tolerance.
+        norm: Norm of the change over norm of the base.
+        rank_90, effective_rank: Medians over the changed matrices; None if there is none.
+    """
+
+    group: str
+    tensors: int
+    parameters: int
+    changed: float
+    norm: float
+    rank_90: float | None
+    effective_rank: float | None
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of layer that a tensor's name says it belongs to."""
+    return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
+
+
+def by_group(change: Change) -> list[GroupChange]:
+    """Return one line per kind of layer, and one for all."""
+    groups: dict[str, list[TensorChange]] = {}
+    for tensor in change.tensors:
+        groups.setdefault(kind_of(tensor.name), []).append(tensor)
+    order = [kind for kind, _ in _KINDS] + ["other"]
+    found = [_sum_up(kind, groups[kind]) for kind in order if kind in groups]
+    return [*found, _sum_up("all", change.tensors)] if len(found) > 1 else found
+
+
+def _sum_up(group: str, tensors: Sequence[TensorChange]) -> GroupChange:
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    base = math.hypot(*(tensor.base_norm for tensor in tensors))
+    return GroupChange(
+        group,
+        len(tensors),
+        parameters,
+        sum(tensor.changed for tensor in tensors) / parameters,
+        math.hypot(*(tensor.norm for tensor in tensors)) / base if base else math.inf,
+        _median(tensor.rank_90 for tensor in tensors if tensor.norm),
+        _median(tensor.effective_rank for tensor in tensors if tensor.norm),
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

@@ -1,0 +1,83 @@
+"""Commands about checkpoints: list, show, check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from evalsvc.cli.options import Address, Db, Json, Quiet
+from evalsvc.cli.output import open_store, print_json, show, working
+from evalsvc.settings import Compute, default_db
+
+app = typer.Typer(help="List, show and check checkpoints.", no_args_is_help=True)
+
+Adapted = Annotated[str | None, typer.Option("--base", help="What it was adapted from: folder or hub id.")]
+
+
+@app.command("list", epilog="Example: evalsvc checkpoints list --json")
+def list_checkpoints(db: Db = None, address: Address = None, as_json: Json = False) -> None:
+    """List the checkpoints in the store, with what they cost."""
+    from evalsvc import dossier_report
+
+    arms = open_store(db).arms()
+    found = list({arm.checkpoint.digest: arm.checkpoint for arm in arms}.values())
+    if as_json:
+        print_json(dossier_report.checkpoints_json(found))
+    else:
+        show(dossier_report.checkpoints_table(found))
+
+
+@app.command(
+    "show", epilog="Examples: evalsvc checkpoints show lora@400   |   evalsvc checkpoints show runs/x --base m"
+)
+def show_checkpoint(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, hub id, or label, name or digest in the store.")],
+    base: Adapted = None,
+    db: Db = None,
+    address: Address = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a checkpoint is, what it cost, and what adapting changed in its weights."""
+    from evalsvc import dossier_report
+    from evalsvc.dossier import compile_dossier
+    from evalsvc.store import Store
+
+    store = Store(db or default_db())
+    store.upgrade()
+    with working(quiet) as (note, progress):
+        found = compile_dossier(store, checkpoint, base, progress, note)
+    parts = (found.checkpoint, found.change, found.memory, found.findings)
+    if as_json:
+        print_json(dossier_report.dossier_json(*parts))
+    else:
+        show(*dossier_report.dossier_tables(*parts))
+
+
+@app.command("check", epilog="Example: evalsvc checkpoints check runs/lora --base models/base --suite valley")
+def check_checkpoint(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder, or hub id[@rev].")],
+    base: Adapted = None,
+    suite: Annotated[
+        list[str] | None, typer.Option(help="Suite whose prompts have to fit: name or file; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the probe runs: auto, cpu, cuda or mps.")] = "auto",
+    address: Address = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a checkpoint as `submit` does, before anything is scored; exits with 2 if it would be refused."""
+    from evalsvc import dossier_report
+    from evalsvc.dossier import check_checkpoints
+    from evalsvc.submission import chosen_numerics
+
+    with working(quiet) as (note, progress):
+        numerics = chosen_numerics(Compute(device=device))
+        looked_at, findings = check_checkpoints(checkpoint, base, suite or (), numerics, progress, note)
+    if as_json:
+        print_json(dossier_report.findings_json(findings, looked_at))
+    else:
+        show(dossier_report.findings_table(findings, looked_at))
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(2)

@@ -1,0 +1,47 @@
+"""A callback for transformers' Trainer that leaves a cost card, `evalsvc.json`, in every checkpoint it saves."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class CostCard(TrainerCallback):
+    """Measures what training took, and writes it beside every checkpoint.
+
+    Use: `Trainer(..., callbacks=[CostCard(annotation_cost=1200)])`. GPU-hours and peak memory are those of CUDA devices
+    and left out elsewhere; after a resume they begin anew.
+
+    Args:
+        said: Further fields of the card that only the user knows: method, annotation_cost, train_samples, ...
+    """
+
+    def __init__(self, **said: Any) -> None:
+        self._said = said
+        self._started = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin to count."""
+        self._started = time.monotonic()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Write the card; of several processes the first does."""
+        if not state.is_world_process_zero:
+            return
+        card = dict(self._said)
+        if torch.cuda.is_available() and not args.use_cpu:
+            devices = args.world_size * max(1, args.n_gpu)
+            card["gpu_hours"] = (time.monotonic() - self._started) * devices / 3600
+            card["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        if state.num_input_tokens_seen:
+            card["train_tokens"] = int(state.num_input_tokens_seen)
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if folder.is_dir():
+            (folder / "evalsvc.json").write_text(json.dumps(card), encoding="utf-8")

@@ -1,0 +1,107 @@
+"""Full weights, quantised: the reference that an adapter trained on a quantised base (QLoRA) has to be held against.
+
+`int8` and `nf4` work on every device, and need no package: each weight is replaced by the nearest one that the format
+can hold, and stays an ordinary tensor of the compute dtype. A matrix product then is what dequantise-and-multiply gives
+(nf4: bit by bit what bitsandbytes 0.50 dequantises to); memory is not saved. Embeddings and the output head are left
+as they are, as in bitsandbytes.
+
+* int8: symmetric, one scale per output, largest magnitude to 127 (LLM.int8's weight format, Dettmers et al. 2022a).
+* nf4: 4-bit NormalFloat, one scale per block of 64 (Dettmers et al. 2023, appendix E), without double quantisation.
+
+`bnb-int8` and `bnb-nf4` are bitsandbytes' own kernels on a CUDA device, which save the memory; bnb-int8 quantises
+activations as well.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from evalsvc.engine.encoding import first_line
+from evalsvc.errors import CheckpointError, UsageError
+from evalsvc.records import Quantisation
+
+BLOCK = 64
+_NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+_CHUNK = 1 << 22
+
+
+def load_quantised(path: str, kind: Quantisation, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Return a model whose linear layers are quantised.
+
+    Args:
+        path: Folder of full weights.
+        dtype: Of what is not quantised, and of computing.
+
+    Raises:
+        CheckpointError: Its files cannot be loaded.
+        UsageError: bitsandbytes or a CUDA device is wanted, and is not there.
+    """
+    options: dict[str, Any] = {}
+    if kind.startswith("bnb"):
+        options = {"quantization_config": _bitsandbytes(kind, device, dtype), "device_map": {"": device}}
+    loader: Any = AutoModelForCausalLM
+    try:
+        model = loader.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
+        )
+    except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
+        raise CheckpointError(f"checkpoint {path}: cannot be loaded as {kind}: {first_line(error)}") from error
+    if not kind.startswith("bnb"):
+        quantise(model, kind)
+        model = model.to(device)
+    return cast(PreTrainedModel, model.eval().requires_grad_(False))
+
+
+def _bitsandbytes(kind: Quantisation, device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if device.type != "cuda" or find_spec("bitsandbytes") is None:
+        what = "a CUDA device" if device.type != "cuda" else "the package bitsandbytes (pip install bitsandbytes)"
+        raise UsageError(f"quantisation {kind}: needs {what}; {kind.removeprefix('bnb-')} works without")
+    if kind == "bnb-int8":
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
+@torch.no_grad()
+def quantise(model: PreTrainedModel, kind: Quantisation) -> None:
+    """Replace the weights of all linear layers but the output head by what a format holds of them, in place."""
+    head = cast(Any, model).get_output_embeddings()
+    for module in model.modules():
+        if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
+            continue
+        weight = module.weight
+        by_output = weight.T if isinstance(module, Conv1D) else weight
+        by_output.copy_(rounded_int8(by_output) if kind == "int8" else rounded_nf4(by_output))
+
+
+def rounded_int8(weight: torch.Tensor) -> torch.Tensor:
+    """Return [outputs, inputs] rounded to 8 bits with one scale per output."""
+    exact = weight.float()
+    scale = exact.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+    return (exact / scale).round().clamp(-127, 127).mul(scale).to(weight.dtype)
+
+
+def rounded_nf4(weight: torch.Tensor) -> torch.Tensor:
+    """Return a tensor rounded to NF4 in blocks of 64, row by row; the last block may be shorter."""
+    flat = weight.contiguous().view(-1)
+    code = torch.tensor(_NF4, device=weight.device)
+    middles = (code[1:] + code[:-1]) / 2
+    found = torch.empty_like(flat)
+    for start in range(0, len(flat), _CHUNK):
+        part = flat[start : start + _CHUNK].float()
+        blocks = torch.nn.functional.pad(part, (0, -len(part) % BLOCK)).view(-1, BLOCK)
+        scale = blocks.abs().amax(dim=1, keepdim=True)
+        levels = code[torch.bucketize(blocks / scale.clamp(min=1e-38), middles)]
+        found[start : start + _CHUNK] = (levels * scale).view(-1)[: len(part)].to(weight.dtype)
+    return found.view(weight.shape)

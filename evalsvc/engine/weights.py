@@ -1,0 +1,392 @@
+"""How far a checkpoint's weights are from its base's: tensor by tensor, and within a tensor block by block.
+
+Nothing is ever held whole: a block of both tensors is read, turned into float32 and compared. Norms and counts take one
+pass. Singular values of a difference come from its Gram matrix where the smaller side has at most 1024 rows, else from
+a randomised SVD (Halko, Martinsson and Tropp 2011, algorithm 4.4, one power iteration) with 256 columns: four passes.
+An adapter's difference is computed from its own factors; LoRA's singular values from those of a core of its rank.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from evalsvc.changes import Change, TensorChange
+from evalsvc.records import Floats
+from evalsvc.stats.spectrum import completed, effective_rank, rank_90
+from evalsvc.tensors import Tensor
+
+TOLERANCE = 1e-5
+"""Absolute difference above which a weight counts as changed (as Mukherjee et al. 2025 count, for bfloat16)."""
+EXACT = 1024
+COLUMNS = 256
+_BLOCK = 1 << 18
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+_PAIR = re.compile(r"\.lora_(embedding_)?([AB])(?:\.weight)?$")
+
+Progress = Callable[[int, int], None]
+"""Called with millions of weights compared and millions in all."""
+
+
+class Matrix(Protocol):
+    """A matrix that is read in pieces; a vector has one row."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece as float32 [rows, columns]."""
+        ...
+
+
+class Stored:
+    """A tensor in a safetensors file."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        first = tensor.shape[0] if len(tensor.shape) > 1 else 1
+        self.shape = (first, tensor.count // max(1, first))
+        self.tensor, self.dtype = tensor, _DTYPES[tensor.dtype]
+
+    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece as float32; whole rows in one read, parts of rows one by one."""
+        width, size = columns.stop - columns.start, self.dtype.itemsize
+        count = rows.stop - rows.start
+        raw = bytearray(count * width * size)
+        view = memoryview(raw)
+        whole = width == self.shape[1]
+        with self.tensor.file.open("rb", buffering=0) as file:
+            for row in range(1 if whole else count):
+                file.seek(self.tensor.start + ((rows.start + row) * self.shape[1] + columns.start) * size)
+                _fill(file, view if whole else view[row * width * size : (row + 1) * width * size])
+        return torch.frombuffer(raw, dtype=self.dtype).view(count, width).to(torch.float32)
+
+
+def _fill(file: Any, view: memoryview) -> None:
+    while len(view):
+        count = file.readinto(view)
+        if not count:
+            raise OSError("the file became shorter while it was read")
+        view = view[count:]
+
+
+@dataclass(slots=True)
+class Between:
+    """Adapted minus base."""
+
+    adapted: Matrix
+    base: Matrix
+    shape: tuple[int, int]
+
+    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece of the difference."""
+        return self.adapted.read(rows, columns).sub_(self.base.read(rows, columns))
+
+
+@dataclass(slots=True)
+class LowRank:
+    """scale * b @ a."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the product."""
+        return self.b.shape[0], self.a.shape[1]
+
+    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece of the product."""
+        product: torch.Tensor = self.b[rows] @ self.a[:, columns]
+        return product.mul_(self.scale)
+
+    def singular_values(self) -> torch.Tensor:
+        """Return the singular values that are not zero by construction, from the factors' triangles."""
+        _, right = torch.linalg.qr(self.a.double().T)
+        _, left = torch.linalg.qr(self.b.double())
+        values: torch.Tensor = torch.linalg.svdvals(left @ right.T)
+        return values * abs(self.scale)
+
+
+class Dora:
+    """DoRA's change: rows of base + low-rank, each rescaled to a trained length, minus the base (Liu et al. 2024)."""
+
+    def __init__(self, base: Matrix, low: LowRank, magnitude: torch.Tensor) -> None:
+        self.base, self.low, self.shape = base, low, base.shape
+        norms = [self._sum(rows, slice(0, self.shape[1])).norm(dim=1) for rows in _slices(*self.shape)]
+        self.factor = (magnitude.flatten() / torch.cat(norms))[:, None]
+
+    def _sum(self, rows: slice, columns: slice) -> torch.Tensor:
+        return self.base.read(rows, columns).add_(self.low.read(rows, columns))
+
+    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece of the change."""
+        return self._sum(rows, columns).mul_(self.factor[rows]).sub_(self.base.read(rows, columns))
+
+
+@dataclass(slots=True)
+class Scaled:
+    """IA3's change: base * (factor - 1), with one factor per row or per column."""
+
+    base: Matrix
+    factor: torch.Tensor
+    shape: tuple[int, int]
+
+    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece of the change."""
+        factor = self.factor[rows] if self.factor.shape[0] > 1 else self.factor[:, columns]
+        return self.base.read(rows, columns).mul_(factor - 1)
+
+
+# ------------------------------------------------------------------------------------------------------- measurements
+
+
+def _slices(rows: int, columns: int) -> Iterator[slice]:
+    """Cut rows into slices of about a quarter of a million elements."""
+    step = max(1, _BLOCK // max(1, columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(rows, start + step))
+
+
+def _pieces(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a matrix into pieces of at most a quarter of a million elements, long rows as well."""
+    width = min(columns, _BLOCK)
+    for part in _slices(rows, width):
+        for start in range(0, columns, width):
+            yield part, slice(start, min(columns, start + width))
+
+
+@torch.inference_mode()
+def measure(name: str, shape: tuple[int, ...], base: Matrix, difference: Matrix, rounding: float = 0.0) -> TensorChange:
+    """Measure a difference.
+
+    Args:
+        rounding: Relative error of the coarser of two number formats; smaller differences are not counted as changes.
+    """
+    changed, base_squares, squares = 0, 0.0, 0.0
+    for rows, columns in _pieces(*difference.shape):
+        before, delta = base.read(rows, columns), difference.read(rows, columns)
+        base_squares += float(torch.linalg.vector_norm(before)) ** 2
+        squares += float(torch.linalg.vector_norm(delta)) ** 2
+        bound = before.abs_().mul_(rounding).clamp_(min=TOLERANCE) if rounding else TOLERANCE
+        changed += int((delta.abs_() > bound).sum())
+    found = TensorChange(name, shape, changed, math.sqrt(base_squares), math.sqrt(squares))
+    if len(shape) != 2 or min(difference.shape) < 2 or not math.isfinite(squares):
+        return found
+    if squares == 0:
+        return TensorChange(name, shape, changed, found.base_norm, 0.0, 0, 0.0)
+    values = spectrum(difference, squares)
+    return TensorChange(name, shape, changed, found.base_norm, found.norm, rank_90(values), effective_rank(values))
+
+
+def spectrum(matrix: Matrix, squares: float) -> Floats:
+    """Return a matrix's singular values: exact up to 1024, else the largest 256 and a model of the others.
+
+    Args:
+        squares: The matrix's squared Frobenius norm.
+    """
+    smaller = min(matrix.shape)
+    if isinstance(matrix, LowRank):
+        return _numpy(matrix.singular_values())
+    if smaller <= EXACT:
+        return _numpy(torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp(min=0).sqrt())
+    # The last columns of a sketch are too small by far: they only help the others.
+    return completed(_largest(matrix)[: COLUMNS * 3 // 4], squares, smaller)
+
+
+def _gram(matrix: Matrix) -> torch.Tensor:
+    rows, columns = matrix.shape
+    total = torch.zeros(min(rows, columns), min(rows, columns), dtype=torch.float64)
+    if rows > columns:
+        for part in _slices(rows, columns):
+            piece = matrix.read(part, slice(0, columns)).double()
+            total.addmm_(piece.T, piece)
+    else:
+        for part in _slices(columns, rows):
+            piece = matrix.read(slice(0, rows), part).double()
+            total.addmm_(piece, piece.T)
+    return total
+
+
+def _largest(matrix: Matrix) -> Floats:
+    """Return the largest singular values by a randomised SVD."""
+    generator = torch.Generator().manual_seed(0)
+    right = torch.randn(matrix.shape[1], COLUMNS, generator=generator)
+    for _ in range(2):
+        left = _orthonormal(_times(matrix, right))
+        right = _times_transposed(matrix, left)
+        del left
+        core = _gram_of(right)
+        right = _orthonormal(right)
+    return _numpy(torch.linalg.eigvalsh(core).flip(0).clamp(min=0).sqrt())
+
+
+def _numpy(values: torch.Tensor) -> Floats:
+    found: Floats = values.numpy()
+    return found
+
+
+def _gram_of(tall: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
+    for part in _slices(*tall.shape):
+        piece = tall[part].double()
+        total.addmm_(piece.T, piece)
+    return total
+
+
+def _orthonormal(tall: torch.Tensor) -> torch.Tensor:
+    """Orthonormalise columns in place, by their Gram matrix in float64: a QR would hold three copies."""
+    values, vectors = torch.linalg.eigh(_gram_of(tall))
+    kept = values > values[-1] * 1e-12
+    change = (vectors * torch.where(kept, values.clamp(min=1e-300).rsqrt(), 0.0)).float()
+    for part in _slices(*tall.shape):
+        tall[part] = tall[part] @ change
+    return tall
+
+
+def _times(matrix: Matrix, right: torch.Tensor) -> torch.Tensor:
+    rows, columns = matrix.shape
+    product = torch.empty(rows, right.shape[1])
+    for part in _slices(rows, columns):
+        torch.mm(matrix.read(part, slice(0, columns)), right, out=product[part])
+    return product
+
+
+def _times_transposed(matrix: Matrix, left: torch.Tensor) -> torch.Tensor:
+    rows, columns = matrix.shape
+    product = torch.zeros(columns, left.shape[1])
+    for part in _slices(rows, columns):
+        product.addmm_(matrix.read(part, slice(0, columns)).T, left[part])
+    return product
+
+
+# ------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def full_change(adapted: Mapping[str, Tensor], base: Mapping[str, Tensor], progress: Progress) -> Change:
+    """Compare full weights with their base's; of a grown vocabulary the rows that both have.
+
+    Args:
+        adapted, base: Tensors by name.
+    """
+    common = [name for name in adapted if name in base and _comparable(adapted[name], base[name])]
+    total, done, mixed = sum(adapted[name].count for name in common), 0, False
+    found = []
+    for name in common:
+        new, old = Stored(adapted[name]), Stored(base[name])
+        rounding = max(torch.finfo(t.dtype).eps for t in (new, old)) / 2 if new.dtype != old.dtype else 0.0
+        mixed = mixed or rounding > 0
+        shape = (min(new.shape[0], old.shape[0]), new.shape[1])
+        change = measure(name, adapted[name].shape, old, Between(new, old, shape), rounding)
+        found.append(change)
+        done += adapted[name].count
+        progress(done // 1_000_000, total // 1_000_000)
+    return Change(
+        parameters=sum(tensor.count for tensor in base.values()),
+        trainable=sum(math.prod(tensor.shape) for tensor in found if tensor.norm),
+        tolerance=f"|difference| > {TOLERANCE:g}" + (" and half a step of the coarser number format" if mixed else ""),
+        tensors=tuple(found),
+    )
+
+
+def _comparable(new: Tensor, old: Tensor) -> bool:
+    return new.dtype in _DTYPES and old.dtype in _DTYPES and new.shape[1:] == old.shape[1:]
+
+
+def adapter_change(
+    folder: Path, adapter: Mapping[str, Tensor], base: Mapping[str, Tensor], progress: Progress
+) -> Change:
+    """Compute from an adapter's own tensors what it changes in its base.
+
+    LoRA, DoRA, IA3 and whole modules that an adapter carries are computed; of other types only the number of trainable
+    parameters is known. Prompt-like types change no weight.
+    """
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    differences = dict(_differences(config, adapter, base))
+    total, done, found = sum(base[name].count for name in differences), 0, []
+    for name, difference in differences.items():
+        found.append(measure(name, base[name].shape, Stored(base[name]), difference()))
+        done += base[name].count
+        progress(done // 1_000_000, total // 1_000_000)
+    return Change(
+        parameters=sum(tensor.count for tensor in base.values()),
+        trainable=sum(tensor.count for tensor in adapter.values()),
+        tolerance=f"|difference| > {TOLERANCE:g}",
+        tensors=tuple(found),
+    )
+
+
+def _differences(
+    config: Mapping[str, Any], adapter: Mapping[str, Tensor], base: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Callable[[], Matrix]]]:
+    """Yield name of a base's tensor, and a maker of what an adapter adds to it."""
+    for name, tensor in adapter.items():
+        short = name.removeprefix("base_model.model.")
+        match = _PAIR.search(short)
+        if match is not None:
+            target = f"{short[: match.start()]}.weight"
+            if match[2] == "B" and target in base:
+                yield target, _low_rank_maker(config, adapter, name, base[target])
+        elif (factor := re.search(r"\.ia3_l$", short)) is not None:
+            target = f"{short[: factor.start()]}.weight"
+            if target in base:
+                yield target, _scaled_maker(tensor, base[target])
+        elif short in base and _comparable(tensor, base[short]) and tensor.shape == base[short].shape:
+            yield short, _between_maker(tensor, base[short])
+
+
+def _between_maker(new: Tensor, old: Tensor) -> Callable[[], Matrix]:
+    return lambda: Between(Stored(new), Stored(old), Stored(old).shape)
+
+
+def _scaled_maker(factor: Tensor, old: Tensor) -> Callable[[], Matrix]:
+    return lambda: Scaled(Stored(old), _whole(factor).view(factor.shape), Stored(old).shape)
+
+
+def _whole(tensor: Tensor) -> torch.Tensor:
+    stored = Stored(tensor)
+    return stored.read(slice(0, stored.shape[0]), slice(0, stored.shape[1]))
+
+
+def _low_rank_maker(
+    config: Mapping[str, Any], adapter: Mapping[str, Tensor], name_b: str, target: Tensor
+) -> Callable[[], Matrix]:
+    """Return a maker of scale * B A, in the orientation of the base's tensor; of DoRA's change where it is that."""
+
+    def make() -> Matrix:
+        name_a = name_b.replace("lora_B", "lora_A").replace("lora_embedding_B", "lora_embedding_A")
+        a, b = _whole(adapter[name_a]), _whole(adapter[name_b])
+        module = name_b[: name_b.index(".lora_")]
+        low = LowRank(a, b, _scale(config, module, a.shape[0]))
+        if low.shape != Stored(target).shape:  # embeddings, and layers that are stored the other way round
+            low = LowRank(b.T.contiguous(), a.T.contiguous(), low.scale)
+        magnitude = next((t for n, t in adapter.items() if n.startswith(f"{module}.lora_magnitude_vector")), None)
+        return Dora(Stored(target), low, _whole(magnitude)) if magnitude is not None else low
+
+    return make
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """Return what LoRA multiplies B A with: alpha / r, or alpha / sqrt(r) with rslora."""
+    alpha = float(config.get("lora_alpha") or rank)
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            alpha = float(own)
+            break
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
