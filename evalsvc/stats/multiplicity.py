@@ -1,0 +1,52 @@
+"""Adjusted p-values for many tests at once: reject those that are at most alpha.
+
+Holm (1979, Scandinavian Journal of Statistics 6:65-70) keeps the chance of any false rejection at most alpha, however
+the tests depend on each other. Benjamini and Hochberg (1995, Journal of the Royal Statistical Society B 57:289-300)
+keep the expected share of false ones among the rejections at most alpha, for independent or positively dependent tests.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def holm(p: ArrayLike) -> Floats:
+    """Return Holm's adjusted p-values of `p` [tests], in its order.
+
+    Raises:
+        ValueError: `p` is not one-dimensional, or holds a value that is no probability.
+    """
+    values, order = _sorted(p)
+    steps = np.arange(len(values), 0, -1)
+    return _placed(np.maximum.accumulate(values * steps), order)
+
+
+def benjamini_hochberg(p: ArrayLike) -> Floats:
+    """Return Benjamini and Hochberg's adjusted p-values of `p` [tests], in its order.
+
+    Raises:
+        ValueError: `p` is not one-dimensional, or holds a value that is no probability.
+    """
+    values, order = _sorted(p)
+    count = len(values)
+    scaled = values * count / np.arange(1, count + 1)
+    return _placed(np.minimum.accumulate(scaled[::-1])[::-1], order)
+
+
+def _sorted(p: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
+    values = np.asarray(p, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"p has {values.ndim} dimensions, must have one: the tests")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p == {values.tolist()}, must lie in [0, 1]")
+    order = np.argsort(values, kind="stable")
+    return values[order], order
+
+
+def _placed(adjusted: Floats, order: NDArray[np.intp]) -> Floats:
+    result = np.empty_like(adjusted)
+    result[order] = np.minimum(adjusted, 1.0)
+    return result
