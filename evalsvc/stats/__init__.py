@@ -2,6 +2,10 @@
 
     estimates     level and standard error of every aggregation that lm-eval uses, through influence values
     paired        differences of two arms on the same items: Tango's score interval, paired t
+    margins       a difference, of one task or a weighted mean, against a margin: pass, mirrored fail
+    sequential    bounds for several looks at growing data
+    betting       evidence after every item, also from a finite pool
+    power         what a number of items can resolve
     multiplicity  adjusted p-values of many tests: Holm, Benjamini-Hochberg
     bootstrap     resampled items, shared by all arms
     pareto        non-dominated points and hypervolume in two dimensions
