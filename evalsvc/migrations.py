@@ -8,6 +8,7 @@
     failures     requests that could not be answered
     runs         one arm on one plan: queued, running, done or failed
     results      aggregated metrics of a run; `scores` the values per sample behind them
+    decisions    verdicts as they were issued, chained by digest per base; `evidence` names base and suite versions
 
 Arms, runs, samples and requests carry small integers beside their digests: 10 million rows with integer keys take a
 sixth of the space, and join several times faster.
@@ -138,6 +139,23 @@ MIGRATIONS: list[tuple[str, str]] = [
             value DOUBLE,
             weight DOUBLE,
             detail VARCHAR
+        );
+        """,
+    ),
+    (
+        "m002_gate",
+        """
+        ALTER TABLE plans ADD COLUMN part_of VARCHAR;
+        CREATE TABLE decisions (
+            decision INTEGER PRIMARY KEY,
+            digest VARCHAR NOT NULL UNIQUE,
+            base VARCHAR NOT NULL,
+            checkpoint VARCHAR NOT NULL,
+            evidence VARCHAR NOT NULL,
+            verdict VARCHAR NOT NULL,
+            p_pass DOUBLE,
+            record VARCHAR NOT NULL,
+            created TIMESTAMP NOT NULL
         );
         """,
     ),

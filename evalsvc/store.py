@@ -275,7 +275,7 @@ class Store:
                 """
                 WITH newest AS (
                     SELECT u.run, u.arm, p.suite, p.role FROM runs u JOIN plans p USING (plan)
-                    WHERE u.state = 'done'
+                    WHERE u.state = 'done' AND p.part_of IS NULL
                     QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
                 )
                 SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
@@ -295,7 +295,9 @@ class Store:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def task_scores(self, base: int, arms: Sequence[int]) -> dict[int, list[TaskScores]]:
+    def task_scores(
+        self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+    ) -> dict[int, list[TaskScores]]:
         """Return scores in the primary metric of each task, for the base and for other arms.
 
         For every suite this is the newest plan that the base has finished; an arm that has not finished the same plan
@@ -304,21 +306,23 @@ class Store:
         Args:
             base: The base arm's number.
             arms: Other arms' numbers.
+            plans: Digests of the plans that are meant instead.
 
         Returns:
             Arm number to its tasks, in the order of suites and tasks; samples sorted.
         """
         with self._database.read() as connection:
-            plans = connection.execute(
+            chosen = connection.execute(
                 """
                 SELECT p.plan, p.suite, p.role FROM runs u JOIN plans p USING (plan)
-                WHERE u.arm = ? AND u.state = 'done'
+                WHERE u.arm = $base AND u.state = 'done'
+                      AND coalesce(list_contains($plans, p.digest), p.part_of IS NULL)
                 QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
                 ORDER BY p.plan
                 """,
-                [base],
+                {"base": base, "plans": plans},
             ).fetchall()
-            numbers = [row[0] for row in plans]
+            numbers = [row[0] for row in chosen]
             tasks = connection.execute(
                 "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight FROM tasks "
                 "WHERE list_contains(?, plan)",
@@ -334,7 +338,7 @@ class Store:
                 """,
                 [numbers, [base, *arms]],
             ).fetchnumpy()
-        suites = {plan: (suite, role) for plan, suite, role in plans}
+        suites = {plan: (suite, role) for plan, suite, role in chosen}
         known = {(row[0], row[1]): (*suites[row[0]], *row[2:]) for row in tasks}
         return _task_scores(columns, known, [base, *arms])
 
@@ -381,7 +385,7 @@ def _add_plan(connection: Connection, plan: Plan) -> None:
         return
     rendering = plan.rendering
     connection.execute(
-        "INSERT INTO plans SELECT coalesce(max(plan), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP FROM plans",
+        "INSERT INTO plans SELECT coalesce(max(plan), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP, ? FROM plans",
         [
             plan.digest,
             plan.suite,
@@ -391,6 +395,7 @@ def _add_plan(connection: Connection, plan: Plan) -> None:
             plan.suite_path,
             rendering.template,
             rendering.system_prompt,
+            plan.part_of,
         ],
     )
     row = connection.execute("SELECT plan FROM plans WHERE digest = ?", [plan.digest]).fetchone()

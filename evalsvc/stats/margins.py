@@ -102,11 +102,11 @@ def margin_test(tasks: Sequence[Paired], shares: Sequence[float], threshold: flo
     """
     if not tasks or not all(task.counts is not None or np.isfinite(task.stderr) for task in tasks):
         raise ValueError(f"{len(tasks)} tasks, must be at least one, each with counts or a standard error")
-    grid = np.concatenate([[z_alpha], _GRID])
+    only = tasks[0].counts if len(tasks) == 1 else None
+    grid = np.concatenate([[z_alpha], _GRID if only is None else []])
     differences = [task.difference for task in tasks]
     low, high = combined(shares, differences, *bounds(tasks, grid))
     difference = float(np.dot(shares, differences))
-    only = tasks[0].counts if len(tasks) == 1 else None
     if only is not None:
         z = float(tango_z(threshold, *only, tasks[0].n))
     else:
