@@ -13,6 +13,7 @@ The package in one line each, in the order in which modules may import each othe
     checkpoints  path, hub id or adapter -> Checkpoint
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
+    forecast     a Policy and sizes of suites -> what it can resolve
     gate         paired scores and a Policy -> Verdict
     looks        the same while scores still come in
     harness      lm-eval's tasks: plan and grade
@@ -30,7 +31,9 @@ The package in one line each, in the order in which modules may import each othe
     decisions    a checkpoint and a Policy -> a decision that is kept, and can be verified
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
+    decision_report  decisions -> tables, JSON, Markdown, JUnit XML
     demo         the main job on models that are trained on the spot
+    promotion    what a policy can resolve, and a checkpoint scored until it is decided
     page         records -> one HTML file
     cli          the command line
 """

@@ -113,11 +113,19 @@ class Ledger:
             ).fetchall()
         return {row[0]: Item(*row[1:]) for row in rows}
 
+    def suite_path(self, suite: str) -> str | None:
+        """Return the file of a suite's newest version."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT suite_path FROM plans WHERE suite = ? ORDER BY plan DESC LIMIT 1", [suite]
+            ).fetchone()
+        return None if row is None else str(row[0])
+
     def rate(self) -> float | None:
         """Return the requests per second of finished runs that took more than a second, by their median."""
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT median(requests / epoch(updated - created)) FROM runs "
+                "SELECT median(answered / epoch(updated - created)) FROM runs "
                 "WHERE state = 'done' AND epoch(updated - created) > 1"
             ).fetchone()
         value = cast(tuple[Any], row)[0]

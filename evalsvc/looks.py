@@ -37,7 +37,7 @@ from evalsvc.gate import (
     overall,
     paired,
 )
-from evalsvc.policies import Mode, Policy, WaiverEntry
+from evalsvc.policies import FRACTIONS, Mode, Policy, WaiverEntry
 from evalsvc.records import Floats, digest
 from evalsvc.stats.betting import evidence, pool_interval
 from evalsvc.stats.margins import bounds, combined, z_of
@@ -45,11 +45,6 @@ from evalsvc.stats.multiplicity import holm
 from evalsvc.stats.sequential import spending_bounds
 
 SEED = 1234
-FRACTIONS: Mapping[Mode, tuple[float, ...]] = {
-    "fixed": (1.0,),
-    "group_sequential": tuple(k / 5 for k in range(1, 6)),
-    "finite_pool": tuple(k / 20 for k in range(1, 21)),
-}
 
 SMALLEST = 2
 """Items of every task that are asked at the first look, so that each task has an estimate."""
@@ -94,7 +89,7 @@ class _Look(NamedTuple):
         """Return what is seen of each of a rule's tasks: at least the first few items, so that there is an estimate."""
         found = []
         for pair in rule.pairs:
-            mask = self.masks[_key(pair)]
+            mask = self.masks[key_of(pair)]
             if mask.sum() < SMALLEST:
                 mask = np.argsort(np.argsort(_places(pair), kind="stable"), kind="stable") < SMALLEST
             found.append(mask)
@@ -127,8 +122,8 @@ def decide(
     asked = [rule for rule in rules if rule.name not in excused]
     if not asked:
         raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
-    growing = {_key(pair): pair for rule in rules if rule.grows for pair in rule.pairs}
-    whole = {_key(pair): pair for rule in rules if not rule.grows for pair in rule.pairs}
+    growing = {key_of(pair): pair for rule in rules if rule.grows for pair in rule.pairs}
+    whole = {key_of(pair): pair for rule in rules if not rule.grows for pair in rule.pairs}
     items = {key: pair.items for key, pair in growing.items()}
     places = {key: _places(pair) for key, pair in growing.items()}
     at_once = sum(pair.items for key, pair in whole.items() if key not in growing)
@@ -146,7 +141,8 @@ def decide(
     return Outcome(verdict, tuple(judge.outcomes(look)), tuple(judged), tuple(looks))
 
 
-def _key(pair: TaskPair) -> Key:
+def key_of(pair: TaskPair) -> Key:
+    """Return a pair's suite and task."""
     return pair.base.suite, pair.base.task
 
 
@@ -247,7 +243,7 @@ class _Bets:
 
     @staticmethod
     def _seen(rule: Rule, look: _Look) -> int:
-        return sum(int(look.masks[_key(pair)].sum()) for pair in rule.pairs)
+        return sum(int(look.masks[key_of(pair)].sum()) for pair in rule.pairs)
 
     def _verdict(self, p: tuple[float, float]) -> Verdict:
         return "fail" if p[1] <= self._alpha else "pass" if p[0] <= self._alpha else "inconclusive"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -19,9 +20,17 @@ from evalsvc.errors import PolicyError
 from evalsvc.records import canonical, digest
 from evalsvc.stats.margins import Paired, bounds, combined, z_of
 from evalsvc.stats.power import smallest_passing_n
+from evalsvc.stats.sequential import spending_bounds
 from evalsvc.suites import Name, Strict, first_problem, read_yaml
 
 Mode = Literal["fixed", "group_sequential", "finite_pool"]
+FRACTIONS: Mapping[Mode, tuple[float, ...]] = {
+    "fixed": (1.0,),
+    "group_sequential": tuple(k / 5 for k in range(1, 6)),
+    "finite_pool": tuple(k / 20 for k in range(1, 21)),
+}
+"""Share of the items at each look."""
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -176,20 +185,28 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
     """
     if policy.mode == "finite_pool":  # the whole pool is certain of itself, however small
         return
+    alpha = last_alpha(policy)
     for entry in policy.retention:
         tasks = sizes.get(entry.suite, ())
         for task in tasks if entry.per_task_margin is not None else ():
-            needed = smallest_passing_n(entry.per_task_margin or 0.0, policy.alpha)
+            needed = smallest_passing_n(entry.per_task_margin or 0.0, alpha)
             if task.items < needed:
                 raise PolicyError(
                     f"retention/{entry.suite}/{task.task}: {task.items} items cannot show that a loss stays below "
                     f"{entry.per_task_margin}, not even if none changes; needs {needed} items, or a wider margin"
                 )
-        _check_mean(f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, policy.alpha)
+        _check_mean(f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, alpha)
     if policy.group_margin is not None:
         known = {entry.suite: sizes[entry.suite] for entry in policy.retention if sizes.get(entry.suite)}
         if len(known) == len(policy.retention):
-            _check_mean("retention/group", known, policy.group_margin, policy.alpha)
+            _check_mean("retention/group", known, policy.group_margin, alpha)
+
+
+def last_alpha(policy: Policy) -> float:
+    """Return the level at which a rule is tested when all its items are in."""
+    if policy.mode != "group_sequential":
+        return policy.alpha
+    return NormalDist().cdf(-spending_bounds(FRACTIONS[policy.mode], policy.alpha)[-1])
 
 
 def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float) -> None:

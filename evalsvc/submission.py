@@ -49,6 +49,15 @@ class Submission:
     allow_task_code: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A submission that is ready to be scored: the base's arm first, and every suite's requests."""
+
+    arms: tuple[Arm, ...]
+    planned: tuple[Planned, ...]
+    compute: Compute
+
+
 def submit(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> list[Job]:
     """Score a submission, its base included, and return its runs.
 
@@ -60,18 +69,37 @@ def submit(store: Store, submission: Submission, progress: Progress, note: Calla
         UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored then.
         EvalsvcError: Scoring cannot go on; submitting again resumes.
     """
+    return score(store, prepare(store, submission, note), progress, note)
+
+
+def prepare(store: Store, submission: Submission, note: Callable[[str], None]) -> Prepared:
+    """Read a submission's checkpoints and plan its suites; computes and stores nothing.
+
+    Raises:
+        UsageError: The checkpoint, its base or a suite cannot be used.
+    """
     note("reading checkpoints")
     base, adapted = _checkpoints(submission)
     suites = _suites(store, submission, base)
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
     planned = [_plan(suite, base, submission.allow_task_code) for suite in suites]
     numerics = chosen_numerics(submission.compute)
-    arms = [Arm(checkpoint, numerics) for checkpoint in (base, *adapted)]
-    driver = Driver(store, arms, planned, Cutter(cache_dir() / "tokens"))
+    arms = tuple(Arm(checkpoint, numerics) for checkpoint in (base, *adapted))
+    return Prepared(arms, tuple(planned), submission.compute)
+
+
+def score(store: Store, prepared: Prepared, progress: Progress, note: Callable[[str], None]) -> list[Job]:
+    """Score what the store does not have of a prepared submission, and return its runs.
+
+    Raises:
+        EvalsvcError: Scoring cannot go on; doing it again resumes.
+    """
+    arms = prepared.arms
+    driver = Driver(store, arms, prepared.planned, Cutter(cache_dir() / "tokens"))
     driver.grade_ready()
     if driver.missing:
         note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
-        with make_executor(submission.compute, numerics.device) as executor:
+        with make_executor(prepared.compute, arms[0].numerics.device) as executor:
             driver.run(executor, progress)
         for label, path in driver.paths.items():
             if path.startswith("plain"):
