@@ -48,6 +48,13 @@ def shortage(rule: RuleOutcome) -> str:
     return f"needs {rule.needed_n - rule.n:,} items more; {resolves}"
 
 
+def shortages(decision: Decision) -> list[str]:
+    """Return which rules are short, and of what, where that is why nothing is decided."""
+    if decision.outcome.verdict != "inconclusive":
+        return []
+    return [f"{rule.rule}: {shortage(rule)}" for rule in decision.outcome.rules if shortage(rule) and not rule.waived]
+
+
 # ------------------------------------------------------------------------------------------------------------- JSON
 
 
@@ -101,7 +108,7 @@ def decision_tables(decision: Decision) -> list[Table | str]:
         last = outcome.looks[-1]
         saved = f"{1 - last.items / last.of:.0%} saved"
         parts.append(f"decided at look {last.number} with {last.items:,} of {last.of:,} items ({saved})")
-    parts += [escape(f"{rule.rule}: {shortage(rule)}") for rule in outcome.rules if shortage(rule)]
+    parts += [escape(line) for line in shortages(decision)]
     if decision.lost:
         lost = Table(title="Worst lost items", title_justify="left", header_style="bold")
         for column in ("task", "base", "adapted", "target", "item"):
@@ -206,7 +213,7 @@ def markdown(decision: Decision) -> str:
     if decision.outcome.looks:
         last = decision.outcome.looks[-1]
         lines += [f"Decided at look {last.number} with {last.items:,} of {last.of:,} items.", ""]
-    lines += [f"- {_code_free(rule.rule)}: {shortage(rule)}" for rule in decision.outcome.rules if shortage(rule)]
+    lines += [f"- {_code_free(line)}" for line in shortages(decision)]
     if decision.lost:
         lines += ["", "<details><summary>Worst lost items</summary>", ""]
         lines += [f"- {_code_free(f'{item.suite}/{item.task}')}: {_quoted(item)}" for item in decision.lost]

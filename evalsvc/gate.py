@@ -445,7 +445,7 @@ def _resolvable(m: Measured, z_alpha: float) -> float:
     if m.rule.unit != UNIT_INTERVAL:
         return margin
     floor = sum((s * z_alpha**2 / (c.n + z_alpha**2)) ** 2 for s, c in zip(m.rule.shares, m.comparisons, strict=True))
-    return max(margin, math.sqrt(floor))
+    return min(1.0, max(margin, math.sqrt(floor)))
 
 
 # ----------------------------------------------------------------------------------------------------------- waivers
