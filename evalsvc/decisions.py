@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 
 from evalsvc import __version__, gate, looks
-from evalsvc.compare import compare_task
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gate import Outcome, Ratio, Rule, TaskPair
 from evalsvc.ledger import Attempt, Ledger, PlannedRun, Record, record_digest
@@ -289,7 +288,7 @@ def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[Lost
     found: list[tuple[float, TaskPair, int]] = []
     worst = sorted(
         (pair for pair in evidence.pairs if pair.base.suite in kept),
-        key=lambda pair: compare_task(pair.base, pair.adapted).gain,
+        key=lambda pair: pair.comparison.gain,
     )
     for pair in worst:
         gain = looks.gains(pair)
@@ -370,7 +369,7 @@ def _suite(run: PlannedRun) -> Record:
 
 
 def _input(pair: TaskPair) -> Record:
-    comparison = as_dict(compare_task(pair.base, pair.adapted))
+    comparison = as_dict(pair.comparison)
     return {
         **comparison,
         "items": pair.items,

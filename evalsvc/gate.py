@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ Mask = NDArray[np.bool_]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskPair:
     """Both arms' scores on one task.
 
@@ -49,6 +50,11 @@ class TaskPair:
     adapted: TaskScores
     items: int
     places: Floats | None = None
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Both arms on all samples that there are."""
+        return compare_task(self.base, self.adapted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +298,7 @@ def compared_tasks(rule: Rule, keep: Sequence[Mask | None] | None = None) -> tup
         EvidenceError: A task has no interval, or nothing of it has been seen.
     """
     compared = tuple(
-        compare_task(pair.base if mask is None else subset(pair.base, mask), pair.adapted)
+        pair.comparison if mask is None else compare_task(subset(pair.base, mask), pair.adapted)
         for pair, mask in zip(rule.pairs, keep or (None,) * len(rule.pairs), strict=True)
     )
     for comparison in compared:
