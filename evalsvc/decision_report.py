@@ -35,7 +35,8 @@ def headline(decision: Decision) -> str:
     label = " (degraded: a loss is real, if within margins)" if outcome.degraded and outcome.verdict == "pass" else ""
     if outcome.degraded and outcome.verdict == "inconclusive":
         label = " (degraded: a loss is real, its size undecided)"
-    return f"{outcome.verdict.upper()}{label}: {record['checkpoint']['arm']} against {record['base']['arm']}"
+    arms = printable(f"{record['checkpoint']['arm']} against {record['base']['arm']}")
+    return f"{outcome.verdict.upper()}{label}: {arms}"
 
 
 def shortage(rule: RuleOutcome) -> str:
@@ -119,7 +120,7 @@ def decision_tables(decision: Decision) -> list[Table | str]:
                 f"{item.suite}/{item.task}", level, other, escape(cut(item.target, 40)), escape(cut(quote(item.doc)))
             )
         parts.append(lost)
-    parts += [f"[bold]warning[/bold] {escape(warning)}" for warning in decision.warnings]
+    parts += [f"[bold]warning[/bold] {escape(printable(warning))}" for warning in decision.warnings]
     parts.append(f"record {escape(str(decision.path))}")
     return parts
 
@@ -235,7 +236,7 @@ def _quoted(item: LostItem) -> str:
 
 def _code_free(text: str) -> str:
     """Return text that Markdown and HTML show as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~@])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"([\\`*_{}\[\]()#+!|~@])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def quote(doc: str) -> str:
@@ -250,8 +251,13 @@ def quote(doc: str) -> str:
 
 def cut(text: str, longest: int = LONGEST_QUOTE) -> str:
     """Return one line of printable text, cut at `longest` characters."""
-    line = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
+    line = printable(text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return text as one line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 # ------------------------------------------------------------------------------------------------------------- JUnit

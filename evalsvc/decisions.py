@@ -281,30 +281,34 @@ def _halved(pair: TaskPair, half: Half) -> TaskPair:
 
 
 def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
-    """Return the items that were lost most, of the retention tasks that lost most."""
+    """Return the items that were lost most, of the tasks that lost most and are not waived."""
     if outcome.verdict == "pass" and not outcome.degraded:
         return ()
     kept = {rule.rule.split("/")[1] for rule in outcome.rules if rule.rule.startswith("retention/")}
-    found: list[tuple[float, TaskPair, int]] = []
-    worst = sorted(
-        (pair for pair in evidence.pairs if pair.base.suite in kept),
-        key=lambda pair: pair.comparison.gain,
+    waived = {rule.rule for rule in outcome.rules if rule.waived}
+    losing = [
+        pair
+        for pair in sorted(evidence.pairs, key=lambda pair: pair.comparison.gain)
+        if pair.base.suite in kept
+        and pair.comparison.gain < 0
+        and f"retention/{pair.base.suite}/{pair.base.task}" not in waived
+    ]
+    each = SHOWN_ITEMS if len(losing) == 1 else (SHOWN_ITEMS + 1) // 2
+    found = [lost for pair in losing for lost in _losses(pair)[:each]][:SHOWN_ITEMS]
+    texts = Ledger(store.path).items([sample for _, sample, _, _ in found]) if found else {}
+    return tuple(
+        LostItem(pair.base.suite, pair.base.task, texts[sample].doc, texts[sample].target, base, adapted)
+        for pair, sample, base, adapted in found
     )
-    for pair in worst:
-        gain = looks.gains(pair)
-        order = np.argsort(gain, kind="stable")[:SHOWN_ITEMS]
-        found += [(float(gain[n]), pair, int(n)) for n in order if gain[n] < 0]
-        if len(found) >= SHOWN_ITEMS:
-            break
-    found = found[:SHOWN_ITEMS]
-    texts = Ledger(store.path).items([int(pair.base.samples[n]) for _, pair, n in found]) if found else {}
-    shown = []
-    for gain_of, pair, n in found:
-        item = texts[int(pair.base.samples[n])]
-        value = float(pair.base.values[n])
-        other = value + gain_of if pair.base.higher_is_better else value - gain_of
-        shown.append(LostItem(pair.base.suite, pair.base.task, item.doc, item.target, value, other))
-    return tuple(shown)
+
+
+def _losses(pair: TaskPair) -> list[tuple[TaskPair, int, float, float]]:
+    """Return the samples that an adapted arm lost, worst first, with both arms' scores."""
+    samples, ours, theirs = np.intersect1d(pair.base.samples, pair.adapted.samples, return_indices=True)
+    base, adapted = pair.base.values[ours], pair.adapted.values[theirs]
+    gain = adapted - base if pair.base.higher_is_better else base - adapted
+    order = np.argsort(gain, kind="stable")
+    return [(pair, int(samples[n]), float(base[n]), float(adapted[n])) for n in order[: (gain < 0).sum()]]
 
 
 # ------------------------------------------------------------------------------------------------------------ record

@@ -496,3 +496,15 @@ def test_fifteen_suites_of_two_thousand_items_take_less_than_two_seconds(
     begun = time.perf_counter()
     done = evalsvc("gate", "c2", "--policy", policy, "--db", db)
     assert (done.code, time.perf_counter() - begun < 2.0) == (0, True)
+
+
+def test_less_than_full_coverage_is_decided_where_it_is_allowed(
+    evalsvc: Run, said: Callable[..., Path], db: Path
+) -> None:
+    filled(db, BAD)
+    sql(db, "DELETE FROM scores WHERE task = 'a' AND run = (SELECT max(run) FROM runs) AND sample % 50 = 0")
+    assert evalsvc("gate", "c2", "--policy", said(), "--db", db).code == 5
+    found = evalsvc("gate", "c2", "--policy", said(require={"min_coverage": 0.95}), "--db", db, "--json")
+    assert found.code == 3
+    assert found.json["lost_items"]
+    assert evalsvc("verify", found.json["decision"]["path"], "--db", db).code == 0
