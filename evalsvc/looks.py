@@ -71,11 +71,11 @@ def first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: floa
     if mode != "finite_pool":
         chosen = {}
         for key, there in places.items():
-            count = max(SMALLEST, math.ceil(fraction * items[key] - 1e-9))
+            count = max(SMALLEST, math.floor(fraction * items[key] + 1e-9))
             ranks = np.argsort(np.argsort(there, kind="stable"), kind="stable")
             chosen[key] = ranks < count
         return chosen
-    count = math.ceil(fraction * sum(items[key] for key in places) - 1e-9)
+    count = math.floor(fraction * sum(items[key] for key in places) + 1e-9)
     pooled = np.sort(np.concatenate(list(places.values()))) if places else np.empty(0)
     last = pooled[min(count, len(pooled)) - 1] if count and len(pooled) else -1.0
     return {key: there <= last for key, there in places.items()}

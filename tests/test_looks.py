@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from evalsvc import gate, looks
@@ -69,7 +71,7 @@ def test_a_look_takes_the_same_share_of_every_task() -> None:
     for share in FRACTIONS["group_sequential"]:
         masks = looks.first(places, {key: len(p) for key, p in places.items()}, share, "group_sequential")
         for key, mask in masks.items():
-            assert mask.sum() == max(2, np.ceil(share * len(mask) - 1e-9))
+            assert mask.sum() == max(2, np.floor(share * len(mask) + 1e-9))
             assert not (before.get(key, False) & ~mask).any()
         before = masks
 
@@ -104,6 +106,21 @@ def test_a_finite_pool_foretells_the_whole_suite() -> None:
         level = float(weights @ [looks.gains(p).mean() for p in pairs] / weights.sum())
         assert found.verdict == ("pass" if level > -0.03 else "fail")
         assert found.rules[0].low - 1e-6 <= level <= found.rules[0].high + 1e-6
+
+
+@pytest.mark.parametrize(("mode", "most"), [("group_sequential", 0.4), ("finite_pool", 0.2)])
+def test_four_times_the_margin_stops_early_on_published_answers(data: Path, mode: str, most: float) -> None:
+    """A published system against another that solves 17 points less of GSM8K's 1,319 items, at a quarter of that."""
+    table = pq.read_table(data / "results" / "persample" / "openai_gsm8k_4systems.parquet").to_pylist()
+    columns = []
+    for system in ("175b_verification", "6b_verification"):
+        found = {int(row["item"]): float(row["correct"]) for row in table if row["run"] == system}
+        columns.append(np.array([found[item] for item in sorted(found)]))
+    loss = float((columns[0] - columns[1]).mean())
+    assert loss == pytest.approx(0.172, abs=0.001)
+    found_early = judged(policy(mode, loss / 4), [pair("s", "t", (columns[0], columns[1]))])
+    assert found_early.verdict == "fail"
+    assert found_early.looks[-1].fraction <= most
 
 
 @pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
