@@ -51,6 +51,14 @@ class Question:
     batch: bool = False
     half: Half | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be answered, before anything is scored."""
+        mode = self.policy.mode
+        if self.half and mode != "fixed":
+            raise PolicyError(f"mode {mode}: halves are for mode fixed; take one of the two out")
+        if self.batch and mode == "group_sequential":
+            raise PolicyError("a batch is corrected by p-values, which mode group_sequential has none of; use another")
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -148,8 +156,6 @@ def judged(
         EvidenceError: Evidence is missing, incomplete or not comparable.
     """
     policy = question.policy
-    if policy.mode != "fixed" and question.half:
-        raise PolicyError(f"mode {policy.mode}: halves are for mode fixed; take one of the two out")
     arms = store.arms()
     adapted = find_arm(arms, question.checkpoint)
     base = find_arm(arms, question.base) if question.base else base_of(arms, adapted)
@@ -433,7 +439,10 @@ def _p_pass(outcome: Outcome) -> float | None:
 
 def _batch(others: Sequence[Attempt], mine: float | None) -> Record:
     if mine is None or any(other.p_pass is None for other in others):
-        raise EvidenceError("a batch is corrected by p-values, which mode group_sequential has none of; use mode fixed")
+        raise EvidenceError(
+            "a batch is corrected by p-values, and a candidate that was decided in mode group_sequential has none; "
+            "decide on it again in mode fixed"
+        )
     candidates = {other.checkpoint: other.p_pass for other in others}
     adjusted = holm([mine, *(p for p in candidates.values() if p is not None)])
     return {"others": candidates, "p": mine, "adjusted": float(adjusted[0])}

@@ -206,18 +206,19 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
         if suite in growing
     }
     items: Items = {key: len(there) for key, there in places.items()}
-    for number, fraction in enumerate(FRACTIONS[policy.mode], start=1):
-        if fraction == 1.0:
-            break
-        parts = [_part(item, places, items, fraction, policy) for item in whole.values()]
-        _all_done(score(store, replace(prepared, planned=tuple(parts)), progress, note))
-        plans = [item.plan.digest for item in parts]
-        _, outcome = judged(store, question, fraction=fraction, plans=plans, items=items)
-        last = outcome.looks[-1]
-        note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
-        if outcome.verdict != "inconclusive":
-            return decide(store, question, fraction=fraction, plans=plans, items=items)
-    _all_done(score(store, prepared, progress, note))
+    with prepared.executor() as executor:
+        for number, fraction in enumerate(FRACTIONS[policy.mode], start=1):
+            if fraction == 1.0:
+                break
+            parts = [_part(item, places, items, fraction, policy) for item in whole.values()]
+            _all_done(score(store, replace(prepared, planned=tuple(parts)), progress, note, executor))
+            plans = [item.plan.digest for item in parts]
+            _, outcome = judged(store, question, fraction=fraction, plans=plans, items=items)
+            last = outcome.looks[-1]
+            note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
+            if outcome.verdict != "inconclusive":
+                return decide(store, question, fraction=fraction, plans=plans, items=items)
+        _all_done(score(store, prepared, progress, note, executor))
     return decide(store, question)
 
 

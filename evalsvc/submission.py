@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -57,6 +58,10 @@ class Prepared:
     planned: tuple[Planned, ...]
     compute: Compute
 
+    def executor(self) -> Executor:
+        """Return what scores it; it runs while it is entered as a context."""
+        return make_executor(self.compute, self.arms[0].numerics.device)
+
 
 def submit(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> list[Job]:
     """Score a submission, its base included, and return its runs.
@@ -88,8 +93,17 @@ def prepare(store: Store, submission: Submission, note: Callable[[str], None]) -
     return Prepared(arms, tuple(planned), submission.compute)
 
 
-def score(store: Store, prepared: Prepared, progress: Progress, note: Callable[[str], None]) -> list[Job]:
+def score(
+    store: Store,
+    prepared: Prepared,
+    progress: Progress,
+    note: Callable[[str], None],
+    executor: Executor | None = None,
+) -> list[Job]:
     """Score what the store does not have of a prepared submission, and return its runs.
+
+    Args:
+        executor: One that is running already, where several parts are scored one after another.
 
     Raises:
         EvalsvcError: Scoring cannot go on; doing it again resumes.
@@ -99,8 +113,8 @@ def score(store: Store, prepared: Prepared, progress: Progress, note: Callable[[
     driver.grade_ready()
     if driver.missing:
         note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
-        with make_executor(prepared.compute, arms[0].numerics.device) as executor:
-            driver.run(executor, progress)
+        with nullcontext(executor) if executor else prepared.executor() as running:
+            driver.run(running, progress)
         for label, path in driver.paths.items():
             if path.startswith("plain"):
                 note(f"{label} was scored on the {path}")

@@ -141,7 +141,11 @@ def graded(of: Plan, values: Sequence[Array], weights: Array | None = None) -> G
 def answered(store: Store, of: Arm, what: Plan, count: int | None = None) -> None:
     """Answer a plan's first requests."""
     requests = what.requests[:count]
-    results = [ShardResult(Shard("k", of, requests), tuple(Response(r.digest, -1.0, True) for r in requests))]
+    results = [
+        ShardResult(
+            Shard("k", of, tuple(r.digest for r in requests)), tuple(Response(r.digest, -1.0, True) for r in requests)
+        )
+    ]
     store.commit(results, {(of.key, what.digest): (len(requests), 0)})
 
 
