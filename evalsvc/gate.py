@@ -239,8 +239,10 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     for scores in (base, adapted):
         if len(np.unique(scores.samples)) != len(scores.samples):
             raise EvidenceError(f"{name}: an item has two scores in one arm; the store is damaged, submit again")
-        if not np.isfinite(scores.values).all() or not (scores.weights is None or np.isfinite(scores.weights).all()):
+        if not np.isfinite(scores.values).all():
             raise EvidenceError(f"{name}: {base.metric} is not a number for some items; choose another metric")
+        if scores.weights is not None and not (np.isfinite(scores.weights) & (scores.weights > 0)).all():
+            raise EvidenceError(f"{name}: some items have no size in bytes; take them out of the task")
     coverage = len(np.intersect1d(base.samples, adapted.samples)) / max(len(base.samples), 1)
     if coverage < min_coverage:
         raise EvidenceError(

@@ -45,7 +45,11 @@ class StoredArm:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """One arm on one plan, as far as it has come."""
+    """One arm on one plan, as far as it has come.
+
+    Attributes:
+        part_of: Digest of the suite's whole plan, where this is an early look at it.
+    """
 
     run: int
     arm: StoredArm
@@ -60,6 +64,7 @@ class StoredRun:
     driver: str | None
     created: datetime
     updated: datetime
+    part_of: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +266,7 @@ class Store:
             rows = connection.execute(
                 """
                 SELECT u.run, u.arm, p.digest, p.suite, p.role, u.state, u.requests, u.answered,
-                       u.failed, u.error, u.driver, u.created, u.updated
+                       u.failed, u.error, u.driver, u.created, u.updated, p.part_of
                 FROM runs u JOIN plans p USING (plan) ORDER BY u.run
                 """
             ).fetchall()

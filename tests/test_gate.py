@@ -231,6 +231,12 @@ def twice() -> TaskPair:
     return replace(GOOD, adapted=replace(GOOD.adapted, samples=samples))
 
 
+def weightless() -> TaskPair:
+    made = bits("s", "t", np.ones(60), 0)
+    assert made.base.weights is not None
+    return replace(made, base=replace(made.base, weights=np.where(np.arange(60) == 3, 0.0, made.base.weights)))
+
+
 DRIFT = {"drift": {"suite": "s", "max_bits_per_byte_increase": 0.1}}
 KEEP = {"retention": [keep()]}
 NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]] = {
@@ -256,6 +262,8 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
         lambda: [replace(GOOD, adapted=replace(GOOD.adapted, samples=GOOD.adapted.samples + 1000))],
         "0.0%",
     ),
+    "no bytes": (DRIFT, lambda: [weightless()], "no size in bytes"),
+    "one text": (DRIFT, lambda: [bits("s", "t", np.ones(1), 0)], "no standard error"),
     "an f1": (
         KEEP,
         lambda: [TaskPair(replace(GOOD.base, aggregation="other"), replace(GOOD.adapted, aggregation="other"), 500)],

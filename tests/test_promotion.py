@@ -92,6 +92,8 @@ def test_a_clear_case_stops_early_and_is_what_the_whole_would_say(
     record = Path(found["decision"]["path"])
     assert evalsvc("verify", record, "--db", db).code == 0
     # What was asked for a look is no result of the suite.
+    runs = evalsvc("status", "--db", db, "--json").json["runs"]
+    assert all(run["part_of"] for run in runs)
     assert Store(db).results() == []
     assert evalsvc("compare", "full", "--db", db).code == 5
     # When all of it has been asked, the same look decides the same.
