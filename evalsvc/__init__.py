@@ -12,6 +12,7 @@ The package in one line each, in the order in which modules may import each othe
     tensors      safetensors headers: which tensors are where
     world        the invented world of the demo: texts and items
     suites       suite files -> Suite
+    policies     policy files -> Policy
     checkpoints  path, hub id or adapter -> Checkpoint
     compare      paired scores -> Comparison
     frontier     scores of many arms -> Frontier
@@ -19,6 +20,9 @@ The package in one line each, in the order in which modules may import each othe
     claims       claims about adaptation -> decided Cards
     matrices     tasks learned one after the other: files -> Matrix
     importer     results that others have computed -> records
+    forecast     a Policy and sizes of suites -> what it can resolve
+    gate         paired scores and a Policy -> Verdict
+    looks        the same while scores still come in
     harness      lm-eval's tasks: plan and grade
     engine       scoring on one device
     database     one DuckDB file that several processes share
@@ -26,6 +30,7 @@ The package in one line each, in the order in which modules may import each othe
     evidence     scores as arrays, out of the database
     store        records in, records out of the database
     dossiers     what is known of a checkpoint beyond its scores
+    ledger       decisions in, decisions out of the database
     executors    shards in, results out; in this process
     inspection   a suite, checked before it is scored
     cluster      shards on Ray, commands on a cluster
@@ -34,13 +39,16 @@ The package in one line each, in the order in which modules may import each othe
     probe        a few sentences, scored by every arm first
     doctor       what works on this machine
     service      what is asked of a store
+    decisions    a checkpoint and a Policy -> a decision that is kept, and can be verified
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
     details      what stands behind a comparison or a frontier
     curves       trajectories and matrices -> tables and JSON
     dossier      what is known of a checkpoint, computed where it is not
     demo         the main job on models that are trained on the spot
+    decision_report  decisions -> tables, JSON, Markdown, JUnit XML
     dossier_report  dossiers -> tables and JSON
+    promotion    what a policy can resolve, and a checkpoint scored until it is decided
     page         records -> one HTML file
     cli          the command line
 """

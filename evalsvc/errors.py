@@ -3,6 +3,7 @@
     EvalsvcError             1  evalsvc could not do what it should have done
     ├── UsageError           2  what the user gave cannot be used as it is
     │   ├── SuiteError          a suite or task file: unknown name, bad value, gold out of range
+    │   ├── PolicyError         a policy file: bad value, or a rule that could never pass
     │   ├── CheckpointError     a path, hub id or adapter that is not a loadable checkpoint
     │   └── StoreError          the store's file: foreign, newer, locked, unwritable, disk full
     └── EvidenceError        5  what would be compared is missing or not comparable
@@ -26,6 +27,10 @@ class UsageError(EvalsvcError):
 
 class SuiteError(UsageError):
     """A suite, or a task in it, is wrong."""
+
+
+class PolicyError(UsageError):
+    """A policy is wrong, or could never be met."""
 
 
 class CheckpointError(UsageError):

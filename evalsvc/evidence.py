@@ -16,18 +16,21 @@ Known = Mapping[tuple[int, int], tuple[Any, ...]]
 """(plan, position) -> suite, role and columns of the task there."""
 
 
-def task_scores(connection: Connection, base: int, arms: Sequence[int]) -> dict[int, list[TaskScores]]:
+def task_scores(
+    connection: Connection, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+) -> dict[int, list[TaskScores]]:
     """Return scores in the primary metric of each task, for the base and for other arms; see `Store.task_scores`."""
-    plans = connection.execute(
+    chosen = connection.execute(
         """
         SELECT p.plan, p.suite, p.role FROM runs u JOIN plans p USING (plan)
-        WHERE u.arm = ? AND u.state = 'done'
+        WHERE u.arm = $base AND u.state = 'done'
+              AND coalesce(list_contains($plans, p.digest), p.part_of IS NULL)
         QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
         ORDER BY p.plan
         """,
-        [base],
+        {"base": base, "plans": plans},
     ).fetchall()
-    numbers = [row[0] for row in plans]
+    numbers = [row[0] for row in chosen]
     tasks = connection.execute(
         "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight, chance, format_of "
         "FROM tasks WHERE list_contains(?, plan)",
@@ -43,7 +46,7 @@ def task_scores(connection: Connection, base: int, arms: Sequence[int]) -> dict[
         """,
         [numbers, [base, *arms]],
     ).fetchnumpy()
-    suites = {plan: (suite, role) for plan, suite, role in plans}
+    suites = {plan: (suite, role) for plan, suite, role in chosen}
     known = {(row[0], row[1]): (*suites[row[0]], *row[2:]) for row in tasks}
     return _cut(columns, known, _clusters(connection, numbers), [base, *arms])
 

@@ -12,6 +12,7 @@
     results      aggregated metrics of a run; `scores` the values and answers per sample behind them
     drift        divergence from the base for every token of a text
     matrices     scores of tasks learned one after the other, imported
+    decisions    verdicts as they were issued, chained by digest per base; `evidence` names base and suite versions
 
 Arms, runs, samples and requests carry small integers beside their digests: 10 million rows with integer keys take a
 sixth of the space, and join several times faster.
@@ -202,6 +203,23 @@ MIGRATIONS: list[tuple[str, str]] = [
             scores DOUBLE[][] NOT NULL,
             untrained DOUBLE[],
             joint DOUBLE[]
+        );
+        """,
+    ),
+    (
+        "m004_gate",
+        """
+        ALTER TABLE plans ADD COLUMN part_of VARCHAR;
+        CREATE TABLE decisions (
+            decision INTEGER PRIMARY KEY,
+            digest VARCHAR NOT NULL UNIQUE,
+            base VARCHAR NOT NULL,
+            checkpoint VARCHAR NOT NULL,
+            evidence VARCHAR NOT NULL,
+            verdict VARCHAR NOT NULL,
+            p_pass DOUBLE,
+            record VARCHAR NOT NULL,
+            created TIMESTAMP NOT NULL
         );
         """,
     ),

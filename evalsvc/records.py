@@ -414,7 +414,11 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All requests of a suite under one rendering: built once, shared by all checkpoints."""
+    """All requests of a suite under one rendering: built once, shared by all checkpoints.
+
+    Attributes:
+        part_of: Digest of the plan that this is an early look at; None for a whole suite.
+    """
 
     digest: str
     suite: str
@@ -425,6 +429,7 @@ class Plan:
     rendering: Rendering
     tasks: tuple[PlannedTask, ...]
     requests: tuple[Request, ...] = field(repr=False)
+    part_of: str | None = None
 
 
 # ------------------------------------------------------------------------------------------------------------ grade

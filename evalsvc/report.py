@@ -54,6 +54,7 @@ def runs_json(runs: Sequence[StoredRun], alive: Sequence[bool]) -> dict[str, Any
                 "answered": run.answered,
                 "failed": run.failed,
                 "error": run.error,
+                "part_of": run.part_of,
                 "driver_alive": lives,
                 "updated": run.updated.isoformat(),
             }
@@ -153,7 +154,8 @@ def runs_table(runs: Sequence[StoredRun], alive: Sequence[bool]) -> Table:
     table = new_table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
     for run, lives in zip(runs, alive, strict=True):
         stopped = run.state in {"queued", "running"} and not lives
-        note = run.error or ("its driver is gone: submit again to resume" if stopped else "")
+        look = "an early look of a gate" if run.part_of else ""
+        note = run.error or ("its driver is gone: submit again to resume" if stopped else look)
         checkpoint = run.arm.checkpoint
         table.add_row(
             run.arm.label,

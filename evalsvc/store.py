@@ -65,7 +65,11 @@ class StoredArm:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """One arm on one plan, as far as it has come."""
+    """One arm on one plan, as far as it has come.
+
+    Attributes:
+        part_of: Digest of the suite's whole plan, where this is an early look at it.
+    """
 
     run: int
     arm: StoredArm
@@ -80,6 +84,7 @@ class StoredRun:
     driver: str | None
     created: datetime
     updated: datetime
+    part_of: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +312,7 @@ class Store:
             rows = connection.execute(
                 """
                 SELECT u.run, u.arm, p.digest, p.suite, p.role, u.state, u.requests, u.answered,
-                       u.failed, u.error, u.driver, u.created, u.updated
+                       u.failed, u.error, u.driver, u.created, u.updated, p.part_of
                 FROM runs u JOIN plans p USING (plan) ORDER BY u.run
                 """
             ).fetchall()
@@ -321,7 +326,7 @@ class Store:
                 """
                 WITH newest AS (
                     SELECT u.run, u.arm, p.suite, p.role FROM runs u JOIN plans p USING (plan)
-                    WHERE u.state = 'done'
+                    WHERE u.state = 'done' AND p.part_of IS NULL
                     QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
                 )
                 SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
@@ -341,7 +346,9 @@ class Store:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def task_scores(self, base: int, arms: Sequence[int]) -> dict[int, list[TaskScores]]:
+    def task_scores(
+        self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+    ) -> dict[int, list[TaskScores]]:
         """Return scores in the primary metric of each task, for the base and for other arms.
 
         For every suite this is the newest plan that the base has finished; an arm that has not finished the same plan
@@ -350,12 +357,13 @@ class Store:
         Args:
             base: The base arm's number.
             arms: Other arms' numbers.
+            plans: Digests of the plans that are meant instead.
 
         Returns:
             Arm number to its tasks, in the order of suites and tasks; samples sorted.
         """
         with self._database.read() as connection:
-            return evidence.task_scores(connection, base, arms)
+            return evidence.task_scores(connection, base, arms, plans)
 
     def matrices(self) -> list[Matrix]:
         """Return all matrices, by method and name."""
@@ -426,7 +434,7 @@ def _add_plan(connection: Connection, plan: Plan) -> None:
         return
     rendering = plan.rendering
     connection.execute(
-        "INSERT INTO plans SELECT coalesce(max(plan), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP FROM plans",
+        "INSERT INTO plans SELECT coalesce(max(plan), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP, ? FROM plans",
         [
             plan.digest,
             plan.suite,
@@ -436,6 +444,7 @@ def _add_plan(connection: Connection, plan: Plan) -> None:
             plan.suite_path,
             rendering.template,
             rendering.system_prompt,
+            plan.part_of,
         ],
     )
     row = connection.execute("SELECT plan FROM plans WHERE digest = ?", [plan.digest]).fetchone()

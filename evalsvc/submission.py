@@ -61,6 +61,21 @@ class Submission:
     quantisation: Quantisation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A submission that is ready to be scored: the base's arm first, and every suite's requests."""
+
+    arms: tuple[Arm, ...]
+    planned: tuple[Planned, ...]
+    findings: tuple[Finding, ...]
+    cutter: Cutter
+    compute: Compute
+
+    def executor(self) -> Executor:
+        """Return what scores it; it runs while it is entered as a context."""
+        return make_executor(self.compute, self.arms[0].numerics.device)
+
+
 def submit(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> list[Job]:
     """Score a submission, its base included, and return its runs.
 
@@ -71,6 +86,15 @@ def submit(store: Store, submission: Submission, progress: Progress, note: Calla
     Raises:
         UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored then.
         EvalsvcError: Scoring cannot go on; submitting again resumes.
+    """
+    return score(store, prepare(store, submission, progress, note), progress, note)
+
+
+def prepare(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> Prepared:
+    """Read and check a submission's checkpoints and plan its suites; computes and stores nothing.
+
+    Raises:
+        UsageError: The checkpoint, its base or a suite cannot be used, or a check speaks against it.
     """
     note("reading checkpoints")
     base, adapted = _checkpoints(submission, progress, note)
@@ -87,18 +111,38 @@ def submit(store: Store, submission: Submission, progress: Progress, note: Calla
         if finding.severity == "warning":
             note(f"warning: {finding.checkpoint}: {finding.text}")
     numerics = chosen_numerics(submission.compute)
-    arms = _arms(base, adapted, numerics, submission)
+    arms = tuple(_arms(base, adapted, numerics, submission))
+    return Prepared(arms, tuple(planned), tuple(findings), cutter, submission.compute)
+
+
+def score(
+    store: Store,
+    prepared: Prepared,
+    progress: Progress,
+    note: Callable[[str], None],
+    executor: Executor | None = None,
+) -> list[Job]:
+    """Score what the store does not have of a prepared submission, and return its runs.
+
+    Args:
+        executor: One that is running already, where several parts are scored one after another.
+
+    Raises:
+        CheckpointError: A new arm has no effect, or cannot be scored.
+        EvalsvcError: Scoring cannot go on; doing it again resumes.
+    """
+    arms, findings = prepared.arms, list(prepared.findings)
     unknown = _unknown(store, arms)
     with ExitStack() as stack:
-        executor = cache(lambda: stack.enter_context(make_executor(submission.compute, numerics.device)))
+        running = cache(lambda: executor or stack.enter_context(prepared.executor()))
         if unknown:
-            findings += _probed(executor(), unknown, arms, cutter, note)
-        driver = Driver(store, arms, planned, cutter)
+            findings += _probed(running(), unknown, arms, prepared.cutter, note)
+        driver = Driver(store, arms, prepared.planned, prepared.cutter)
         _keep(store, unknown, findings)
         driver.grade_ready()
         if driver.missing:
             note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
-            driver.run(executor(), progress)
+            driver.run(running(), progress)
             for label, path in driver.paths.items():
                 if path.startswith("plain"):
                     note(f"{label} was scored on the {path}")

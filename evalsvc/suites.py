@@ -13,18 +13,20 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from evalsvc.errors import SuiteError
+from evalsvc.errors import SuiteError, UsageError
 from evalsvc.records import Role, canonical, digest
 from evalsvc.settings import shared_dir
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What a file says, with no key that is not known."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TaskEntry(_Strict):
+class TaskEntry(Strict):
     """One line of a suite: an lm-eval task, group or tag, and what departs from its defaults."""
 
     task: str = Field(min_length=1)
@@ -38,7 +40,7 @@ class TaskEntry(_Strict):
     format_of: str | None = Field(default=None, min_length=1)
 
 
-class Defaults(_Strict):
+class Defaults(Strict):
     """What holds for every task of a suite that does not say otherwise."""
 
     shots: int | None = Field(default=None, ge=0)
@@ -46,7 +48,7 @@ class Defaults(_Strict):
     seed: int = Field(default=1234, ge=0)
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """A named list of tasks with one role."""
 
     name: Name
@@ -109,11 +111,11 @@ def load_suite(path: Path) -> Suite:
     Raises:
         SuiteError: It cannot be read, is not YAML, or breaks a rule; the message names file and key.
     """
-    data = _read_yaml(path, "suite")
+    data = read_yaml(path, "suite", SuiteError)
     try:
         suite = Suite.model_validate(data)
     except ValidationError as error:
-        raise SuiteError(f"suite {path}: {_first_problem(error)}") from error
+        raise SuiteError(f"suite {path}: {first_problem(error)}") from error
     folders = tuple((path.parent / folder).resolve() for folder in suite.include)
     for folder in folders:
         if not folder.is_dir():
@@ -149,27 +151,37 @@ def shipped_suites() -> Iterator[Suite]:
             yield load_suite(path)
 
 
-def _read_yaml(path: Path, what: str) -> dict[str, Any]:
+def read_yaml(path: Path, what: str, wrong: type[UsageError]) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        UsageError: Of the kind `wrong`: it cannot be read, is not YAML, or holds something else.
+    """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{what} {path}: cannot be read: {error}") from error
+        raise wrong(f"{what} {path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SuiteError(f"{what} {path}: not valid YAML{where}: {problem}") from error
+        raise wrong(f"{what} {path}: not valid YAML{where}: {problem}") from error
     if not isinstance(data, dict):
-        raise SuiteError(f"{what} {path}: holds a {type(data).__name__}, must be a mapping of keys to values")
+        raise wrong(f"{what} {path}: holds a {type(data).__name__}, must be a mapping of keys to values")
     return data
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError, manual: str = "suites/README.md for the keys of a suite") -> str:
+    """Return the first thing that breaks a rule: key, rule and value.
+
+    Args:
+        manual: Where the keys are explained.
+    """
     first = error.errors(include_url=False)[0]
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = "unknown key; see suites/README.md for the keys of a suite"
+        message = f"unknown key; see {manual}"
     elif first["type"] != "missing" and where and not isinstance(first["input"], dict | list):
         message = f"{message}, got {first['input']!r}"
     more = error.error_count() - 1

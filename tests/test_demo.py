@@ -104,3 +104,43 @@ def test_the_readme_shows_what_the_demo_prints(demo: tuple[Path, str]) -> None:
         assert [float(number) for number in numbers] == pytest.approx(shown, abs=0.1)
         assert line.startswith("●") == point["on_frontier"]
         assert name in demo[1]
+
+
+def test_the_gates_of_the_readme_decide_as_it_says(demo: tuple[Path, str]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^evalsvc (gate .*?) +# (\w+): exit code (\d)$", readme, re.MULTILINE)
+    assert [said[1] for said in commands] == ["pass", "fail"]
+    for command, verdict, code in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "evalsvc", *command.split(), "--json"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == int(code), done.stderr
+        assert json.loads(done.stdout)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(("mode", "most"), [("group_sequential", 0.4), ("finite_pool", 0.2)])
+def test_four_times_the_margin_stops_early_on_real_models(
+    demo: tuple[Path, str], tmp_path: Path, mode: str, most: float
+) -> None:
+    loss = frontier(demo[0])["full@1200"]["forgetting"]
+    policy, db = tmp_path / "policy.yaml", tmp_path / "store.duckdb"
+    policy.write_text(f"version: 1\nmode: {mode}\nretention: [{{suite: valley, margin: {loss / 4}}}]\n")
+    models = demo[0] / "models"
+    command = ["gate", models / "full" / "checkpoint-1200", "--base", models / "base", "--policy", policy, "--db", db]
+    options = ["--evaluate", "--workers", "0", "--device", "cpu", "--quiet", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "evalsvc", *map(str, command), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    status = subprocess.run(
+        [sys.executable, "-m", "evalsvc", "status", "--db", str(db), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    asked = max(run["requests"] for run in json.loads(status.stdout)["runs"])
+    assert asked <= most * 1164  # the requests of the whole suite

@@ -45,6 +45,11 @@ def test_every_command_is_in_the_readme() -> None:
         assert re.search(rf"\b{command[-1]}\b", README), command
 
 
+def test_the_policy_in_the_readme_is_the_shipped_one() -> None:
+    shipped = (ROOT / "suites" / "policies" / "demo.yaml").read_text(encoding="utf-8")
+    assert any(block in shipped for block in blocks("yaml"))
+
+
 def test_links_lead_somewhere() -> None:
     for document in [*ROOT.glob("*.md"), *ROOT.glob("*/README.md")]:
         for link in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):

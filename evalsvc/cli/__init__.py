@@ -12,7 +12,7 @@ import traceback
 
 import typer
 
-from evalsvc.cli import checkpoints, importing, reading, scoring, studying, suites
+from evalsvc.cli import checkpoints, gate, importing, reading, scoring, studying, suites
 from evalsvc.errors import EvalsvcError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (scoring, reading, studying):
+for part in (scoring, reading, gate, studying):
     app.add_typer(part.app)
 app.add_typer(suites.app, name="suites")
 app.add_typer(importing.app, name="import")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evalsvc.demo import Demo
     from evalsvc.driver import Job
     from evalsvc.store import Store
+    from evalsvc.submission import Prepared
 
 app = typer.Typer()
 
@@ -76,6 +77,9 @@ def submit(
     quantised: Annotated[
         Quantised | None, typer.Option(help="Serve everything on weights quantised so, base included.")
     ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Say first what this policy can resolve; refuse one that never passes.")
+    ] = None,
     workers: Workers = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[
@@ -95,8 +99,7 @@ def submit(
         method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost)
     )
     with working(quiet) as (note, progress):
-        from evalsvc.submission import Source, Submission
-        from evalsvc.submission import submit as run_submission
+        from evalsvc.submission import Source, Submission, prepare, score
 
         compute = Compute(workers, device, dtype)
         wanted = Submission(
@@ -110,9 +113,30 @@ def submit(
             quantised,
         )
         store = open_store(db)
-        jobs = run_submission(store, wanted, progress, note)
+        prepared = prepare(store, wanted, progress, note)
+        if policy:
+            _plan_first(store, policy, prepared, quiet)
+        jobs = score(store, prepared, progress, note)
     _show_jobs(store, jobs, as_json)
     exit_on_failures(jobs)
+
+
+def _plan_first(store: Store, policy: Path, prepared: Prepared, quiet: bool) -> None:
+    """Say on stderr what a policy can resolve.
+
+    Raises:
+        PolicyError: It can never be met.
+    """
+    from rich.console import Console
+
+    from evalsvc.decision_report import forecast_table
+    from evalsvc.policies import load_policy
+    from evalsvc.promotion import prepared_plan
+
+    found = prepared_plan(store, load_policy(policy), prepared)
+    if not quiet:
+        console = Console(stderr=True, highlight=False)
+        console.print(forecast_table(found.rules, found.requests, found.seconds))
 
 
 def _show_jobs(store: Store, jobs: list[Job], as_json: bool) -> None:

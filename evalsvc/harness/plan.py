@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
@@ -104,6 +104,30 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
         requests=tuple(requests.values()),
     )
     return Planned(built, loaded, instances)
+
+
+def part(planned: Planned, chosen: Mapping[str, Sequence[bool]]) -> Planned:
+    """Return the part of a plan that asks only the chosen samples, as a plan of its own.
+
+    Args:
+        chosen: Per task, for each sample whether it is asked; every task keeps at least one.
+    """
+    tasks, instances = [], {}
+    for task in planned.plan.tasks:
+        mask = chosen[task.name]
+        tasks.append(replace(task, samples=tuple(s for s, kept in zip(task.samples, mask, strict=True) if kept)))
+        pairs = zip(planned.instances[task.name], mask, strict=True)
+        instances[task.name] = [same_doc for same_doc, kept in pairs if kept]
+    wanted = {key for task in tasks for sample in task.samples for key in sample.requests}
+    whole = planned.plan
+    built = replace(
+        whole,
+        digest=digest("part", whole.digest, *(sample.digest for task in tasks for sample in task.samples)),
+        tasks=tuple(tasks),
+        requests=tuple(request for request in whole.requests if request.digest in wanted),
+        part_of=whole.digest,
+    )
+    return Planned(built, planned.loaded, instances)
 
 
 def _build(item: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> list[list[Instance]]:

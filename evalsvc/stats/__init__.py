@@ -2,6 +2,9 @@
 
     estimates     level and standard error of every aggregation that lm-eval uses, through influence values; clusters
     paired        differences of two arms on the same items: Tango's score interval, paired t, McNemar
+    margins       a difference, of one task or a weighted mean, against a margin: pass, mirrored fail
+    sequential    bounds for several looks at growing data
+    betting       evidence after every item, also from a finite pool
     transitions   what a mean hides: the guessing bracket, the floor of a re-run, floors and ceilings of a task
     multiplicity  adjusted p-values of many tests: Holm, Benjamini-Hochberg
     power         how many items a difference needs, and what difference a number of items can show

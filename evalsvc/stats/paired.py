@@ -56,16 +56,22 @@ def tango_z(difference: ArrayLike, lost: ArrayLike, gained: ArrayLike, n: ArrayL
     return np.where(variance > 0, numerator / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
 
 
-def tango_interval(lost: int, gained: int, n: int, level: float = LEVEL) -> Interval:
-    """Return the interval of (gained - lost) / n, by bisection to 1e-12."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    targets = np.array([z, -z])
-    low, high = np.full(2, -1.0), np.full(2, 1.0)
+def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the differences at which the score statistic is `z` and -`z`, by bisection to 1e-12; broadcasts."""
+    shape = np.broadcast_shapes(*(np.shape(x) for x in (lost, gained, n, z)))
+    targets = np.stack([np.broadcast_to(z, shape), -np.broadcast_to(np.asarray(z), shape)])
+    low, high = np.full(targets.shape, -1.0), np.full(targets.shape, 1.0)
     for _ in range(42):
         middle = (low + high) / 2
         above = tango_z(middle, lost, gained, n) > targets
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return Interval(float(low[0]), float(low[1]))
+    return low[0], low[1]
+
+
+def tango_interval(lost: int, gained: int, n: int, level: float = LEVEL) -> Interval:
+    """Return the interval of (gained - lost) / n."""
+    low, high = tango_bounds(lost, gained, n, NormalDist().inv_cdf((1 + level) / 2))
+    return Interval(float(low), float(high))
 
 
 def t_interval(center: float, stderr: float, df: float, level: float = LEVEL) -> Interval:

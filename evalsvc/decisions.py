@@ -1,0 +1,561 @@
+"""Decide on the evidence in a store, keep the decision with all that it rests on, and verify kept decisions.
+
+A decision record is JSON: digests of base, checkpoint, suites and policy, versions, seeds, the input of every test, the
+rules' outcomes, waivers and looks. It is kept in the store, chained to the last one of its base, and as a file in the
+folder `<store>.decisions`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from evalsvc import __version__, gate, looks
+from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
+from evalsvc.gate import Outcome, Ratio, Rule, TaskPair
+from evalsvc.ledger import Attempt, Ledger, PlannedRun, Record, record_digest
+from evalsvc.policies import Policy, TaskSize, check_possible
+from evalsvc.records import TaskScores, as_dict, digest
+from evalsvc.service import base_of, find_arm
+from evalsvc.stats.multiplicity import holm
+from evalsvc.store import Store, StoredArm
+
+SCHEMA = 1
+SHOWN_ITEMS = 5
+Half = Literal["select", "confirm"]
+Items = Mapping[looks.Key, int]
+"""Items of whole tasks, where evidence is not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether a checkpoint may be promoted.
+
+    Attributes:
+        checkpoint, base: Labels, names, paths or digests of arms.
+        batch: Whether to correct for all candidates that were tried on the same suites.
+        half: Only look at one seeded half of every task's items: one to choose on, the other to confirm with.
+    """
+
+    checkpoint: str
+    policy: Policy
+    base: str | None = None
+    batch: bool = False
+    half: Half | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be answered, before anything is scored."""
+        mode = self.policy.mode
+        if self.half and mode != "fixed":
+            raise PolicyError(f"mode {mode}: halves are for mode fixed; take one of the two out")
+        if self.batch and mode == "group_sequential":
+            raise PolicyError("a batch is corrected by p-values, which mode group_sequential has none of; use another")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a decision rests on."""
+
+    base: StoredArm
+    adapted: StoredArm
+    plans: tuple[PlannedRun, ...]
+    pairs: tuple[TaskPair, ...]
+    ratios: tuple[Ratio, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LostItem:
+    """An item that the base got right and the checkpoint does not."""
+
+    suite: str
+    task: str
+    doc: str
+    target: str
+    base: float
+    adapted: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision as it was kept.
+
+    Attributes:
+        warnings: What its reader should know of earlier attempts.
+    """
+
+    outcome: Outcome
+    record: Record
+    path: Path
+    lost: tuple[LostItem, ...]
+    warnings: tuple[str, ...]
+
+
+def decide(
+    store: Store,
+    question: Question,
+    *,
+    fraction: float = 1.0,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+) -> Decision:
+    """Decide, and keep the decision.
+
+    Args:
+        fraction: Share of the items that has been asked so far, in the looks' order.
+        plans: Digests of the plans that hold them; None takes the newest whole ones.
+        items: How many items the whole tasks have, if that is less than all.
+
+    Raises:
+        UsageError: A name means no arm, or the policy can never be met.
+        EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided then.
+    """
+    evidence, outcome = judged(store, question, fraction=fraction, plans=plans, items=items)
+    ledger = Ledger(store.path)
+    key = _evidence_key(evidence, question.half)
+    others = _others(ledger.attempts(key), evidence.adapted.checkpoint.digest)
+    p_pass = _p_pass(outcome)
+    batch = None
+    if question.batch:
+        batch = _batch(others, p_pass)
+        if outcome.verdict == "pass" and batch["adjusted"] > question.policy.alpha:
+            outcome = replace(outcome, verdict="inconclusive")
+    now = datetime.now(UTC)
+    record = ledger.append(
+        _record(question, evidence, outcome, now, fraction=fraction, items=items, batch=batch), key, p_pass
+    )
+    return Decision(
+        outcome,
+        record,
+        _write(store.path, record),
+        lost_items(store, evidence, outcome),
+        _warnings(outcome, others, question),
+    )
+
+
+def judged(
+    store: Store,
+    question: Question,
+    *,
+    fraction: float = 1.0,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+    today: date | None = None,
+) -> tuple[Evidence, Outcome]:
+    """Return what a decision would rest on and be, without keeping it.
+
+    Raises:
+        UsageError: A name means no arm, or the policy can never be met.
+        EvidenceError: Evidence is missing, incomplete or not comparable.
+    """
+    policy = question.policy
+    arms = store.arms()
+    adapted = find_arm(arms, question.checkpoint)
+    base = find_arm(arms, question.base) if question.base else base_of(arms, adapted)
+    if base.digest == adapted.digest:
+        raise EvidenceError(f"{base.checkpoint.label} is the base itself: name the checkpoint that should replace it")
+    if base.numerics != adapted.numerics:
+        raise EvidenceError(
+            f"{adapted.checkpoint.label} and {base.checkpoint.label} were scored under different numerics; submit both"
+        )
+    evidence = gather(store, policy, base, adapted, plans=plans, items=items, half=question.half)
+    return evidence, judge(policy, evidence, fraction, today or datetime.now(UTC).date())
+
+
+def judge(policy: Policy, evidence: Evidence, fraction: float, today: date) -> Outcome:
+    """Return the outcome of a policy on evidence.
+
+    Raises:
+        EvidenceError: Evidence is missing, incomplete or not comparable.
+        PolicyError: The policy can never be met by so few items.
+    """
+    rules = gate.rules_of(policy, evidence.pairs, evidence.ratios)
+    check_possible(policy, _sizes(evidence.pairs))
+    arguments: tuple[Policy, list[Rule], Any, str, date] = (
+        policy,
+        rules,
+        policy.waiver_entries(),
+        evidence.adapted.checkpoint.digest,
+        today,
+    )
+    return gate.decide(*arguments) if policy.mode == "fixed" else looks.decide(*arguments, fraction)
+
+
+def _sizes(pairs: Sequence[TaskPair]) -> dict[str, tuple[TaskSize, ...]]:
+    found: dict[str, tuple[TaskSize, ...]] = {}
+    for pair in pairs:
+        size = TaskSize(pair.base.task, pair.items, pair.base.weight)
+        found[pair.base.suite] = (*found.get(pair.base.suite, ()), size)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- evidence
+
+
+def gather(
+    store: Store,
+    policy: Policy,
+    base: StoredArm,
+    adapted: StoredArm,
+    *,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+    half: Half | None = None,
+) -> Evidence:
+    """Return both arms' scores on the policy's suites.
+
+    Raises:
+        EvidenceError: A suite, run, task or item is missing, or the base is stale.
+    """
+    ledger = Ledger(store.path)
+    runs = ledger.runs([base.number, adapted.number])
+    if plans is None:
+        chosen = [_newest(runs, suite, base, adapted) for suite in policy.suites]
+    else:
+        named = {run.suite: run for run in runs if run.arm == base.number and run.digest in plans}
+        chosen = [named[suite] for suite in policy.suites if suite in named]
+    digests = [run.digest for run in chosen]
+    scores = store.task_scores(base.number, [adapted.number], digests)
+    theirs = {(s.suite, s.task): s for s in scores[adapted.number]}
+    ours = {(s.suite, s.task): s for s in scores[base.number]}
+    numbers = ledger.sample_digests(digests) if policy.mode != "fixed" or half else None
+    pairs = []
+    for suite, tasks in ledger.sizes(digests).items():
+        for task, count, _ in tasks:
+            here, there = ours.get((suite, task)), theirs.get((suite, task))
+            for label, found in ((base.checkpoint.label, here), (adapted.checkpoint.label, there)):
+                if found is None:
+                    raise EvidenceError(
+                        f"{suite}/{task}: {label} has no scores; submit {adapted.checkpoint.label} again"
+                    )
+            assert here is not None
+            assert there is not None
+            if len(here.samples) != count:
+                raise EvidenceError(
+                    f"{suite}/{task}: {base.checkpoint.label} has scores on {len(here.samples)} of {count} items; "
+                    f"submit {adapted.checkpoint.label} again"
+                )
+            places = None if numbers is None else np.array([looks.place(numbers[int(s)]) for s in here.samples])
+            pair = TaskPair(here, there, (items or {}).get((suite, task), count), places)
+            pairs.append(_halved(pair, half) if half else pair)
+    return Evidence(base, adapted, tuple(chosen), tuple(pairs))
+
+
+def _newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: StoredArm) -> PlannedRun:
+    """Return the base's run on the newest version of a suite, if both arms have finished it."""
+    label, of_base = adapted.checkpoint.label, base.checkpoint.label
+    whole = [run for run in runs if run.suite == suite and run.part_of is None]
+    mine = [run for run in whole if run.arm == base.number]
+    if not mine:
+        raise EvidenceError(
+            f"suite {suite!r}: the policy asks for it, and {of_base} was never scored on it; "
+            f"evalsvc submit {label} --suite {suite}"
+        )
+    newest = mine[-1]
+    if any(run.plan > newest.plan for run in whole):
+        raise EvidenceError(
+            f"suite {suite!r}: {label} was scored on a newer version than {of_base}, whose scores are stale; "
+            f"submit {label} again, which scores its base alongside"
+        )
+    theirs = next((run for run in whole if run.arm == adapted.number and run.plan == newest.plan), None)
+    if theirs is None:
+        raise EvidenceError(f"suite {suite!r}: {label} was not scored on its newest version; submit {label} again")
+    for who, run in ((of_base, newest), (label, theirs)):
+        if run.state != "done":
+            raise EvidenceError(
+                f"suite {suite!r}: the run of {who} is {run.state}, with {run.answered:,} of {run.requests:,} requests "
+                f"answered; submit {label} again to resume"
+            )
+    return newest
+
+
+def _halved(pair: TaskPair, half: Half) -> TaskPair:
+    assert pair.places is not None
+    ranks = np.argsort(np.argsort(pair.places, kind="stable"), kind="stable")
+    first = ranks < (len(ranks) + 1) // 2
+    mask = first if half == "select" else ~first
+    if not mask.any():
+        raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items to be halved")
+    return TaskPair(gate.subset(pair.base, mask), pair.adapted, int(mask.sum()), pair.places[mask])
+
+
+def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
+    """Return the items that were lost most, of the tasks that lost most and are not waived."""
+    if outcome.verdict == "pass" and not outcome.degraded:
+        return ()
+    kept = {rule.rule.split("/")[1] for rule in outcome.rules if rule.rule.startswith("retention/")}
+    waived = {rule.rule for rule in outcome.rules if rule.waived}
+    losing = [
+        pair
+        for pair in sorted(evidence.pairs, key=lambda pair: pair.comparison.gain)
+        if pair.base.suite in kept
+        and pair.comparison.gain < 0
+        and f"retention/{pair.base.suite}/{pair.base.task}" not in waived
+    ]
+    each = SHOWN_ITEMS if len(losing) == 1 else (SHOWN_ITEMS + 1) // 2
+    found = [lost for pair in losing for lost in _losses(pair)[:each]][:SHOWN_ITEMS]
+    texts = Ledger(store.path).items([sample for _, sample, _, _ in found]) if found else {}
+    return tuple(
+        LostItem(pair.base.suite, pair.base.task, texts[sample].doc, texts[sample].target, base, adapted)
+        for pair, sample, base, adapted in found
+    )
+
+
+def _losses(pair: TaskPair) -> list[tuple[TaskPair, int, float, float]]:
+    """Return the samples that an adapted arm lost, worst first, with both arms' scores."""
+    samples, ours, theirs = np.intersect1d(pair.base.samples, pair.adapted.samples, return_indices=True)
+    base, adapted = pair.base.values[ours], pair.adapted.values[theirs]
+    gain = adapted - base if pair.base.higher_is_better else base - adapted
+    order = np.argsort(gain, kind="stable")
+    return [(pair, int(samples[n]), float(base[n]), float(adapted[n])) for n in order[: (gain < 0).sum()]]
+
+
+# ------------------------------------------------------------------------------------------------------------ record
+
+
+def _record(
+    question: Question,
+    evidence: Evidence,
+    outcome: Outcome,
+    now: datetime,
+    *,
+    fraction: float,
+    items: Items | None,
+    batch: Record | None,
+) -> Record:
+    base, adapted = evidence.base, evidence.adapted
+    return {
+        "schema": SCHEMA,
+        "kind": "evalsvc decision",
+        "decided": now.isoformat(timespec="seconds"),
+        "base": _arm(base),
+        "checkpoint": _arm(adapted),
+        "numerics": json.loads(adapted.numerics),
+        "policy": {"digest": question.policy.digest(), "content": question.policy.model_dump(mode="json")},
+        "suites": [_suite(run) for run in evidence.plans],
+        "packages": _packages(),
+        "seeds": {"order": looks.SEED},
+        "half": question.half,
+        "fraction": fraction,
+        "items": [[suite, task, count] for (suite, task), count in (items or {}).items()],
+        **_decided(evidence, outcome),
+        "batch": batch,
+    }
+
+
+def _decided(evidence: Evidence, outcome: Outcome) -> Record:
+    """Return what can be recomputed of a decision."""
+    return {
+        "inputs": [_input(pair) for pair in evidence.pairs],
+        "ratios": [asdict(ratio) for ratio in evidence.ratios],
+        "rules": [asdict(rule) for rule in outcome.rules],
+        "waivers": [{"waiver": json.loads(entry.text), "state": state} for entry, state in outcome.waivers],
+        "looks": [asdict(look) for look in outcome.looks],
+        "verdict": outcome.verdict,
+        "exit_code": outcome.exit_code,
+        "degraded": outcome.degraded,
+    }
+
+
+def _arm(arm: StoredArm) -> Record:
+    return {"arm": arm.checkpoint.label, "digest": arm.checkpoint.digest, "key": arm.digest}
+
+
+def _suite(run: PlannedRun) -> Record:
+    return {
+        "suite": run.suite,
+        "role": run.role,
+        "digest": run.suite_digest,
+        "plan": run.digest,
+        "part_of": run.part_of,
+    }
+
+
+def _input(pair: TaskPair) -> Record:
+    comparison = as_dict(pair.comparison)
+    return {
+        **comparison,
+        "items": pair.items,
+        "scores": _scores_digest(pair.base),
+        "adapted_scores": _scores_digest(pair.adapted),
+    }
+
+
+def _scores_digest(scores: TaskScores) -> str:
+    state = hashlib.sha256()
+    for column in (scores.samples, scores.values, scores.weights):
+        state.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+    return state.hexdigest()[:32]
+
+
+def _packages() -> dict[str, str]:
+    found = {"evalsvc": __version__}
+    for name in ("numpy", "scipy", "lm-eval", "torch", "transformers", "peft"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _write(store: Path, record: Record) -> Path:
+    folder = store.with_name(store.name + ".decisions")
+    path = folder / f"{record['digest'][:16]}.json"
+    try:
+        folder.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EvalsvcError(f"decision {path}: cannot be written: {error.strerror}; the store has it") from error
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- alpha ledger
+
+
+def _evidence_key(evidence: Evidence, half: Half | None) -> str:
+    """Return the name of base and suite versions: what several candidates can be tried on."""
+    suites = sorted(run.part_of or run.digest for run in evidence.plans)
+    return digest("evidence", evidence.base.digest, half or "", *suites)
+
+
+def _others(attempts: Sequence[Attempt], checkpoint: str) -> list[Attempt]:
+    """Return the last attempt of every other candidate."""
+    return list({a.checkpoint: a for a in attempts if a.checkpoint != checkpoint}.values())
+
+
+def _p_pass(outcome: Outcome) -> float | None:
+    """Return the p-value of the whole policy: the largest of its rules' (an intersection-union test)."""
+    found = [rule.p_pass for rule in outcome.rules if rule.waived is None]
+    known = [p for p in found if p is not None]
+    return max(known) if known and len(known) == len(found) else None
+
+
+def _batch(others: Sequence[Attempt], mine: float | None) -> Record:
+    if mine is None or any(other.p_pass is None for other in others):
+        raise EvidenceError(
+            "a batch is corrected by p-values, and a candidate that was decided in mode group_sequential has none; "
+            "decide on it again in mode fixed"
+        )
+    candidates = {other.checkpoint: other.p_pass for other in others}
+    adjusted = holm([mine, *(p for p in candidates.values() if p is not None)])
+    return {"others": candidates, "p": mine, "adjusted": float(adjusted[0])}
+
+
+def _warnings(outcome: Outcome, others: Sequence[Attempt], question: Question) -> tuple[str, ...]:
+    found = [f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"]
+    if others and not question.batch and outcome.verdict == "pass":
+        tried = len(others) + 1
+        chance = 1 - (1 - question.policy.alpha) ** tried
+        found.append(
+            f"{tried} candidates were tried on these suites: the chance that one at the margin passes is up to "
+            f"{chance:.0%}; --batch corrects for all of them, --half confirm decides on items that chose none"
+        )
+    return tuple(found)
+
+
+# ------------------------------------------------------------------------------------------------------------ verify
+
+
+def read_record(path: Path) -> Record:
+    """Read a decision record.
+
+    Raises:
+        EvidenceError: The file is no decision record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvidenceError(f"decision {path}: cannot be read: {error}") from error
+    if not isinstance(record, dict) or record.get("kind") != "evalsvc decision":
+        raise EvidenceError(f"decision {path}: is no decision record; `evalsvc gate` writes them")
+    if record.get("schema") != SCHEMA:
+        raise EvidenceError(f"decision {path}: has schema {record.get('schema')}, this evalsvc reads {SCHEMA}")
+    return record
+
+
+def verify(store: Store, record: Record) -> list[str]:
+    """Recompute a decision from the stored scores, and return what differs; nothing if it holds."""
+    found = []
+    if record_digest(record) != record.get("digest"):
+        found.append("the record was edited: its content does not give its digest")
+    try:
+        found += _chain_problems(Ledger(store.path).chain(record["base"]["digest"]), record)
+        found += _differences(record, _recomputed(store, record))
+    except (KeyError, TypeError, ValueError) as error:
+        found.append(f"the record was edited: {type(error).__name__}: {error}")
+    except EvalsvcError as error:
+        found.append(f"it cannot be recomputed: {error}")
+    return found
+
+
+def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
+    found = []
+    previous = None
+    for number, kept in enumerate(chain, start=1):
+        if record_digest(kept) != kept["digest"]:
+            found.append(f"decision {number} of this base was edited in the store: {kept['digest'][:12]}")
+        if kept["previous"] != previous:
+            found.append(
+                f"decision {number} of this base does not follow from the one before: one is missing or changed"
+            )
+        previous = kept["digest"]
+    if record["digest"] not in [kept["digest"] for kept in chain]:
+        found.append(f"the store has no decision {record['digest'][:12]}")
+    elif record not in chain:
+        found.append(f"the store's decision {record['digest'][:12]} says something else")
+    return found
+
+
+def _recomputed(store: Store, record: Record) -> Record:
+    policy = Policy.model_validate(record["policy"]["content"])
+    arms = {arm.digest: arm for arm in store.arms()}
+    for who in ("base", "checkpoint"):
+        if record[who]["key"] not in arms:
+            raise EvidenceError(f"the store has no scores of {record[who]['arm']} any more")
+    evidence = gather(
+        store,
+        policy,
+        arms[record["base"]["key"]],
+        arms[record["checkpoint"]["key"]],
+        plans=[suite["plan"] for suite in record["suites"]],
+        items={(suite, task): count for suite, task, count in record["items"]} or None,
+        half=record["half"],
+    )
+    evidence = replace(evidence, ratios=tuple(Ratio(**ratio) for ratio in record["ratios"]))
+    day = datetime.fromisoformat(record["decided"]).date()
+    outcome = judge(policy, evidence, record["fraction"], day)
+    if record["batch"] is not None:
+        p = _p_pass(outcome)
+        adjusted = float(holm([p or 0.0, *record["batch"]["others"].values()])[0])
+        if outcome.verdict == "pass" and adjusted > policy.alpha:
+            outcome = replace(outcome, verdict="inconclusive")
+    recomputed = {
+        "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
+        "suites": [_suite(run) for run in evidence.plans],
+        **_decided(evidence, outcome),
+    }
+    return dict(json.loads(json.dumps(recomputed, default=str)))
+
+
+def _differences(record: Record, recomputed: Record) -> list[str]:
+    found = []
+    for key, value in recomputed.items():
+        if record.get(key) == value:
+            continue
+        if isinstance(value, list) and isinstance(record.get(key), list) and len(value) == len(record[key]):
+            for said, now in zip(record[key], value, strict=True):
+                if said != now:
+                    name = now.get("rule") or "/".join(str(now.get(part, "")) for part in ("suite", "task"))
+                    parts = [part for part in now if said.get(part) != now[part]]
+                    told = ", ".join(f"{part} {said.get(part)!r} -> {now[part]!r}" for part in parts[:4])
+                    found.append(f"{key} {name}: {told}")
+        else:
+            found.append(f"{key}: the record says {record.get(key)!r}, the stored scores give {value!r}"[:300])
+    return found

@@ -1,0 +1,128 @@
+"""Verdicts of SCIENCE's table, the bounds of weighted means, and error rates by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evalsvc.stats.margins import Paired, bounds, combined, margin_test, z_of
+from evalsvc.stats.paired import tango_interval
+from tests import simulate
+
+Z = z_of(0.05)
+
+
+def binary(lost: int, gained: int, n: int) -> Paired:
+    d = (gained - lost) / n
+    return Paired(n, d, math.sqrt(((lost + gained) / n - d * d) / (n - 1)), (lost, gained), n - 1)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n", "margin", "z", "low", "high"),
+    [
+        (20, 18, 500, 0.05, 3.3323, -0.02497, 0.01677),
+        (45, 20, 500, 0.05, 0.0000, -0.07724, -0.02399),
+        (95, 85, 2000, 0.02, 2.2052, -0.01613, 0.00607),
+        (160, 60, 2000, 0.02, -4.1511, -0.06232, -0.03810),
+        (0, 0, 132, 0.02, 1.6413, -0.02008, 0.02008),
+        (0, 0, 133, 0.02, 1.6475, -0.01994, 0.01994),
+    ],
+)
+def test_one_binary_task_is_tested_by_tango(
+    lost: int, gained: int, n: int, margin: float, z: float, low: float, high: float
+) -> None:
+    found = margin_test([binary(lost, gained, n)], [1.0], -margin, Z)
+    assert found.z == pytest.approx(z, abs=1e-4)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
+    assert (found.p_above, found.p_below) == pytest.approx((stats.norm.sf(z), stats.norm.cdf(z)), abs=1e-4)
+    assert (found.z >= Z) == (found.low > -margin)
+    # A second task without a share changes nothing: the grid of weighted means agrees with the statistic itself.
+    again = margin_test([binary(lost, gained, n), binary(5, 5, 50)], [1.0, 0.0], -margin, Z)
+    assert again.z == pytest.approx(found.z, abs=2e-3)
+
+
+def test_graded_items_are_tested_by_paired_t() -> None:
+    rng = np.random.default_rng(0)
+    d = rng.normal(0.01, 0.2, size=400).clip(-1, 1)
+    task = Paired(400, float(d.mean()), float(d.std(ddof=1) / 20), None, 399)
+    found = margin_test([task], [1.0], -0.02, Z)
+    expected = stats.ttest_1samp(d, -0.02, alternative="greater")
+    assert found.p_above == pytest.approx(expected.pvalue, abs=1e-4)
+    assert found.low == pytest.approx(d.mean() - stats.t.ppf(0.95, 399) * d.std(ddof=1) / 20, abs=1e-9)
+
+
+def test_items_that_all_stayed_the_same_still_leave_doubt() -> None:
+    """A standard error of zero is not proof: ten equal items say little about the next thousand."""
+    graded = Paired(10, 0.0, 0.0, None, 9)
+    found = margin_test([graded], [1.0], -0.02, Z)
+    assert found.z < Z
+    assert found.low == pytest.approx(tango_interval(0, 0, 10).low, abs=1e-9)
+    several = margin_test([binary(0, 0, 10)] * 3, [1 / 3] * 3, -0.02, Z)
+    assert several.z < Z
+
+
+def test_weighted_means_follow_the_normal_approximation_when_there_is_much_data() -> None:
+    tasks = [binary(300, 280, 6000), binary(150, 170, 3000)]
+    shares = [0.25, 0.75]
+    found = margin_test(tasks, shares, -0.01, Z)
+    error = math.sqrt(sum((w * t.stderr) ** 2 for w, t in zip(shares, tasks, strict=True)))
+    assert found.difference == pytest.approx(sum(w * t.difference for w, t in zip(shares, tasks, strict=True)))
+    assert (found.low, found.high) == pytest.approx(
+        (found.difference - Z * error, found.difference + Z * error), abs=2e-4
+    )
+
+
+@pytest.mark.parametrize("change", [-0.03, 0.0])
+def test_a_weighted_mean_passes_at_the_margin_no_more_often_than_alpha(change: float) -> None:
+    """Three tasks of unequal size and weight, the mean exactly at the margin."""
+    rng = np.random.default_rng(2)
+    sizes, shares = [120, 300, 80], np.array([0.4, 0.4, 0.2])
+    runs, margin = 4000, -change
+    d, low, high = [], [], []
+    for n in sizes:
+        lost, gained, _ = rng.multinomial(n, [0.06 - change / 2, 0.06 + change / 2, 0.88], size=runs).T
+        from evalsvc.stats.paired import tango_bounds
+
+        a, b = tango_bounds(lost, gained, n, Z)
+        d.append((gained - lost) / n)
+        low.append(a)
+        high.append(b)
+    lower, upper = combined(shares, np.stack(d, -1), np.stack(low, -1), np.stack(high, -1))
+    assert float((lower > -margin).mean()) == pytest.approx(0.05, abs=0.015)
+    assert float((upper < -margin).mean()) == pytest.approx(0.05, abs=0.015)
+
+
+def test_bounds_widen_with_z() -> None:
+    low, high = bounds([binary(5, 3, 90), Paired(50, 0.1, 0.05, None, 49, False)], np.linspace(0, 8, 40))
+    assert low.shape == (40, 2)
+    assert (np.diff(low, axis=0) <= 1e-9).all()
+    assert (np.diff(high, axis=0) >= -1e-9).all()
+
+
+@pytest.mark.parametrize("tasks", [[], [Paired(1, 0.0, math.nan)]])
+def test_nothing_to_test_is_refused(tasks: list[Paired]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        margin_test(tasks, [1.0] * len(tasks), -0.02, Z)
+
+
+@pytest.mark.parametrize(
+    ("n", "discordance", "margin", "change", "passed", "failed"),
+    [
+        (100, 0.05, 0.05, 0.0, 0.59, 0.0),
+        (100, 0.10, 0.05, -0.05, 0.045, 0.058),
+        (500, 0.10, 0.05, 0.0, 0.96, 0.0),
+        (500, 0.10, 0.05, -0.05, 0.050, 0.051),
+        (500, 0.10, 0.05, -0.10, 0.0, 0.995),
+        (2000, 0.10, 0.02, 0.0, 0.88, 0.0),
+        (2000, 0.10, 0.02, -0.02, 0.048, 0.048),
+    ],
+)
+def test_fixed_gate_has_the_rates_of_the_table(
+    n: int, discordance: float, margin: float, change: float, passed: float, failed: float
+) -> None:
+    found = simulate.fixed(simulate.population(n, discordance, change, 3000), margin)
+    assert found.passed == pytest.approx(passed, abs=0.025)
+    assert found.failed == pytest.approx(failed, abs=0.015)
