@@ -6,6 +6,7 @@ The package in one line each, in the order in which modules may import each othe
     stats        pure statistics: arrays in, records out
     records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison
     points       where arms lie: Point, Frontier
+    work         what workers get and give back: tokens as tries, shards, results
     settings     paths and addresses, from flags and EVALSVC_* variables
     migrations   the schema of the store, step by step
     changes      what adapting changed, by kind of layer

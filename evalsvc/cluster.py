@@ -24,8 +24,9 @@ from typing import Any, TextIO
 
 from evalsvc.errors import EvalsvcError
 from evalsvc.executors import AffinityQueue, Scorer, ScorerFactory, explain
-from evalsvc.records import Checkpoint, Shard, ShardResult
+from evalsvc.records import Checkpoint
 from evalsvc.settings import core_count
+from evalsvc.work import Shard, ShardResult
 
 MAX_DEATHS = 3
 

@@ -16,8 +16,9 @@ from evalsvc.errors import EvalsvcError
 from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned
-from evalsvc.records import Arm, Failure, Shard, ShardResult, State, digest
+from evalsvc.records import Arm, Failure, State, digest
 from evalsvc.store import Store, driver_name
+from evalsvc.work import Shard, ShardResult
 
 COMMIT_SECONDS = 0.5
 

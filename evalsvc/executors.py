@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Protocol
 
 from evalsvc.errors import EvalsvcError
-from evalsvc.records import Checkpoint, Shard, ShardResult
+from evalsvc.records import Checkpoint
+from evalsvc.work import Shard, ShardResult
 
 
 class Scorer(Protocol):

@@ -314,14 +314,15 @@ def compared_tasks(rule: Rule, keep: Sequence[Mask | None] | None = None) -> tup
 
 def subset(scores: TaskScores, mask: Mask) -> TaskScores:
     """Return some of a task's scores."""
-    weights = None if scores.weights is None else scores.weights[mask]
-    return replace(scores, samples=scores.samples[mask], values=scores.values[mask], weights=weights)
+    columns = {name: getattr(scores, name) for name in ("weights", "clusters", "answers", "invalid", "confidence")}
+    kept: dict[str, Any] = {name: None if column is None else column[mask] for name, column in columns.items()}
+    return replace(scores, samples=scores.samples[mask], values=scores.values[mask], **kept)
 
 
 def paired(comparison: Comparison) -> Paired:
     """Return a comparison as its test takes it, better counted positive."""
     counts = None
-    if comparison.lost is not None and comparison.gained is not None and comparison.test == "Tango score":
+    if comparison.lost is not None and comparison.gained is not None and comparison.clusters is None:
         worse, better = comparison.lost, comparison.gained
         counts = (worse, better) if comparison.higher_is_better else (better, worse)
     return Paired(
@@ -329,7 +330,7 @@ def paired(comparison: Comparison) -> Paired:
         difference=comparison.gain,
         stderr=comparison.stderr or 0.0,
         counts=counts,
-        df=max(comparison.n - 1, 1),
+        df=max((comparison.clusters or comparison.n) - 1, 1),
         bounded=comparison.unit == UNIT_INTERVAL,
     )
 
@@ -423,7 +424,7 @@ def outcome_of(
 
 
 def _test_name(m: Measured) -> str:
-    names = sorted({c.test for c in m.comparisons}) or ["t of the ratio"]
+    names = sorted({c.test.split(",")[0] for c in m.comparisons}) or ["t of the ratio"]
     return names[0] if len(m.comparisons) <= 1 else f"MOVER of {len(m.comparisons)} x {' and '.join(names)}"
 
 

@@ -13,8 +13,9 @@ from evalsvc.checkpoints import weight_files
 from evalsvc.checkpoints.findings import examine_files
 from evalsvc.engine.shards import Cut, Cutter, Slice
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Checkpoint, Finding, Likelihoods, Plan
+from evalsvc.records import Checkpoint, Finding, Plan
 from evalsvc.tensors import read_headers
+from evalsvc.work import Likelihoods
 
 
 def examine(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:

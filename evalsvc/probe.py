@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from evalsvc.engine.shards import Cutter
 from evalsvc.executors import Executor
-from evalsvc.records import Arm, Finding, Plan, Rendering, Request, Shard, ShardResult, digest
+from evalsvc.records import Arm, Finding, Plan, Rendering, Request, digest
+from evalsvc.work import Shard, ShardResult
 
 TEXTS = (
     "The old woman opened the door and looked at the rain. Her dog did not want to go out, so they stayed in the "

@@ -32,11 +32,11 @@ from evalsvc.records import (
     Response,
     Role,
     Serving,
-    ShardResult,
     State,
     TaskScores,
     served_label,
 )
+from evalsvc.work import ShardResult
 
 _COST = tuple(field.name for field in fields(Cost))
 _CHECKPOINT = ", ".join(field.name for field in fields(Checkpoint) if field.name != "cost") + ", " + ", ".join(_COST)

@@ -25,12 +25,11 @@ from evalsvc.records import (
     Role,
     Sample,
     Score,
-    Shard,
-    ShardResult,
     TaskScores,
     digest,
 )
 from evalsvc.store import Store, driver_name
+from evalsvc.work import Shard, ShardResult
 from tests.fakes import ACC, arm
 
 Array = NDArray[np.float64]

@@ -18,10 +18,9 @@ from evalsvc.records import (
     Request,
     Response,
     Sample,
-    Shard,
-    ShardResult,
     digest,
 )
+from evalsvc.work import Shard, ShardResult
 
 NUMERICS = Numerics("cpu", "float32", "2", "5")
 ACC = Metric("acc", "none", "mean", True)

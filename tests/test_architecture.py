@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 LEVELS = [
     ["errors"],
     ["records", "settings", "stats", "migrations", "world", "tensors", "changes"],
-    ["points"],
+    ["points", "work"],
     [
         "suites",
         "checkpoints",

@@ -11,7 +11,8 @@ import pytest
 
 from evalsvc.cluster import RayExecutor
 from evalsvc.executors import AffinityQueue, Executor, InProcessExecutor
-from evalsvc.records import Checkpoint, Shard, ShardResult
+from evalsvc.records import Checkpoint
+from evalsvc.work import Shard, ShardResult
 from tests.fakes import FakeScorer, arm, checkpoint, plan, value
 
 BASE = checkpoint(1)

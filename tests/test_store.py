@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evalsvc.records import Arm, Cost, Failure, Graded, Plan, Response, Result, Score, Shard, ShardResult
+from evalsvc.records import Arm, Cost, Failure, Graded, Plan, Response, Result, Score
 from evalsvc.store import Store
+from evalsvc.work import Shard, ShardResult
 from tests.fakes import arm, plan, value
 
 BASE = arm(1)

@@ -17,7 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evalsvc.engine.encoding import load_encoder
 from evalsvc.engine.shards import cut
-from evalsvc.records import Arm, Checkpoint, Numerics, Request, Shard
+from evalsvc.records import Arm, Checkpoint, Numerics, Request
+from evalsvc.work import Shard
 
 NUMERICS = Numerics("cpu", "float32", "2", "5")
 

@@ -24,7 +24,8 @@ from evalsvc.engine.attention import Layer, PackAttention, Pair, additive, forwa
 from evalsvc.engine.likelihood import Head
 from evalsvc.engine.packs import Pack, packs
 from evalsvc.engine.plain import Stops, Wish
-from evalsvc.records import Ints, Prompts
+from evalsvc.records import Ints
+from evalsvc.work import Prompts
 
 SLOTS = 16
 """Answers that grow at the same time; the prompts of one pack may be more."""

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evalsvc.engine import trie as tries
-from evalsvc.records import Ints, Trie
+from evalsvc.records import Ints
+from evalsvc.work import Trie
 
 BLOCK_ROWS = 256
 """Largest subtree that is computed with a mask instead of unit by unit."""

@@ -16,7 +16,7 @@ from evalsvc.engine import likelihood, plain
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME, REGISTERED
 from evalsvc.engine.encoding import first_line
-from evalsvc.records import Likelihoods, Tokens
+from evalsvc.work import Likelihoods, Tokens
 
 _ROWS, _BLOCK = 32, 8
 """Sizes at which a short probe has trunks, blocks and ancestors from earlier packs."""

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 
 from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Scored, cut_at_stops, generation_settings, stop_texts
-from evalsvc.records import Floats, Likelihoods, Prompts, Tokens
+from evalsvc.records import Floats
+from evalsvc.work import Likelihoods, Prompts, Tokens
 
 BATCH_TOKENS = 2048
 """Padded tokens per forward; halved when memory runs out."""

@@ -18,7 +18,8 @@ from evalsvc.engine.likelihood import Reference
 from evalsvc.engine.models import Resident, read_ahead, silence
 from evalsvc.engine.parity import Parity
 from evalsvc.errors import EvalsvcError
-from evalsvc.records import Arm, Floats, Likelihoods, Prompts, Response, Shard, ShardResult
+from evalsvc.records import Arm, Floats, Response
+from evalsvc.work import Likelihoods, Prompts, Shard, ShardResult
 
 REFERENCE_BYTES = 2**28
 """Hidden states of references that are kept for the next arm."""

@@ -20,7 +20,8 @@ import numpy as np
 
 from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, generation_settings, load_encoder
-from evalsvc.records import Checkpoint, Likelihoods, Plan, Prompts, Request, Tokens, Trie, digest
+from evalsvc.records import Checkpoint, Plan, Request, digest
+from evalsvc.work import Likelihoods, Prompts, Tokens, Trie
 
 SHARD_ROWS = 8192
 """A shard has at least as many rows, if there are so many."""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evalsvc.records import Ints, Tokens, Trie
+from evalsvc.records import Ints
+from evalsvc.work import Tokens, Trie
 
 
 def in_order(sequences: Sequence[Tokens]) -> list[int]:

@@ -15,7 +15,8 @@ from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME
 from evalsvc.engine.encoding import Encoder, Prompt
 from evalsvc.engine.shards import cut
-from evalsvc.records import Prompts, Request, canonical
+from evalsvc.records import Request, canonical
+from evalsvc.work import Prompts
 from tests import architectures, tiny
 
 TOKENIZER: Any = tiny.tokenizer()

@@ -16,7 +16,7 @@ from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME, FlexPackAttention
 from evalsvc.engine.packs import packs
 from evalsvc.engine.parity import Parity, examine, probe
-from evalsvc.records import Likelihoods, Tokens
+from evalsvc.work import Likelihoods, Tokens
 from tests import architectures, tiny
 
 WINDOW = 96

@@ -15,7 +15,8 @@ from evalsvc.engine import plain, shards
 from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Encoder, Scored
 from evalsvc.engine.shards import Cut, Cutter, cut
-from evalsvc.records import Checkpoint, Likelihoods, Request
+from evalsvc.records import Checkpoint, Request
+from evalsvc.work import Likelihoods
 from tests import fakes, tiny
 
 ENCODER = Encoder(tiny.tokenizer(), tiny.llama().config)
