@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evalsvc import service
+from evalsvc import service, studies
 from evalsvc.compare import compare
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records import Comparison
@@ -118,7 +118,7 @@ def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.slow
 def test_the_real_run_shows_what_is_known_of_it(real: Store) -> None:
-    (found,) = service.followed(real, margin=0.05)
+    (found,) = studies.followed(real, margin=0.05)
     assert [s.step for s in found.steps] == [25, 50, 100, 200, 400]
     curves = {curve.task: curve for curve in found.curves}
     assert curves["lab_ppl_tinystories"].trend == "worse at every step"
@@ -136,9 +136,9 @@ def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:  # noqa: F811
     from tests.fakes import arm, plan
 
     store.register([arm(1)], [plan()], "h:1")
-    assert service.followed(store) == []
+    assert studies.followed(store) == []
     with pytest.raises(UsageError, match="no training run of that name"):
-        service.followed(store, "x")
+        studies.followed(store, "x")
     done = evalsvc("trajectory", "--db", db)
     assert (done.code, "submit a folder" in done.err) == (5, True)
 
