@@ -29,6 +29,7 @@ The package in one line each, in the order in which modules may import each othe
     database     one DuckDB file that several processes share
     charts       records -> figures
     evidence     scores as arrays, out of the database
+    collapse     sampled texts and token drift -> what is left of the base
     store        records in, records out of the database
     dossiers     what is known of a checkpoint beyond its scores
     ledger       decisions in, decisions out of the database
@@ -41,6 +42,7 @@ The package in one line each, in the order in which modules may import each othe
     doctor       what works on this machine
     service      what is asked of a store
     decisions    a checkpoint and a Policy -> a decision that is kept, and can be verified
+    studies      what is asked of a store beyond one comparison
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
     details      what stands behind a comparison or a frontier

@@ -14,10 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from evalsvc.claims import Card
+from evalsvc.collapse import TaskDiversity
 from evalsvc.points import Frontier, Gap, Matched, Read
 from evalsvc.records import Comparison
-from evalsvc.report import SCHEMA, in_order_of_harm, interval, new_table, signed
+from evalsvc.report import SCHEMA, in_order_of_harm, interval, new_table, number, signed
 from evalsvc.service import Compared
+from evalsvc.stats.diversity import WORSE_WHEN
+from evalsvc.studies import Drifted
 
 
 def comparison_tables(compared: Compared) -> list[Table]:
@@ -110,6 +113,65 @@ def _matched_table(matched: Matched, title: str, level: str) -> Table:
     rows += [(f"{gap.first} - {gap.second}", gap) for gap in matched.gaps]
     for name, row in rows:
         table.add_row(name, signed(row.value), interval(row.low, row.high), f"{row.reached:.0%}")
+    return table
+
+
+def diversity_json(arm: str, found: Sequence[TaskDiversity]) -> dict[str, Any]:
+    """Return diversity as `diversity --json` prints it."""
+    return {"schema": SCHEMA, "arm": arm, "tasks": [asdict(task) for task in found]}
+
+
+def diversity_tables(arm: str, found: Sequence[TaskDiversity]) -> list[Table]:
+    """Show every measure of every task as a ratio to the base."""
+    tables = []
+    for task in found:
+        table = new_table(
+            f"{arm}: {task.task}, {task.answers} answers per prompt",
+            *("measure", "collapse is", "#prompts", "#base", "#adapted", "#ratio", "#90 % interval"),
+            caption="means over prompts; ratio of the means, same prompts and seeds",
+        )
+        for ratio in task.ratios:
+            table.add_row(
+                ratio.measure,
+                WORSE_WHEN[ratio.measure],
+                str(ratio.prompts),
+                number(ratio.base),
+                number(ratio.adapted),
+                number(ratio.ratio),
+                "-" if ratio.low is None else f"{number(ratio.low)} .. {number(ratio.high)}",
+            )
+        tables.append(table)
+    return tables
+
+
+def drift_json(found: Sequence[Drifted], card: Card) -> dict[str, Any]:
+    """Return drift as `drift --json` prints it."""
+    arms = [
+        {
+            "arm": one.arm.label,
+            "digest": one.arm.checkpoint.digest,
+            "forgetting": one.forgetting,
+            "tasks": [asdict(task) for task in one.tasks],
+        }
+        for one in found
+    ]
+    return {"schema": SCHEMA, "arms": arms, "claim": asdict(card)}
+
+
+def drift_table(found: Sequence[Drifted]) -> Table:
+    """Show every arm's drift, task by task."""
+    table = new_table(
+        "Drift from the base, KL(base || arm) in nats per token",
+        *("arm", "role", "task", "#texts", "#tokens", "#mean", "#90 % interval", "#p95", "#forgetting"),
+    )
+    for one in found:
+        for task in one.tasks:
+            drift = task.drift
+            table.add_row(
+                *(one.arm.label, task.role, task.task, f"{drift.texts:,}", f"{drift.tokens:,}"),
+                *(f"{drift.mean:.4f}", f"{drift.low:.4f} .. {drift.high:.4f}", f"{drift.p95:.4f}"),
+                signed(one.forgetting),
+            )
     return table
 
 

@@ -1,19 +1,59 @@
-"""Scores as arrays, out of an open database: what comparisons and frontiers are computed from. Knows no statistics."""
+"""Scores, sampled texts and drift as arrays, out of an open database: what statistics are computed from. Knows none."""
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalsvc.database import Connection
-from evalsvc.records import Aggregation, Ints, TaskScores
+from evalsvc.records import Aggregation, Floats, Ints, Role, TaskScores
+
+_TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_DEFAULT_LIMIT = 256  # lm-eval's
 
 Columns = Mapping[str, Any]
 Known = Mapping[tuple[int, int], tuple[Any, ...]]
 """(plan, position) -> suite, role and columns of the task there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """One arm's sampled answers to one task's open prompts.
+
+    Attributes:
+        samples: int64 [n], the store's sample numbers, increasing.
+        answers: Per sample, its K answers.
+        unfinished: bool [n, K], whether an answer ran into its limit of tokens.
+    """
+
+    suite: str
+    task: str
+    samples: Ints
+    answers: tuple[tuple[str, ...], ...]
+    unfinished: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenDrift:
+    """One arm's divergence from its base on one task's texts.
+
+    Attributes:
+        kl: float64 [tokens], forward KL(base || arm) in nats, over the full vocabulary.
+        texts: int64 [tokens], the store's sample number of each token's text.
+    """
+
+    suite: str
+    role: Role
+    task: str
+    kl: Floats
+    texts: Ints
 
 
 def task_scores(
@@ -55,6 +95,76 @@ def documents(connection: Connection, samples: Ints) -> Ints:
     """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
     rows = connection.execute("SELECT sample, hash(doc) >> 1 AS doc FROM samples ORDER BY sample").fetchnumpy()
     return np.asarray(rows["doc"]).astype(np.int64)[np.searchsorted(rows["sample"], samples)]
+
+
+def sampled(connection: Connection, base: int, arms: Sequence[int]) -> dict[int, list[Sampled]]:
+    """Return the sampled answers of a base and its arms on the base's newest plans with role `diversity`.
+
+    A prompt that an arm has not answered as often as it was asked is left out.
+    """
+    rows = connection.execute(
+        """
+        WITH chosen AS (
+            SELECT p.plan, p.suite FROM runs u JOIN plans p USING (plan)
+            WHERE u.arm = ? AND u.state = 'done' AND p.role = 'diversity'
+            QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
+        ),
+        asked AS (
+            SELECT c.plan, c.suite, t.position, t.task, s.sample, unnest(s.requests) AS request, len(s.requests) AS k,
+                   generate_subscripts(s.requests, 1) AS place
+            FROM chosen c JOIN tasks t USING (plan) JOIN plan_samples ps USING (plan, task)
+                 JOIN samples s USING (sample)
+            WHERE t.output_type = 'generate_until'
+        )
+        SELECT x.arm, a.suite, a.task, a.sample, a.k, r.arguments[2], x.text, x.tokens
+        FROM asked a JOIN requests r USING (request) JOIN responses x USING (request)
+        WHERE list_contains(?, x.arm) ORDER BY x.arm, a.plan, a.position, a.sample, a.place
+        """,
+        [base, [base, *arms]],
+    ).fetchall()
+    tasks: dict[tuple[int, str, str], dict[int, list[tuple[str, bool]]]] = defaultdict(lambda: defaultdict(list))
+    wanted: dict[int, int] = {}
+    for arm, suite, task, sample, k, settings, text, tokens in rows:
+        tasks[arm, suite, task][sample].append((text or "", tokens >= _token_limit(settings)))
+        wanted[sample] = k
+    found: dict[int, list[Sampled]] = {arm: [] for arm in (base, *arms)}
+    for (arm, suite, task), by_sample in tasks.items():
+        whole = {sample: given for sample, given in by_sample.items() if len(given) == wanted[sample]}
+        answers = tuple(tuple(text for text, _ in given) for given in whole.values())
+        ended = np.array([[end for _, end in given] for given in whole.values()], dtype=np.bool_)
+        found[arm].append(Sampled(suite, task, np.array(list(whole), dtype=np.int64), answers, ended))
+    return found
+
+
+def _token_limit(settings: str) -> int:
+    known = json.loads(settings)
+    return next((int(known[name]) for name in _TOKEN_LIMITS if known.get(name) is not None), _DEFAULT_LIMIT)
+
+
+def drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[TokenDrift]]:
+    """Return the drift of arms from their base, by arm, on the newest plan of each suite."""
+    rows = connection.execute(
+        """
+        WITH newest AS (
+            SELECT DISTINCT d.arm, d.plan, p.suite, p.role FROM drift d JOIN plans p USING (plan)
+            WHERE list_contains(?, d.arm)
+            QUALIFY dense_rank() OVER (PARTITION BY d.arm, p.suite ORDER BY d.plan DESC) = 1
+        )
+        SELECT n.arm, n.suite, n.role, d.task, d.sample, d.kl FROM newest n JOIN drift d USING (arm, plan)
+        ORDER BY n.arm, n.plan, d.task, d.sample
+        """,
+        [list(arms)],
+    ).fetchall()
+    tasks: dict[tuple[int, str, Role, str], list[tuple[int, list[float]]]] = defaultdict(list)
+    for arm, suite, role, task, sample, kl in rows:
+        tasks[arm, suite, role, task].append((sample, kl))
+    found: dict[int, list[TokenDrift]] = {arm: [] for arm in arms}
+    for (arm, suite, role, task), texts in tasks.items():
+        sizes = [len(kl) for _, kl in texts]
+        values = np.concatenate([np.array(kl, dtype=np.float64) for _, kl in texts])
+        owners = np.repeat(np.array([sample for sample, _ in texts], dtype=np.int64), sizes)
+        found[arm].append(TokenDrift(suite, role, task, values, owners))
+    return found
 
 
 def _clusters(connection: Connection, plans: Sequence[int]) -> dict[tuple[int, int], tuple[Ints, Ints]]:

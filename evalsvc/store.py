@@ -260,6 +260,29 @@ class Store:
                     ],
                 )
 
+    def add_drift(self, arm: Arm, plan: Plan, task: str, kl: Mapping[str, Sequence[float]]) -> None:
+        """Keep an arm's divergence from its base on a task's texts, replacing what was there.
+
+        Args:
+            kl: Sample digest to forward KL(base || arm) of each of its tokens, nats.
+        """
+        rows = [(sample, list(values)) for sample, values in kl.items()]
+        incoming = _table(["sample", "kl"], [pa.string(), pa.list_(pa.float32())], rows)
+        with self._database.write() as connection:
+            key = [arm.key, plan.digest, task]
+            connection.execute(
+                "DELETE FROM drift WHERE arm = (SELECT arm FROM arms WHERE digest = ?) "
+                "AND plan = (SELECT plan FROM plans WHERE digest = ?) AND task = ?",
+                key,
+            )
+            connection.register("incoming", incoming)
+            connection.execute(
+                "INSERT INTO drift SELECT a.arm, p.plan, ?, s.sample, i.kl FROM incoming i "
+                "JOIN samples s ON s.digest = i.sample, arms a, plans p WHERE a.digest = ? AND p.digest = ?",
+                [task, arm.key, plan.digest],
+            )
+            connection.unregister("incoming")
+
     # ------------------------------------------------------------------------------------------------------- reading
 
     def answered(self, arms: Sequence[Arm]) -> dict[str, set[str]]:
@@ -373,6 +396,16 @@ class Store:
             Matrix(name, method, seed, source, tuple(tasks), np.array(scores), _array(untrained), _array(joint))
             for name, method, seed, source, tasks, scores, untrained, joint in rows
         ]
+
+    def sampled(self, base: int, arms: Sequence[int]) -> dict[int, list[evidence.Sampled]]:
+        """Return the sampled answers of a base and its arms to open prompts, by arm."""
+        with self._database.read() as connection:
+            return evidence.sampled(connection, base, arms)
+
+    def drifts(self, arms: Sequence[int]) -> dict[int, list[evidence.TokenDrift]]:
+        """Return the drift of arms from their base, by arm."""
+        with self._database.read() as connection:
+            return evidence.drifts(connection, arms)
 
     def documents(self, samples: Ints) -> Ints:
         """Return, for each sample, a number that is the same for the same document, whatever its prompt."""

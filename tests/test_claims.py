@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evalsvc import service
+from evalsvc import studies
 from evalsvc.claims import FELL, Card, Run, cards, fell, kinds_of, predicts
 from evalsvc.errors import EvidenceError
 from evalsvc.records import Arm, Role
@@ -161,7 +161,7 @@ def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> 
         lost = lost if adapted.checkpoint.step == 2 else 0
         for item in (general, instruction, domain):
             store.finish(adapted, item, graded(item, [0.0] * lost + [1.0] * (50 - lost) + [0.0] * 10))
-    found = service.claims(store)
+    found = studies.claims(store)
     card = by_name(found)["full-forgets-more"]
     assert (card.verdict, card.about) == ("supported", "arms of c1")
     assert len(card.evidence[0].split(", ")) == 3  # one value per run
@@ -174,4 +174,4 @@ def test_an_empty_store_decides_nothing(db: Path) -> None:
     store = Store(db)
     store.register([arm(1)], [plan()], "h:1")
     with pytest.raises(EvidenceError, match="no adapted arm and no matrix"):
-        service.claims(store)
+        studies.claims(store)

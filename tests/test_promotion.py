@@ -134,8 +134,14 @@ def test_a_trajectory_is_no_candidate(gate: Callable[..., Any]) -> None:
 def test_a_run_that_fails_is_no_evidence(gate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, db: Path) -> None:
     from evalsvc.engine.scorer import Scorer
     from evalsvc.errors import EvalsvcError
+    from evalsvc.probe import REQUESTS
+    from evalsvc.work import Shard, ShardResult
 
-    def broken(self: Scorer, shard: object) -> None:
+    score = Scorer.score
+
+    def broken(self: Scorer, shard: Shard) -> ShardResult:
+        if set(shard.requests) <= {request.digest for request in REQUESTS}:
+            return score(self, shard)
         raise EvalsvcError("the device is gone")
 
     monkeypatch.setattr(Scorer, "score", broken)

@@ -1,4 +1,4 @@
-"""Commands that study what the store has: trajectory, continual, claims."""
+"""Commands that study what the store has: trajectory, continual, diversity, drift, claims."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def trajectory(
     as_json: Json = False,
 ) -> None:
     """Show a training run step by step: curves, the first step that breaks the margin, the best that keeps it."""
-    from evalsvc import curves, service
+    from evalsvc import curves, studies
 
-    found = service.followed(open_store(db), name, margin)
+    found = studies.followed(open_store(db), name, margin)
     if not found:
         raise EvidenceError("the store has no training run; submit a folder with checkpoint-* or step_* inside")
     if as_json:
@@ -47,6 +47,36 @@ def continual(db: Db = None, address: Address = None, as_json: Json = False) -> 
         show(*curves.matrices_tables(found))
 
 
+@app.command(epilog="Example: evalsvc diversity lora@400")
+def diversity(
+    arm: Annotated[str, typer.Argument(help="The adapted arm: label, name, path or digest.")],
+    db: Db = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Compare an arm's sampled answers to open prompts with its base's: has its output collapsed?"""
+    from evalsvc import details, studies
+
+    found = studies.diversity(open_store(db), arm)
+    if as_json:
+        print_json(details.diversity_json(arm, found))
+    else:
+        show(*details.diversity_tables(arm, found))
+
+
+@app.command(epilog="Example: evalsvc drift --base models/base --json")
+def drift(base: Base = None, db: Db = None, address: Address = None, as_json: Json = False) -> None:
+    """Show how far arms moved from their base (KL per token), and whether that predicts what they forgot."""
+    from evalsvc import details, service, studies
+
+    store = open_store(db)
+    found, card = studies.drifted(store, service.find_family(store, base))
+    if as_json:
+        print_json(details.drift_json(found, card))
+    else:
+        show(details.drift_table(found), details.claims_table([card]))
+
+
 @app.command(epilog="Example: evalsvc claims --base models/base --json")
 def claims(
     base: Base = None,
@@ -56,9 +86,9 @@ def claims(
     as_json: Json = False,
 ) -> None:
     """Decide common claims about adaptation on the stored arms: supported, refuted or undecided, and by which test."""
-    from evalsvc import details, service
+    from evalsvc import details, studies
 
-    found = service.claims(open_store(db), base, margin)
+    found = studies.claims(open_store(db), base, margin)
     if as_json:
         print_json(details.claims_json(found))
     else:

@@ -1,0 +1,254 @@
+"""What is asked of a store beyond one comparison: training runs, published levels, collapse, drift, claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evalsvc.claims import Card, Run, cards, kinds_of, predicts
+from evalsvc.collapse import TaskDiversity, TaskDrift, diversity_of, drift_of
+from evalsvc.compare import UNIT_INTERVAL
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.evidence import TokenDrift
+from evalsvc.matrices import Matrix
+from evalsvc.records import Comparison, Role, RoleTotal
+from evalsvc.service import Compared, Family, base_of, compared_arms, families, find_arm, find_family
+from evalsvc.stats.paired import t_interval
+from evalsvc.store import Store, StoredArm, StoredResult
+from evalsvc.trajectory import MARGIN, UNPAIRED, Change, Trajectory, trajectory
+
+
+def followed(store: Store, name: str | None = None, margin: float = MARGIN) -> list[Trajectory]:
+    """Return a training run step by step, or all of them.
+
+    Items are paired where there are any; published results without items are compared without pairing, with the first
+    step where they have no base.
+
+    Raises:
+        UsageError: No run has that name.
+        EvidenceError: Steps lack scores, or cannot be compared.
+    """
+    arms = [arm for arm in store.arms() if not arm.is_rerun]
+    names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in arms if arm.checkpoint.trajectory))
+    if name is not None and name not in names:
+        known = ", ".join(names) or "none yet: submit a folder with checkpoint-* inside"
+        raise UsageError(f"trajectory {name!r}: the store has no training run of that name ({known})")
+    return [_followed(store, arms, one, margin) for one in ([name] if name else names)]
+
+
+def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float) -> Trajectory:
+    members = [arm for arm in arms if arm.checkpoint.trajectory == name]
+    # One way of serving for all steps: the usual one, if any step was scored so.
+    serving = min((arm.serving for arm in members), key=lambda serving: serving.words)
+    newest = {arm.checkpoint.step or 0: arm for arm in members if arm.serving == serving}
+    steps = sorted(newest)
+    first = newest[steps[0]]
+    if first.checkpoint.parent is None:
+        base, steps = first, steps[1:]
+    else:
+        base = base_of(arms, first)
+    published = None if store.task_scores(base.number, [])[base.number] else store.results()
+    found: list[tuple[int, str, Sequence[Comparison]]] = []
+    incomplete: list[str] = []
+    for step in steps:
+        arm = newest[step]
+        label = arm.label
+        try:
+            if published is None:
+                tasks: Sequence[Comparison] = compared_arms(store, base, arm).tasks
+            else:
+                tasks = compare_published(published, base, arm)
+        except EvidenceError:
+            incomplete.append(label)
+        else:
+            found.append((step, label, tasks))
+    made = trajectory(name, first.checkpoint.method, base.label, found, margin)
+    return replace(made, incomplete=tuple(incomplete))
+
+
+def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted: StoredArm) -> list[Comparison]:
+    """Compare published levels: without items there is no pairing, and the two standard errors add up.
+
+    Raises:
+        EvidenceError: The adapted arm lacks a task.
+    """
+    ours, theirs = (
+        {(r.suite, r.task, r.metric, r.filter): r for r in results if r.arm.number == arm.number and r.primary}
+        for arm in (base, adapted)
+    )
+    missing = [f"{key[0]}/{key[1]}" for key in ours if key not in theirs]
+    if missing or not ours:
+        what = ", ".join(missing[:3]) or "every task"
+        raise EvidenceError(f"{adapted.label} has no results on {what}; import or submit it again")
+    found = []
+    for key, one in ours.items():
+        other = theirs[key]
+        stderr = low = high = None
+        if one.stderr is not None and other.stderr is not None:
+            stderr = math.hypot(one.stderr, other.stderr)
+            low, high = t_interval(other.value - one.value, stderr, math.inf)
+        bounded = 0 <= one.value <= 1 and 0 <= other.value <= 1 and one.higher_is_better
+        found.append(
+            Comparison(
+                suite=one.suite,
+                role=one.role,
+                task=one.task,
+                metric=one.metric,
+                filter=one.filter,
+                n=one.n,
+                base=one.value,
+                adapted=other.value,
+                difference=other.value - one.value,
+                low=low,
+                high=high,
+                lost=None,
+                gained=None,
+                test=UNPAIRED,
+                unit=UNIT_INTERVAL if bounded else one.metric,
+                higher_is_better=one.higher_is_better,
+                weight=1.0,
+                stderr=stderr,
+            )
+        )
+    return found
+
+
+def claims(store: Store, base: str | None = None, margin: float = MARGIN) -> list[Card]:
+    """Return the claims that the stored arms and matrices have to do with, decided.
+
+    Raises:
+        UsageError: No arm has that name.
+        EvidenceError: The store has nothing to decide a claim with.
+    """
+    matrices = [] if base else store.matrices()
+    found = families(store) if base is None else [find_family(store, base)]
+    decided = [card for family in found for card in _family_claims(store, family, margin)]
+    for tasks in dict.fromkeys(matrix.tasks for matrix in matrices):
+        runs = [_matrix_run(matrix) for matrix in matrices if matrix.tasks == tasks]
+        decided += cards(runs, (), f"matrices over {', '.join(tasks)}", margin)
+    if not decided:
+        raise EvidenceError(
+            "the store has no adapted arm and no matrix to decide a claim with; submit or import some first"
+        )
+    return decided
+
+
+def _family_claims(store: Store, family: Family, margin: float) -> list[Card]:
+    checkpoints = _checkpoints(store, family)
+    last: dict[str, tuple[StoredArm, Run]] = {}
+    for arm, run in checkpoints:
+        seen = last.get(run.name)
+        if seen is None or (arm.checkpoint.step or 0) >= (seen[0].checkpoint.step or 0):
+            last[run.name] = arm, run
+    about = f"arms of {family.base.label}"
+    return cards([run for _, run in last.values()], [run for _, run in checkpoints], about, margin)
+
+
+def diversity(store: Store, adapted: str) -> list[TaskDiversity]:
+    """Compare an arm's sampled answers to open prompts with its base's.
+
+    Raises:
+        UsageError: The name means no arm, or several.
+        EvidenceError: There are no sampled answers, or they cannot be compared.
+    """
+    arms = store.arms()
+    chosen = find_arm(arms, adapted)
+    base = base_of(arms, chosen)
+    sampled = store.sampled(base.number, [chosen.number])
+    if not sampled[base.number]:
+        raise EvidenceError(
+            f"{base.label} has no sampled answers; submit {chosen.label} with a suite of role diversity"
+        )
+    return diversity_of(sampled[base.number], sampled[chosen.number])
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """How far an arm moved from its base, and what it forgot."""
+
+    arm: StoredArm
+    tasks: tuple[TaskDrift, ...]
+    forgetting: float | None
+
+
+def drifted(store: Store, family: Family) -> tuple[list[Drifted], Card]:
+    """Return the drift of a base's arms, and whether it predicts what they forgot.
+
+    Raises:
+        EvidenceError: No arm has drift.
+    """
+    runs = _checkpoints(store, family)
+    tokens = store.drifts([arm.number for arm in family.arms])
+    forgot = {arm.number: run.forgetting for arm, run in runs}
+    found = [
+        Drifted(arm, tuple(drift_of(tokens[arm.number])), forgot.get(arm.number))
+        for arm in family.arms
+        if tokens[arm.number]
+    ]
+    if not found:
+        raise EvidenceError(
+            f"no arm of {family.base.label} has drift; submit one with a suite of role drift whose tasks "
+            "are texts (loglikelihood_rolling)"
+        )
+    about = f"arms of {family.base.label}"
+    return found, predicts([run for _, run in runs], about)[0]
+
+
+def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
+    """Return what claims rest on, for every arm that can be compared."""
+    # A checkpoint that is served in several ways is still one: merged arms stand back.
+    once = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
+    numbers = [arm.number for arm in once.values()]
+    sampled, tokens = store.sampled(family.base.number, numbers), store.drifts(numbers)
+    found = []
+    for arm in once.values():
+        try:
+            run = _run_facts(arm, compared_arms(store, family.base, arm))
+            ratios = diversity_of(sampled[family.base.number], sampled[arm.number]) if sampled[arm.number] else []
+        except EvidenceError:  # unfinished, or scored otherwise: it says nothing
+            continue
+        unique = [task.ratios[0].ratio for task in ratios]
+        kept = [ratio for ratio in unique if ratio is not None]
+        found.append(
+            (arm, replace(run, diversity=float(np.mean(kept)) if kept else None, drift=_drift(tokens[arm.number])))
+        )
+    return found
+
+
+def _drift(tasks: Sequence[TokenDrift]) -> float | None:
+    """Return mean KL per token on texts of the domain, else on general ones."""
+    chosen = [task for task in tasks if task.role == "domain"] or list(tasks)
+    return float(np.mean([task.kl.mean() for task in chosen])) if chosen else None
+
+
+def _run_facts(arm: StoredArm, compared: Compared) -> Run:
+    totals_of: dict[Role, RoleTotal] = {}
+    for total in compared.roles:
+        known = totals_of.get(total.role)
+        if known is None or (total.tasks, total.unit == UNIT_INTERVAL) > (known.tasks, known.unit == UNIT_INTERVAL):
+            totals_of[total.role] = total
+    text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
+    checkpoint = arm.checkpoint
+    return Run(
+        name=checkpoint.trajectory or checkpoint.label,
+        arm=arm.label,
+        kinds=kinds_of(checkpoint.method, checkpoint.name),
+        learning=totals_of["domain"].difference if "domain" in totals_of else None,
+        forgetting=0.0 - totals_of["general"].difference if "general" in totals_of else None,
+        text=None if text is None else 0.0 - text.difference,
+        roles=tuple((role, Change(total.difference, total.low, total.high)) for role, total in totals_of.items()),
+    )
+
+
+def _matrix_run(matrix: Matrix) -> Run:
+    summary = matrix.summary
+    return Run(
+        name=matrix.name,
+        arm=matrix.name,
+        kinds=kinds_of(matrix.method, matrix.name),
+        learning=summary.la.value,
+        forgetting=None if summary.forgetting is None else summary.forgetting.value,
+    )

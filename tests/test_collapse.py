@@ -1,0 +1,166 @@
+"""Sampled texts and token drift, from the store to the answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from evalsvc import service, studies
+from evalsvc.collapse import diversity_of
+from evalsvc.errors import EvidenceError
+from evalsvc.evidence import Sampled
+from evalsvc.records import Arm, Plan, PlannedTask, Request, Response, Sample, Shard, ShardResult, canonical, digest
+from evalsvc.store import Store
+from tests.fakes import ACC, NUMERICS, arm, plan
+from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
+from tests.test_driver import run
+from tests.test_store import graded
+
+BASE = arm(1)
+SETTINGS = {"until": ["\n"], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
+
+
+def sampled_plan(prompts: int, k: int) -> Plan:
+    requests, samples = [], []
+    for i in range(prompts):
+        asked = [Request.of("generate_until", (f"prompt {i}", canonical(SETTINGS)), repeat) for repeat in range(k)]
+        requests += asked
+        samples.append(Sample(digest("open", str(i)), i, f'{{"i": {i}}}', "", tuple(r.digest for r in asked)))
+    task = PlannedTask("open", None, "1", "generate_until", 0, (ACC,), 1.0, None, tuple(samples))
+    return replace(plan("open"), role="diversity", tasks=(task,), requests=tuple(requests), digest=f"open-{k}")
+
+
+def fill(store: Store, of: Arm, item: Plan, words: int, tokens: int = 5) -> None:
+    """Answer every request with one of `words` words, chosen by the digests of request and checkpoint."""
+    answers = tuple(
+        Response(r.digest, text=f"word{int(digest(r.digest, of.key)[:8], 16) % words} and so on.", tokens=tokens)
+        for r in item.requests
+    )
+    store.commit([ShardResult(Shard("k", of, ()), answers)], {})
+    store.finish(of, item, graded(item, [0.0] * len(item.tasks[0].samples)))
+
+
+@pytest.fixture
+def collapsed(db: Path) -> Store:
+    """A base with many answers, an arm with two, which never ends."""
+    store, item = Store(db), sampled_plan(40, 4)
+    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full", method="full"), NUMERICS)
+    store.register([BASE, child], [item], "h:1")
+    fill(store, BASE, item, 1000)
+    fill(store, child, item, 2, tokens=8)
+    return store
+
+
+def test_collapse_is_measured_against_the_base(collapsed: Store) -> None:
+    (task,) = studies.diversity(collapsed, "full")
+    found = {ratio.measure: ratio for ratio in task.ratios}
+    assert (task.answers, found["unique"].prompts) == (4, 40)
+    assert found["unique"].base > 0.98
+    expected = 2 * (1 - 0.5**4) / 4  # distinct values of four draws among two
+    assert found["unique"].adapted == pytest.approx(expected, abs=0.05)
+    assert (found["unique"].high or 1) < 0.6
+    assert found["top_response"].adapted >= 0.5
+    assert (found["unfinished"].base, found["unfinished"].adapted) == (0.0, 1.0)
+    assert found["unfinished"].ratio is None
+
+
+def test_the_command_shows_it(collapsed: Store, evalsvc: Run) -> None:  # noqa: F811
+    shown = evalsvc("diversity", "full", "--db", collapsed.path)
+    assert (shown.code, "unique" in shown.out, "4 answers per prompt" in shown.out) == (0, True, True)
+    answer = evalsvc("diversity", "full", "--db", collapsed.path, "--json").json
+    assert answer["tasks"][0]["ratios"][0]["measure"] == "unique"
+
+
+def test_what_was_sampled_once_or_not_at_all_has_no_diversity(db: Path) -> None:
+    store, item = Store(db), sampled_plan(3, 1)
+    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full"), NUMERICS)
+    store.register([BASE, child], [item, plan()], "h:1")
+    with pytest.raises(EvidenceError, match="c1 has no sampled answers"):
+        studies.diversity(store, "full")
+    fill(store, BASE, item, 9)
+    with pytest.raises(EvidenceError, match="the adapted arm has no sampled answers"):
+        studies.diversity(store, "full")
+    fill(store, child, item, 9)
+    with pytest.raises(EvidenceError, match="has one answer per prompt, must have several"):
+        studies.diversity(store, "full")
+
+
+def test_arms_without_a_prompt_in_common_are_refused() -> None:
+    one = Sampled("s", "t", np.array([1]), (("a", "b"),), np.zeros((1, 2), dtype=bool))
+    other = replace(one, samples=np.array([2]))
+    with pytest.raises(EvidenceError, match="no prompt in common"):
+        diversity_of([one], [other])
+
+
+def test_a_real_model_is_sampled_and_measured(models: Path, task_folder: Path, tmp_path: Path, db: Path) -> None:
+    suite = {"name": "open", "role": "diversity", "include": str(task_folder), "tasks": ["votes"]}
+    general = {"name": "g", "role": "general", "include": str(task_folder), "tasks": ["mc"]}
+    for one in (suite, general):
+        (tmp_path / f"{one['name']}.yaml").write_text(yaml.safe_dump(one))
+    suites = (str(tmp_path / "open.yaml"), str(tmp_path / "g.yaml"))
+    assert {job.state for job in run(db, models, suites, source="full")} == {"done"}
+    (task,) = studies.diversity(Store(db), "full")
+    assert task.answers == 3
+    assert all(ratio.prompts == 4 for ratio in task.ratios)
+    assert all(0 < ratio.base <= 1 for ratio in task.ratios if ratio.measure in {"unique", "distinct"})
+
+
+# ------------------------------------------------------------------------------------------------------------- drift
+
+
+@pytest.fixture
+def drifting(db: Path) -> Store:
+    """Six steps that drift further and forget more; on general texts."""
+    store = Store(db)
+    general, texts = plan("g", n=100, text="g"), plan("t", n=5, role="drift", text="t")
+    rng = np.random.default_rng(0)
+    arms = [
+        Arm(replace(arm(i + 2, parent=BASE.checkpoint).checkpoint, name="r", step=i, trajectory="r"), NUMERICS)
+        for i in range(6)
+    ]
+    store.register([BASE, *arms], [general, texts], "h:1")
+    for item in (general, texts):
+        store.finish(BASE, item, graded(item, [1.0] * len(item.tasks[0].samples)))
+    for i, one in enumerate(arms):
+        store.finish(one, general, graded(general, [0.0] * (5 * i) + [1.0] * (100 - 5 * i)))
+        store.finish(one, texts, graded(texts, [1.0] * 5))
+        kl = {s.digest: rng.gamma(2, 0.05 * (i + 1), 50).tolist() for s in texts.tasks[0].samples}
+        store.add_drift(one, texts, texts.tasks[0].name, kl)
+    return store
+
+
+def test_drift_comes_back_and_predicts_what_was_forgotten(drifting: Store) -> None:
+    found, card = studies.drifted(drifting, service.find_family(drifting))
+    assert len(found) == 6
+    (task,) = found[0].tasks
+    assert (task.role, task.drift.texts, task.drift.tokens) == ("drift", 5, 250)
+    assert task.drift.mean == pytest.approx(0.1, rel=0.2)
+    assert task.drift.low < task.drift.mean < task.drift.high < task.drift.p95
+    assert [one.forgetting for one in found] == pytest.approx([0.05 * i for i in range(6)])
+    assert card.verdict == "supported"
+    assert [c.verdict for c in studies.claims(drifting) if c.claim == card.claim] == ["supported"]
+
+
+def test_drift_is_kept_once_per_arm_and_task(drifting: Store) -> None:
+    arms = drifting.arms()
+    texts = plan("t", n=5, role="drift", text="t")
+    one = Arm(arms[1].checkpoint, NUMERICS)
+    drifting.add_drift(one, texts, texts.tasks[0].name, {texts.tasks[0].samples[0].digest: [1.0, 2.0]})
+    (found,) = drifting.drifts([arms[1].number])[arms[1].number]
+    assert found.kl.tolist() == [1.0, 2.0]
+
+
+def test_the_commands_show_drift(drifting: Store, evalsvc: Run, tmp_path: Path) -> None:  # noqa: F811
+    shown = evalsvc("drift", "--db", drifting.path)
+    assert (shown.code, "KL(base || arm)" in shown.out, "supported" in shown.out) == (0, True, True)
+    answer = evalsvc("drift", "--db", drifting.path, "--json").json
+    assert answer["arms"][5]["tasks"][0]["drift"]["tokens"] == 250
+    store = Store(tmp_path / "none.duckdb")
+    child = Arm(arm(2, parent=BASE.checkpoint).checkpoint, NUMERICS)
+    store.register([BASE, child], [plan()], "h:1")
+    none = evalsvc("drift", "--db", store.path)
+    assert (none.code, "no arm of c1 has drift" in none.err) == (5, True)
