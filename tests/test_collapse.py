@@ -13,8 +13,9 @@ from evalsvc import service, studies
 from evalsvc.collapse import diversity_of
 from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled
-from evalsvc.records import Arm, Plan, PlannedTask, Request, Response, Sample, Shard, ShardResult, canonical, digest
+from evalsvc.records import Arm, Plan, PlannedTask, Request, Response, Sample, canonical, digest
 from evalsvc.store import Store
+from evalsvc.work import Shard, ShardResult
 from tests.fakes import ACC, NUMERICS, arm, plan
 from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
 from tests.test_driver import run
