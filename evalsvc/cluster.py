@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 from evalsvc.errors import EvalsvcError
 from evalsvc.executors import AffinityQueue, Scorer, ScorerFactory, explain
-from evalsvc.records import Checkpoint
+from evalsvc.records import Arm
 from evalsvc.settings import core_count
 from evalsvc.work import Shard, ShardResult
 
@@ -133,7 +133,7 @@ class _Seat:
 
     actor: Any
     shard: Shard | None = None
-    holds: Checkpoint | None = None
+    holds: Arm | None = None
 
 
 class RayExecutor:
@@ -151,6 +151,7 @@ class RayExecutor:
         self._gpus = gpus
         self._embedded = not os.environ.get("RAY_ADDRESS")
         self._seats: dict[Any, _Seat] = {}  # by the object reference that the driver waits for
+        self._idle: list[_Seat] = []  # between two runs
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._undo = ExitStack()
         self._stillborn = 0  # workers in a row that died before they answered
@@ -176,9 +177,10 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray = _ray()
-        for seat in self._seats.values():
+        for seat in (*self._seats.values(), *self._idle):
             ray.kill(seat.actor)
         self._seats.clear()
+        self._idle.clear()
         ray.shutdown()
         self._undo.close()
 
@@ -190,7 +192,10 @@ class RayExecutor:
         """
         ray = _ray()
         queue = AffinityQueue(shards)
-        for _ in range(min(self._worker_count(), len(queue))):
+        idle, self._idle = self._idle, []
+        for seat in idle:
+            self._feed(seat, queue)
+        for _ in range(min(self._worker_count() - len(idle), len(queue))):
             self._hire()
         while self._seats:
             finished, _ = ray.wait(list(self._seats), num_returns=1, timeout=1.0)
@@ -249,10 +254,10 @@ class RayExecutor:
         self._seats[actor.ping.remote()] = _Seat(actor)
 
     def _feed(self, seat: _Seat, queue: AffinityQueue) -> None:
-        others = {other.holds.resident for other in self._seats.values() if other.holds}
+        others = {other.holds.weights for other in self._seats.values() if other.holds}
         shard = queue.take(seat.holds, others)
         if shard is None:
-            _ray().kill(seat.actor)
+            self._idle.append(seat)
             return
-        seat.shard, seat.holds = shard, shard.arm.checkpoint
+        seat.shard, seat.holds = shard, shard.arm
         self._seats[seat.actor.score.remote(shard)] = seat

@@ -16,7 +16,7 @@ from evalsvc.errors import EvalsvcError
 from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned
-from evalsvc.records import Arm, Failure, State, digest
+from evalsvc.records import Arm, Failure, Floats, State, digest
 from evalsvc.store import Store, driver_name
 from evalsvc.work import Shard, ShardResult
 
@@ -34,6 +34,8 @@ class Job:
         waiting: Digests of the requests that are neither answered nor given up.
         reused: Requests whose response was in the store already.
         error: The first reason for giving a request up.
+        reference: The base that this run's texts are compared with token by token; None for runs of other roles.
+        drift: Divergence from it at every token, by request.
     """
 
     arm: Arm
@@ -43,6 +45,8 @@ class Job:
     state: State = "queued"
     failed: int = 0
     error: str | None = None
+    reference: Arm | None = None
+    drift: dict[str, Floats] = field(default_factory=dict, repr=False)
     moved: bool = field(default=False, repr=False)
 
     @property
@@ -66,7 +70,9 @@ class Driver:
         store.register(arms, [item.plan for item in planned], driver_name())
         answered = store.answered(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
-        self.jobs = [_job(arm, item, answered[arm.key]) for arm in arms for item in planned]
+        self.jobs = [
+            _job(arm, item, answered[arm.key], _reference(arm, arms, item)) for arm in arms for item in planned
+        ]
         for job in self.jobs:
             if not job.waiting and (job.arm.key, job.planned.plan.digest) in done:
                 job.state = "done"
@@ -134,14 +140,15 @@ class Driver:
                 new = {(job.arm.key, key) for key in requests if key in job.waiting} - assigned
                 assigned |= new
                 if new:
-                    shards.append(Shard(digest("shard", *requests), job.arm, requests, part.work))
+                    key = digest("shard", *requests)
+                    shards.append(Shard(key, job.arm, requests, part.work, reference=job.reference))
         return shards, refused
 
     def _awaited(self, result: ShardResult) -> ShardResult:
         """Return of a result what is still missing."""
         arm = result.shard.arm
         if result.path:
-            self.paths[arm.checkpoint.label] = result.path
+            self.paths[arm.label] = result.path
         waiting = set[str]().union(*(job.waiting for job in self.jobs if job.arm.key == arm.key))
         return replace(
             result,
@@ -163,6 +170,7 @@ class Driver:
             job.failed += len(lost)
             job.error = job.error or next((failed[key] for key in lost), None)
             job.moved = job.moved or len(job.waiting) < before
+            job.drift |= result.divergences
             if before and not job.waiting:
                 complete.append(job)
         return complete
@@ -190,6 +198,10 @@ class Driver:
             self._give_up(job, str(error))
             return
         self._store.finish(job.arm, plan, graded)
+        for task in plan.tasks if job.drift else ():
+            kl = {s.digest: [v for key in s.requests for v in job.drift.get(key, ())] for s in task.samples}
+            self._store.add_drift(job.arm, plan, task.name, {sample: v for sample, v in kl.items() if v})
+        job.drift = {}
         job.state = "done"
 
     def _give_up(self, job: Job, error: str) -> None:
@@ -197,7 +209,26 @@ class Driver:
         self._store.fail(job.arm, job.planned.plan, error)
 
 
-def _job(arm: Arm, planned: Planned, answered: set[str]) -> Job:
+def _job(arm: Arm, planned: Planned, answered: set[str], reference: Arm | None) -> Job:
     wanted = {request.digest for request in planned.plan.requests}
     waiting = wanted - answered
-    return Job(arm, planned, waiting, reused=len(wanted) - len(waiting))
+    if waiting and reference is not None:
+        waiting = set(wanted)  # divergences are kept with the finished run, so it begins anew
+    return Job(arm, planned, waiting, reused=len(wanted) - len(waiting), reference=reference)
+
+
+def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned) -> Arm | None:
+    """Return the arm that an arm's drift is measured from: its base, served as it was, if their tokens are the same."""
+    if planned.plan.role != "drift" or arm.checkpoint.parent is None:
+        return None
+    served = replace(arm.serving, merged=False)
+    for other in arms:
+        mine, its = arm.checkpoint, other.checkpoint
+        if (its.digest, its.tokenizer, other.serving, other.numerics) == (
+            mine.parent,
+            mine.tokenizer,
+            served,
+            arm.numerics,
+        ):
+            return other
+    return None

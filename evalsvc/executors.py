@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol
 
 from evalsvc.errors import EvalsvcError
-from evalsvc.records import Checkpoint
+from evalsvc.records import Arm
 from evalsvc.work import Shard, ShardResult
 
 
@@ -69,22 +69,22 @@ class AffinityQueue:
         """Queue a shard again, before the others of its checkpoint."""
         self._line(shard).appendleft(shard)
 
-    def take(self, held: Checkpoint | None, others: Collection[str] = ()) -> Shard | None:
+    def take(self, held: Arm | None, others: Collection[str] = ()) -> Shard | None:
         """Return the next shard for a worker, None if none waits.
 
         Args:
-            held: The checkpoint that the worker has in memory.
-            others: Folders of the full weights that other workers have in memory.
+            held: The arm that the worker has in memory.
+            others: Full weights (`Arm.weights`) that other workers have in memory.
         """
         lines = [line for line in self._waiting.values() if line]
         if not lines:
             return None
 
         def preference(line: deque[Shard]) -> tuple[bool, bool, bool, int]:
-            wanted = line[0].arm.checkpoint
-            same = held is not None and wanted.digest == held.digest
-            near = held is not None and wanted.resident == held.resident
-            free = wanted.resident not in others
+            wanted = line[0].arm
+            same = held is not None and wanted.key == held.key
+            near = held is not None and wanted.weights == held.weights
+            free = wanted.weights not in others
             # Where weights are free to load, order of queueing decides; where they are not, the longest line.
             return same, near, free, 0 if free or near else len(line)
 
@@ -112,9 +112,9 @@ class InProcessExecutor:
         """Yield one result per shard."""
         queue = AffinityQueue(shards)
         scorer: Scorer | None = None
-        held: Checkpoint | None = None
+        held: Arm | None = None
         while (shard := queue.take(held)) is not None:
-            held = shard.arm.checkpoint
+            held = shard.arm
             try:
                 scorer = scorer or self._factory()
                 yield scorer.score(shard)

@@ -161,6 +161,12 @@ class Arm:
         return digest(self.checkpoint.digest, self.numerics.key(), *([words] if words else []))
 
     @property
+    def weights(self) -> str:
+        """What must be in memory to score it: the folder of the full weights, and what they are quantised to."""
+        quantisation = self.serving.quantisation
+        return f"{self.checkpoint.resident} ({quantisation})" if quantisation else self.checkpoint.resident
+
+    @property
     def label(self) -> str:
         """What people call it: the checkpoint's label, and how it is served unless that is as usual."""
         return served_label(self.checkpoint, self.serving)

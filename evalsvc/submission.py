@@ -49,6 +49,7 @@ class Submission:
             an adapted checkpoint's differ.
         merged: Serve adapters merged as well, as arms of their own.
         quantisation: Serve everything on quantised weights, the base too, which is then the reference.
+        rerun: Score the base once more, in other batches and with other seeds.
     """
 
     sources: tuple[Source, ...]
@@ -59,6 +60,7 @@ class Submission:
     rendering: Literal["base", "adapted", "plain"] | None = None
     merged: bool = False
     quantisation: Quantisation | None = None
+    rerun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ def _arms(base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, s
         arms.append(Arm(checkpoint, numerics, quantised))
         if submission.merged and checkpoint.is_adapter:
             arms.append(Arm(checkpoint, numerics, replace(quantised, merged=True)))
+    if submission.rerun:
+        arms.append(Arm(base, replace(numerics, rerun=1), quantised))
     return list(dict.fromkeys(arms))
 
 

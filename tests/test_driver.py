@@ -212,3 +212,29 @@ def test_status_of_a_killed_run_says_how_to_resume(models: Path, task_folder: Pa
     assert "its driver is gone: submit again to resume" in table
     answer = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
     assert {entry["driver_alive"] for entry in answer["runs"]} == {False}
+
+
+# ---------------------------------------------------------------------------------------------------- drift and rerun
+
+
+def test_drift_is_measured_token_by_token_and_the_base_may_be_scored_again(
+    models: Path, task_folder: Path, tmp_path: Path, db: Path
+) -> None:
+    file = tmp_path / "texts.yaml"
+    file.write_text(yaml.safe_dump({"name": "texts", "role": "drift", "include": str(task_folder), "tasks": ["roll"]}))
+    wanted = Submission(
+        (Source(str(models / "run")),), str(models / "base"), (str(file),), Compute(workers=0), rerun=True
+    )
+    jobs = submit(Store(db), wanted, lambda done, total: None, lambda text: None)
+    assert {job.state for job in jobs} == {"done"}
+    store = Store(db)
+    arms = {(stored.label, stored.is_rerun): stored.number for stored in store.arms()}
+    assert ("base", True) in arms
+    drifts = store.drifts(list(arms.values()))
+    assert not drifts[arms["base", False]]
+    found = responses(db)
+    tokens = sum(answer.tokens for (digest, _), answer in found.items() if digest == jobs[-1].arm.checkpoint.digest)
+    for label in ("run@10", "run@20"):
+        (task,) = drifts[arms[label, False]]
+        assert len(task.kl) == tokens
+        assert task.kl.mean() > 1e-3

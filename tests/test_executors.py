@@ -11,7 +11,7 @@ import pytest
 
 from evalsvc.cluster import RayExecutor
 from evalsvc.executors import AffinityQueue, Executor, InProcessExecutor
-from evalsvc.records import Checkpoint
+from evalsvc.records import Arm
 from evalsvc.work import Shard, ShardResult
 from tests.fakes import FakeScorer, arm, checkpoint, plan, value
 
@@ -26,10 +26,10 @@ def shard(key: str, number: int = 1, **options: Any) -> Shard:
 # --------------------------------------------------------------------------------------------------------------- queue
 
 
-def drain(queue: AffinityQueue, held: Checkpoint | None = None, others: tuple[str, ...] = ()) -> list[str]:
+def drain(queue: AffinityQueue, held: Arm | None = None, others: tuple[str, ...] = ()) -> list[str]:
     keys = []
     while (taken := queue.take(held, others)) is not None:
-        held = taken.arm.checkpoint
+        held = taken.arm
         keys.append(taken.key)
     return keys
 
@@ -38,7 +38,7 @@ def test_queue_prefers_the_held_checkpoint_then_its_base_then_the_oldest() -> No
     queue = AffinityQueue(
         [shard("a1", 1), shard("b1", 2), shard("l1", 3, parent=BASE), shard("a2", 1), shard("l2", 4, parent=BASE)]
     )
-    assert drain(queue, checkpoint(3, parent=BASE)) == ["l1", "a1", "a2", "l2", "b1"]
+    assert drain(queue, arm(3, parent=BASE)) == ["l1", "a1", "a2", "l2", "b1"]
 
 
 def test_queue_prefers_weights_that_nobody_holds() -> None:
@@ -74,15 +74,15 @@ def test_two_workers_load_each_base_once() -> None:
         for i in range(6)
     ]
     queue, loads = AffinityQueue(shards), 0
-    held: list[Checkpoint | None] = [None, None]
+    held: list[Arm | None] = [None, None]
     turn = 0
     while queue:
         other = held[1 - turn]
-        taken = queue.take(held[turn], [other.resident] if other else [])
+        taken = queue.take(held[turn], [other.weights] if other else [])
         assert taken is not None
         now = held[turn]
-        loads += now is None or now.resident != taken.arm.checkpoint.resident
-        held[turn] = taken.arm.checkpoint
+        loads += now is None or now.weights != taken.arm.weights
+        held[turn] = taken.arm
         turn = 1 - turn
     assert loads <= 4
 

@@ -71,6 +71,9 @@ def submit(
     rendering: Annotated[
         Rendering | None, typer.Option(help="Whose chat template renders prompts, where the base's differs.")
     ] = None,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Score the base once more: how much changes though nothing was adapted.")
+    ] = False,
     merged: Annotated[
         bool, typer.Option("--merged", help="Score adapters merged as well, as arms of their own.")
     ] = False,
@@ -111,6 +114,7 @@ def submit(
             rendering,
             merged,
             quantised,
+            rerun,
         )
         store = open_store(db)
         prepared = prepare(store, wanted, progress, note)

@@ -67,8 +67,8 @@ class Head:
         self._project = model.get_output_embeddings()
         self._cap = getattr(config, "final_logit_softcapping", None)
         self._scale = (getattr(model, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-        vocabulary = int(getattr(config, "vocab_size", 0)) or int(self._project.weight.shape[0])
-        self.chunk = max(32, min(4096, LOGITS // vocabulary))
+        self.vocabulary = int(self._project.weight.shape[0])
+        self.chunk = max(32, min(4096, LOGITS // self.vocabulary))
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return float32 logits [rows, vocabulary] of [rows, hidden size]."""
@@ -110,7 +110,7 @@ def score(
     Args:
         rows: Rows per forward pass; halved when memory runs out, and what was scored until then is kept.
         block: Rows of the largest subtree that is computed with a mask.
-        reference: Compare every prediction with this model's.
+        reference: Compare every prediction with this model's, if it is over the same vocabulary.
         keep: Return what is needed to take this model as a reference.
 
     Raises:
@@ -138,7 +138,8 @@ class _State:
     def __init__(self, model: Any, work: Likelihoods, reference: Reference | None, keep: bool) -> None:
         self._decoder, self._head = model.get_decoder(), Head(model)
         self._device = next(model.parameters()).device
-        self._work, self._reference = work, reference
+        comparable = reference is not None and reference.head.vocabulary == self._head.vocabulary
+        self._work, self._reference = work, reference if comparable else None
         self._order = np.argsort(work.rows, kind="stable")
         self._rows = work.rows[self._order].astype(np.int64)
         self._targets = torch.from_numpy(work.targets[self._order].astype(np.int64)).to(self._device)

@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from evalsvc.engine.encoding import first_line, load_tokenizer
 from evalsvc.engine.parity import Parity, examine
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Checkpoint
+from evalsvc.records import Checkpoint, Quantisation, Serving
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,32 +53,31 @@ class Resident:
         self.device = torch.device(device)
         self.dtype = DTYPES[dtype]
         self._base: PreTrainedModel | None = None
-        self._base_path: str | None = None
+        self._base_path: tuple[str, Quantisation | None] | None = None
         self._attention = ""
         self._adapted: PeftModel | None = None
         self._originals: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-        self._held: tuple[Checkpoint, bool] | None = None
+        self._held: tuple[Checkpoint, Serving] | None = None
+        self._untouched: list[tuple[str, int, int]] = []
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._parities: dict[str, Parity] = {}
 
-    def hold(self, checkpoint: Checkpoint, *, merged: bool = False) -> Any:
-        """Return the model of a checkpoint, loading what is not there yet.
-
-        Args:
-            merged: Serve an adapter merged into its base's weights.
+    def hold(self, checkpoint: Checkpoint, serving: Serving = Serving()) -> Any:  # noqa: B008 (frozen)
+        """Return the model of a checkpoint as it is served, loading what is not there yet.
 
         Raises:
-            CheckpointError: Its files cannot be loaded, or the adapter does not fit its base.
+            CheckpointError: Its files cannot be loaded, or the adapter does not fit its base or cannot be merged.
+            UsageError: It is to be quantised by what is not there.
         """
-        if self._held is None or (checkpoint.digest, merged) != (self._held[0].digest, self._held[1]):
+        if self._held is None or (checkpoint.digest, serving) != (self._held[0].digest, self._held[1]):
             self._held = self._tokenizer = None  # whatever fails below leaves nothing half-loaded behind
             self._detach()
-            self._hold_base(checkpoint.resident)
+            self._hold_base(checkpoint.resident, serving.quantisation)
             if checkpoint.is_adapter:
                 self._attach(checkpoint)
-                if merged:
+                if serving.merged:
                     self._merge(checkpoint)
-            self._held = checkpoint, merged
+            self._held = checkpoint, serving
         # Layers that an adapter puts into the base are called through the base, whose attention can be chosen.
         return self._adapted if self._adapted is not None and _adds_tokens(self._adapted) else self._base
 
@@ -103,11 +102,21 @@ class Resident:
 
     # ----------------------------------------------------------------------------------------------------- full weights
 
-    def _hold_base(self, path: str) -> None:
-        if path == self._base_path or self._exchange(path):
+    def _hold_base(self, path: str, quantisation: Quantisation | None) -> None:
+        if (path, quantisation) == self._base_path or (quantisation is None and self._exchange(path)):
             return
         self._base, self._base_path = None, None  # free the old weights before the new ones are read
         self._parities = {}
+        self._base = self._loaded(path) if quantisation is None else self._quantised(path, quantisation)
+        self._attention = str(self._base.config._attn_implementation)
+        self._base_path = path, quantisation
+
+    def _quantised(self, path: str, quantisation: Quantisation) -> PreTrainedModel:
+        from evalsvc.engine.quantised import load_quantised  # rarely needed
+
+        return load_quantised(path, quantisation, self.device, self.dtype)
+
+    def _loaded(self, path: str) -> PreTrainedModel:
         try:
             config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -116,13 +125,14 @@ class Resident:
             )
         except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
             raise CheckpointError(f"checkpoint {path}: cannot be loaded: {first_line(error)}") from error
-        self._base = model.to(cast(Any, self.device)).eval().requires_grad_(False)
-        self._attention = str(model.config._attn_implementation)
-        self._base_path = path
+        placed: PreTrainedModel = model.to(cast(Any, self.device)).eval().requires_grad_(False)
+        return placed
 
     def _exchange(self, path: str) -> bool:
         """Put other weights into the modules that are there; False if they do not fit tensor by tensor."""
-        if self._base is None or _architecture(path) != _comparable(self._base.config):
+        if self._base is None or self._base_path is None or self._base_path[1] is not None:
+            return False
+        if _architecture(path) != _comparable(self._base.config):
             return False
         try:
             weights = _tensors(Path(path))
@@ -139,7 +149,7 @@ class Resident:
         self._base.tie_weights()
         self._base.requires_grad_(False)
         self._base.generation_config = _generation(path, self._base)
-        self._base_path = path
+        self._base_path = path, None
         return True
 
     # --------------------------------------------------------------------------------------------------------- adapters
@@ -148,6 +158,7 @@ class Resident:
         from peft import PeftModel, get_peft_model_state_dict  # takes seconds, and most workers never need it
         from peft.utils import load_peft_weights
 
+        self._untouched = _marks(cast(PreTrainedModel, self._base))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a misfit is reported below, as an error
@@ -193,6 +204,8 @@ class Resident:
         else:  # prompt learning leaves the base's modules alone
             self._base = self._adapted.get_base_model()
         self._adapted = None
+        if _marks(self._base) != self._untouched:  # peft leaves some kinds' trained copies in place
+            self._base, self._base_path = None, None
 
 
 def read_ahead(folder: str) -> None:
@@ -212,6 +225,12 @@ def read_ahead(folder: str) -> None:
                 return
 
     threading.Thread(target=read, name="read-ahead", daemon=True).start()
+
+
+def _marks(model: PreTrainedModel) -> list[tuple[str, int, int]]:
+    """Return what tells whether a model's tensors are still the same, unwritten ones."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return [(name, tensor.data_ptr(), tensor._version) for name, tensor in tensors]
 
 
 def _adds_tokens(adapted: PeftModel) -> bool:

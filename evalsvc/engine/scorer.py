@@ -17,7 +17,6 @@ from evalsvc.engine.attention import NAME
 from evalsvc.engine.likelihood import Reference
 from evalsvc.engine.models import Resident, read_ahead, silence
 from evalsvc.engine.parity import Parity
-from evalsvc.errors import EvalsvcError
 from evalsvc.records import Arm, Floats, Response
 from evalsvc.work import Likelihoods, Prompts, Shard, ShardResult
 
@@ -41,7 +40,6 @@ class Scorer:
 
         Raises:
             CheckpointError: The shard's checkpoint cannot be loaded.
-            EvalsvcError: Divergences are asked for, and one of the arms takes the plain path.
         """
         started = time.monotonic()
         work = shard.work
@@ -52,15 +50,15 @@ class Scorer:
         divergences: dict[str, Floats] = {}
         if isinstance(work, Likelihoods):
             reference = self._reference(shard, shard.reference, work) if shard.reference is not None else None
-            model, parity = self._ready(shard.arm, work, must_compare=reference is not None)
-            responses, kl = _likelihoods(shard.requests, model, work, parity, reference)
+            model, parity = self._ready(shard.arm, work)
+            responses, kl = _likelihoods(shard, model, work, parity, reference)
             if kl is not None:
                 order = np.argsort(work.owners, kind="stable")
                 pieces = np.split(kl[order], np.cumsum(np.bincount(work.owners, minlength=len(shard.requests)))[:-1])
                 divergences = dict(zip(shard.requests, pieces, strict=True))
         else:
             model, parity = self._ready(shard.arm, work)
-            responses = self._answers(shard.requests, model, work, parity)
+            responses = self._answers(shard.requests, shard.arm, model, work, parity)
         return ShardResult(
             replace(shard, work=None),  # the tokens need not travel back
             tuple(responses),
@@ -70,40 +68,45 @@ class Scorer:
             divergences=divergences,
         )
 
-    def _ready(self, arm: Arm, work: Likelihoods | Prompts, *, must_compare: bool = False) -> tuple[Any, Parity]:
+    def _ready(self, arm: Arm, work: Likelihoods | Prompts) -> tuple[Any, Parity]:
         """Return an arm's model, set to the path that a shard takes, and that path."""
         served = arm.numerics.device, arm.numerics.dtype
         if self._resident is None or self._served != served:
             self._resident, self._served = Resident(*served), served
-        model, parity = self._resident.hold(arm.checkpoint), self._resident.parity
+        model, parity = self._resident.hold(arm.checkpoint, arm.serving), self._resident.parity
         if parity.longest is not None and int(tries.positions(work.trie).max()) >= parity.longest:
             # Sequences that are too long for the trie take the plain path.
             parity = Parity(False, f"some sequences have more than {parity.longest} tokens", None, parity.attention)
-        if must_compare and not parity.trie:
-            raise EvalsvcError(f"{arm.checkpoint.label}: its divergence cannot be measured: {parity.reason}")
         model.set_attn_implementation(NAME if parity.trie else parity.attention)
         return model, parity
 
-    def _reference(self, shard: Shard, arm: Arm, work: Likelihoods) -> Reference:
-        """Return the reference's predictions for a shard: computed once, while there is memory for them."""
+    def _reference(self, shard: Shard, arm: Arm, work: Likelihoods) -> Reference | None:
+        """Return the reference's predictions for a shard: computed once, while there is memory for them.
+
+        None on the plain path, which does not look at whole distributions.
+        """
         place = arm.key, shard.key
         if place not in self._references:
-            model, _ = self._ready(arm, work, must_compare=True)
-            found = likelihood.score(model, work, likelihood.pack_rows(model), keep=True).reference
+            model, parity = self._ready(arm, work)
+            if not parity.trie:
+                return None
+            found = likelihood.score(model, work, _rows(model, arm), keep=True).reference
             assert found is not None
             self._references[place] = found
             while len(self._references) > 1 and _bytes(self._references) > REFERENCE_BYTES:
                 self._references.popitem(last=False)
         return self._references[place]
 
-    def _answers(self, requests: tuple[str, ...], model: Any, work: Prompts, parity: Parity) -> list[Response]:
+    def _answers(
+        self, requests: tuple[str, ...], arm: Arm, model: Any, work: Prompts, parity: Parity
+    ) -> list[Response]:
         assert self._resident is not None
         tokenizer = self._resident.tokenizer
         by_settings = {settings: plain.Wish.of(settings, tokenizer) for settings in set(work.settings)}
         wishes = [by_settings[settings] for settings in work.settings]
-        seeds = [_seed(request) for request in requests]
+        seeds = [_seed(request, arm.numerics.rerun) for request in requests]
         if parity.trie and all(generation.follows(model, wish) for wish in by_settings.values()):
-            rows = likelihood.pack_rows(model)
+            rows = _rows(model, arm)
             answers = generation.generate(model, tokenizer, work, wishes, seeds, rows)
         else:
             model.set_attn_implementation(parity.attention)
@@ -115,11 +118,11 @@ class Scorer:
 
 
 def _likelihoods(
-    requests: tuple[str, ...], model: Any, work: Likelihoods, parity: Parity, reference: Reference | None
+    shard: Shard, model: Any, work: Likelihoods, parity: Parity, reference: Reference | None
 ) -> tuple[list[Response], Floats | None]:
-    kl = None
+    requests, kl = shard.requests, None
     if parity.trie:
-        outcome = likelihood.score(model, work, likelihood.pack_rows(model), reference=reference)
+        outcome = likelihood.score(model, work, _rows(model, shard.arm), reference=reference)
         values, greedy, kl = outcome.loglikelihood, outcome.greedy, outcome.kl
     else:
         values, greedy = plain.score(model, work)
@@ -137,6 +140,12 @@ def _bytes(references: OrderedDict[tuple[str, str], Reference]) -> int:
     return sum(reference.hidden.nbytes for reference in references.values())
 
 
-def _seed(request: str) -> int:
+def _rows(model: Any, arm: Arm) -> int:
+    """Rows per forward pass; other ones in a rerun, which is to round otherwise."""
+    rows = likelihood.pack_rows(model)
+    return rows if not arm.numerics.rerun else rows * 2 // (2 + arm.numerics.rerun)
+
+
+def _seed(request: str, rerun: int) -> int:
     """The random seed of a sampled answer: the request's own, whatever batch or worker it lands in."""
-    return int(request[:15], 16)
+    return int(request[:15], 16) + rerun

@@ -16,7 +16,7 @@ from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.engine.models import Resident
 from evalsvc.engine.scorer import Scorer
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Arm, Checkpoint, Request
+from evalsvc.records import Arm, Checkpoint, Request, Serving
 from tests import tiny
 
 TOKENS = torch.tensor([[5, 9, 200, 17, 44]])
@@ -77,6 +77,43 @@ def test_an_adapter_is_served_as_peft_serves_it_and_leaves_no_trace(
     assert torch.equal(logits(resident.hold(base)), plain)
 
 
+CARRYING: dict[str, Callable[[], Any]] = {
+    "saved modules": lambda: peft.LoraConfig(r=4, target_modules=LINEAR, modules_to_save=["lm_head", "embed_tokens"]),
+    "layer norms": lambda: peft.LNTuningConfig(target_modules=["input_layernorm"]),
+    "new tokens": lambda: peft.LoraConfig(r=4, target_modules=LINEAR, trainable_token_indices=[3, 4]),
+    "biases": lambda: peft.LoraConfig(r=4, target_modules=LINEAR, bias="all"),
+}
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("kind", CARRYING)
+def test_whatever_an_adapter_carries_the_base_comes_back_bit_by_bit(
+    kind: str, merged: bool, models: Path, base: Checkpoint, lora: Checkpoint, tmp_path: Path
+) -> None:
+    added = adapter(tmp_path / "carrying", models / "base", CARRYING[kind]())
+    resident = Resident("cpu", "float32")
+    plain, other = logits(resident.hold(base)), logits(resident.hold(lora))
+    first = logits(resident.hold(added, Serving(merged=merged)))
+    assert torch.equal(logits(resident.hold(lora)), other)
+    assert torch.equal(logits(resident.hold(added, Serving(merged=merged))), first)
+    assert torch.equal(logits(resident.hold(base)), plain)
+    assert not torch.equal(first, plain)
+
+
+@pytest.mark.parametrize("quantisation", ["int8", "nf4"])
+def test_quantised_weights_are_never_mixed_up_with_the_plain_ones(
+    quantisation: Any, base: Checkpoint, lora: Checkpoint
+) -> None:
+    resident = Resident("cpu", "float32")
+    plain = logits(resident.hold(base))
+    coarse = logits(resident.hold(base, Serving(quantisation=quantisation)))
+    on_coarse = logits(resident.hold(lora, Serving(quantisation=quantisation)))
+    assert torch.equal(logits(resident.hold(base)), plain)
+    assert torch.equal(logits(resident.hold(base, Serving(quantisation=quantisation))), coarse)
+    assert not torch.equal(coarse, plain)
+    assert not torch.equal(on_coarse, logits(resident.hold(lora)))
+
+
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "loha", "ia3", "oft"])
 def test_a_merged_adapter_is_the_unmerged_one_and_the_base_keeps_its_bits(
     kind: str, models: Path, base: Checkpoint, tmp_path: Path
@@ -86,7 +123,7 @@ def test_a_merged_adapter_is_the_unmerged_one_and_the_base_keeps_its_bits(
     before = bits(resident.hold(base))
     pointers = {name: tensor.data_ptr() for name, tensor in resident.hold(base).state_dict().items()}
     unmerged = logits(resident.hold(added))
-    merged = logits(resident.hold(added, merged=True))
+    merged = logits(resident.hold(added, Serving(merged=True)))
     assert torch.allclose(merged, unmerged, atol=1e-4)
     assert not torch.equal(merged, unmerged), "nothing was merged"
     assert torch.equal(logits(resident.hold(added)), unmerged)
@@ -157,7 +194,7 @@ def test_what_cannot_be_merged_says_so_and_the_base_survives(models: Path, base:
     resident = Resident("cpu", "float32")
     before = bits(resident.hold(base))
     with pytest.raises(CheckpointError, match="cannot be merged"):
-        resident.hold(added, merged=True)
+        resident.hold(added, Serving(merged=True))
     assert bits(resident.hold(base)) == before
 
 
