@@ -78,18 +78,28 @@ class Prepared:
         return make_executor(self.compute, self.arms[0].numerics.device)
 
 
-def submit(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> list[Job]:
+def submit(
+    store: Store,
+    submission: Submission,
+    progress: Progress,
+    note: Callable[[str], None],
+    before: Callable[[Prepared], None] | None = None,
+) -> list[Job]:
     """Score a submission, its base included, and return its runs.
 
     Args:
         progress: Told how far scoring has come.
         note: Told in words what happens next.
+        before: Shown what will be scored; may refuse it.
 
     Raises:
         UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored then.
         EvalsvcError: Scoring cannot go on; submitting again resumes.
     """
-    return score(store, prepare(store, submission, progress, note), progress, note)
+    prepared = prepare(store, submission, progress, note)
+    if before:
+        before(prepared)
+    return score(store, prepared, progress, note)
 
 
 def prepare(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -102,7 +103,8 @@ def submit(
         method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost)
     )
     with working(quiet) as (note, progress):
-        from evalsvc.submission import Source, Submission, prepare, score
+        from evalsvc.submission import Source, Submission
+        from evalsvc.submission import submit as run_submission
 
         compute = Compute(workers, device, dtype)
         wanted = Submission(
@@ -117,15 +119,13 @@ def submit(
             rerun,
         )
         store = open_store(db)
-        prepared = prepare(store, wanted, progress, note)
-        if policy:
-            _plan_first(store, policy, prepared, quiet)
-        jobs = score(store, prepared, progress, note)
+        before = partial(_plan_first, store, policy, quiet) if policy else None
+        jobs = run_submission(store, wanted, progress, note, before)
     _show_jobs(store, jobs, as_json)
     exit_on_failures(jobs)
 
 
-def _plan_first(store: Store, policy: Path, prepared: Prepared, quiet: bool) -> None:
+def _plan_first(store: Store, policy: Path, quiet: bool, prepared: Prepared) -> None:
     """Say on stderr what a policy can resolve.
 
     Raises:
