@@ -14,18 +14,22 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 
 from evalsvc import __version__, gate, looks
+from evalsvc.collapse import diversity_of
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gate import Outcome, Ratio, Rule, TaskPair
 from evalsvc.ledger import Attempt, Ledger, PlannedRun, Record, record_digest
 from evalsvc.policies import Policy, TaskSize, check_possible
 from evalsvc.records import TaskScores, as_dict, digest
 from evalsvc.service import base_of, find_arm
+from evalsvc.stats.diversity import WORSE_WHEN
 from evalsvc.stats.multiplicity import holm
+from evalsvc.stats.paired import LEVEL
 from evalsvc.store import Store, StoredArm
 
 SCHEMA = 1
@@ -245,7 +249,29 @@ def gather(
             places = None if numbers is None else np.array([looks.place(numbers[int(s)]) for s in here.samples])
             pair = TaskPair(here, there, (items or {}).get((suite, task), count), places)
             pairs.append(_halved(pair, half) if half else pair)
-    return Evidence(base, adapted, tuple(chosen), tuple(pairs))
+    ratios = _ratios(store, base, adapted) if policy.diversity else ()
+    return Evidence(base, adapted, tuple(chosen), tuple(pairs), ratios)
+
+
+def _ratios(store: Store, base: StoredArm, adapted: StoredArm) -> tuple[Ratio, ...]:
+    """Return what is left of the base's diversity, by every measure that falls when answers collapse.
+
+    Raises:
+        EvidenceError: The two arms' sampled answers cannot be compared.
+    """
+    sampled = store.sampled(base.number, [adapted.number])
+    if not sampled[base.number]:
+        return ()
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    return tuple(
+        # The wider side of the interval, so that a skewed one is never taken for a narrow one.
+        Ratio(
+            f"{t.suite}/{t.task}/{r.measure}", r.measure, r.ratio, max(r.ratio - r.low, r.high - r.ratio) / z, r.prompts
+        )
+        for t in diversity_of(sampled[base.number], sampled[adapted.number])
+        for r in t.ratios
+        if WORSE_WHEN[r.measure] == "lower" and r.ratio is not None and r.low is not None and r.high is not None
+    )
 
 
 def _newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: StoredArm) -> PlannedRun:

@@ -99,6 +99,7 @@ class InProcessExecutor:
 
     def __init__(self, factory: ScorerFactory) -> None:
         self._factory = factory
+        self._scorer: Scorer | None = None
 
     def __enter__(self) -> InProcessExecutor:
         return self
@@ -106,18 +107,17 @@ class InProcessExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self._scorer = None
 
     def run(self, shards: Iterable[Shard]) -> Iterator[ShardResult]:
         """Yield one result per shard."""
         queue = AffinityQueue(shards)
-        scorer: Scorer | None = None
         held: Arm | None = None
         while (shard := queue.take(held)) is not None:
             held = shard.arm
             try:
-                scorer = scorer or self._factory()
-                yield scorer.score(shard)
+                self._scorer = self._scorer or self._factory()
+                yield self._scorer.score(shard)
             except Exception as error:  # the same promise as on Ray: a result for every shard
                 yield ShardResult.failed(shard, explain(error))
 

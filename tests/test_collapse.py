@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from evalsvc import service, studies
+from evalsvc import decisions, service, studies
 from evalsvc.collapse import diversity_of
 from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled
+from evalsvc.gate import decide, rules_of
+from evalsvc.policies import Policy
 from evalsvc.records import Arm, Plan, PlannedTask, Request, Response, Sample, canonical, digest
+from evalsvc.service import find_arm
 from evalsvc.store import Store
 from evalsvc.work import Shard, ShardResult
 from tests.fakes import ACC, NUMERICS, arm, plan
@@ -74,6 +78,16 @@ def test_the_command_shows_it(collapsed: Store, evalsvc: Run) -> None:  # noqa: 
     assert (shown.code, "unique" in shown.out, "4 answers per prompt" in shown.out) == (0, True, True)
     answer = evalsvc("diversity", "full", "--db", collapsed.path, "--json").json
     assert answer["tasks"][0]["ratios"][0]["measure"] == "unique"
+
+
+@pytest.mark.parametrize(("least", "verdict"), [(0.2, "pass"), (0.8, "fail")])
+def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: float, verdict: str) -> None:
+    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": least}})
+    arms = collapsed.arms()
+    evidence = decisions.gather(collapsed, policy, find_arm(arms, "c1"), find_arm(arms, "full"))
+    found = decide(policy, rules_of(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
+    by_name = {rule.rule: rule.verdict for rule in found.rules}
+    assert by_name["diversity/open/open/unique"] == verdict
 
 
 def test_what_was_sampled_once_or_not_at_all_has_no_diversity(db: Path) -> None:
