@@ -134,7 +134,9 @@ def _submit_all(
         sources.append(Source(str(models / training.name), said))
     compute = Compute(workers=workers, device="cpu")
     submission = Submission(tuple(sources), str(models / BASE.name), SUITES, compute)
-    return submit(Store(db), submission, progress, note)
+    store = Store(db)
+    store.upgrade()
+    return submit(store, submission, progress, note)
 
 
 # ----------------------------------------------------------------------------------------------------------- training
