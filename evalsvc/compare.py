@@ -131,9 +131,7 @@ def _difference(scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray
             lost, gained, n = transitions(base, adapted)
             low, high = tango_interval(lost, gained, n)
             error = stderr if math.isfinite(stderr) else None
-            return _Difference(
-                one.value, other.value, error, low, high, mcnemar(lost, gained).exact, "Tango score, exact McNemar"
-            )
+            return _Difference(one.value, other.value, error, low, high, mcnemar(lost, gained).exact, "Tango score")
     if not math.isfinite(stderr):
         return _Difference(one.value, other.value, clusters=groups)
     low, high = t_interval(gap, stderr, df)
