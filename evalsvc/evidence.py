@@ -106,7 +106,7 @@ def sampled(connection: Connection, base: int, arms: Sequence[int]) -> dict[int,
         """
         WITH chosen AS (
             SELECT p.plan, p.suite FROM runs u JOIN plans p USING (plan)
-            WHERE u.arm = ? AND u.state = 'done' AND p.role = 'diversity'
+            WHERE u.arm = ? AND u.state = 'done' AND p.role = 'diversity' AND p.part_of IS NULL
             QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
         ),
         asked AS (
