@@ -424,7 +424,7 @@ def outcome_of(
 
 
 def _test_name(m: Measured) -> str:
-    names = sorted({c.test.split(",")[0] for c in m.comparisons}) or ["t of the ratio"]
+    names = sorted({c.test for c in m.comparisons}) or ["t of the ratio"]
     return names[0] if len(m.comparisons) <= 1 else f"MOVER of {len(m.comparisons)} x {' and '.join(names)}"
 
 

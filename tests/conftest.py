@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # two threads on two busy cores are many times slower than one
 for name in ("RAY_ADDRESS", "EVALSVC_DB", "EVALSVC_ADDRESS", "LOCAL_RANK"):
     os.environ.pop(name, None)
 
