@@ -10,7 +10,7 @@ import typer
 
 from evalsvc.cli.options import Address, AllowTaskCode, Db, Json, Quiet, Workers
 from evalsvc.cli.output import exit_on_failures, open_store, print_json, show, working, write_report
-from evalsvc.settings import Compute
+from evalsvc.settings import Compute, shared_dir
 
 if TYPE_CHECKING:
     from evalsvc.demo import Demo
@@ -47,7 +47,9 @@ def _show_demo(made: Demo, page: Path) -> None:
     write_report(store, made.base, page)
     print(f"\nreport      {page}")
     print(f"dashboard   evalsvc dashboard --db {made.store}")
-    print(f"one arm     evalsvc compare {made.jobs[-1].arm.label} --db {made.store}")
+    label, policy = made.jobs[-1].arm.label, shared_dir("suites") / "policies" / "demo.yaml"
+    print(f"one arm     evalsvc compare {label} --db {made.store}")
+    print(f"gate        evalsvc gate {label} --policy {policy} --db {made.store}")
     exit_on_failures(made.jobs)
 
 
