@@ -36,6 +36,9 @@ _FAMILY_ROWS = 64
 _GROWTH = 128
 """Rows by which slots grow."""
 
+_FEW = 4
+"""Slots that are added at a time."""
+
 
 Chooser = Callable[[list[int], list[int], Tensor], int]
 """Prompt, tokens so far, float32 logits [vocabulary] -> the next token."""
@@ -308,7 +311,7 @@ def _grown(states: Tensor | None, slots: int, rows: int, like: Tensor) -> Tensor
         return states
     before = states.shape if states is not None else (0, 0, 0, 0)
     heads, size = like.shape[0], like.shape[2]
-    shape = max(before[0], -(-slots // SLOTS) * SLOTS), heads, max(before[2], -(-rows // _GROWTH) * _GROWTH), size
+    shape = max(before[0], -(-slots // _FEW) * _FEW), heads, max(before[2], -(-rows // _GROWTH) * _GROWTH), size
     grown = like.new_zeros(shape)
     if states is not None:
         grown[: before[0], :, : before[2]] = states
