@@ -41,6 +41,7 @@ def main() -> None:
     beside: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        os.environ["EVALSVC_CACHE"] = str(folder / "cache")  # so that a first time is one
         base = save_base(texts, folder / "base")
         for workload in workloads:
             arms = [base, *save_adapters(base, folder, workload.adapters)]

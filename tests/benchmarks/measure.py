@@ -315,7 +315,8 @@ def _sequences(workload: Workload, encoder: Encoder) -> list[Scored]:
         prompts = encoder.prompts(workload.requests)
         return [Scored(prompt.tokens, prompt.tokens[-1:]) for prompt in prompts if isinstance(prompt, Prompt)]
     if workload.kind == "loglikelihood_rolling":
-        return [window for windows in encoder.rolling(workload.requests) for window in windows]
+        texts = encoder.rolling(workload.requests)
+        return [window for windows in texts if isinstance(windows, list) for window in windows]
     return [item for item in encoder.loglikelihood(workload.requests) if isinstance(item, Scored)]
 
 

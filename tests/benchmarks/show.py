@@ -51,26 +51,26 @@ def as_dict(measured: Measured) -> dict[str, Any]:
 
 def tables(measured: list[Measured], beside: dict[str, Any], source: str) -> None:
     """Print everything to stdout, as Markdown."""
-    console = Console(width=240, highlight=False)
+    console = Console(width=240, highlight=False, markup=False)
     facts = machine()
     console.print(f"{facts.pop('processor')}, {facts.pop('cores')} cores; " + ", ".join(map(" ".join, facts.items())))
     console.print(f"{source}; one thread, CPU seconds, ratios: median [min..max]\n")
     if measured:
-        console.print(_speed(measured))
-        console.print(_parity(measured))
+        console.print("Speed", _speed(measured))
+        console.print("Parity and tokens, in the same run", _parity(measured))
     for name, rows in beside.items():
-        table = Table(*(["what", *next(iter(rows.values()))]), box=box.MARKDOWN, title=name)
+        table = Table(*(["what", *next(iter(rows.values()))]), box=box.MARKDOWN)
         for what, values in rows.items():
             table.add_row(
                 what, *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values.values())
             )
-        console.print(table)
+        console.print(name.capitalize(), table)
 
 
 def _speed(measured: list[Measured]) -> Table:
     table = Table(
         "workload", "HFLM batch", "HFLM s", "ours s", "ratio", "target", "", "FLOP floor", "share of peak", "with plan",
-        "wall ratio", "plan s", box=box.MARKDOWN, title="speed",
+        "wall ratio", "plan s", box=box.MARKDOWN,
     )  # fmt: skip
     for m in measured:
         ratio = median(m.ratios)
@@ -94,7 +94,7 @@ def _speed(measured: list[Measured]) -> Table:
 def _parity(measured: list[Measured]) -> Table:
     table = Table(
         "workload", "requests", "tokens HFLM", "unique", "engine", "max difference", "within tolerance", "choices",
-        "greedy", "texts", "peak GFLOP/s", "path", box=box.MARKDOWN, title="parity and tokens, same run",
+        "greedy", "texts", "peak GFLOP/s", "path", box=box.MARKDOWN,
     )  # fmt: skip
     for m in measured:
         table.add_row(
