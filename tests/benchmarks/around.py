@@ -21,8 +21,8 @@ from evalsvc.records import Arm, Checkpoint, Plan, Rendering, Request, Shard
 from tests.benchmarks import workloads
 from tests.benchmarks.texts import Texts
 
-SUBJECTS, SUBJECT, DOCUMENTS = 57, 246, 10_042
-"""MMLU's subjects and documents per subject, HellaSwag's documents."""
+SUBJECTS, SUBJECT, DOCUMENTS = 57, 263, 10_042
+"""MMLU's subjects, HellaSwag's documents, and so many documents per subject that there are 100,000 requests."""
 
 Rows = dict[str, dict[str, Any]]
 
