@@ -74,8 +74,8 @@ def memory(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
             8,
             lambda n: workloads.choose("", workloads.hellaswag(texts, n, fixed=False), 1, 0).requests,
         ),
-        "rolling": (2, lambda n: workloads.rolling(texts, n).requests),
-        "gsm8k-random": (8, lambda n: workloads.generation("", texts, n, 0, fixed=False, limit=16).requests),
+        "rolling": (4, lambda n: workloads.rolling(texts, n).requests),
+        "gsm8k-random": (20, lambda n: workloads.generation("", texts, n, 0, fixed=False, limit=16).requests),
     }
     found: Rows = {}
     for name, (count, make) in kinds.items():

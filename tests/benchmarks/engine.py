@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ AROUND = ("planning", "memory", "index")
 def main() -> None:
     """Measure what the command line asks for."""
     options = _options()
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     texts = read(options.data)
     workloads = [w for w in all_workloads(texts) if not options.only or w.name in options.only]
