@@ -6,8 +6,14 @@ import streamlit as st
 
 st.set_page_config(page_title="evalsvc", page_icon="📉", layout="wide")
 st.navigation(
-    [
-        st.Page("views/frontier.py", title="Frontier", default=True),
-        st.Page("views/checkpoints.py", title="Checkpoints"),
-    ]
+    {
+        "Choose": [
+            st.Page("views/frontier.py", title="Frontier", default=True),
+            st.Page("views/compare.py", title="Compare"),
+            st.Page("views/samples.py", title="Samples"),
+        ],
+        "Store": [
+            st.Page("views/checkpoints.py", title="Checkpoints"),
+        ],
+    }
 ).run()

@@ -87,6 +87,59 @@ def test_the_frontier_shows_every_arm_with_intervals(app: AppTest, db: Path) -> 
     assert "positive forgetting is worse" in app.caption[0].value
 
 
+def open_page(app: AppTest, name: str, **selection: str) -> AppTest:
+    """Open a page by a link."""
+    app.switch_page(f"views/{name}.py")
+    for key, value in selection.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def test_axes_methods_and_suites_come_from_the_url(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    app.query_params.update({"methods": "lora", "ellipses": "true", "suites": ["d", "g"]})
+    app.run()
+    assert not app.exception
+    assert app.multiselect(key="methods").value == ["lora"]
+    assert app.toggle(key="ellipses").value
+    app.selectbox(key="y").set_value("learning").run()
+    assert "two different axes" in app.info[0].value
+    app.selectbox(key="y").set_value("gpu_hours").run()
+    assert not app.exception
+    assert "No arm can be placed" in app.warning[0].value
+
+
+def test_compare_shows_arms_of_the_url_with_margin(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "compare", arms="lora@10", margin="0.05")
+    assert page.multiselect(key="arms").value == ["lora@10"]
+    assert page.number_input(key="margin").value == 0.05
+    tasks = page.dataframe[1].value
+    assert tasks["task"].tolist() == ["d_task", "g_task"]
+    # 10 of 40 right before, 22 after; 60 of 60 before, all but 9 after.
+    assert tasks["difference"].round(3).tolist() == [0.3, -0.133]
+    assert tasks["lost"].tolist() == [0, 8]
+    page.multiselect(key="arms").set_value(["lora@10", "lora@20"]).run()
+    assert set(page.dataframe[0].value["arm"]) == {"lora@10", "lora@20"}
+    page.multiselect(key="arms").set_value([]).run()
+    assert "Choose one arm" in page.info[0].value
+
+
+def test_samples_of_a_fate_with_both_answers(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "samples", arm="lora@10", suite="g")
+    frame = page.dataframe[0].value
+    assert set(frame["fate"]) == {"lost"}
+    assert len(frame) == 8
+    assert "lost 8" in page.caption[0].value
+    page.text_input(key="text").set_value('"i": 3}').run()
+    assert page.dataframe[0].value["text"].tolist() == ['{"i": 3}']
+    page.text_input(key="text").set_value("no such text").run()
+    assert "No item is so" in page.info[0].value
+
+
 def test_a_base_is_chosen_by_url_or_by_hand(app: AppTest, db: Path) -> None:
     fill(db, 1, 2)
     app.query_params["base"] = "c2"
