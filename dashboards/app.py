@@ -11,9 +11,16 @@ st.navigation(
             st.Page("views/frontier.py", title="Frontier", default=True),
             st.Page("views/compare.py", title="Compare"),
             st.Page("views/samples.py", title="Samples"),
+            st.Page("views/trajectory.py", title="Trajectory"),
+            st.Page("views/advisor.py", title="Advisor"),
+        ],
+        "Defend": [
+            st.Page("views/gate.py", title="Gate"),
+            st.Page("views/claims.py", title="Claims"),
         ],
         "Store": [
             st.Page("views/checkpoints.py", title="Checkpoints"),
+            st.Page("views/runs.py", title="Runs"),
         ],
     }
 ).run()

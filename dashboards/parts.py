@@ -55,6 +55,11 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None =
     return st.dataframe(list(rows), width="stretch", hide_index=True, column_config=dict(columns or {}), **options)
 
 
+def count(items: int | None) -> int | None:
+    """Return a number of items, or None where it is so large that no table holds it and nobody could ask as many."""
+    return None if items is None or items > 10**12 else items
+
+
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV; text that a spreadsheet would take for a formula is quoted."""
     out = io.StringIO()

@@ -32,9 +32,9 @@ def test_every_item_has_one_fate(browser: Browser) -> None:
     assert page.counts["lost"] == 9
     assert page.counts["gained"] == 4
     assert [item.fate for item in page.items[:9]] == ["lost"] * 9  # the greatest loss first
+    fates = {(1.0, 0.0): "lost", (0.0, 1.0): "gained", (1.0, 1.0): "kept", (0.0, 0.0): "never known"}
     for item in page.items:
-        before, after = item.base, item.adapted
-        assert item.fate == {(1, 0): "lost", (0, 1): "gained", (1, 1): "kept", (0, 0): "never known"}[before, after]
+        assert item.fate == fates[item.base, item.adapted]
 
 
 def test_pages_hold_every_item_once(browser: Browser) -> None:

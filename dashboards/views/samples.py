@@ -101,9 +101,9 @@ with parts.told():
         tasks = [EVERY, *(task.task for task in compared.tasks if suite in {EVERY, task.suite})]
         task = str(st.selectbox("Task", list(dict.fromkeys(tasks)), key="task", bind="query-params"))
     fates = st.pills("Fate", FATES, selection_mode="multi", default=["lost"], key="fate", bind="query-params")
-    below = st.columns([3, 1, 1])
+    below = st.columns([3, 1, 1], vertical_alignment="bottom")
     text = below[0].text_input("Text in document, gold answer or subject", key="text", bind="query-params")
-    unparsed = below[1].toggle("Unparsed answers only", key="unparsed", bind="query-params")
+    unparsed = below[1].toggle("Unparsed only", key="unparsed", bind="query-params")
     page = int(below[2].number_input("Page", min_value=1, value=1, step=1, key="page", bind="query-params"))
     base, adapted = family.base, arms[arm_name]
     wanted = Filter(

@@ -40,13 +40,15 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[Comparison]]], margin: floa
         figure.add_trace(_tasks(arm, tasks, number, [rows[f"{t.suite}/{t.task}"] + shift for t in tasks]))
     units = {task.unit for _, tasks in arms for task in tasks}
     title = f"adapted - base, better counted positive ({unit_words(next(iter(units), None))})"
+    if margin:
+        title += f"; dashed: margin {margin:g}"
     framed(figure, title, "", 110 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
     figure.update_yaxes(
         tickvals=list(rows.values()), ticktext=[safe(name) for name in rows], range=[len(rows) - 0.4, -0.6]
     )
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     if margin:
-        figure.add_vline(x=-margin, line_width=1, line_color=WORSE, line_dash="dash", annotation_text="margin")
+        figure.add_vline(x=-margin, line_width=1, line_color=WORSE, line_dash="dash", name="margin")
     return figure
 
 
