@@ -6,8 +6,21 @@ import streamlit as st
 
 st.set_page_config(page_title="evalsvc", page_icon="📉", layout="wide")
 st.navigation(
-    [
-        st.Page("views/frontier.py", title="Frontier", default=True),
-        st.Page("views/checkpoints.py", title="Checkpoints"),
-    ]
+    {
+        "Choose": [
+            st.Page("views/frontier.py", title="Frontier", default=True),
+            st.Page("views/compare.py", title="Compare"),
+            st.Page("views/samples.py", title="Samples"),
+            st.Page("views/trajectory.py", title="Trajectory"),
+            st.Page("views/advisor.py", title="Advisor"),
+        ],
+        "Defend": [
+            st.Page("views/gate.py", title="Gate"),
+            st.Page("views/claims.py", title="Claims"),
+        ],
+        "Store": [
+            st.Page("views/checkpoints.py", title="Checkpoints"),
+            st.Page("views/runs.py", title="Runs"),
+        ],
+    }
 ).run()

@@ -1,59 +1,184 @@
-"""What pages read from the store: short transactions on the live file, results kept for a few seconds."""
+"""What pages read from the store: short transactions on the live file, results kept until the store changes.
+
+Every function takes a `State`, which names the store and says what it looked like: `now()` changes with the file,
+`finished()` only when a run is finished, so that what is dear to compute is not computed again while one still goes on.
+All of a page reads one state, and so shows one consistent picture.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import streamlit as st
 
-from evalsvc import service
+from evalsvc import service, studies
+from evalsvc.advice import Advice, Terms, advise
+from evalsvc.browse import Asked, Browser, FailedRequest, Filter, ItemPage
 from evalsvc.changes import Change
+from evalsvc.claims import Card, Run
 from evalsvc.dossiers import Dossiers
+from evalsvc.errors import EvidenceError
+from evalsvc.frontier import Wish
+from evalsvc.ledger import Ledger, Record
 from evalsvc.points import Frontier
 from evalsvc.records import Checkpoint, Finding
+from evalsvc.service import Compared, Family
 from evalsvc.settings import default_db
-from evalsvc.store import Store
+from evalsvc.stats.regression import Line
+from evalsvc.store import Store, StoredArm, StoredRun
+from evalsvc.trajectory import Trajectory
 
-SECONDS = 3
-"""How long a result is shown before the store is asked again."""
+WAIT = 10.0
+"""Seconds that a page waits for a writer."""
 
-
-def store() -> Store:
-    """Return the store that `evalsvc dashboard` was pointed at; a page waits only briefly for a writer."""
-    return Store(default_db(), wait=10)
-
-
-def bases() -> list[str]:
-    """Return the labels of all bases that have adapted arms."""
-    return _bases(default_db())
+KEPT = 128
+"""Results of one kind that are kept."""
 
 
-def frontier(base: str) -> Frontier:
-    """Return the frontier of a base."""
-    return _frontier(default_db(), base)
+class State(NamedTuple):
+    """A store as it looked at some time."""
+
+    path: str
+    looks: tuple[str, ...]
+
+    @property
+    def store(self) -> Store:
+        """The store itself."""
+        return Store(Path(self.path), WAIT)
 
 
-def checkpoints() -> list[Checkpoint]:
+def now() -> State:
+    """Return the store's state as its file tells: another one after every write."""
+    path = default_db()
+    looks = []
+    for file in (path, path.with_name(path.name + ".wal")):
+        if file.exists():
+            found = file.stat()
+            looks += [str(found.st_mtime_ns), str(found.st_size)]
+    return State(str(path), tuple(looks))
+
+
+def finished() -> State:
+    """Return the store's state as finished runs tell.
+
+    Raises:
+        StoreError: There is no store, or it cannot be read.
+    """
+    return _finished(now())
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def _finished(state: State) -> State:
+    return State(state.path, Browser(Path(state.path), WAIT).finished())
+
+
+def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
+    """Return arms by label, with the beginning of the digest where two have the same."""
+    labels = [arm.label for arm in arms]
+    return {
+        arm.label if labels.count(arm.label) == 1 else f"{arm.label} ({arm.checkpoint.digest[7:19]})": arm
+        for arm in arms
+    }
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def families(state: State) -> dict[str, Family]:
+    """Return every base that has adapted arms, by name, with them."""
+    found = service.families(state.store)
+    named = unique_names([family.base for family in found])
+    return dict(zip(named, found, strict=True))
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def frontier(state: State, base: str, axes: tuple[str, ...], suites: tuple[str, ...]) -> Frontier:
+    """Return the frontier of a base on some suites; none named: on all."""
+    return service.placed(state.store, families(state)[base], Wish(axes), suites or None)
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def suites(state: State, base: str) -> dict[str, str]:
+    """Return the suites that a base has finished, with their roles."""
+    arm = families(state)[base].base
+    found = {run.suite: run.role for run in state.store.runs() if run.arm.number == arm.number and run.state == "done"}
+    return {suite: str(role) for suite, role in found.items()}
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def compared(state: State, base: str, adapted: str, reference: str | None = None) -> Compared:
+    """Compare an arm with its base, or with another arm of it."""
+    family = families(state)[base]
+    named = unique_names([family.base, *family.arms])
+    return service.compared_arms(state.store, named[reference] if reference else family.base, named[adapted])
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def page_of_items(state: State, base: int, adapted: int, wanted: Filter, offset: int, limit: int) -> ItemPage:
+    """Return a page of items that two arms were both scored on."""
+    return Browser(Path(state.path), WAIT).page(base, adapted, wanted, offset, limit)
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def asked(state: State, sample: int, base: int, adapted: int) -> list[Asked]:
+    """Return an item's requests with both arms' answers."""
+    return Browser(Path(state.path), WAIT).asked(sample, base, adapted)
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def trajectory(state: State, name: str, margin: float) -> Trajectory:
+    """Return a training run step by step."""
+    return studies.followed(state.store, name, margin)[0]
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def drift(state: State, base: str) -> tuple[list[Run], Card, Line | None]:
+    """Return the checkpoints of a base with their drift, and the line of forgetting on it."""
+    return studies.drift_line(state.store, families(state)[base])
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def claims(state: State, margin: float) -> list[Card]:
+    """Return all claims, decided; none if there is nothing to decide one with."""
+    try:
+        return studies.claims(state.store, None, margin)
+    except EvidenceError:
+        return []
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def decisions(state: State) -> list[Record]:
+    """Return all decision records, oldest first within each base."""
+    ledger = Ledger(Path(state.path), WAIT)
+    bases = dict.fromkeys(arm.checkpoint.digest for arm in state.store.arms() if arm.checkpoint.parent is None)
+    return [record for base in bases for record in ledger.chain(base)]
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def advice(state: State, base: str, terms: Terms) -> Advice:
+    """Return the cheapest way of adapting a base that passes."""
+    return advise(state.store, families(state)[base], terms)
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def runs(state: State) -> list[StoredRun]:
+    """Return all runs, oldest first."""
+    return state.store.runs()
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def failures(state: State, arm: int, plan: str) -> list[FailedRequest]:
+    """Return why requests of a run could not be answered."""
+    return Browser(Path(state.path), WAIT).failures(arm, plan)
+
+
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def checkpoints(state: State) -> list[Checkpoint]:
     """Return all checkpoints, oldest first."""
-    return _checkpoints(default_db())
+    return list({arm.checkpoint.digest: arm.checkpoint for arm in state.store.arms()}.values())
 
 
-def dossier(checkpoint: Checkpoint) -> tuple[Change | None, list[Finding]]:
+@st.cache_data(show_spinner=False, max_entries=KEPT)
+def dossier(state: State, checkpoint: Checkpoint) -> tuple[Change | None, list[Finding]]:
     """Return what is known of a checkpoint beyond its scores."""
-    dossiers = Dossiers(default_db(), wait=10)
+    dossiers = Dossiers(Path(state.path), WAIT)
     return dossiers.change(checkpoint), dossiers.findings(checkpoint)
-
-
-@st.cache_data(ttl=SECONDS, show_spinner=False)
-def _checkpoints(_path: Path) -> list[Checkpoint]:
-    return list({arm.checkpoint.digest: arm.checkpoint for arm in store().arms()}.values())
-
-
-@st.cache_data(ttl=SECONDS, show_spinner=False)
-def _bases(_path: Path) -> list[str]:
-    return [family.base.label for family in service.families(store())]
-
-
-@st.cache_data(ttl=SECONDS, show_spinner=False)
-def _frontier(_path: Path, base: str) -> Frontier:
-    return service.placed(store(), service.find_family(store(), base))

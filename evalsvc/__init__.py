@@ -27,12 +27,14 @@ The package in one line each, in the order in which modules may import each othe
     harness      lm-eval's tasks: plan and grade
     engine       scoring on one device
     database     one DuckDB file that several processes share
-    charts       records -> figures
     evidence     scores as arrays, out of the database
     collapse     sampled texts and token drift -> what is left of the base
     store        records in, records out of the database
     dossiers     what is known of a checkpoint beyond its scores
     ledger       decisions in, decisions out of the database
+    browse       items with both arms' answers, page by page
+    whatif       the same evidence under another margin, level or size
+    charts       records -> figures
     executors    shards in, results out; in this process
     inspection   a suite, checked before it is scored
     cluster      shards on Ray, commands on a cluster
@@ -43,6 +45,7 @@ The package in one line each, in the order in which modules may import each othe
     service      what is asked of a store
     decisions    a checkpoint and a Policy -> a decision that is kept, and can be verified
     studies      what is asked of a store beyond one comparison
+    advice       the cheapest way of adapting that a policy lets pass
     submission   checkpoints and suites in, finished runs out
     report       records -> tables and JSON
     details      what stands behind a comparison or a frontier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -236,13 +236,28 @@ def find_family(store: Store, base: str | None = None) -> Family:
     return known[0]
 
 
-def placed(store: Store, family: Family, wish: Wish = Wish()) -> Frontier:  # noqa: B008 (frozen)
+def placed(
+    store: Store,
+    family: Family,
+    wish: Wish = Wish(),  # noqa: B008 (frozen)
+    suites: Collection[str] | None = None,
+) -> Frontier:
     """Place a base and its arms on the plane of learning and forgetting.
+
+    Args:
+        suites: The suites that count; None: all.
 
     Raises:
         UsageError: An axis is unknown.
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
     scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
-    base, *arms = (Candidate(arm.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms))
+    base, *arms = (
+        Candidate(
+            arm.label,
+            arm.checkpoint,
+            [task for task in scores[arm.number] if suites is None or task.suite in suites],
+        )
+        for arm in (family.base, *family.arms)
+    )
     return frontier(base, arms, wish)

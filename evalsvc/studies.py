@@ -17,6 +17,7 @@ from evalsvc.matrices import Matrix
 from evalsvc.records import Comparison, Role, RoleTotal
 from evalsvc.service import Compared, Family, base_of, compared_arms, families, find_arm, find_family
 from evalsvc.stats.paired import t_interval
+from evalsvc.stats.regression import Line
 from evalsvc.store import Store, StoredArm, StoredResult
 from evalsvc.trajectory import MARGIN, UNPAIRED, Change, Trajectory, trajectory
 
@@ -195,6 +196,12 @@ def drifted(store: Store, family: Family) -> tuple[list[Drifted], Card]:
         )
     about = f"arms of {family.base.label}"
     return found, predicts([run for _, run in runs], about)[0]
+
+
+def drift_line(store: Store, family: Family) -> tuple[list[Run], Card, Line | None]:
+    """Return a base's checkpoints with drift and forgetting, the claim about them, and the straight line behind it."""
+    runs = [run for _, run in _checkpoints(store, family)]
+    return runs, *predicts(runs, f"arms of {family.base.label}")
 
 
 def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,19 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from evalsvc.changes import Change, TensorChange
+from evalsvc.database import Database
+from evalsvc.decisions import Question, decide
 from evalsvc.dossiers import Dossiers
-from evalsvc.records import Arm, Finding
+from evalsvc.policies import Learning, Policy, Retention
+from evalsvc.records import Arm, Cost, Failure, Finding, Response
 from evalsvc.store import Store
+from evalsvc.work import Shard, ShardResult
 from tests.conftest import ROOT
 from tests.fakes import NUMERICS, arm, plan
 from tests.test_store import graded
 
 APP = str(ROOT / "dashboards" / "app.py")
+PAGES = ("compare", "samples", "trajectory", "advisor", "gate", "claims", "checkpoints", "runs")
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
 
@@ -87,6 +93,59 @@ def test_the_frontier_shows_every_arm_with_intervals(app: AppTest, db: Path) -> 
     assert "positive forgetting is worse" in app.caption[0].value
 
 
+def open_page(app: AppTest, name: str, **selection: str) -> AppTest:
+    """Open a page by a link."""
+    app.switch_page(f"views/{name}.py")
+    for key, value in selection.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def test_axes_methods_and_suites_come_from_the_url(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    app.query_params.update({"methods": "lora", "ellipses": "true", "suites": ["d", "g"]})
+    app.run()
+    assert not app.exception
+    assert app.multiselect(key="methods").value == ["lora"]
+    assert app.toggle(key="ellipses").value
+    app.selectbox(key="y").set_value("learning").run()
+    assert "two different axes" in app.info[0].value
+    app.selectbox(key="y").set_value("gpu_hours").run()
+    assert not app.exception
+    assert "No arm can be placed" in app.warning[0].value
+
+
+def test_compare_shows_arms_of_the_url_with_margin(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "compare", arms="lora@10", margin="0.05")
+    assert page.multiselect(key="arms").value == ["lora@10"]
+    assert page.number_input(key="margin").value == 0.05
+    tasks = page.dataframe[1].value
+    assert tasks["task"].tolist() == ["d_task", "g_task"]
+    # 10 of 40 right before, 22 after; 60 of 60 before, all but 9 after.
+    assert tasks["difference"].round(3).tolist() == [0.3, -0.133]
+    assert tasks["lost"].tolist() == [0, 8]
+    page.multiselect(key="arms").set_value(["lora@10", "lora@20"]).run()
+    assert set(page.dataframe[0].value["arm"]) == {"lora@10", "lora@20"}
+    page.multiselect(key="arms").set_value([]).run()
+    assert "Choose one arm" in page.info[0].value
+
+
+def test_samples_of_a_fate_with_both_answers(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "samples", arm="lora@10", suite="g")
+    frame = page.dataframe[0].value
+    assert set(frame["fate"]) == {"lost"}
+    assert len(frame) == 8
+    assert "lost 8" in page.caption[0].value
+    page.text_input(key="text").set_value('"i": 3}').run()
+    assert page.dataframe[0].value["text"].tolist() == ['{"i": 3}']
+    page.text_input(key="text").set_value("no such text").run()
+    assert "No item is so" in page.info[0].value
+
+
 def test_a_base_is_chosen_by_url_or_by_hand(app: AppTest, db: Path) -> None:
     fill(db, 1, 2)
     app.query_params["base"] = "c2"
@@ -119,13 +178,150 @@ def test_missing_scores_are_said(app: AppTest, db: Path) -> None:
     assert "Not placed, scores are missing: c7" in app.warning[0].value
 
 
+def gated(db: Path, margin: float = 0.5) -> None:
+    """Keep a decision about the first step."""
+    policy = Policy(version=1, learning=Learning(suites=("d",)), retention=(Retention(suite="g", margin=margin),))
+    decide(Store(db), Question(arm(110).checkpoint.digest, policy))
+
+
+def test_trajectory_marks_the_margin_and_says_which_step_breaks_it(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "trajectory", margin="0.2")
+    assert page.multiselect(key="runs").value == ["lora"]
+    assert page.dataframe[0].value["forgetting"].round(3).tolist() == [0.133, 0.267]
+    assert "step 20 is the first" in page.text[0].value
+    page.selectbox(key="measure").set_value("g/g_task").run()
+    assert not page.exception
+    page.number_input(key="margin").set_value(0.3).run()
+    assert "no step is estimated above the margin" in page.text[0].value
+
+
+def test_claims_are_shown_by_verdict(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "claims")
+    assert "supported 0 · refuted 0 · undecided 3" in page.caption[0].value
+    assert any("needs at least 3 runs of each" in text.value for text in page.text)
+    page.button_group(key="verdict").set_value(["supported"]).run()
+    assert not any("needs at least 3 runs" in text.value for text in page.text)
+
+
+def test_runs_show_failures_and_how_to_resume(app: AppTest, db: Path) -> None:
+    store = fill(db, 1)
+    made, late = plan("g", 60, text="g"), arm(7, parent=arm(1).checkpoint)
+    store.register([late], [made], "host:1")
+    asked = [request.digest for request in made.requests]
+    failures = tuple(Failure(request, "out of memory") for request in asked[:5])
+    store.commit([ShardResult(Shard("k", late, tuple(asked)), (), failures)], {(late.key, made.digest): (0, 5)})
+    store.fail(late, made, "5 requests failed")
+    page = open_page(app, "runs")
+    frame = page.dataframe[0].value
+    assert frame.iloc[0]["state"] == "failed"
+    assert page.dataframe[1].value.to_dict("records") == [
+        {"requests": 5, "could not be answered because": "out of memory"}
+    ]
+    assert page.code[0].value == f"evalsvc submit /models/7 --base /models/1 --suite g --db {db}"
+
+
+def test_gate_shows_kept_decisions_and_simulates(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "gate", arm="lora@10", margin="0.3")
+    assert "No decision was kept" in page.info[0].value
+    assert "PASS" in page.success[0].value  # 8 of 60 lost
+    page.number_input(key="margin").set_value(0.2).run()
+    assert "INCONCLUSIVE" in page.warning[0].value
+    page.number_input(key="factor").set_value(10.0).run()
+    assert "PASS" in page.success[0].value
+    gated(db)
+    page.run()
+    rules = page.dataframe[0].value
+    assert rules["rule"].tolist() == ["learning/d", "retention/g"]
+    assert rules["must exceed"].tolist() == [0.0, -0.5]
+    assert page.dataframe[1].value["verdict"].tolist() == ["✓ pass"]
+    next(button for button in page.button if button.label.startswith("Verify")).click().run()
+    assert "It holds" in page.success[1].value
+
+
+def test_advisor_takes_the_cheapest_that_passes(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    page = open_page(app, "advisor", margin="0.3")
+    assert "Take lora" in page.success[0].value
+    frame = page.dataframe[0].value
+    assert frame["kind"].tolist() == ["base", "icl", "rag", "peft", "peft", "full", "cpt"]
+    assert frame["verdict"].tolist()[3:5] == ["✓ pass", "· not needed"]
+    page.number_input(key="gain").set_value(0.5).run()
+    assert "No arm passes" in page.warning[0].value
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_says_how_to_begin_and_what_is_wrong(app: AppTest, db: Path, page: str) -> None:
+    import streamlit as st
+
+    shown = open_page(app, page)
+    assert "no such file" in shown.error[0].value
+    Store(db).register([], [], "host:1")
+    st.cache_data.clear()
+    shown.run()
+    assert not shown.exception
+    assert shown.info
+    with Database(db).write() as connection:
+        connection.execute("DELETE FROM _migrations WHERE name = (SELECT max(name) FROM _migrations)")
+        connection.execute("DROP TABLE IF EXISTS decisions")
+    st.cache_data.clear()
+    shown.run()
+    assert shown.error
+    assert not shown.exception
+
+
 # ------------------------------------------------------------------------------------------------------------ browser
+
+EVIL = "<img src=x onerror=alert(1)> ![x](http://203.0.113.9/x.png) :red[x] $x$"
+
+
+def fill_richly(db: Path) -> None:
+    """Make a store in which every page has something to show, under a name that tries to be markup."""
+    store = fill(db, 1, 2)
+    base = arm(1)
+    names = [("full", "full", None), ("cpt", "cpt", None), (EVIL, "lora", None), *((EVIL, "full", s) for s in (10, 20))]
+    domain, general = plan("d", 40, role="domain", text="d"), plan("g", 60, text="g")
+    asked = {request.digest for what in (domain, general) for request in what.requests}
+    arms = []
+    for number, (name, method, step) in enumerate(names):
+        made = replace(
+            arm(900 + number, parent=base.checkpoint).checkpoint,
+            name=name,
+            method=method,
+            step=step,
+            trajectory=name if step else None,
+            cost=Cost(gpu_hours=1.0 + number, train_tokens=10**6 * (number + 1)),
+        )
+        arms.append(Arm(made, NUMERICS))
+    store.register(arms, [domain, general], "host:1")
+    for position, of in enumerate([base, *arms]):
+        answers = tuple(Response(d, -1.0 - n % 3, n % 3 == 0) for n, d in enumerate(sorted(asked)))
+        store.commit([ShardResult(Shard("k", of, tuple(asked)), answers)], {})
+        if position:
+            store.finish(of, domain, graded(domain, [float(i < 8 + 6 * position) for i in range(40)]))
+            store.finish(of, general, graded(general, [float((i * 7) % 60 > 5 * position) for i in range(60)]))
+            store.add_drift(of, general, "g_task", {general.tasks[0].samples[0].digest: [0.01 * position] * 5})
+    late = arm(7, parent=base.checkpoint)
+    store.register([late], [general], "host:1")
+    store.fail(late, general, f"stopped {EVIL}")
+    tensors = tuple(
+        TensorChange(f"model.layers.{layer}.{part}.weight", (4, 4), 8, 2.0, 0.1 * (layer + 1), 3, 2.5)
+        for layer in range(6)
+        for part in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
+    )
+    for of in arms:
+        Dossiers(db).keep_change(of.checkpoint, Change(100, 5, "|x| > 1", tensors))
+        Dossiers(db).keep_findings(of.checkpoint, [Finding("warning", "window", of.label, f"prompts {EVIL}")])
+    gated(db)
+    gated(db, 0.1)
 
 
 @pytest.fixture
 def served(db: Path) -> Iterator[str]:
     """`evalsvc dashboard` as users start it."""
-    fill(db, 1, 2)
+    fill_richly(db)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -145,39 +341,100 @@ def served(db: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def test_the_frontier_in_a_real_browser(served: str) -> None:
+def serious(message: Any) -> bool:
+    """Whether a console message is an error; Streamlit itself asks for its health below a page's path, then above."""
+    return message.type == "error" and "/_stcore/" not in str(message.location.get("url"))
+
+
+@contextmanager
+def watched(served: str) -> Iterator[Any]:
+    """Open a browser page on which no error may be logged and no request may leave the machine."""
     if not Path(CHROMIUM).exists():
         pytest.skip(f"needs Chromium at {CHROMIUM}")
     from playwright.sync_api import sync_playwright
 
     errors: list[str] = []
     outside: list[str] = []
-
-    def watch(page: Any) -> None:
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: errors.append(str(e)))
-        page.on(
-            "request",
-            lambda r: outside.append(r.url) if not r.url.startswith((served, "data:", "ws:", "blob:")) else None,
-        )
-
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking", "--disable-quic"]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 1200})
-        watch(page)
-        page.goto(f"{served}/?base=c2")
-        page.wait_for_selector(".js-plotly-plot .scatterlayer .points path", timeout=60_000)
-        assert page.get_by_text("Learning and forgetting").is_visible()
-        assert page.get_by_role("combobox").input_value() == "c2"
-        shots = Path(os.environ.get("EVALSVC_SCREENSHOTS") or ROOT / "screenshots")
-        shots.mkdir(exist_ok=True)
-        page.screenshot(path=shots / "frontier.png", full_page=True)
-        page.set_viewport_size({"width": 390, "height": 844})
-        page.wait_for_timeout(500)
-        page.screenshot(path=shots / "frontier-390.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.on("console", lambda m: errors.append(f"{m.text} {m.location}") if serious(m) else None)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.on(
+            "request",
+            lambda r: outside.append(r.url) if not r.url.startswith((served, "data:", "ws:", "blob:")) else None,
+        )
+        yield page
         browser.close()
     assert not errors
     assert not outside
+
+
+def settled(page: Any) -> None:
+    """Wait until a page has run to its end, and shows no exception."""
+    page.wait_for_selector("[data-testid=stMain] h1", timeout=60_000)
+    page.wait_for_function(
+        "document.querySelector('[data-testid=stApp]').getAttribute('data-test-script-state') == 'notRunning'",
+        timeout=60_000,
+    )
+    page.wait_for_timeout(700)
+    assert page.locator("[data-testid=stException]").count() == 0
+
+
+LINKS = {
+    "frontier": "/?base=c1&ellipses=true",
+    "compare": "/compare?base=c1&arms=full&arms=cpt&margin=0.05",
+    "samples": "/samples?base=c1&arm=cpt&suite=g&fate=lost",
+    "trajectory": "/trajectory?base=c1",
+    "advisor": "/advisor?base=c1&margin=0.3",
+    "gate": "/gate?base=c1&arm=cpt",
+    "claims": "/claims",
+    "checkpoints": "/checkpoints",
+    "runs": "/runs",
+}
+
+
+@pytest.mark.slow
+def test_every_page_in_a_real_browser(served: str, tmp_path: Path) -> None:
+    shots = Path(os.environ.get("EVALSVC_SCREENSHOTS") or tmp_path / "screenshots")
+    shots.mkdir(exist_ok=True)
+    with watched(served) as page:
+        for name, link in LINKS.items():
+            page.set_viewport_size({"width": 1280, "height": 1200})
+            page.goto(f"{served}{link}")
+            settled(page)
+            if name not in {"claims", "runs", "advisor", "samples", "checkpoints"}:
+                page.wait_for_selector(".js-plotly-plot .scatterlayer", timeout=60_000)
+            assert page.locator("img[src=x]").count() == 0
+            page.screenshot(path=shots / f"{name}.png", full_page=True)
+            page.set_viewport_size({"width": 390, "height": 844})
+            page.wait_for_timeout(500)
+            page.screenshot(path=shots / f"{name}-390.png")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.slow
+def test_a_deep_link_and_a_selection_in_a_real_browser(served: str) -> None:
+    with watched(served) as page:
+        page.goto(f"{served}/compare?base=c1&arms=full&arms=cpt&margin=0.05")
+        settled(page)
+        assert page.get_by_text("Compare", exact=True).count() >= 1
+        for name in ("full", "cpt"):
+            assert (
+                page.locator("[data-baseweb=tag]", has_text=name).or_(page.get_by_text(name, exact=True)).count() >= 1
+            )
+        assert "margin=0.05" in page.url
+        page.goto(f"{served}/?base=c1")
+        settled(page)
+        points = page.locator(".js-plotly-plot .scatterlayer .points path")
+        points.nth(0).wait_for(timeout=60_000)
+        points.nth(0).hover(force=True)
+        page.wait_for_timeout(300)
+        points.nth(0).click(force=True)
+        page.get_by_text("Selected:").wait_for(timeout=20_000)
+        page.get_by_role("link", name="Compare them").click()
+        page.wait_for_url("**/compare?**", timeout=20_000)
+        settled(page)
+        assert "arms=" in page.url

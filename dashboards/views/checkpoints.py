@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import parts
 import stored
 import streamlit as st
 
+from evalsvc import charts
 from evalsvc.changes import by_group
 from evalsvc.dossier_report import cost_lines
-from evalsvc.errors import EvalsvcError
 
 st.title("Checkpoints")
 
-try:
-    checkpoints = stored.checkpoints()
+with parts.told():
+    state = stored.finished()
+    checkpoints = stored.checkpoints(state)
     if not checkpoints:
         st.info("The store has no checkpoint yet. Begin with `evalsvc demo`.")
         st.stop()
     labels = {f"{checkpoint.label} ({checkpoint.digest[7:19]})": checkpoint for checkpoint in checkpoints}
-    chosen = labels[str(st.selectbox("Checkpoint", list(labels), key="checkpoint"))]
-    change, findings = stored.dossier(chosen)
-except EvalsvcError as error:
-    st.error(str(error))
-    st.stop()
+    chosen = labels[str(st.selectbox("Checkpoint", list(labels), key="checkpoint", bind="query-params"))]
+    change, findings = stored.dossier(state, chosen)
 
 st.dataframe(
     [
@@ -35,7 +34,7 @@ st.dataframe(
 )
 
 for finding in findings:
-    (st.warning if finding.severity == "warning" else st.info)(f"{finding.check}: {finding.text}")
+    (st.warning if finding.severity == "warning" else st.info)(f"{finding.check}: {parts.plain(finding.text)}")
 
 st.subheader("What changed")
 if change is None:
@@ -43,9 +42,12 @@ if change is None:
     if chosen.parent:
         st.code(f"evalsvc checkpoints show {chosen.digest[7:19]}", language="shell")
     st.stop()
+if change.tensors:
+    parts.figure(charts.change_figure(change), "heat")
 st.caption(
-    f"{change.trainable:,} trainable parameters, {change.trainable / change.parameters:.3%} of the base's. Changed: "
-    f"{change.tolerance}. A description, not a verdict."
+    f"{change.trainable:,} trainable parameters, {change.trainable / change.parameters:.3%} of the base's. "
+    f"Relative norm: of the change over that of the base. Changed: {parts.plain(change.tolerance)}. "
+    "A description, not a verdict."
 )
 st.dataframe(
     [

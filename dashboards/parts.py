@@ -1,0 +1,91 @@
+"""What several pages show in the same way. Text of any origin goes through `plain` before Streamlit reads it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import stored
+import streamlit as st
+
+from evalsvc.charts import CONFIG
+from evalsvc.errors import EvalsvcError
+
+SIGNED = st.column_config.NumberColumn(format="%+.3f")
+LEVEL = st.column_config.NumberColumn(format="%.3f")
+SHARE = st.column_config.NumberColumn(format="percent")
+
+
+def plain(text: object) -> str:
+    """Return text that Streamlit's Markdown shows as it is: no image, link, icon or colour comes out of a name."""
+    return re.sub(r"([\\`*_{}\[\]()#!|~<>$@])", r"\\\1", str(text)).replace(":", ":\u200b")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Show an error that a user can act on instead of the rest of the page."""
+    try:
+        yield
+    except EvalsvcError as error:
+        st.error(re.sub(r"([\\*_{}\[\]#!|~<>$])", r"\\\1", str(error)))
+        st.stop()
+
+
+def base_of(state: stored.State) -> str:
+    """Let a base be chosen, in the URL as `base`; stop with how to begin where there is none."""
+    known = list(stored.families(state))
+    if not known:
+        st.info("The store has no adapted checkpoint yet. Begin with `evalsvc demo`, or with:")
+        st.code("evalsvc submit CHECKPOINT --base BASE --suite clinic --suite valley", language="shell")
+        st.stop()
+    return str(st.selectbox("Base", known, key="base", bind="query-params"))
+
+
+def figure(drawn: Any, key: str, **options: Any) -> Any:
+    """Show a figure at full width; its camera button saves an SVG."""
+    return st.plotly_chart(drawn, width="stretch", key=key, config=CONFIG, **options)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    """Show rows as a table that can be sorted."""
+    return st.dataframe(list(rows), width="stretch", hide_index=True, column_config=dict(columns or {}), **options)
+
+
+def count(items: int | None) -> int | None:
+    """Return a number of items, or None where it is so large that no table holds it and nobody could ask as many."""
+    return None if items is None or items > 10**12 else items
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV; text that a spreadsheet would take for a formula is quoted."""
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _no_formula(value) for key, value in row.items()})
+    return out.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+
+
+def margin() -> float:
+    """Let the largest loss that is tolerated be chosen, in the URL as `margin`."""
+    return float(
+        st.number_input(
+            "Margin: largest tolerated loss (mean score)",
+            min_value=0.001,
+            max_value=0.5,
+            value=0.02,
+            step=0.005,
+            format="%.3f",
+            key="margin",
+            bind="query-params",
+        )
+    )

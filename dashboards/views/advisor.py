@@ -1,0 +1,69 @@
+"""Which way of adapting is enough: the cheapest arm that learns and does not forget, and the test that decided."""
+
+from __future__ import annotations
+
+import parts
+import stored
+import streamlit as st
+
+from evalsvc.advice import Terms
+
+st.title("Advisor")
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "no evidence": "!", "no arm": "·", "not needed": "·"}
+
+with parts.told():
+    state = stored.finished()
+    base = parts.base_of(state)
+    suites = stored.suites(state, base)
+    left, right = st.columns(2)
+    domain = [suite for suite, role in suites.items() if role == "domain"]
+    kept = [suite for suite, role in suites.items() if role in {"general", "instruction"}]
+    learning = left.multiselect("Must learn (suites)", domain, default=domain, key="learning", bind="query-params")
+    retention = right.multiselect(
+        "Must keep (suites)",
+        kept,
+        default=[suite for suite in kept if suites[suite] == "general"],
+        key="retention",
+        bind="query-params",
+    )
+    gain = left.number_input(
+        "Gain that must be exceeded (mean score)", 0.0, 0.9, 0.0, 0.01, format="%.3f", key="gain", bind="query-params"
+    )
+    with right:
+        margin = parts.margin()
+    if not learning and not retention:
+        st.info("Choose at least one suite.")
+        st.stop()
+    advice = stored.advice(state, base, Terms(tuple(learning), tuple(retention), float(gain), margin))
+
+if advice.chosen is None:
+    st.warning("No arm passes on these terms.")
+else:
+    st.success(f"Take {parts.plain(advice.chosen.arm)} ({advice.chosen.rung}): nothing cheaper passes.")
+parts.table(
+    [
+        {
+            "kind": one.rung,
+            "arm": one.arm or "",
+            "verdict": f"{MARKS[one.verdict]} {one.verdict}",
+            "rule": one.decided_by.rule if one.decided_by else "",
+            "estimate": one.decided_by.estimate if one.decided_by else None,
+            "low": one.decided_by.low if one.decided_by else None,
+            "high": one.decided_by.high if one.decided_by else None,
+            "margin": one.decided_by.margin if one.decided_by else None,
+            "n": one.decided_by.n if one.decided_by else None,
+            "needs n": parts.count(one.decided_by.needed_n) if one.decided_by else None,
+            "because": one.reason,
+        }
+        for one in advice.tried
+    ],
+    dict.fromkeys(("estimate", "low", "high"), parts.SIGNED),
+)
+tried = sum(one.verdict in {"pass", "fail", "inconclusive"} and one.decided_by is not None for one in advice.tried)
+st.caption(
+    "From the cheapest kind upwards: base, in-context examples, retrieval, PEFT, full fine-tuning, continued "
+    "pre-training; within a kind by GPU-hours, then by training step. Every learning rule must be shown to hold "
+    f"and every retention rule too, each at one-sided 5 %. {tried} arms were judged on the same items, so that one "
+    f"at the margin passes with a chance of up to {1 - 0.95 ** max(1, tried):.0%}: confirm the choice with "
+    "`evalsvc gate --half confirm`. No decision was kept."
+)

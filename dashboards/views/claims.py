@@ -1,0 +1,43 @@
+"""Common claims about adaptation, decided on the stored arms: supported, refuted or undecided, and by which test."""
+
+from __future__ import annotations
+
+import parts
+import stored
+import streamlit as st
+
+from evalsvc.claims import Card
+
+st.title("Claims")
+VERDICTS = ("supported", "refuted", "undecided")
+SHOWN = {"supported": ("✓", "green"), "refuted": ("✗", "red"), "undecided": ("?", "gray")}
+
+
+def show(card: Card) -> None:
+    """Show one claim."""
+    mark, colour = SHOWN[card.verdict]
+    with st.container(border=True):
+        st.markdown(f"**{parts.plain(card.text)}** :{colour}-badge[{mark} {card.verdict}]")
+        st.caption(parts.plain(f"{card.about}; {card.test}"))
+        if card.estimate is not None and card.low is not None and card.high is not None:
+            st.text(f"estimate {card.estimate:+.3f}, 90 % interval [{card.low:+.3f}, {card.high:+.3f}]")
+        st.text(card.reason)
+        with st.expander("Evidence"):
+            st.code("\n".join(card.evidence) or "none", language=None, wrap_lines=True)
+
+
+with parts.told():
+    state = stored.finished()
+    margin = parts.margin()
+    cards = stored.claims(state, margin)
+if not cards:
+    st.info("Nothing to decide a claim with yet: no adapted arm, no imported matrix. Begin with `evalsvc demo`.")
+    st.stop()
+chosen = st.pills(
+    "Verdict", VERDICTS, selection_mode="multi", default=list(VERDICTS), key="verdict", bind="query-params"
+)
+counts = " · ".join(f"{verdict} {sum(card.verdict == verdict for card in cards)}" for verdict in VERDICTS)
+st.caption(f"{counts}. A claim about a method rests on independent training runs, not on items of one checkpoint.")
+for card in sorted(cards, key=lambda card: VERDICTS.index(card.verdict)):
+    if card.verdict in chosen:
+        show(card)

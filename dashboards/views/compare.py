@@ -1,0 +1,115 @@
+"""Arms against their base, task by task: what moved, what was lost and gained, and how sure that is."""
+
+from __future__ import annotations
+
+import parts
+import stored
+import streamlit as st
+
+from evalsvc import charts
+from evalsvc.details import notes
+from evalsvc.errors import EvidenceError
+from evalsvc.report import LEVEL_NOTE, in_order_of_harm
+from evalsvc.service import Compared
+
+st.title("Compare")
+
+with parts.told():
+    state = stored.finished()
+    base = parts.base_of(state)
+    family = stored.families(state)[base]
+    names = list(stored.unique_names([family.base, *family.arms]))
+    left, right = st.columns([3, 1])
+    with left:
+        chosen = st.multiselect("Arms", names[1:], default=names[-1:], key="arms", bind="query-params")
+    with right:
+        reference = str(st.selectbox("Against", names, key="against", bind="query-params"))
+    margin = parts.margin()
+    found: dict[str, Compared] = {}
+    for name in chosen:
+        if name == reference:
+            continue
+        try:
+            found[name] = stored.compared(state, base, name, None if reference == names[0] else reference)
+        except EvidenceError as error:
+            st.warning(f"Not compared: {parts.plain(error)}")
+if not found:
+    st.info("Choose one arm or more to compare.")
+    st.stop()
+
+units = dict.fromkeys(task.unit for compared in found.values() for task in compared.tasks)
+st.subheader("Differences, worst task first")
+for unit in units:
+    arms = [(name, [task for task in compared.tasks if task.unit == unit]) for name, compared in found.items()]
+    drawn = charts.forest_figure(arms, margin if unit == "score" else None)
+    parts.figure(drawn, f"forest-{unit}")
+st.caption(
+    f"Adapted less {parts.plain(reference)}, paired by item; to the right is better. Filled: moved beyond doubt among "
+    f"all tasks of the comparison (Holm, 5 %). {LEVEL_NOTE}"
+)
+
+st.subheader("By role")
+parts.table(
+    [
+        {
+            "arm": name,
+            "role": total.role,
+            "unit": total.unit,
+            "suites": total.suites,
+            "tasks": total.tasks,
+            "difference": total.difference,
+            "low": total.low,
+            "high": total.high,
+            "worst task": total.worst_task,
+            "its difference": total.worst_difference,
+        }
+        for name, compared in found.items()
+        for total in compared.roles
+    ],
+    dict.fromkeys(("difference", "low", "high", "its difference"), parts.SIGNED),
+)
+st.caption("Unweighted means over a role's suites, better counted positive, with 90 % intervals.")
+
+st.subheader("Lost and gained")
+for name, compared in found.items():
+    if any(task.lost is not None for task in compared.tasks):
+        st.text(name)
+        parts.figure(charts.transitions_figure(compared.tasks), f"transitions-{name}")
+if not any(task.floor for compared in found.values() for task in compared.tasks):
+    st.caption("No A/A floor: the base was not scored a second time.")
+
+st.subheader("Tasks")
+rows = [
+    {
+        "arm": name,
+        "suite": task.suite,
+        "task": task.task,
+        "metric": f"{task.metric} {'↑' if task.higher_is_better else '↓'}",
+        "n": task.n,
+        "base": task.base,
+        "adapted": task.adapted,
+        "difference": task.difference,
+        "low": task.low,
+        "high": task.high,
+        "moved": task.moved or "",
+        "p (Holm)": task.p_holm,
+        "lost": task.lost,
+        "gained": task.gained,
+        "lost, base twice": None if task.floor is None else task.floor.lost,
+        "agreement": task.agreement,
+        "notes": "; ".join(notes(task)),
+        "test": task.test,
+    }
+    for name, compared in found.items()
+    for task in in_order_of_harm(compared.tasks)
+]
+parts.table(
+    rows,
+    dict.fromkeys(("difference", "low", "high"), parts.SIGNED)
+    | dict.fromkeys(("base", "adapted", "p (Holm)"), parts.LEVEL)
+    | dict.fromkeys(("lost, base twice", "agreement"), parts.SHARE),
+)
+st.caption(
+    "difference = adapted - reference in the metric's unit; ↑ higher is better, ↓ lower is better. lost, gained: items."
+)
+st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-compare.csv", "text/csv", on_click="ignore")

@@ -1,0 +1,164 @@
+"""Decisions as they were kept, with every rule against its margin; and what another margin would say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import parts
+import stored
+import streamlit as st
+
+from evalsvc import charts
+from evalsvc.decision_report import shortage
+from evalsvc.decisions import verify
+from evalsvc.gate import RuleOutcome
+from evalsvc.whatif import power_curve, what_if
+
+st.title("Gate")
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
+
+
+def name_of(record: dict[str, Any]) -> str:
+    """Return what the list of decisions calls one."""
+    return f"{record['decided'][:16]} {record['checkpoint']['arm']} {record['verdict']} ({record['digest'][:8]})"
+
+
+def banner(verdict: str, text: str) -> None:
+    """Show a verdict in its colour and its sign."""
+    shown = {"pass": st.success, "fail": st.error}.get(verdict, st.warning)
+    shown(f"{MARKS[verdict]} {verdict.upper()}: {parts.plain(text)}")
+
+
+def show(record: dict[str, Any]) -> None:
+    """Show one decision."""
+    banner(record["verdict"], f"{record['checkpoint']['arm']} against {record['base']['arm']}")
+    if record["degraded"]:
+        st.warning("Degraded: a loss is real (its interval excludes zero), whatever the margin says.")
+    rules = [RuleOutcome(**rule) for rule in record["rules"]]
+    parts.figure(charts.rules_figure(rules), "rules")
+    parts.table(
+        [
+            {
+                "verdict": f"{MARKS[rule.verdict]} {rule.verdict}",
+                "rule": rule.rule,
+                "estimate": rule.estimate,
+                "low": rule.low,
+                "high": rule.high,
+                "must exceed": charts.threshold_of(rule),
+                "unit": rule.unit,
+                "n": rule.n,
+                "lost": rule.lost,
+                "gained": rule.gained,
+                "needs n": parts.count(rule.needed_n),
+                "resolves": rule.resolvable_margin,
+                "waived": rule.waived or "",
+                "test": rule.test,
+            }
+            for rule in rules
+        ],
+        dict.fromkeys(("estimate", "low", "high", "must exceed"), parts.SIGNED) | {"resolves": parts.LEVEL},
+    )
+    st.caption(
+        "A rule passes if its whole interval exceeds what it must; intervals are two one-sided bounds at the policy's "
+        "alpha. resolves: the smallest margin that these items show in 80 % of unchanged checkpoints."
+    )
+    for rule in rules:
+        if shortage(rule) and not rule.waived:
+            st.text(f"{rule.rule}: {shortage(rule)}")
+    for waiver in record["waivers"]:
+        st.text(f"Waiver, {waiver['state']}: {json.dumps(waiver['waiver'], ensure_ascii=False)}")
+    left, right = st.columns(2)
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    left.download_button(
+        "Download the decision record", text, f"{record['digest'][:16]}.json", "application/json", on_click="ignore"
+    )
+    if right.button("Verify: recompute from the stored scores"):
+        with parts.told():
+            differences = verify(stored.finished().store, record)
+        if differences:
+            st.error("It does not hold: " + parts.plain("; ".join(differences)))
+        else:
+            st.success("It holds: the stored scores give the same verdict, and the chain is whole.")
+    with st.expander("What it rests on"):
+        st.json({key: record[key] for key in ("base", "checkpoint", "policy", "suites", "packages", "numerics")})
+
+
+with parts.told():
+    state = stored.finished()
+    records = stored.decisions(state)
+    kept, simulator = st.tabs(["Decisions", "Simulator"])
+
+with kept:
+    if not records:
+        st.info("No decision was kept yet:")
+        st.code("evalsvc gate ARM --policy policy.yaml", language="shell")
+    else:
+        named = {name_of(record): record for record in reversed(records)}
+        wanted = st.selectbox("Decision", list(named), key="decision", bind="query-params")
+        show(named[str(wanted)])
+        st.subheader("Ledger")
+        parts.table(
+            [
+                {
+                    "decided": record["decided"],
+                    "base": record["base"]["arm"],
+                    "checkpoint": record["checkpoint"]["arm"],
+                    "verdict": f"{MARKS[record['verdict']]} {record['verdict']}",
+                    "mode": record["policy"]["content"]["mode"],
+                    "alpha": record["policy"]["content"]["alpha"],
+                    "half": record["half"] or "",
+                    "corrected for a batch": record["batch"] is not None,
+                    "waived rules": sum(waiver["state"] == "applied" for waiver in record["waivers"]),
+                    "digest": record["digest"][:16],
+                    "previous": (record["previous"] or "")[:16],
+                }
+                for record in reversed(records)
+            ]
+        )
+        candidates = len({record["checkpoint"]["digest"] for record in records})
+        st.caption(
+            f"Decisions: {len(records)}, about checkpoints: {candidates}; newest first, each chained to the "
+            "one before of its base. The more candidates are tried on the same items, the likelier one at the "
+            "margin passes: correct with `--batch`, or confirm with `--half confirm`."
+        )
+
+with simulator, parts.told():
+    base = parts.base_of(state)
+    arms = list(stored.unique_names(list(stored.families(state)[base].arms)))
+    arm = str(st.selectbox("Arm", arms, index=len(arms) - 1, key="arm", bind="query-params"))
+    tasks = [task for task in stored.compared(state, base, arm).tasks if task.unit == "score"]
+    suites = list(dict.fromkeys(task.suite for task in sorted(tasks, key=lambda task: task.role != "general")))
+    if not suites:
+        st.info("No suite of this arm is scored between 0 and 1, which a margin needs.")
+        st.stop()
+    suite = str(st.selectbox("Suite that must be kept", suites, key="kept", bind="query-params"))
+    mine = [task for task in tasks if task.suite == suite]
+    first, second, third = st.columns(3)
+    with first:
+        margin = parts.margin()
+    alpha = float(
+        second.number_input(
+            "alpha (one-sided)", 0.001, 0.2, 0.05, 0.01, format="%.3f", key="alpha", bind="query-params"
+        )
+    )
+    items = sum(task.n for task in mine)
+    factor = float(
+        third.number_input(
+            f"Items, as a multiple of {items:,}", 0.1, 20.0, 1.0, 0.25, format="%.2f", key="factor", bind="query-params"
+        )
+    )
+    found = what_if(mine, margin, alpha, factor)
+    banner(found.verdict, f"retention/{suite} with {found.n:,} items")
+    columns = st.columns(4)
+    columns[0].metric("Difference (better is positive)", f"{found.estimate:+.3f}")
+    columns[1].metric("Interval", f"{found.low:+.3f} to {found.high:+.3f}")
+    columns[2].metric("Power for an unchanged checkpoint", f"{found.power:.0%}")
+    columns[3].metric("Items for 80 % power", f"{found.needed_n:,}")
+    curve = power_curve(mine, margin, alpha, FACTORS)
+    parts.figure(charts.power_figure([n for n, _ in curve], [power for _, power in curve], found.n), "power")
+    st.caption(
+        "The shares of items lost and gained that were seen are taken for the truth at any number of items. A margin "
+        "chosen after looking at the verdict decides nothing: no decision is kept here."
+    )

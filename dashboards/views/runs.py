@@ -1,0 +1,110 @@
+"""Runs: how far each has come, live; why requests failed; how to resume."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime
+
+import parts
+import stored
+import streamlit as st
+
+from evalsvc.store import StoredRun, is_alive
+
+st.title("Runs")
+EVERY = "2s"
+STATES = ("queued", "running", "done", "failed")
+
+
+def stopped(run: StoredRun) -> bool:
+    """Whether nobody works on an unfinished run any more."""
+    return run.state in {"queued", "running"} and not is_alive(run.driver)
+
+
+def note(run: StoredRun) -> str:
+    """Return what a person should know of a run."""
+    if run.error:
+        return run.error
+    if stopped(run):
+        return "its driver is gone: submit again to resume"
+    return "an early look of a gate" if run.part_of else ""
+
+
+def left(runs: list[StoredRun]) -> str:
+    """Return how long the running ones will take at the rate so far, in words; empty where nothing tells."""
+    going = [run for run in runs if run.state == "running" and not stopped(run)]
+    if not going:
+        return ""
+    began = min(run.created for run in going)
+    seconds = (max(run.updated for run in going) - began).total_seconds()
+    answered, of = sum(run.answered for run in going), sum(run.requests for run in going)
+    if seconds < 1 or not answered:
+        return ""
+    minutes = (of - answered) * seconds / answered / 60
+    return f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left"
+
+
+@st.fragment(run_every=EVERY)
+def progress() -> None:
+    """Show how far runs have come, again and again."""
+    with parts.told():
+        runs = stored.runs(stored.now())
+        if not runs:
+            st.info("The store has no run yet. Begin with `evalsvc demo`.")
+            return
+        states = st.pills("State", STATES, selection_mode="multi", key="state", bind="query-params")
+        answered, of = sum(run.answered for run in runs), sum(run.requests for run in runs)
+        st.progress(answered / of if of else 1.0, f"{answered:,} of {of:,} requests answered{left(runs)}")
+        counts = " · ".join(f"{state} {sum(run.state == state for run in runs):,}" for state in STATES)
+        st.caption(f"{counts} · as of {datetime.now():%H:%M:%S}")
+        shown = [run for run in runs if not states or run.state in states]
+        shown.sort(key=lambda run: (run.state == "done", -run.updated.timestamp()))
+        parts.table(
+            [
+                {
+                    "arm": run.arm.label,
+                    "method": run.arm.checkpoint.method,
+                    "suite": run.suite,
+                    "role": run.role,
+                    "state": "stopped" if stopped(run) else run.state,
+                    "progress": run.answered / run.requests if run.requests else 1.0,
+                    "answered": run.answered,
+                    "of": run.requests,
+                    "failed": run.failed,
+                    "updated": run.updated,
+                    "note": note(run),
+                }
+                for run in shown
+            ],
+            {"progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
+        )
+        troubled(runs)
+
+
+def troubled(runs: list[StoredRun]) -> None:
+    """Show failed and stopped runs with their reasons, and the command that resumes each."""
+    for run in runs:
+        if run.state != "failed" and not stopped(run) and not run.failed:
+            continue
+        with st.container(border=True):
+            st.text(f"{run.arm.label} on {run.suite}: {'stopped' if stopped(run) else run.state}. {note(run)}")
+            failures = stored.failures(stored.now(), run.arm.number, run.plan) if run.failed else []
+            if failures:
+                parts.table([{"requests": f.requests, "could not be answered because": f.error} for f in failures])
+            st.caption("Resume:")
+            st.code(command(run), language="shell", wrap_lines=True)
+
+
+def command(run: StoredRun) -> str:
+    """Return the command that goes on with a run."""
+    checkpoint = run.arm.checkpoint
+    base = ["--base", checkpoint.base_path] if checkpoint.base_path else []
+    if checkpoint.parent and not base:
+        parent = next((c for c in stored.checkpoints(stored.now()) if c.digest == checkpoint.parent), None)
+        base = ["--base", parent.path] if parent else []
+    return shlex.join(
+        ["evalsvc", "submit", checkpoint.path, *base, "--suite", run.suite, "--db", str(stored.now().path)]
+    )
+
+
+progress()

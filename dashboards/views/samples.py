@@ -1,0 +1,157 @@
+"""Items one by one: lost, gained, kept, never known; both arms' answers beside the gold one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import parts
+import stored
+import streamlit as st
+
+from evalsvc.browse import FATES, PAGE, Answer, Filter, PairedItem
+from evalsvc.decision_report import cut, quote
+
+st.title("Samples")
+EVERY = "all"
+
+
+def choices_of(item: PairedItem) -> list[str]:
+    """Return the choices that a document holds, if it holds any."""
+    try:
+        doc: Any = json.loads(item.doc)
+    except ValueError:
+        return []
+    found = doc.get("choices") if isinstance(doc, dict) else None
+    if isinstance(found, dict):
+        found = found.get("text")
+    return [str(choice) for choice in found] if isinstance(found, list) else []
+
+
+def gold_of(item: PairedItem) -> str:
+    """Return the gold answer; where it is the number of a choice, that choice."""
+    choices = choices_of(item)
+    if item.target.isdigit() and int(item.target) < len(choices):
+        return f"{item.target}: {choices[int(item.target)]}"
+    return item.target
+
+
+def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> None:
+    """Show an item in full."""
+    st.subheader(f"Item {item.sample}: {item.fate}")
+    if item.base_invalid or item.adapted_invalid:
+        who = [name for name, bad in zip(names, (item.base_invalid, item.adapted_invalid), strict=True) if bad]
+        st.warning(f"No answer could be parsed from {parts.plain(' and '.join(who))}: it counts as wrong.")
+    requests = stored.asked(state, item.sample, base, adapted)
+    generated = [asked for asked in requests if asked.kind.startswith("generate")]
+    if requests:
+        st.caption("Prompt" + ("" if len({asked.arguments[0] for asked in requests}) == 1 else " of the first request"))
+        st.code(requests[0].arguments[0], language=None, wrap_lines=True)
+    st.caption("Gold answer")
+    st.code(gold_of(item), language=None, wrap_lines=True)
+    if generated:
+        for name, answer in zip(names, (generated[0].base, generated[0].adapted), strict=True):
+            st.caption(f"Answer of {parts.plain(name)}")
+            st.code(answer.text if answer.text is not None else "(no answer stored)", language=None, wrap_lines=True)
+    elif requests:
+        best = [likeliest([getattr(asked, side) for asked in requests]) for side in ("base", "adapted")]
+        parts.table(
+            [
+                {
+                    "choice": asked.arguments[-1],
+                    "gold": "●" if item.target == str(place) else "",
+                    f"{names[0]}: log-likelihood": asked.base.loglikelihood,
+                    f"{names[0]}: likeliest": "●" if best[0] == place else "",
+                    f"{names[1]}: log-likelihood": asked.adapted.loglikelihood,
+                    f"{names[1]}: likeliest": "●" if best[1] == place else "",
+                }
+                for place, asked in enumerate(requests)
+            ],
+            dict.fromkeys((f"{name}: log-likelihood" for name in names), parts.LEVEL),
+        )
+        st.caption("Log-likelihoods in nats, summed over the choice's tokens; the metric may normalise them by length.")
+    cut_off = sum(answer.truncated or 0 for asked in requests for answer in (asked.base, asked.adapted))
+    if cut_off:
+        st.warning(f"{cut_off:,} tokens were cut from the left of its prompts: they did not fit the model's window.")
+    with st.expander("Document"):
+        st.code(item.doc, language="json", wrap_lines=True)
+
+
+def likeliest(answers: list[Answer]) -> int | None:
+    """Return which of several choices an arm finds likeliest."""
+    known = [answer.loglikelihood for answer in answers]
+    if not known or any(value is None for value in known):
+        return None
+    return max(range(len(known)), key=lambda place: known[place] or 0.0)
+
+
+with parts.told():
+    state = stored.finished()
+    base_name = parts.base_of(state)
+    family = stored.families(state)[base_name]
+    arms = stored.unique_names(list(family.arms))
+    columns = st.columns(3)
+    with columns[0]:
+        arm_name = str(st.selectbox("Arm", list(arms), index=len(arms) - 1, key="arm", bind="query-params"))
+    with columns[1]:
+        suites = [EVERY, *stored.suites(state, base_name)]
+        suite = str(st.selectbox("Suite", suites, key="suite", bind="query-params"))
+    compared = stored.compared(state, base_name, arm_name)
+    with columns[2]:
+        tasks = [EVERY, *(task.task for task in compared.tasks if suite in {EVERY, task.suite})]
+        task = str(st.selectbox("Task", list(dict.fromkeys(tasks)), key="task", bind="query-params"))
+    fates = st.pills("Fate", FATES, selection_mode="multi", default=["lost"], key="fate", bind="query-params")
+    below = st.columns([3, 1, 1], vertical_alignment="bottom")
+    text = below[0].text_input("Text in document, gold answer or subject", key="text", bind="query-params")
+    unparsed = below[1].toggle("Unparsed only", key="unparsed", bind="query-params")
+    page = int(below[2].number_input("Page", min_value=1, value=1, step=1, key="page", bind="query-params"))
+    base, adapted = family.base, arms[arm_name]
+    wanted = Filter(
+        None if suite == EVERY else suite,
+        None if task == EVERY else task,
+        tuple(fate for fate in FATES if fate in fates),
+        str(text or "").strip(),
+        bool(unparsed),
+    )
+    found = stored.page_of_items(state, base.number, adapted.number, wanted, (page - 1) * PAGE, PAGE)
+
+pages = max(1, -(-found.total // PAGE))
+st.caption(
+    " · ".join(f"{fate} {found.counts.get(fate, 0):,}" for fate in FATES)
+    + f". Page {page:,} of {pages:,}, {found.total:,} items, the greatest loss first."
+)
+if not found.items:
+    st.info("No item is so. Choose another fate, task or text, or an earlier page.")
+    st.stop()
+picked = parts.table(
+    [
+        {
+            "item": item.sample,
+            "fate": item.fate,
+            "task": item.task,
+            "subject": item.cluster or "",
+            "text": cut(quote(item.doc), 160),
+            "gold": cut(gold_of(item), 60),
+            base_name: item.base,
+            arm_name: item.adapted,
+            "unparsed": "/".join(
+                name for name, bad in (("base", item.base_invalid), ("arm", item.adapted_invalid)) if bad
+            ),
+        }
+        for item in found.items
+    ],
+    {base_name: parts.LEVEL, arm_name: parts.LEVEL},
+    on_select="rerun",
+    selection_mode="single-row",
+    key="items",
+    height=380,
+)
+chosen = picked.selection.rows if picked else []
+asked_for = st.query_params.get("item")
+shown = next((item for item in found.items if str(item.sample) == asked_for), found.items[0])
+if chosen and chosen[0] < len(found.items):
+    shown = found.items[chosen[0]]
+if str(shown.sample) != asked_for:
+    st.query_params["item"] = str(shown.sample)
+with parts.told():
+    show(shown, base.number, adapted.number, (base_name, arm_name))

@@ -1,0 +1,116 @@
+"""Training runs step by step: any measure with its interval, the margin, and drift beside forgetting."""
+
+from __future__ import annotations
+
+import parts
+import stored
+import streamlit as st
+
+from evalsvc import charts
+from evalsvc.errors import EvidenceError
+from evalsvc.report import LEVEL_NOTE
+from evalsvc.trajectory import Change, Trajectory
+
+st.title("Trajectory")
+TOTALS = ("forgetting", "learning")
+
+
+def curve(run: Trajectory, measure: str) -> charts.Curve | None:
+    """Return one measure of a run, or None where it was not scored."""
+    if measure in TOTALS:
+        known = [(step.step, getattr(step, measure)) for step in run.steps]
+        rows: list[tuple[int, Change]] = [(step, change) for step, change in known if change is not None]
+        marked = run.first_above if measure == "forgetting" else None
+    else:
+        found = next((task for task in run.curves if f"{task.suite}/{task.task}" == measure), None)
+        rows = [] if found is None else [(s.step, gain) for s, gain in zip(run.steps, found.gains, strict=True)]
+        marked = next((step for step, gain in rows if gain.value < -run.margin), None)
+        if found is not None and found.role != "general":
+            marked = None
+    if not rows:
+        return None
+    return charts.Curve(run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), marked)
+
+
+def said(run: Trajectory) -> str:
+    """Return where a run breaks the margin, and which step to keep."""
+    if run.first_proven is not None:
+        broken = f"step {run.first_proven:,} is the first whose forgetting is above the margin beyond doubt"
+    elif run.first_above is not None:
+        broken = f"step {run.first_above:,} is the first estimated above the margin; none is so beyond doubt"
+    else:
+        broken = "no step is estimated above the margin"
+    if run.best_step is None:
+        return f"{broken}; no step is both scored on a domain suite and below the margin beyond doubt"
+    return f"{broken}; of those below it beyond doubt step {run.best_step:,} learned most (chosen on these items)"
+
+
+with parts.told():
+    state = stored.finished()
+    base = parts.base_of(state)
+    family = stored.families(state)[base]
+    names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in family.arms if arm.checkpoint.trajectory))
+    if not names:
+        st.info("No training run of several steps yet. Submit a folder with checkpoint-* folders inside.")
+        st.stop()
+    chosen = st.multiselect("Training runs", names, default=names, key="runs", bind="query-params")
+    margin = parts.margin()
+    runs = []
+    for name in chosen:
+        try:
+            runs.append(stored.trajectory(state, name, margin))
+        except EvidenceError as error:
+            st.warning(parts.plain(error))
+if not runs:
+    st.info("Choose one training run or more.")
+    st.stop()
+
+tasks = dict.fromkeys(f"{task.suite}/{task.task}" for run in runs for task in run.curves)
+measures = [*TOTALS, *tasks]
+measure = str(st.selectbox("Measure", measures, key="measure", bind="query-params"))
+curves = [made for run in runs if (made := curve(run, measure)) is not None]
+title: str
+limit: float | None
+if measure == "forgetting":
+    title, limit = f"forgetting ({runs[0].forgetting_unit or '-'}; positive is worse)", margin
+elif measure == "learning":
+    title, limit = f"learning ({runs[0].learning_unit or '-'}; positive is better)", None
+else:
+    role = next(task.role for run in runs for task in run.curves if f"{task.suite}/{task.task}" == measure)
+    title, limit = "gain over the base (better counted positive)", -margin if role == "general" else None
+parts.figure(charts.curves_figure(curves, title, limit), "curves")
+for run in runs:
+    st.text(f"{run.name}: {said(run)}.")
+    if run.incomplete:
+        st.warning(f"Not shown, scores are missing: {parts.plain(', '.join(run.incomplete))}.")
+paired = all(task.paired for run in runs for task in run.curves)
+st.caption(f"Against the base, which is step 0. {LEVEL_NOTE}" + ("" if paired else " Published levels are not paired."))
+
+rows = [
+    {
+        "run": run.name,
+        "step": step.step,
+        "arm": step.arm,
+        "learning": step.learning and step.learning.value,
+        "learning low": step.learning and step.learning.low,
+        "learning high": step.learning and step.learning.high,
+        "forgetting": step.forgetting and step.forgetting.value,
+        "forgetting low": step.forgetting and step.forgetting.low,
+        "forgetting high": step.forgetting and step.forgetting.high,
+        "best kept": step.step == run.best_step,
+    }
+    for run in runs
+    for step in run.steps
+]
+numbers = [f"{what}{end}" for what in ("learning", "forgetting") for end in ("", " low", " high")]
+parts.table(rows, dict.fromkeys(numbers, parts.SIGNED))
+st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-trajectory.csv", "text/csv", on_click="ignore")
+
+st.subheader("Drift beside forgetting")
+with parts.told():
+    points, card, fitted = stored.drift(state, base)
+if any(point.drift is not None for point in points):
+    parts.figure(charts.drift_figure(points, fitted), "drift")
+    st.text(f"{card.text}: {card.verdict}. {card.reason}")
+else:
+    st.caption("No arm has drift: submit one with a suite of role drift whose tasks are texts.")

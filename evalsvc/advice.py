@@ -1,0 +1,145 @@
+"""Which way of adapting is enough: from the cheapest kind upwards, the first arm that learns and does not forget.
+
+Every arm is judged as a gate would judge it, by learning and retention rules, and no decision is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evalsvc.claims import kinds_of
+from evalsvc.decisions import Question, judged
+from evalsvc.errors import EvalsvcError
+from evalsvc.gate import Outcome, RuleOutcome
+from evalsvc.policies import Learning, Policy, Retention
+from evalsvc.records import Checkpoint
+from evalsvc.service import Family
+from evalsvc.store import Store, StoredArm
+
+RUNGS = ("base", "icl", "rag", "peft", "full", "cpt")
+"""Kinds of adapting in order of what they cost as a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is asked of an arm.
+
+    Attributes:
+        learning, retention: Names of suites: the mean gain on each of the first must exceed `min_gain`, the mean loss
+            on each of the second must stay below `margin`.
+    """
+
+    learning: tuple[str, ...]
+    retention: tuple[str, ...]
+    min_gain: float = 0.0
+    margin: float = 0.02
+    alpha: float = 0.05
+
+    def policy(self) -> Policy:
+        """Return the terms as a policy."""
+        return Policy(
+            version=1,
+            alpha=self.alpha,
+            learning=Learning(suites=self.learning, min_gain=self.min_gain) if self.learning else None,
+            retention=tuple(Retention(suite=suite, margin=self.margin) for suite in self.retention),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one arm, or of a kind of which there is none.
+
+    Attributes:
+        verdict: "pass", "fail", "inconclusive", "no evidence", "no arm", or "not needed".
+        decided_by: The test that decided: of a pass the rule that came closest to its threshold, else the first that
+            does not pass.
+        reason: The same in words, or why there is no evidence.
+    """
+
+    rung: str
+    arm: str | None
+    digest: str | None
+    verdict: str
+    decided_by: RuleOutcome | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The arms that were judged, in order, and the one to take, if any passes."""
+
+    tried: tuple[Tried, ...]
+    chosen: Tried | None
+
+
+def rung_of(checkpoint: Checkpoint) -> str:
+    """Return the kind of adapting that a checkpoint's method belongs to."""
+    method = checkpoint.method.lower()
+    if method in {"base", "icl", "rag"}:
+        return method
+    if method.startswith("cpt") or method == "pretraining":
+        return "cpt"
+    return "peft" if "peft" in kinds_of(method, checkpoint.name) else "full"
+
+
+def in_order(arms: Sequence[StoredArm]) -> list[StoredArm]:
+    """Return arms by kind, and within one by GPU-hours, then by training step: the fewer the cheaper."""
+
+    def cost(arm: StoredArm) -> tuple[int, float, int, str]:
+        hours = arm.checkpoint.cost.gpu_hours
+        unknown = float("inf") if hours is None else hours
+        return RUNGS.index(rung_of(arm.checkpoint)), unknown, arm.checkpoint.step or 0, arm.label
+
+    return sorted(arms, key=cost)
+
+
+def advise(store: Store, family: Family, terms: Terms) -> Advice:
+    """Judge a base's arms from the cheapest upwards until one passes.
+
+    Raises:
+        UsageError: The terms can never be met.
+        PolicyError: Ditto.
+    """
+    policy = terms.policy()
+    tried: list[Tried] = [_base(family, terms)]
+    chosen = tried[0] if tried[0].verdict == "pass" else None
+    arms = in_order([arm for arm in family.arms if rung_of(arm.checkpoint) != "base"])
+    for rung in RUNGS[1:]:
+        mine = [arm for arm in arms if rung_of(arm.checkpoint) == rung]
+        if not mine:
+            tried.append(Tried(rung, None, None, "no arm", None, "the store has none of this kind"))
+        for arm in mine:
+            if chosen is not None:
+                why = f"{chosen.arm} is cheaper and passes"
+                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
+                continue
+            tried.append(_judged(store, family, arm, policy))
+            chosen = tried[-1] if tried[-1].verdict == "pass" else None
+    return Advice(tuple(tried), chosen)
+
+
+def _base(family: Family, terms: Terms) -> Tried:
+    """Judge the base itself: it forgot nothing and learned nothing, by definition."""
+    asks = bool(terms.learning)
+    reason = "its gain is 0 by definition, and a gain is asked for" if asks else "nothing is asked but to keep"
+    digest = family.base.checkpoint.digest
+    return Tried("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
+
+
+def _judged(store: Store, family: Family, arm: StoredArm, policy: Policy) -> Tried:
+    rung, digest = rung_of(arm.checkpoint), arm.checkpoint.digest
+    try:
+        _, outcome = judged(store, Question(digest, policy, family.base.checkpoint.digest))
+    except EvalsvcError as error:
+        return Tried(rung, arm.label, digest, "no evidence", None, str(error))
+    rule = _deciding(outcome)
+    reason = (
+        f"{rule.rule}: {rule.estimate:+.3f} [{rule.low:+.3f}, {rule.high:+.3f}], margin {rule.margin:g}, {rule.test}"
+    )
+    return Tried(rung, arm.label, digest, outcome.verdict, rule, reason)
+
+
+def _deciding(outcome: Outcome) -> RuleOutcome:
+    order = {"fail": 0, "inconclusive": 1, "pass": 2}
+    return min(outcome.rules, key=lambda rule: (order[rule.verdict], -(rule.p_pass or 0.0)))

@@ -1,0 +1,23 @@
+"""Records in, plotly figures out: what report and dashboard both draw. The only importer of plotly."""
+
+from evalsvc.charts.curves import Curve, curves_figure, drift_figure
+from evalsvc.charts.forest import forest_figure, rules_figure, threshold_of, transitions_figure
+from evalsvc.charts.parts import change_figure, power_figure
+from evalsvc.charts.plane import View, frontier_figure
+from evalsvc.charts.style import CONFIG, inlined_plotly
+
+__all__ = [
+    "CONFIG",
+    "Curve",
+    "View",
+    "change_figure",
+    "curves_figure",
+    "drift_figure",
+    "forest_figure",
+    "frontier_figure",
+    "inlined_plotly",
+    "power_figure",
+    "rules_figure",
+    "threshold_of",
+    "transitions_figure",
+]

@@ -1,0 +1,163 @@
+"""Intervals under each other: tasks of a comparison, rules of a gate; and what was lost and gained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, framed, marker, safe, unit_words
+from evalsvc.gate import RuleOutcome
+from evalsvc.records import Comparison
+
+_ROW = 26
+
+
+def gain_ends(comparison: Comparison) -> tuple[float, float | None, float | None]:
+    """Return a difference and its interval with better counted positive."""
+    low, high = comparison.low, comparison.high
+    if not comparison.higher_is_better:
+        low, high = (None if high is None else -high), (None if low is None else -low)
+    return comparison.gain, low, high
+
+
+def forest_figure(arms: Sequence[tuple[str, Sequence[Comparison]]], margin: float | None = None) -> go.Figure:
+    """Draw the paired difference of every task with its interval, the worst task on top.
+
+    Args:
+        arms: Name and comparisons of each arm; all in one unit.
+        margin: The loss that is tolerated, in that unit.
+    """
+    worst: dict[str, float] = {}
+    for _, tasks in arms:
+        for task in tasks:
+            name = f"{task.suite}/{task.task}"
+            worst[name] = min(worst.get(name, task.gain), task.gain)
+    rows = {name: place for place, name in enumerate(sorted(worst, key=lambda name: worst[name]))}
+    figure = go.Figure()
+    for number, (arm, tasks) in enumerate(arms):
+        shift = (number - (len(arms) - 1) / 2) * min(0.25, 0.7 / max(1, len(arms)))
+        figure.add_trace(_tasks(arm, tasks, number, [rows[f"{t.suite}/{t.task}"] + shift for t in tasks]))
+    units = {task.unit for _, tasks in arms for task in tasks}
+    title = f"adapted - base, better counted positive ({unit_words(next(iter(units), None))})"
+    if margin:
+        title += f"; dashed: margin {margin:g}"
+    framed(figure, title, "", 110 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
+    figure.update_yaxes(
+        tickvals=list(rows.values()), ticktext=[safe(name) for name in rows], range=[len(rows) - 0.4, -0.6]
+    )
+    figure.add_vline(x=0, line_width=1, line_color=GREY)
+    if margin:
+        figure.add_vline(x=-margin, line_width=1, line_color=WORSE, line_dash="dash", name="margin")
+    return figure
+
+
+def _tasks(arm: str, tasks: Sequence[Comparison], number: int, rows: Sequence[float]) -> go.Scatter:
+    ends = [gain_ends(task) for task in tasks]
+    return go.Scatter(
+        x=[middle for middle, _, _ in ends],
+        y=list(rows),
+        error_x=bars(ends, colour(number)),
+        mode="markers",
+        name=safe(arm),
+        marker={
+            # Filled: moved beyond doubt among all tasks (Holm).
+            "symbol": [marker(number) + ("" if task.moved else "-open") for task in tasks],
+            "size": 9,
+            "color": colour(number),
+        },
+        hovertext=[
+            f"<b>{safe(arm)}</b><br>{safe(task.suite)}/{safe(task.task)}, {safe(task.metric)}, n = {task.n:,}<br>"
+            f"{_interval(*end)}<br>" + (f"moved: {task.moved}" if task.moved else "not shown to have moved")
+            for task, end in zip(tasks, ends, strict=True)
+        ],
+        hoverinfo="text",
+    )
+
+
+def _interval(middle: float, low: float | None, high: float | None) -> str:
+    return f"{middle:+.3f}" if low is None or high is None else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def transitions_figure(tasks: Sequence[Comparison]) -> go.Figure:
+    """Draw the share of items lost (left) and gained (right) of each binary task, with the floor of a second run."""
+    known = [(task, task.lost, task.gained) for task in tasks if task.lost is not None and task.gained is not None]
+    known.sort(key=lambda row: row[0].gain)
+    names = [safe(f"{task.suite}/{task.task}") for task, _, _ in known]
+    figure = go.Figure()
+    for what, side, of in (("lost", -1, WORSE), ("gained", 1, BETTER)):
+        counts = [lost if side < 0 else gained for _, lost, gained in known]
+        figure.add_trace(
+            go.Bar(
+                x=[side * count / task.n for (task, _, _), count in zip(known, counts, strict=True)],
+                y=names,
+                orientation="h",
+                name=what,
+                marker={"color": of, "pattern": {"shape": "/" if side < 0 else ""}},
+                hovertext=[f"{what} {c:,} of {task.n:,}" for (task, _, _), c in zip(known, counts, strict=True)],
+                hoverinfo="text",
+            )
+        )
+    floors = [(name, task.floor) for name, (task, _, _) in zip(names, known, strict=True) if task.floor is not None]
+    if floors:
+        figure.add_trace(
+            go.Scatter(
+                x=[-floor.lost for _, floor in floors],
+                y=[name for name, _ in floors],
+                mode="markers",
+                name="lost by the base run twice (A/A floor)",
+                marker={"symbol": "line-ns-open", "size": 16, "color": GREY, "line": {"width": 2}},
+            )
+        )
+    framed(figure, "share of items", "", 110 + _ROW * len(known))
+    figure.update_layout(barmode="relative", bargap=0.35)
+    figure.update_xaxes(tickformat=".0%")
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def threshold_of(rule: RuleOutcome) -> float:
+    """Return what a rule's estimate must exceed."""
+    kind = rule.rule.split("/")[0]
+    if kind == "learning":
+        return rule.margin
+    return rule.margin - 1 if kind == "diversity" else -rule.margin
+
+
+def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
+    """Draw every rule's interval against what it must exceed: it passes if the interval lies to the right."""
+    figure = go.Figure()
+    names = [safe(rule.rule) for rule in rules]
+    looks = {"pass": ("circle", BETTER), "fail": ("x", WORSE), "inconclusive": ("diamond-open", GREY)}
+    for verdict, (symbol, of) in looks.items():
+        mine = [(name, rule) for name, rule in zip(names, rules, strict=True) if rule.verdict == verdict]
+        figure.add_trace(
+            go.Scatter(
+                x=[rule.estimate for _, rule in mine],
+                y=[name for name, _ in mine],
+                error_x=bars([(rule.estimate, rule.low, rule.high) for _, rule in mine], of),
+                mode="markers",
+                name=verdict,
+                marker={"symbol": symbol, "size": 10, "color": of},
+                hovertext=[
+                    f"<b>{name}</b>: {rule.verdict}<br>{_interval(rule.estimate, rule.low, rule.high)} "
+                    f"{safe(rule.unit)}<br>must exceed {threshold_of(rule):+g}, n = {rule.n:,}"
+                    for name, rule in mine
+                ],
+                hoverinfo="text",
+            )
+        )
+    figure.add_trace(
+        go.Scatter(
+            x=[threshold_of(rule) for rule in rules],
+            y=names,
+            mode="markers",
+            name="must exceed",
+            marker={"symbol": "line-ns-open", "size": 18, "color": WORSE, "line": {"width": 2}},
+            hoverinfo="skip",
+        )
+    )
+    framed(figure, "adapted - base, better counted positive (unit of each rule)", "", 110 + _ROW * len(rules))
+    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
+    figure.add_vline(x=0, line_width=1, line_color=GREY)
+    return figure

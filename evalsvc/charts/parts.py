@@ -1,0 +1,56 @@
+"""What adapting changed, layer by layer; and what more items would show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from evalsvc.changes import Change
+from evalsvc.charts.style import BETTER, GREY, WORSE, framed, safe
+
+_LAYER = re.compile(r"^(?:.*\.)?(?:layers|h|blocks|block|layer)\.(\d+)\.(.+)$")
+OUTSIDE = "outside"
+
+
+def change_figure(change: Change) -> go.Figure:
+    """Draw the relative norm of the change of every tensor: layers from left to right, their parts from top to bottom.
+
+    Tensors that belong to no layer stand in the column on the left.
+    """
+    cells: dict[tuple[str, str], float] = {}
+    for tensor in change.tensors:
+        found = _LAYER.match(tensor.name)
+        layer, part = found.groups() if found else (OUTSIDE, tensor.name)
+        if tensor.base_norm:
+            cells[part.removesuffix(".weight"), layer] = tensor.norm / tensor.base_norm
+    layers = sorted({layer for _, layer in cells}, key=lambda name: -1 if name == OUTSIDE else int(name))
+    names = list(dict.fromkeys(part for part, _ in cells))
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[cells.get((part, layer)) for layer in layers] for part in names],
+            x=layers,
+            y=[safe(part) for part in names],
+            colorscale="Cividis",
+            colorbar={"title": "relative<br>norm"},
+            hovertemplate="layer %{x}, %{y}: %{z:.3g}<extra></extra>",
+        )
+    )
+    framed(figure, "layer", "", 140 + 24 * len(names))
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category", autorange="reversed")
+    return figure
+
+
+def power_figure(ns: Sequence[int], powers: Sequence[float], n: int) -> go.Figure:
+    """Draw the chance that an unchanged checkpoint passes against the number of items; the chosen one is marked."""
+    figure = go.Figure(
+        go.Scatter(x=list(ns), y=list(powers), mode="lines", line={"color": BETTER, "width": 2}, name="power")
+    )
+    figure.add_hline(y=0.8, line_width=1, line_color=GREY, line_dash="dash", annotation_text="80 %")
+    figure.add_vline(x=n, line_width=1, line_color=WORSE, annotation_text=f"n = {n:,}")
+    framed(figure, "items", "chance that an unchanged checkpoint passes", 320)
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    figure.update_layout(showlegend=False)
+    return figure

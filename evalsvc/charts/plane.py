@@ -1,0 +1,203 @@
+"""Arms on a plane: learning against retention, or against what it cost; the frontiers; the base at the origin."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from evalsvc.charts.style import GREY, bars, colour, framed, marker, safe, unit_words
+from evalsvc.points import Frontier, Point
+
+COSTS = {
+    "gpu_hours": "GPU-hours",
+    "train_tokens": "training tokens",
+    "peak_memory_gb": "peak memory, GB",
+    "train_samples": "training samples",
+    "annotation_cost": "annotation cost",
+}
+_SMALL, _LARGE = 7.0, 26.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a frontier is looked at.
+
+    Attributes:
+        x, y: "learning", "retention", or a field of `Cost`.
+        size: A field of `Cost` that markers grow with; None: larger on the frontier.
+        ellipses: Joint 90 % ellipses instead of an interval per axis.
+        methods: Whether each method's own frontier is drawn.
+        only: Methods to draw; None: all.
+    """
+
+    x: str = "learning"
+    y: str = "retention"
+    size: str | None = None
+    ellipses: bool = False
+    methods: bool = False
+    only: tuple[str, ...] | None = None
+
+
+def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
+    """Draw every arm of a base; as a rule learning (x) against retained general ability (y), right and up is better."""
+    figure = go.Figure()
+    lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    placed = [p for p in frontier.points if _value(p, view.x) is not None and _value(p, view.y) is not None]
+    for point in placed:
+        if point.method != "base" and (view.only is None or point.method in view.only):
+            lines[point.method, point.trajectory or point.arm].append(point)
+    methods = list(dict.fromkeys(method for method, _ in lines))
+    sizes = _sizes([p for points in lines.values() for p in points], view.size)
+    for (method, name), points in lines.items():
+        points.sort(key=lambda point: point.step or 0)
+        figure.add_trace(_line(method, name, points, methods.index(method), view, sizes))
+        if view.ellipses and (view.x, view.y) == ("learning", "retention"):
+            figure.add_trace(_ellipses(method, points, methods.index(method)))
+    if view.methods:
+        for number, method in enumerate(methods):
+            own = [p for p in placed if p.method == method and p.on_method_frontier]
+            figure.add_trace(_front(own, view, colour(number), f"frontier of {method}", "dash"))
+    figure.add_trace(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
+    if "base" in {point.method for point in placed}:
+        figure.add_trace(_base(frontier))
+    framed(figure, _title(view.x, frontier), _title(view.y, frontier), 560)
+    for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):
+        if axis not in COSTS:
+            add(0, line_width=1, line_color=GREY, opacity=0.5)
+    return figure
+
+
+def _value(point: Point, axis: str) -> float | None:
+    if axis == "learning":
+        return point.learning
+    if axis == "retention":
+        return -point.forgetting
+    if point.method == "base":
+        return 0.0
+    found = getattr(point.cost, axis)
+    return None if found is None else float(found)
+
+
+def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
+    """Return where a point lies on an axis, with its interval; a cost has none."""
+    if axis == "learning":
+        return point.learning, point.learning_low, point.learning_high
+    if axis == "retention":
+        return -point.forgetting, -point.forgetting_high, -point.forgetting_low
+    return _value(point, axis) or 0.0, None, None
+
+
+def _title(axis: str, frontier: Frontier) -> str:
+    if axis == "learning":
+        return f"learning: gain on domain suites ({unit_words(frontier.learning_unit)})"
+    if axis == "retention":
+        return f"retention: change on general suites ({unit_words(frontier.forgetting_unit)})"
+    return f"{COSTS[axis]} (less is better)"
+
+
+def _sizes(points: Sequence[Point], size: str | None) -> dict[str, float]:
+    """Return marker diameters by arm: area grows with the cost, so that twice the ink is twice the cost."""
+    known = {p.arm: _value(p, size) for p in points} if size else {}
+    most = max((value for value in known.values() if value is not None), default=0.0)
+    if not most:
+        return {point.arm: 13.0 if point.on_frontier else 8.0 for point in points}
+    return {arm: max(_SMALL, _LARGE * math.sqrt(max(0.0, value or 0.0) / most)) for arm, value in known.items()}
+
+
+def _line(
+    method: str, name: str, points: Sequence[Point], number: int, view: View, sizes: dict[str, float]
+) -> go.Scatter:
+    of = colour(number)
+    return go.Scatter(
+        x=[_value(point, view.x) for point in points],
+        y=[_value(point, view.y) for point in points],
+        error_x=None if view.ellipses else bars([_ends(p, view.x) for p in points], of),
+        error_y=None if view.ellipses else bars([_ends(p, view.y) for p in points], of),
+        mode="lines+markers",
+        name=safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
+        legendgroup=safe(method),
+        line={"width": 1, "dash": "dot", "color": of},
+        marker={
+            "symbol": marker(number),
+            "size": [sizes[point.arm] for point in points],
+            "color": of,
+            "line": {"width": 1, "color": "white"},
+        },
+        customdata=[point.digest for point in points],
+        hovertext=[_hover(point) for point in points],
+        hoverinfo="text",
+    )
+
+
+def _ellipses(method: str, points: Sequence[Point], number: int) -> go.Scatter:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for point in points:
+        if point.ellipse is None:
+            continue
+        turn = math.radians(point.ellipse.angle)
+        for step in range(41):
+            t = 2 * math.pi * step / 40
+            a, b = point.ellipse.major * math.cos(t), point.ellipse.minor * math.sin(t)
+            x.append(point.learning + a * math.cos(turn) - b * math.sin(turn))
+            # The ellipse's angle has forgetting pointing up; here retention does.
+            y.append(-(point.forgetting + a * math.sin(turn) + b * math.cos(turn)))
+        x.append(None)
+        y.append(None)
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        line={"width": 1, "color": colour(number)},
+        opacity=0.6,
+        legendgroup=safe(method),
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def _front(points: Sequence[Point], view: View, of: str, name: str, dash: str) -> go.Scatter:
+    """Draw the staircase behind which every point is dominated."""
+    ends = sorted((_value(point, view.x) or 0.0, _value(point, view.y) or 0.0) for point in points)
+    return go.Scatter(
+        x=[x for x, _ in ends],
+        y=[y for _, y in ends],
+        mode="lines",
+        # Between two points only the value of the one that is worse on y, or dearer on x, is reached.
+        line={"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": of, "dash": dash},
+        opacity=0.6,
+        name=safe(name),
+        hoverinfo="skip",
+    )
+
+
+def _base(frontier: Frontier) -> go.Scatter:
+    return go.Scatter(
+        x=[0],
+        y=[0],
+        mode="markers+text",
+        name="base",
+        text=["base"],
+        textposition="top right",
+        marker={"symbol": "cross", "size": 14, "color": GREY},
+        hovertext=[f"{safe(frontier.base)}: the base, by definition at the origin"],
+        hoverinfo="text",
+    )
+
+
+def _hover(point: Point) -> str:
+    lines = [
+        f"<b>{safe(point.arm)}</b> ({safe(point.method)})",
+        f"learning {point.learning:+.3f} [{point.learning_low:+.3f}, {point.learning_high:+.3f}]",
+        f"forgetting {point.forgetting:+.3f} [{point.forgetting_low:+.3f}, {point.forgetting_high:+.3f}]",
+        f"on the frontier in {point.p_on_frontier:.0%} of resamples",
+    ]
+    known = [(words, getattr(point.cost, name)) for name, words in COSTS.items()]
+    lines += [f"{words} {value:,.4g}" for words, value in known if value is not None]
+    if point.dominated_by:
+        lines.append(f"beaten for certain by {safe(point.dominated_by)}")
+    return "<br>".join(lines)

@@ -1,0 +1,82 @@
+"""What all figures have in common: colours, markers, error bars, frames.
+
+Colours are Okabe and Ito's, told apart by every kind of colour vision; each series has a marker shape as well. Text
+from checkpoints is escaped: plotly renders a subset of HTML in labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+# Okabe and Ito (2008), "Color Universal Design", without black and yellow, which fail on one of the two themes.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "star")
+GREY = "#7f7f7f"
+WORSE, BETTER = COLOURS[1], COLOURS[0]
+LONGEST = 60
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "toImageButtonOptions": {"format": "svg", "filename": "evalsvc"},
+    "modeBarButtonsToAdd": ["toggleSpikelines"],
+}
+"""How figures are shown; the camera button saves the figure as SVG."""
+
+
+def safe(text: str) -> str:
+    """Return text of any origin as plotly shows it literally, cut where it would push the figure away."""
+    return escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+
+
+def colour(number: int) -> str:
+    """Return the colour of a series."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def marker(number: int) -> str:
+    """Return the marker of a series; colour and marker together repeat after thirty."""
+    return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+
+
+def bars(ends: Iterable[tuple[float, float | None, float | None]], of: str) -> dict[str, object]:
+    """Return error bars from (middle, low, high); none where an end is not known."""
+    rows = list(ends)
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [0.0 if high is None else max(0.0, high - middle) for middle, _, high in rows],
+        "arrayminus": [0.0 if low is None else max(0.0, middle - low) for middle, low, _ in rows],
+        "thickness": 1,
+        "width": 0,
+        "color": of,
+    }
+
+
+def framed(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
+    """Give a figure its axes' titles, its height and a legend above it."""
+    figure.update_layout(
+        xaxis_title=x,
+        yaxis_title=y,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        height=height,
+        hovermode="closest",
+        template="plotly_white",
+    )
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def unit_words(unit: str | None) -> str:
+    """Return a unit as axes name it."""
+    return "mean score" if unit in {"score", None} else str(unit).replace("_", " ")
+
+
+def inlined_plotly() -> str:
+    """Return plotly's JavaScript, for pages that must work without a network."""
+    return str(get_plotlyjs())
