@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evalsvc.records import Arm, Checkpoint, Plan, Rendering, Request, Shard
+from evalsvc.records import Arm, Checkpoint, Plan, Rendering, Request
+from evalsvc.work import Shard
 from tests.benchmarks import workloads
 from tests.benchmarks.texts import Texts
 

@@ -24,7 +24,8 @@ from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Encoder, Prompt, Scored, load_encoder
 from evalsvc.engine.scorer import Scorer
 from evalsvc.engine.shards import Cut, cut
-from evalsvc.records import Arm, Checkpoint, Floats, Numerics, Request, Response, Shard
+from evalsvc.records import Arm, Checkpoint, Floats, Numerics, Request, Response
+from evalsvc.work import Shard
 from tests.benchmarks.workloads import Workload
 
 NUMERICS = Numerics("cpu", "float32", torch.__version__, "")
