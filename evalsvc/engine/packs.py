@@ -21,6 +21,9 @@ from evalsvc.work import Trie
 BLOCK_ROWS = 256
 """Largest subtree that is computed with a mask instead of unit by unit."""
 
+MERGED_ROWS = 128
+"""Up to here small subtrees of one parent share a block: each then costs attention over all of them."""
+
 
 class Trunk(NamedTuple):
     """Rows `start` to `end` of a pack, one history; the first `keep` are needed by later packs."""
@@ -119,7 +122,7 @@ def _units(trie: Trie, ends: Ints, rows: int, size: int) -> list[_Unit]:
         start, parent, end = starts[segment], parents[segment], int(ends[starts[segment]])
         if end - start <= size:
             last = units[-1] if units else None
-            if last and not last.trunk and (last.parent, last.end) == (parent, start) and end - last.start <= size:
+            if last and not last.trunk and (last.parent, last.end) == (parent, start) and end - last.start <= min(size, MERGED_ROWS):
                 units[-1] = last._replace(end=end)
             else:
                 units.append(_Unit(False, start, end, parent))
