@@ -2,29 +2,89 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from evalsvc import __version__, charts
+from evalsvc.claims import Card
+from evalsvc.errors import EvidenceError
+from evalsvc.gate import RuleOutcome
+from evalsvc.ledger import Ledger, Record
 from evalsvc.points import Frontier
 from evalsvc.report import LEVEL_NOTE, by_learning, in_order_of_harm, number, signed
 from evalsvc.service import Compared
+from evalsvc.store import Store
+from evalsvc.studies import claims, followed
+from evalsvc.trajectory import Trajectory
 
 
-def html(frontier: Frontier, compared: Sequence[Compared], made: datetime) -> str:
-    """Return the page: the frontier, its points, and every comparison. Names from checkpoints are escaped."""
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a report shows beside the frontier and its comparisons: of all of it, what the store has."""
+
+    trajectories: tuple[Trajectory, ...] = ()
+    cards: tuple[Card, ...] = ()
+    decisions: tuple[Record, ...] = ()
+
+
+def rest_of(store: Store, base_digest: str, base: str) -> Rest:
+    """Return the trajectories, claims and decisions of a base's arms."""
+    names = {arm.checkpoint.trajectory for arm in store.arms() if arm.checkpoint.parent == base_digest}
+    runs = []
+    for name in sorted(name for name in names if name):
+        try:
+            runs += followed(store, name)
+        except EvidenceError:  # no step is finished: the frontier's caption names them
+            continue
+    try:
+        cards = claims(store, base)
+    except EvidenceError:
+        cards = []
+    return Rest(tuple(runs), tuple(cards), tuple(Ledger(store.path).chain(base_digest)))
+
+
+def html(frontier: Frontier, compared: Sequence[Compared], made: datetime, rest: Rest = Rest()) -> str:
+    """Return the page: the dashboard's figures, tables and verdicts. Names from checkpoints are escaped."""
     environment = Environment(loader=PackageLoader("evalsvc", "templates"), autoescape=select_autoescape())
     environment.filters |= {"number": number, "signed": signed}
-    figure = charts.frontier_figure(frontier)
+    figures: dict[str, Any] = {"frontier": charts.frontier_figure(frontier, charts.View(methods=True))}
+    for position, one in enumerate(compared):
+        in_score = [task for task in one.tasks if task.unit == "score"]
+        if in_score:
+            figures[f"forest-{position}"] = charts.forest_figure([(one.adapted.label, in_score)])
+    curves = [_forgetting(run) for run in rest.trajectories]
+    known = [curve for curve in curves if curve.steps]
+    if known:
+        margin = rest.trajectories[0].margin
+        figures["trajectories"] = charts.curves_figure(known, "forgetting (positive is worse)", margin)
+    rules = [[RuleOutcome(**rule) for rule in record["rules"]] for record in rest.decisions]
+    figures |= {f"rules-{position}": charts.rules_figure(found) for position, found in enumerate(rules)}
     return environment.get_template("report.html").render(
         frontier=frontier,
         points=by_learning(frontier),
         compared=[(c, in_order_of_harm(c.tasks)) for c in compared],
+        rest=rest,
+        decisions=list(zip(rest.decisions, rules, strict=True)),
+        threshold=charts.threshold_of,
         plotly=charts.inlined_plotly(),
-        figure=figure.to_json().replace("<", "\\u003c"),  # inside a script element, "<" could end it
+        figures={name: _script_safe(figure.to_json()) for name, figure in figures.items()},
+        config=_script_safe(json.dumps(charts.CONFIG)),
         note=LEVEL_NOTE,
         made=f"{made:%Y-%m-%d %H:%M %Z}",
         version=__version__,
     )
+
+
+def _script_safe(text: str) -> str:
+    """Return JSON for a script element, which a "<" could end."""
+    return text.replace("<", "\\u003c")
+
+
+def _forgetting(run: Trajectory) -> charts.Curve:
+    rows = [(step.step, step.forgetting) for step in run.steps if step.forgetting is not None]
+    return charts.Curve(run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), run.first_above)

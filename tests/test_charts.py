@@ -6,12 +6,26 @@ import json
 import re
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
-from evalsvc.charts import frontier_figure
+from evalsvc import trajectory
+from evalsvc.changes import Change, TensorChange
+from evalsvc.charts import (
+    Curve,
+    View,
+    change_figure,
+    curves_figure,
+    forest_figure,
+    frontier_figure,
+    inlined_plotly,
+    transitions_figure,
+)
+from evalsvc.compare import compare_task
 from evalsvc.page import html
-from evalsvc.points import Frontier, Point
+from evalsvc.points import Ellipse, Frontier, Point
 from evalsvc.records import Cost
+from tests.evidence import binary, bits, pair
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
@@ -68,8 +82,73 @@ def test_names_from_checkpoints_are_never_markup() -> None:
 
 def test_the_page_holds_everything_it_needs() -> None:
     page = html(frontier(point("f", "full", 0.5, 0.4)), [], datetime(2026, 1, 2, tzinfo=UTC))
-    assert "Plotly.newPlot" in page
-    around = page.split("<script>")[0] + page.rsplit("</script>", 1)[1]  # but for plotly's own source
+    assert "Plotly.react(name" in page
+    around = page.replace(inlined_plotly(), "")
     assert not re.search(r"https?://", around)
     assert "Not placed, scores are missing: late" in page
     assert "2026-01-02" in page
+
+
+def test_axes_can_be_costs_and_sizes_too() -> None:
+    cheap = point("cheap", "lora", 0.2, 0.1, cost=Cost(gpu_hours=1.0))
+    dear = point("dear", "full", 0.5, 0.4, cost=Cost(gpu_hours=4.0))
+    unknown = point("unknown", "cpt", 0.6, 0.4)
+    found = frontier(cheap, dear, unknown)
+    figure = json.loads(frontier_figure(found, View("gpu_hours", "learning", size="gpu_hours")).to_json())
+    assert [trace["x"] for trace in figure["data"][:2]] == [[1.0], [4.0]]
+    assert "unknown" not in {trace["name"] for trace in figure["data"]}
+    small, large = (figure["data"][i]["marker"]["size"][0] for i in (0, 1))
+    assert large == pytest.approx(2 * small)  # four times the area
+    front = next(trace for trace in figure["data"] if trace["name"] == "frontier")
+    assert front["line"]["shape"] == "hv"  # between two costs the cheaper arm is what there is
+    assert "GPU-hours" in figure["layout"]["xaxis"]["title"]["text"]
+
+
+def test_an_ellipse_has_its_axes_where_it_says() -> None:
+    made = point("f", "full", 0.5, 0.4, ellipse=Ellipse(0.2, 0.1, 90.0))  # long along forgetting
+    figure = json.loads(frontier_figure(frontier(made), View(ellipses=True)).to_json())
+    ring = figure["data"][1]
+    x, y = ([value for value in ring[axis] if value is not None] for axis in "xy")
+    assert (min(x), max(x)) == pytest.approx((0.4, 0.6))
+    assert (min(y), max(y)) == pytest.approx((-0.6, -0.2))
+
+
+def test_only_chosen_methods_are_drawn_each_with_its_frontier() -> None:
+    found = frontier(point("a", "lora", 0.2, 0.1, on_method_frontier=True), point("b", "full", 0.5, 0.4))
+    names = [
+        t["name"] for t in json.loads(frontier_figure(found, View(methods=True, only=("lora",))).to_json())["data"]
+    ]
+    assert "frontier of lora" in names
+    assert not [name for name in names if "full" in name]
+
+
+def test_the_forest_has_the_worst_on_top_and_counts_better_positive() -> None:
+    facts, bits_of = (pair("facts", "easy", binary(30, 2, 200)), bits("text", "stories", np.full(30, 2.0), 0.1))
+    compared = [compare_task(p.base, p.adapted) for p in (pair("facts", "hard", binary(2, 9, 200)), facts)]
+    figure = json.loads(forest_figure([("arm", compared)], 0.05).to_json())
+    assert figure["layout"]["yaxis"]["ticktext"] == ["facts/easy", "facts/hard"]
+    assert figure["data"][0]["x"] == pytest.approx([7 / 200, -28 / 200])
+    rising = json.loads(forest_figure([("arm", [compare_task(bits_of.base, bits_of.adapted)])]).to_json())["data"][0]
+    assert rising["x"][0] == pytest.approx(-0.1, abs=0.02)
+    assert rising["error_x"]["array"][0] > 0
+    lost = json.loads(transitions_figure(compared).to_json())["data"][0]
+    assert lost["x"] == [-0.15, -0.01]
+
+
+def test_a_curve_begins_at_the_base_and_rings_the_step_that_breaks_the_margin() -> None:
+    changes = tuple(trajectory.Change(value, value - 0.01, value + 0.01) for value in (0.01, 0.04))
+    figure = json.loads(curves_figure([Curve("run", (10, 20), changes, 20)], "forgetting", 0.02).to_json())
+    line, ring = figure["data"]
+    assert (line["x"], line["y"]) == ([0, 10, 20], [0.0, 0.01, 0.04])
+    assert (ring["x"], ring["y"]) == ([20], [0.04])
+
+
+def test_changes_stand_by_layer_and_part() -> None:
+    tensors = [
+        TensorChange(f"model.layers.{layer}.mlp.up_proj.weight", (2, 2), 1, 2.0, float(layer)) for layer in (10, 2)
+    ]
+    tensors.append(TensorChange("model.embed_tokens.weight", (2, 2), 1, 4.0, 1.0))
+    heat = json.loads(change_figure(Change(12, 12, "any", tuple(tensors))).to_json())["data"][0]
+    assert heat["x"] == ["outside", "2", "10"]
+    assert heat["y"] == ["mlp.up_proj", "model.embed_tokens"]
+    assert heat["z"] == [[None, 1.0, 5.0], [0.25, None, None]]

@@ -40,8 +40,9 @@ def write_report(store: Store, base: str | None, path: Path) -> None:
     for arm in family.arms:
         with contextlib.suppress(EvidenceError):  # an unfinished arm is named in the frontier's caption
             compared.append(service.compared_arms(store, family.base, arm))
+    rest = page.rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
     try:
-        path.write_text(page.html(placed, compared, datetime.now(UTC)), encoding="utf-8")
+        path.write_text(page.html(placed, compared, datetime.now(UTC), rest), encoding="utf-8")
     except OSError as error:
         raise EvalsvcError(f"report {path}: cannot be written: {error.strerror}") from error
 

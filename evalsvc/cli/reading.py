@@ -106,7 +106,7 @@ def write_report(
     base: Base = None,
     db: Db = None,
 ) -> None:
-    """Write one HTML file that opens from disk: the frontier, its points, and every comparison."""
+    """Write one HTML file that opens from disk: the dashboard's figures, its tables, decisions and claims."""
     write(open_store(db), base, output)
     print(output)
 
