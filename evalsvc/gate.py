@@ -442,7 +442,7 @@ def _variance(m: Measured, *, unchanged: bool = False) -> float:
 def _needed(m: Measured, z_alpha: float) -> int | None:
     """Return the items that would show the rule to hold in 80 % of cases, were the estimate the truth."""
     distance = m.test.difference - m.rule.threshold
-    if distance <= 0:
+    if distance <= 1e-6:  # at the threshold but for rounding: no number of items would do
         return None
     # Where no item has changed yet, the bound itself says how much is not known.
     error = math.sqrt(_variance(m)) or (m.test.difference - m.test.low) / z_alpha

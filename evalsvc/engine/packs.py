@@ -122,7 +122,12 @@ def _units(trie: Trie, ends: Ints, rows: int, size: int) -> list[_Unit]:
         start, parent, end = starts[segment], parents[segment], int(ends[starts[segment]])
         if end - start <= size:
             last = units[-1] if units else None
-            if last and not last.trunk and (last.parent, last.end) == (parent, start) and end - last.start <= min(size, MERGED_ROWS):
+            if (
+                last
+                and not last.trunk
+                and (last.parent, last.end) == (parent, start)
+                and end - last.start <= min(size, MERGED_ROWS)
+            ):
                 units[-1] = last._replace(end=end)
             else:
                 units.append(_Unit(False, start, end, parent))
