@@ -33,9 +33,6 @@ SLOTS = 16
 _FAMILY_ROWS = 64
 """Shortest common beginning that is kept once for several prompts."""
 
-_GROWTH = 128
-"""Rows by which slots grow."""
-
 _FEW = 4
 """Slots that are added at a time."""
 
@@ -110,7 +107,11 @@ class _Run:
         self._prefill = pack_attention(self._device, keep_all=True)
         self._order = np.argsort(work.ends, kind="stable")
         self._families = _families(work, self._order)
-        self._slots = _Slots(self._device)
+        lengths = tries.positions(work.trie)[work.ends] + 1
+        own = max(
+            (int(n) - f.length + w.max_new_tokens for n, f, w in zip(lengths, self._families, wishes, strict=True))
+        )
+        self._slots = _Slots(self._device, min(SLOTS, len(wishes)), own)
         self._growing: list[_Answer] = []
         self._ends: list[frozenset[int]] = [frozenset()] * len(wishes)
         self.found: list[list[int]] = [[] for _ in wishes]
@@ -225,8 +226,10 @@ class _Group(NamedTuple):
 class _Slots:
     """Keys and values of growing answers, and the attention of a step over them."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, slots: int, rows: int) -> None:
+        """Make slots: of as many rows as the longest answer may take, so that they need not be copied to grow."""
         self._device = device
+        self._shape = slots, rows
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self._used: list[int] = []
@@ -238,7 +241,7 @@ class _Slots:
         """Fill a slot with a prompt's states."""
         for layer, (keys, values) in states.items():
             for store, rows in ((self._keys, keys), (self._values, values)):
-                store[layer] = _grown(store.get(layer), place + 1, length + 1, rows)
+                store[layer] = _grown(store.get(layer), max(place + 1, self._shape[0]), self._shape[1], rows)
                 store[layer][place, :, :length] = rows
 
     def move(self, source: int, place: int) -> None:
@@ -311,7 +314,7 @@ def _grown(states: Tensor | None, slots: int, rows: int, like: Tensor) -> Tensor
         return states
     before = states.shape if states is not None else (0, 0, 0, 0)
     heads, size = like.shape[0], like.shape[2]
-    shape = max(before[0], -(-slots // _FEW) * _FEW), heads, max(before[2], -(-rows // _GROWTH) * _GROWTH), size
+    shape = max(before[0], -(-slots // _FEW) * _FEW), heads, max(before[2], rows), size
     grown = like.new_zeros(shape)
     if states is not None:
         grown[: before[0], :, : before[2]] = states
