@@ -135,14 +135,14 @@ class PackAttention:
         self._pack: Pack | None = None
         self._positions = torch.zeros(0)
         self._groups: list[_Group] = []
-        self._masks: dict[tuple[int, int, int, int, int], Tensor] = {}
+        self._seen: dict[tuple[int, int, int, int, int], Sight] = {}
 
     def run(self, decoder: Any, pack: Pack, device: torch.device) -> Tensor:
         """Return the final hidden states [rows, hidden size] of the next pack."""
         self._pack = pack
         self._positions = torch.from_numpy(pack.positions).to(device)
         self._groups = _groups(pack, device)
-        self._masks = {}
+        self._seen = {}
         hidden = forward(decoder, self, torch.from_numpy(pack.tokens).to(device), self._positions)
         return hidden
 
@@ -160,7 +160,7 @@ class PackAttention:
         lse = query.new_empty(1, query.shape[1], query.shape[2], dtype=torch.float32)
         for _trunk, start, end, _keep in pack.trunks:
             at = slice(start, end)
-            mask = self._trunk_mask(start, end, sliding_window)
+            mask = self._trunk_mask(start, end, sliding_window, query.dtype)
             out[:, :, at], lse[:, :, at] = attend(query[:, :, at], key[:, :, at], value[:, :, at], mask, mask is None)
         for group in self._groups:
             self._blocks(group, sliding_window, attend, (query, key, value), out, lse)
@@ -215,32 +215,27 @@ class PackAttention:
         first = max(0, int(positions.min()) - window + 1 - depth) if window else 0
         if first >= length:
             return
-        mask = hidden = None
+        seen = None
         if window and int(positions.max()) - (depth + first) >= window:
             place = (start, end, depth, length, window)
-            if place not in self._masks:
+            if place not in self._seen:
                 there = torch.arange(depth + first, depth + length, device=out.device)
-                visible = self._positions[start:end, None] - there < window
-                self._masks[place] = visible
-            visible = self._masks[place]
-            hidden, mask = ~visible.any(1), additive(visible[None, None], out.dtype)
+                self._seen[place] = Sight.of(self._positions[start:end, None] - there < window, out.dtype)
+            seen = self._seen[place]
         query, key, value = states
         keys, values = key[:, :, first:length], value[:, :, first:length]
-        found, found_lse = attend(query[:, :, start:end], keys, values, mask, False)
-        if hidden is not None:
-            found_lse = found_lse.masked_fill(hidden, -math.inf)
-        merge(out[:, :, start:end], lse[:, :, start:end], found, found_lse)
+        extend(attend, query[:, :, start:end], keys, values, seen, out[:, :, start:end], lse[:, :, start:end])
 
-    def _trunk_mask(self, start: int, end: int, window: int | None) -> Tensor | None:
+    def _trunk_mask(self, start: int, end: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
         """Return None where causal attention is all there is to say."""
         if not window or end - start <= window:
             return None
         place = (start, end, -1, -1, window)
-        if place not in self._masks:
+        if place not in self._seen:
             at = torch.arange(end - start, device=self._positions.device)
             back = at[:, None] - at
-            self._masks[place] = ((back >= 0) & (back < window))[None, None]
-        return additive(self._masks[place], torch.get_default_dtype())
+            self._seen[place] = Sight.of((back >= 0) & (back < window), dtype)
+        return self._seen[place].mask
 
 
 class FlexPackAttention(PackAttention):
@@ -342,8 +337,25 @@ def forward(decoder: Any, active: Attends, tokens: Tensor, positions: Tensor) ->
     return hidden
 
 
-def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> None:
-    """Extend attention `out` [.., rows, size] and its log-sum-exp `lse` [.., rows] by other keys, in place."""
+class Sight(NamedTuple):
+    """Which keys some rows see: a mask to add, and the rows that see none of them."""
+
+    mask: Tensor
+    blind: Tensor
+
+    @classmethod
+    def of(cls, visible: Tensor, dtype: torch.dtype) -> Sight:
+        """Make it from bool [rows, keys]."""
+        return cls(additive(visible[None, None], dtype), ~visible.any(1))
+
+
+def extend(
+    attend: Kernel, query: Tensor, keys: Tensor, values: Tensor, seen: Sight | None, out: Tensor, lse: Tensor
+) -> None:
+    """Extend attention `out` [.., rows, size] and its log-sum-exp `lse` [.., rows] by more keys, in place."""
+    other, other_lse = attend(query, keys, values, seen.mask if seen else None, False)
+    if seen:
+        other_lse = other_lse.masked_fill(seen.blind, -math.inf)
     out.copy_(torch.lerp(out, other, torch.sigmoid(other_lse - lse).unsqueeze(-1).to(out.dtype)))
     lse.copy_(torch.logaddexp(lse, other_lse))
 

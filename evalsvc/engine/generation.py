@@ -9,7 +9,6 @@ the request's own random stream, so that no answer depends on its neighbours.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,7 +19,17 @@ from torch import Tensor
 from transformers.generation.configuration_utils import GenerationMode
 
 from evalsvc.engine import trie as tries
-from evalsvc.engine.attention import Layer, PackAttention, Pair, additive, forward, kernel, merge, pack_attention
+from evalsvc.engine.attention import (
+    Layer,
+    PackAttention,
+    Pair,
+    Sight,
+    additive,
+    extend,
+    forward,
+    kernel,
+    pack_attention,
+)
 from evalsvc.engine.likelihood import Head
 from evalsvc.engine.packs import Pack, packs
 from evalsvc.engine.plain import Stops, Wish
@@ -98,7 +107,7 @@ class _Run:
     def __init__(
         self, model: Any, tokenizer: Any, work: Prompts, wishes: Sequence[Wish], seeds: Sequence[int], rows: int
     ) -> None:
-        self._model, self._tokenizer, self._work = model, tokenizer, work
+        self._model, self._work = model, work
         self._decoder, self._head = model.get_decoder(), Head(model)
         self._device = next(model.parameters()).device
         self._wishes, self._seeds = wishes, seeds
@@ -229,20 +238,24 @@ class _Slots:
     def __init__(self, device: torch.device, slots: int, rows: int) -> None:
         """Make slots: of as many rows as the longest answer may take, so that they need not be copied to grow."""
         self._device = device
-        self._shape = slots, rows
+        self._slots, self._rows = slots, rows
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._used: list[int] = []
+        self._used = 0
         self._groups: list[_Group] = []
         self._lengths = self._positions = torch.zeros(0)
-        self._masks: dict[tuple[int, int | None], Tensor] = {}
+        self._masks: dict[int | None, Tensor] = {}
+        self._seen: dict[tuple[int, int], Sight] = {}
 
     def put(self, place: int, states: States, length: int) -> None:
         """Fill a slot with a prompt's states."""
         for layer, (keys, values) in states.items():
             for store, rows in ((self._keys, keys), (self._values, values)):
-                store[layer] = _grown(store.get(layer), max(place + 1, self._shape[0]), self._shape[1], rows)
-                store[layer][place, :, :length] = rows
+                have = store.get(layer)
+                if have is None or place >= len(have):
+                    slots = self._slots if have is None else len(have) + _FEW
+                    have = store[layer] = _room(slots, self._rows, rows, have)
+                have[place, :, :length] = rows
 
     def move(self, source: int, place: int) -> None:
         """Copy a slot over another."""
@@ -254,7 +267,7 @@ class _Slots:
         """Make ready for a step of the answers in the first slots."""
         self._lengths = torch.tensor([answer.length for answer in answers], device=self._device)
         self._positions = torch.tensor(positions, device=self._device)
-        self._used = [max(answer.length for answer in answers) + 1, len(answers)]
+        self._used = max(answer.length for answer in answers) + 1
         members: dict[int, list[int]] = {}
         families = {id(answer.family): answer.family for answer in answers if answer.family.length}
         for row, answer in enumerate(answers):
@@ -262,63 +275,54 @@ class _Slots:
         self._groups = [
             _Group(torch.tensor(members[key], device=self._device), family) for key, family in families.items()
         ]
-        self._masks = {}
+        self._masks, self._seen = {}, {}
 
     def attend(self, layer: Layer) -> Pair:
         """Attend to each answer's own rows and to what its family begins with."""
         number, query, key, value, _, window, _ = layer
         attend = kernel(layer)
-        rows, count = self._used
+        count, rows = len(self._lengths), self._used
         each = torch.arange(count, device=self._device)
         for store, states in ((self._keys, key), (self._values, value)):
-            store[number] = _grown(store[number], count, rows, states[0])
             store[number][each, :, self._lengths] = states[0].transpose(0, 1)
         keys, values = self._keys[number][:count, :, :rows], self._values[number][:count, :, :rows]
         found, found_lse = attend(query[0].transpose(0, 1).unsqueeze(2), keys, values, self._mask(window, query), False)
         out, lse = found.transpose(0, 2).contiguous(), found_lse.permute(2, 1, 0).contiguous()
-        for group in self._groups:
-            self._family(group, layer, out, lse)
+        for place, group in enumerate(self._groups):
+            own, own_lse = out[:, :, group.rows], lse[:, :, group.rows]
+            keys, values = (states[None] for states in group.family.states[number])
+            extend(attend, query[:, :, group.rows], keys, values, self._sight(place, window, query), own, own_lse)
+            out[:, :, group.rows], lse[:, :, group.rows] = own, own_lse
         return out, lse
 
     def _mask(self, window: int | None, query: Tensor) -> Tensor:
         """Return what hides the rows of a slot that are not filled or too far back, [answers, 1, 1, rows]."""
-        if (-1, window) not in self._masks:
-            back = self._lengths[:, None] - torch.arange(self._used[0], device=self._device)
+        if window not in self._masks:
+            back = self._lengths[:, None] - torch.arange(self._used, device=self._device)
             visible = (back >= 0) & (back < window) if window else back >= 0
-            self._masks[-1, window] = additive(visible[:, None, None], query.dtype)
-        return self._masks[-1, window]
+            self._masks[window] = additive(visible[:, None, None], query.dtype)
+        return self._masks[window]
 
-    def _family(self, group: _Group, layer: Layer, out: Tensor, lse: Tensor) -> None:
-        number, query, _, _, _, window, _ = layer
-        attend = kernel(layer)
-        keys, values = (states[None] for states in group.family.states[number])
-        mask = hidden = None
-        if window:
+    def _sight(self, place: int, window: int | None, query: Tensor) -> Sight | None:
+        """Return what a group's rows see of their family's beginning; None for all of it."""
+        if not window:
+            return None
+        if (place, window) not in self._seen:
+            group = self._groups[place]
             at = torch.arange(group.family.length, device=self._device)
-            visible = self._positions[group.rows, None] - at < window
-            hidden, mask = ~visible.any(1), additive(visible[None, None], query.dtype)
-        found, found_lse = attend(query[:, :, group.rows], keys, values, mask, False)
-        if hidden is not None:
-            found_lse = found_lse.masked_fill(hidden, -math.inf)
-        own, own_lse = out[:, :, group.rows], lse[:, :, group.rows]
-        merge(own, own_lse, found, found_lse)
-        out[:, :, group.rows], lse[:, :, group.rows] = own, own_lse
+            self._seen[place, window] = Sight.of(self._positions[group.rows, None] - at < window, query.dtype)
+        return self._seen[place, window]
 
 
-def _grown(states: Tensor | None, slots: int, rows: int, like: Tensor) -> Tensor:
-    """Return states [slots, heads, rows, size] with at least as much room, what is new filled with zeros.
+def _room(slots: int, rows: int, like: Tensor, before: Tensor | None) -> Tensor:
+    """Return states [slots, heads, rows, size] for more answers than `before` had room for, what is new zero.
 
-    Zeros, because a masked row still takes part in a product, where anything but a number would spread.
+    Zero, because a masked row still takes part in a product, where anything but a number would spread.
     """
-    if states is not None and states.shape[0] >= slots and states.shape[2] >= rows:
-        return states
-    before = states.shape if states is not None else (0, 0, 0, 0)
-    heads, size = like.shape[0], like.shape[2]
-    shape = max(before[0], -(-slots // _FEW) * _FEW), heads, max(before[2], rows), size
-    grown = like.new_zeros(shape)
-    if states is not None:
-        grown[: before[0], :, : before[2]] = states
-    return grown
+    room = like.new_zeros(slots, like.shape[0], rows, like.shape[2])
+    if before is not None:
+        room[: len(before)] = before
+    return room
 
 
 def _history(attention: PackAttention, pack: Pack, path: Ints, start: int, stop: int) -> States:
