@@ -149,11 +149,15 @@ class Driver:
         arm = result.shard.arm
         if result.path:
             self.paths[arm.label] = result.path
-        waiting = set[str]().union(*(job.waiting for job in self.jobs if job.arm.key == arm.key))
+        waiting = [job.waiting for job in self.jobs if job.arm.key == arm.key]
+
+        def awaited(request: str) -> bool:
+            return any(request in some for some in waiting)
+
         return replace(
             result,
-            responses=tuple(response for response in result.responses if response.request in waiting),
-            failures=tuple(failure for failure in result.failures if failure.request in waiting),
+            responses=tuple(response for response in result.responses if awaited(response.request)),
+            failures=tuple(failure for failure in result.failures if awaited(failure.request)),
         )
 
     def _note(self, result: ShardResult) -> list[Job]:
@@ -170,7 +174,8 @@ class Driver:
             job.failed += len(lost)
             job.error = job.error or next((failed[key] for key in lost), None)
             job.moved = job.moved or len(job.waiting) < before
-            job.drift |= result.divergences
+            if job.reference is not None:
+                job.drift |= result.divergences
             if before and not job.waiting:
                 complete.append(job)
         return complete

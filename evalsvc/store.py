@@ -301,27 +301,31 @@ class Store:
                 for arm in arms
             }
 
+    def silent(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Return the arms that have answered nothing yet."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT digest FROM arms a WHERE EXISTS (SELECT 1 FROM responses x WHERE x.arm = a.arm)"
+            ).fetchall()
+        heard = {key for (key,) in rows}
+        return [arm for arm in arms if arm.key not in heard]
+
     def responses(self, arm: Arm, plan: Plan) -> dict[str, Response]:
         """Return the arm's responses to the plan's requests, by request digest."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated "
-                "FROM responses x JOIN requests r USING (request) JOIN arms a USING (arm) WHERE a.digest = ?",
-                [arm.key],
+                """
+                WITH asked AS (
+                    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
+                    JOIN samples s USING (sample) WHERE p.digest = ?
+                )
+                SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
+                FROM responses x JOIN asked USING (request) JOIN requests r USING (request) JOIN arms a USING (arm)
+                WHERE a.digest = ?
+                """,
+                [plan.digest, arm.key],
             ).fetchall()
-        wanted = {request.digest for request in plan.requests}
-        return {row[0]: Response(*row) for row in rows if row[0] in wanted}
-
-    def failures(self, arm: Arm, plan: Plan) -> dict[str, str]:
-        """Return why the arm has no response to some of the plan's requests, by request digest."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT r.digest, f.error FROM failures f JOIN requests r USING (request) JOIN arms a USING (arm) "
-                "WHERE a.digest = ?",
-                [arm.key],
-            ).fetchall()
-        wanted = {request.digest for request in plan.requests}
-        return {key: error for key, error in rows if key in wanted}
+        return {row[0]: Response(*row) for row in rows}
 
     def arms(self) -> list[StoredArm]:
         """Return all arms, oldest first."""

@@ -144,7 +144,7 @@ def score(
         EvalsvcError: Scoring cannot go on; doing it again resumes.
     """
     arms, findings = prepared.arms, list(prepared.findings)
-    unknown = _unknown(store, arms)
+    unknown = store.silent(arms) if store.path.is_file() else list(arms)
     with ExitStack() as stack:
         running = cache(lambda: executor or stack.enter_context(prepared.executor()))
         if unknown:
@@ -172,14 +172,6 @@ def _arms(base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, s
     if submission.rerun:
         arms.append(Arm(base, replace(numerics, rerun=1), quantised))
     return list(dict.fromkeys(arms))
-
-
-def _unknown(store: Store, arms: Sequence[Arm]) -> list[Arm]:
-    """Return the arms that have answered nothing yet."""
-    if not store.path.is_file():
-        return list(arms)
-    answered = store.answered(arms)
-    return [arm for arm in arms if not answered[arm.key]]
 
 
 def _probed(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from evalsvc.cli.options import Address, AllowTaskCode, Db, Json, Quiet, Workers
+from evalsvc.cli.options import Address, AllowTaskCode, Db, Device, Dtype, Json, Quiet, Workers
 from evalsvc.cli.output import exit_on_failures, open_store, print_json, show, working, write_report
 from evalsvc.settings import Compute, shared_dir
 
@@ -87,10 +87,8 @@ def submit(
         Path | None, typer.Option(help="Say first what this policy can resolve; refuse one that never passes.")
     ] = None,
     workers: Workers = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto (float32 on CPU, else bfloat16), float32, bfloat16, float16.")
-    ] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     allow_task_code: AllowTaskCode = False,
     db: Db = None,
     address: Address = None,
