@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,10 @@ from transformers import LlamaForCausalLM
 
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.engine import plain
+from evalsvc.engine.attention import PackAttention
 from evalsvc.engine.encoding import Scored
 from evalsvc.engine.models import Resident
+from evalsvc.engine.packs import Pack
 from evalsvc.engine.scorer import Scorer
 from evalsvc.errors import CheckpointError
 from evalsvc.records import Checkpoint, Request
@@ -51,6 +56,34 @@ def test_the_base_is_bit_identical_before_between_and_after_adapters(
     assert score(scorer, base) == first
     assert len({str(v) for v in (first, adapted, other)}) == 3
     assert score(Scorer(), lora) == adapted
+
+
+def test_a_rerun_takes_the_items_in_another_order_and_finds_the_same(
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[int]] = []
+    run = PackAttention.run
+
+    def watched(self: PackAttention, decoder: Any, pack: Pack, device: torch.device) -> torch.Tensor:
+        orders.append(pack.tokens.tolist())
+        return run(self, decoder, pack, device)
+
+    monkeypatch.setattr(PackAttention, "run", watched)
+    (shard, *_) = tiny.shards(REQUESTS[:3], base)
+    scorer = Scorer()
+    scorer.score(shard)  # a model's first shard is preceded by a probe
+    orders.clear()
+    usual = scorer.score(shard).responses
+    one = list(chain.from_iterable(orders))
+    orders.clear()
+    again = scorer.score(
+        replace(shard, arm=replace(shard.arm, numerics=replace(shard.arm.numerics, rerun=1)))
+    ).responses
+    other = list(chain.from_iterable(orders))
+    assert one != other
+    assert sorted(one) == sorted(other)
+    assert [response.request for response in again] == [response.request for response in usual]
+    assert [r.loglikelihood for r in again] == pytest.approx([r.loglikelihood for r in usual], abs=1e-4)
 
 
 def test_an_adapter_scores_as_peft_serves_it(lora: Checkpoint) -> None:
