@@ -9,7 +9,7 @@ import numpy as np
 
 from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled, TokenDrift
-from evalsvc.records import Role
+from evalsvc.records import Checkpoint, Plan, Role
 from evalsvc.stats.diversity import Ratio, compare_diversity
 from evalsvc.stats.drift import Drift, drift
 
@@ -62,6 +62,25 @@ def diversity_of(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[Ta
         ratios = compare_diversity(answers[0], answers[1], ended, np.random.default_rng(SEED))
         found.append(TaskDiversity(one.suite, one.task, k, tuple(ratios)))
     return found
+
+
+def has_drift(plan: Plan) -> bool:
+    """Whether arms' token drift is measured on a plan: on every suite of role drift, and on suites of texts alone.
+
+    The role tells drift on texts of the domain from drift on general ones.
+    """
+    return plan.role == "drift" or all(request.kind == "loglikelihood_rolling" for request in plan.requests)
+
+
+def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str | None:
+    """Return why the drift of a checkpoint from its base is not defined, None where it is."""
+    if adapted.tokenizer == base.tokenizer:
+        return None
+    return (
+        f"its tokenizer ({adapted.tokenizer[:12]}) is not that of its base {base.label} ({base.tokenizer[:12]}), and "
+        "drift per token is only defined over the same tokens; save the base's tokenizer beside the checkpoint and "
+        "submit it again, or go by bits per byte (evalsvc compare)"
+    )
 
 
 def drift_of(tasks: Sequence[TokenDrift]) -> list[TaskDrift]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evalsvc.claims import Card, Run, cards, kinds_of, predicts
-from evalsvc.collapse import TaskDiversity, TaskDrift, diversity_of, drift_of
+from evalsvc.collapse import TaskDiversity, TaskDrift, diversity_of, drift_of, why_no_drift
 from evalsvc.compare import UNIT_INTERVAL
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.evidence import TokenDrift
@@ -168,27 +168,36 @@ def diversity(store: Store, adapted: str) -> list[TaskDiversity]:
 
 @dataclass(frozen=True, slots=True)
 class Drifted:
-    """How far an arm moved from its base, and what it forgot."""
+    """How far an arm moved from its base, and what it forgot.
+
+    Attributes:
+        tasks: Empty where `refusal` says why no drift is known.
+    """
 
     arm: StoredArm
     tasks: tuple[TaskDrift, ...]
     forgetting: float | None
+    refusal: str | None = None
 
 
 def drifted(store: Store, family: Family) -> tuple[list[Drifted], Card]:
     """Return the drift of a base's arms, and whether it predicts what they forgot.
 
     Raises:
-        EvidenceError: No arm has drift.
+        EvidenceError: No arm has drift; says why, where one was scored on texts.
     """
     runs = _checkpoints(store, family)
     tokens = store.drifts([arm.number for arm in family.arms])
     forgot = {arm.number: run.forgetting for arm, run in runs}
+    refused = _without_drift(store, family, tokens)
     found = [
-        Drifted(arm, tuple(drift_of(tokens[arm.number])), forgot.get(arm.number))
+        Drifted(arm, tuple(drift_of(tokens[arm.number])), forgot.get(arm.number), refused.get(arm.number))
         for arm in family.arms
-        if tokens[arm.number]
+        if tokens[arm.number] or arm.number in refused
     ]
+    if found and all(one.refusal for one in found):
+        more = f" (and {len(found) - 1} arms more)" if len(found) > 1 else ""
+        raise EvidenceError(f"{found[0].arm.label}: {found[0].refusal}{more}")
     if not found:
         raise EvidenceError(
             f"no arm of {family.base.label} has drift; submit one with a suite of role drift whose tasks "
@@ -204,12 +213,25 @@ def drift_line(store: Store, family: Family) -> tuple[list[Run], Card, Line | No
     return runs, *predicts(runs, f"arms of {family.base.label}")
 
 
+def _without_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[TokenDrift]]) -> dict[int, str]:
+    """Return, by arm, why there is no drift of those that were scored on texts."""
+    scored = {run.arm.number for run in store.runs() if run.state == "done" and run.role == "drift"}
+    return {
+        arm.number: why_no_drift(arm.checkpoint, family.base.checkpoint)
+        or "its divergences could not be computed: it was scored on the plain path, or predicts another number of "
+        "tokens than its base; go by bits per byte (evalsvc compare)"
+        for arm in family.arms
+        if arm.number in scored and not tokens[arm.number] and arm.checkpoint.parent is not None
+    }
+
+
 def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
     """Return what claims rest on, for every arm that can be compared."""
     # A checkpoint that is served in several ways is still one: merged arms stand back.
     once = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
     numbers = [arm.number for arm in once.values()]
     sampled, tokens = store.sampled(family.base.number, numbers), store.drifts(numbers)
+    refused = _without_drift(store, replace(family, arms=tuple(once.values())), tokens)
     found = []
     for arm in once.values():
         try:
@@ -220,7 +242,15 @@ def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
         unique = [task.ratios[0].ratio for task in ratios]
         kept = [ratio for ratio in unique if ratio is not None]
         found.append(
-            (arm, replace(run, diversity=float(np.mean(kept)) if kept else None, drift=_drift(tokens[arm.number])))
+            (
+                arm,
+                replace(
+                    run,
+                    diversity=float(np.mean(kept)) if kept else None,
+                    drift=_drift(tokens[arm.number]),
+                    no_drift=refused.get(arm.number),
+                ),
+            )
         )
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -16,7 +18,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled
 from evalsvc.gate import decide, rules_of
 from evalsvc.policies import Policy
-from evalsvc.records import Arm, Plan, PlannedTask, Request, Response, Sample, canonical, digest
+from evalsvc.records import Arm, Checkpoint, Plan, PlannedTask, Request, Response, Sample, canonical, digest
 from evalsvc.service import find_arm
 from evalsvc.store import Store
 from evalsvc.work import Shard, ShardResult
@@ -37,6 +39,10 @@ def sampled_plan(prompts: int, k: int) -> Plan:
         samples.append(Sample(digest("open", str(i)), i, f'{{"i": {i}}}', "", tuple(r.digest for r in asked)))
     task = PlannedTask("open", None, "1", "generate_until", 0, (ACC,), 1.0, None, tuple(samples))
     return replace(plan("open"), role="diversity", tasks=(task,), requests=tuple(requests), digest=f"open-{k}")
+
+
+def checkpoint_of(store: Store, label: str) -> Checkpoint:
+    return find_arm(store.arms(), label).checkpoint
 
 
 def fill(store: Store, of: Arm, item: Plan, words: int, tokens: int = 5) -> None:
@@ -179,3 +185,56 @@ def test_the_commands_show_drift(drifting: Store, evalsvc: Run, tmp_path: Path) 
     store.register([BASE, child], [plan()], "h:1")
     none = evalsvc("drift", "--db", store.path)
     assert (none.code, "no arm of c1 has drift" in none.err) == (5, True)
+
+
+@pytest.fixture
+def retokenized(models: Path, tmp_path: Path) -> Path:
+    """Copies of the base and its adaptations, of which `full` brings a tokenizer with another vocabulary."""
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    tokens = json.loads((folder / "full" / "tokenizer.json").read_text())
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (folder / "full" / "tokenizer.json").write_text(json.dumps(tokens))
+    return folder
+
+
+def test_drift_across_tokenizers_is_refused_by_name(
+    retokenized: Path,
+    task_folder: Path,
+    tmp_path: Path,
+    db: Path,
+    evalsvc: Run,  # noqa: F811
+) -> None:
+    for role, task in (("drift", "roll"), ("general", "mc")):
+        suite = {"name": role, "role": role, "include": str(task_folder), "tasks": [task]}
+        (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(suite))
+    suites = [part for role in ("drift", "general") for part in ("--suite", tmp_path / f"{role}.yaml")]
+    where = ["--base", retokenized / "base", *suites, "--db", db, "--workers", 0]
+    said = evalsvc("submit", retokenized / "full", *where)
+    full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
+    why = (
+        f"full: its tokenizer ({full.tokenizer[:12]}) is not that of its base base ({base.tokenizer[:12]}), and drift "
+        "per token is only defined over the same tokens; save the base's tokenizer"
+    )
+    assert (said.code, f"warning: {why}" in " ".join(said.err.split())) == (0, True)
+    alone = evalsvc("drift", "--db", db)
+    assert (alone.code, why in alone.err, alone.err.count("\n")) == (5, True, 1)
+    assert evalsvc("submit", retokenized / "lora", *where).code == 0
+    arms = {one["arm"]: one for one in evalsvc("drift", "--db", db, "--json").json["arms"]}
+    assert (arms["full"]["tasks"], f"full: {arms['full']['refusal']}".startswith(why)) == ([], True)
+    assert (arms["lora"]["tasks"][0]["drift"]["mean"] > 0, arms["lora"]["refusal"]) == (True, None)
+    assert "its tokenizer" in evalsvc("drift", "--db", db).out
+    (card,) = [c for c in studies.claims(Store(db)) if c.claim == "drift-predicts-forgetting"]
+    assert any(line.startswith("full is left out: its tokenizer") for line in card.evidence)
+    assert "its tokenizer" in evalsvc("checkpoints", "show", "full", "--db", db).out
+
+
+def test_drift_that_could_not_be_computed_is_said(drifting: Store) -> None:
+    texts = plan("t", n=5, role="drift", text="t")
+    last = Arm(replace(arm(9, parent=BASE.checkpoint).checkpoint, name="plain"), NUMERICS)
+    drifting.register([last], [texts], "h:1")
+    drifting.finish(last, texts, graded(texts, [1.0] * 5))
+    found, _ = studies.drifted(drifting, service.find_family(drifting))
+    assert [one.arm.label for one in found if one.refusal] == ["plain"]
+    assert "on the plain path" in (found[-1].refusal or "")
