@@ -22,26 +22,35 @@ from evalsvc.store import Store, StoredArm, StoredResult
 from evalsvc.trajectory import MARGIN, UNPAIRED, Change, Trajectory, trajectory
 
 
-def followed(store: Store, name: str | None = None, margin: float = MARGIN) -> list[Trajectory]:
-    """Return a training run step by step, or all of them.
+def followed(
+    store: Store, name: str | None = None, margin: float = MARGIN, base: str | None = None
+) -> list[Trajectory]:
+    """Return training runs step by step; runs of one name from different bases are different ones.
 
     Items are paired where there are any; published results without items are compared without pairing, with the first
     step where they have no base.
+
+    Args:
+        name: The runs of this name; None: all.
+        base: Digest of the base that they started from; None: any.
 
     Raises:
         UsageError: No run has that name.
         EvidenceError: Steps lack scores, or cannot be compared.
     """
     arms = [arm for arm in store.arms() if not arm.is_rerun]
-    names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in arms if arm.checkpoint.trajectory))
-    if name is not None and name not in names:
-        known = ", ".join(names) or "none yet: submit a folder with checkpoint-* inside"
+    runs: dict[tuple[str | None, str], list[StoredArm]] = {}
+    for arm in arms:
+        if arm.checkpoint.trajectory and base in (None, arm.checkpoint.parent):
+            runs.setdefault((arm.checkpoint.parent, arm.checkpoint.trajectory), []).append(arm)
+    chosen = [members for (_, run), members in runs.items() if name in (None, run)]
+    if name is not None and not chosen:
+        known = ", ".join(dict.fromkeys(run for _, run in runs)) or "none yet: submit a folder with checkpoint-* inside"
         raise UsageError(f"trajectory {name!r}: the store has no training run of that name ({known})")
-    return [_followed(store, arms, one, margin) for one in ([name] if name else names)]
+    return [_followed(store, arms, members, margin) for members in chosen]
 
 
-def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float) -> Trajectory:
-    members = [arm for arm in arms if arm.checkpoint.trajectory == name]
+def _followed(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredArm], margin: float) -> Trajectory:
     # One way of serving for all steps: the usual one, if any step was scored so.
     serving = min((arm.serving for arm in members), key=lambda serving: serving.words)
     newest = {arm.checkpoint.step or 0: arm for arm in members if arm.serving == serving}
@@ -66,7 +75,7 @@ def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float)
             incomplete.append(label)
         else:
             found.append((step, label, tasks))
-    made = trajectory(name, first.checkpoint.method, base.label, found, margin)
+    made = trajectory(first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, found, margin)
     return replace(made, incomplete=tuple(incomplete))
 
 

@@ -11,14 +11,16 @@ import pytest
 from evalsvc import service, studies
 from evalsvc.compare import compare
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.records import Comparison
+from evalsvc.records import Arm, Comparison
 from evalsvc.settings import Compute
 from evalsvc.store import Store
 from evalsvc.submission import Source, Submission, submit
 from evalsvc.trajectory import Trajectory, trajectory
+from tests.fakes import NUMERICS, arm, plan
 from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
 from tests.test_compare import perplexity, scores
 from tests.test_published import write_suites
+from tests.test_store import graded
 
 
 def step(learned: float, forgot: float, bits: float = 0.0) -> list[Comparison]:
@@ -129,14 +131,40 @@ def test_the_real_run_shows_what_is_known_of_it(real: Store) -> None:
 
 def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:  # noqa: F811
     store = Store(db)
-    from tests.fakes import arm, plan
-
     store.register([arm(1)], [plan()], "h:1")
     assert studies.followed(store) == []
     with pytest.raises(UsageError, match="no training run of that name"):
         studies.followed(store, "x")
     done = evalsvc("trajectory", "--db", db)
     assert (done.code, "submit a folder" in done.err) == (5, True)
+
+
+def test_runs_of_one_name_from_two_bases_are_two(db: Path) -> None:
+    store, item = Store(db), plan("g", n=50, text="g")
+    bases = [arm(1), arm(2)]
+    for number, base in enumerate(bases):
+        steps = [
+            Arm(
+                replace(
+                    arm(10 * (number + 1) + step, parent=base.checkpoint).checkpoint,
+                    name="lora",
+                    step=step + number,
+                    trajectory="lora",
+                ),
+                NUMERICS,
+            )
+            for step in (1, 2)
+        ]
+        store.register([base, *steps], [item], "h:1")
+        for one, right in zip((base, *steps), (50, 40 - 10 * number, 30 - 10 * number), strict=True):
+            store.finish(one, item, graded(item, [1.0] * right + [0.0] * (50 - right)))
+    first, second = studies.followed(store, "lora")
+    assert (first.base, [step.step for step in first.steps]) == ("c1", [1, 2])
+    assert (second.base, [step.step for step in second.steps]) == ("c2", [2, 3])
+    forgot = [[step.forgetting and step.forgetting.value for step in run.steps] for run in (first, second)]
+    assert forgot == [pytest.approx([0.2, 0.4]), pytest.approx([0.4, 0.6])]
+    (only,) = studies.followed(store, "lora", base=bases[1].checkpoint.digest)
+    assert only == second
 
 
 def test_the_continual_family_of_real_matrices(data: Path, db: Path, evalsvc: Run) -> None:  # noqa: F811

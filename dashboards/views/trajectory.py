@@ -46,7 +46,7 @@ with parts.told():
     runs = []
     for name in chosen:
         try:
-            runs.append(stored.trajectory(state, name, margin))
+            runs.append(stored.trajectory(state, base, name, margin))
         except EvidenceError as error:
             st.warning(parts.plain(error))
 if not runs:
