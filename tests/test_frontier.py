@@ -268,3 +268,14 @@ def test_fifty_arms_of_twenty_thousand_items_take_seconds() -> None:
     start = time.perf_counter()
     assert len(frontier(arms[0], arms[1:]).points) == 51
     assert time.perf_counter() - start < 20
+
+
+def test_a_thousand_arms_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    arms = []
+    for i in range(1001):
+        domain, general = (rng.random(500) < 0.2 + i / 2000, rng.random(500) < 0.9 - i / 2400)
+        arms.append(candidate(i + 1, domain.astype(float), general.astype(float)))
+    start = time.perf_counter()
+    assert len(frontier(arms[0], arms[1:]).points) == 1001
+    assert time.perf_counter() - start < 60
