@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, product
 
 from evalsvc.collapse import has_drift
-from evalsvc.engine.shards import Cutter
+from evalsvc.engine.shards import Cutter, prompt_tokens
 from evalsvc.errors import EvalsvcError
 from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
@@ -68,7 +68,11 @@ class Driver:
         self._store = store
         self._cutter = cutter
         self.paths: dict[str, str] = {}
-        store.register(arms, [item.plan for item in planned], driver_name())
+        tokens = {
+            (arm.key, item.plan.digest): prompt_tokens(cutter.cut(item.plan, arm.checkpoint))
+            for arm, item in product(arms, planned)
+        }
+        store.register(arms, [item.plan for item in planned], driver_name(), tokens)
         answered = store.answered(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
         # Drift first: what it shares with other suites is asked once, together with its divergence; of the base too,

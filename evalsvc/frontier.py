@@ -243,9 +243,18 @@ def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
 
 
 def _cost_axis(name: str, placed: Sequence[Candidate]) -> _Axis:
-    """Return a cost as a gain: the base, which was not adapted, cost nothing; cheaper is better."""
-    costs = [getattr(arm.checkpoint.cost, name) for arm in placed[1:]]
-    gain = 0.0 - np.array([0.0, *costs], dtype=np.float64)
+    """Return a cost as a gain, cheaper is better: to make the base, which was not adapted, cost nothing.
+
+    Raises:
+        EvidenceError: What queries of the base cost was never measured.
+    """
+    first, *costs = (getattr(arm.checkpoint.cost, name) for arm in placed)
+    if first is None and name == "tokens_per_query":
+        raise EvidenceError(
+            f"{placed[0].label} has no tokens_per_query, which is measured when prompts of a domain suite are asked; "
+            "submit an arm of it again with such a suite, or choose other axes"
+        )
+    gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
     # A tenth beyond the dearest arm, so that this one still counts.
     return _Axis(name, float(gain.min()) * 1.1, gain, np.broadcast_to(gain, (REPLICATES, len(gain))))
 

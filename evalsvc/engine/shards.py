@@ -17,6 +17,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, generation_settings, load_encoder
@@ -97,6 +98,26 @@ class Cutter:
         made = cut(plan.requests, encoder)
         _save(made, file)
         return made
+
+
+def prompt_tokens(made: Cut) -> float | None:
+    """Return the mean number of tokens before the answer, over all requests but texts; None if there are no others.
+
+    As the model reads them: after rendering, few-shot examples and retrieved passages included, and after cutting.
+    """
+    lengths = [_prompt_lengths(part.work) for part in made.slices]
+    counted = np.concatenate(lengths) if lengths else np.zeros(0)
+    return float(counted.mean()) if len(counted) else None
+
+
+def _prompt_lengths(work: Likelihoods | Prompts) -> NDArray[np.int64]:
+    positions = tries.positions(work.trie)
+    if isinstance(work, Prompts):
+        return positions[work.ends] + 1
+    # What predicts the first token of an answer is the last one of its prompt.
+    last = np.full(len(work.rolling), np.iinfo(np.int64).max)
+    np.minimum.at(last, work.owners, positions[work.rows])
+    return last[~work.rolling] + 1
 
 
 def cut(requests: Sequence[Request], encoder: Encoder) -> Cut:
