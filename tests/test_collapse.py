@@ -130,6 +130,29 @@ def test_a_real_model_is_sampled_and_measured(models: Path, task_folder: Path, t
     assert all(0 < ratio.base <= 1 for ratio in task.ratios if ratio.measure in {"unique", "distinct"})
 
 
+def test_the_shipped_suite_is_sampled_measured_and_judged(
+    models: Path,
+    tmp_path: Path,
+    db: Path,
+    evalsvc: Run,  # noqa: F811
+) -> None:
+    asked = ["--base", models / "base", "--suite", "tales", "--db", db, "--workers", 0, "--quiet"]
+    assert evalsvc("submit", models / "full", *asked).code == 0
+    (task,) = evalsvc("diversity", "full", "--db", db, "--json").json["tasks"]
+    assert (task["suite"], task["task"], task["answers"]) == ("tales", "valley_tales", 8)
+    found = {ratio["measure"]: ratio for ratio in task["ratios"]}
+    assert all(ratio["prompts"] == 24 for ratio in found.values())
+    assert found["unique"]["base"] > 0.9  # random weights ramble, and every answer has its own seed
+    for least, code in ((0.2, 0), (0.99, 4)):
+        policy = tmp_path / f"{least}.yaml"
+        policy.write_text(yaml.safe_dump({"version": 1, "diversity": {"min_ratio": least}}))
+        judged = evalsvc("gate", "full", "--policy", policy, "--db", db)
+        assert judged.code == code, judged.out
+        assert "diversity/tales/valley_tales/unique" in judged.out
+    again = evalsvc("submit", models / "full", *asked)
+    assert (again.code, evalsvc("diversity", "full", "--db", db, "--json").json["tasks"]) == (0, [task])
+
+
 # ------------------------------------------------------------------------------------------------------------- drift
 
 
