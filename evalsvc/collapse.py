@@ -72,10 +72,13 @@ def has_drift(plan: Plan) -> bool:
     return plan.role == "drift" or all(request.kind == "loglikelihood_rolling" for request in plan.requests)
 
 
-def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str | None:
-    """Return why the drift of a checkpoint from its base is not defined, None where it is."""
+def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str:
+    """Return why no drift of a checkpoint from its base is known although it was asked for."""
     if adapted.tokenizer == base.tokenizer:
-        return None
+        return (
+            "its divergences could not be computed: it was scored on the plain path, or predicts another number of "
+            "tokens than its base; go by bits per byte (evalsvc compare)"
+        )
     return (
         f"its tokenizer ({adapted.tokenizer[:12]}) is not that of its base {base.label} ({base.tokenizer[:12]}), and "
         "drift per token is only defined over the same tokens; save the base's tokenizer beside the checkpoint and "

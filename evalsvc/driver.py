@@ -81,7 +81,7 @@ class Driver:
         self.jobs = []
         for arm, item in product(arms, in_order):
             finished = (arm.key, item.plan.digest) in done
-            self.jobs.append(_job(arm, item, answered[arm.key], finished, _reference(arm, arms, item)))
+            self.jobs.append(_job(arm, item, answered[arm.key], finished, _reference(arm, arms, item, cutter)))
 
     @property
     def missing(self) -> int:
@@ -228,18 +228,17 @@ def _job(arm: Arm, planned: Planned, answered: set[str], finished: bool, referen
     return Job(arm, planned, waiting, len(wanted) - len(waiting), state, reference=reference)
 
 
-def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned) -> Arm | None:
+def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cutter) -> Arm | None:
     """Return the arm that an arm's drift is measured from: its base, served as it was, if their tokens are the same."""
     if arm.checkpoint.parent is None or not has_drift(planned.plan):
         return None
     served = replace(arm.serving, merged=False)
     for other in arms:
-        mine, its = arm.checkpoint, other.checkpoint
-        if (its.digest, its.tokenizer, other.serving, other.numerics) == (
-            mine.parent,
-            mine.tokenizer,
+        is_its_base = (other.checkpoint.digest, other.serving, other.numerics) == (
+            arm.checkpoint.parent,
             served,
             arm.numerics,
-        ):
+        )
+        if is_its_base and cutter.same_tokens(planned.plan, arm.checkpoint, other.checkpoint):
             return other
     return None

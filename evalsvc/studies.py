@@ -227,8 +227,6 @@ def _without_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[T
     scored = {run.arm.number for run in store.runs() if run.state == "done" and run.role == "drift"}
     return {
         arm.number: why_no_drift(arm.checkpoint, family.base.checkpoint)
-        or "its divergences could not be computed: it was scored on the plain path, or predicts another number of "
-        "tokens than its base; go by bits per byte (evalsvc compare)"
         for arm in family.arms
         if arm.number in scored and not tokens[arm.number] and arm.checkpoint.parent is not None
     }

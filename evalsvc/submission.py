@@ -120,9 +120,11 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     planned = [_plan(suite, speaker, submission.allow_task_code) for suite in suites]
     cutter = Cutter(cache_dir() / "tokens")
     findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
-    if any(has_drift(item.plan) for item in planned):
-        reasons = ((checkpoint.label, why_no_drift(checkpoint, base)) for checkpoint in adapted)
-        findings += [Finding("warning", "drift", label, reason) for label, reason in reasons if reason]
+    findings += [
+        Finding("warning", "drift", checkpoint.label, why_no_drift(checkpoint, base))
+        for checkpoint in adapted
+        if not all(cutter.same_tokens(item.plan, checkpoint, base) for item in planned if has_drift(item.plan))
+    ]
     for finding in findings:
         if finding.severity == "warning":
             note(f"warning: {finding.checkpoint}: {finding.text}")

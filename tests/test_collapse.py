@@ -26,6 +26,7 @@ from tests.fakes import ACC, NUMERICS, arm, plan
 from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
 from tests.test_driver import run
 from tests.test_store import graded
+from tests.tiny import CHAT
 
 BASE = arm(1)
 SETTINGS = {"until": ["\n"], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
@@ -261,3 +262,17 @@ def test_drift_that_could_not_be_computed_is_said(drifting: Store) -> None:
     found, _ = studies.drifted(drifting, service.find_family(drifting))
     assert [one.arm.label for one in found if one.refusal] == ["plain"]
     assert "on the plain path" in (found[-1].refusal or "")
+
+
+def test_a_tokenizer_that_only_has_another_chat_template_is_no_obstacle(
+    retokenized: Path, models: Path, task_folder: Path, tmp_path: Path, db: Path
+) -> None:
+    shutil.copy(models / "full" / "tokenizer.json", retokenized / "full")
+    (retokenized / "full" / "chat_template.jinja").write_text(CHAT)
+    suite = {"name": "t", "role": "drift", "include": str(task_folder), "tasks": ["roll"], "chat_template": "off"}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(suite))
+    assert {job.state for job in run(db, retokenized, (str(tmp_path / "t.yaml"),), source="full")} == {"done"}
+    full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
+    assert full.tokenizer != base.tokenizer
+    (one,) = studies.drifted(Store(db), service.find_family(Store(db)))[0]
+    assert (one.refusal, one.tasks[0].drift.mean > 0) == (None, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from dataclasses import replace
 from typing import Literal
 
@@ -265,9 +266,12 @@ def test_fifty_arms_of_twenty_thousand_items_take_seconds() -> None:
     for i in range(51):
         domain, general = (rng.random(10_000) < 0.2 + i / 100, rng.random(10_000) < 0.9 - i / 120)
         arms.append(candidate(i + 1, domain.astype(float), general.astype(float)))
+    tracemalloc.start()
     start = time.perf_counter()
     assert len(frontier(arms[0], arms[1:]).points) == 51
     assert time.perf_counter() - start < 20
+    assert tracemalloc.get_traced_memory()[1] < 4e9
+    tracemalloc.stop()
 
 
 def test_a_thousand_arms_take_seconds() -> None:

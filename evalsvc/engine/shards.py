@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.engine import trie as tries
-from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, generation_settings, load_encoder
+from evalsvc.engine.encoding import (
+    Encoder,
+    Prompt,
+    RequestError,
+    Scored,
+    generation_settings,
+    load_encoder,
+    load_tokenizer,
+)
 from evalsvc.records import Checkpoint, Plan, Request, digest
 from evalsvc.work import Likelihoods, Prompts, Tokens, Trie
 
@@ -93,6 +101,23 @@ class Cutter:
             file = self._folder / f"{name}.npz"
             self._made[name] = _load(file, plan.requests) or self._make(file, plan, encoder or load_encoder(checkpoint))
         return self._made[name]
+
+    def same_tokens(self, plan: Plan, one: Checkpoint, other: Checkpoint) -> bool:
+        """Whether two checkpoints read a plan's requests as the same tokens of the same vocabulary.
+
+        Tokenizers may differ in what does not matter here, as in their chat template.
+        """
+        if one.tokenizer == other.tokenizer:
+            return True
+        if load_tokenizer(one).get_vocab() != load_tokenizer(other).get_vocab():
+            return False
+        cuts = self.cut(plan, one).slices, self.cut(plan, other).slices
+        return len(cuts[0]) == len(cuts[1]) and all(
+            np.array_equal(mine.members, theirs.members)
+            and np.array_equal(mine.work.trie.tokens, theirs.work.trie.tokens)
+            and np.array_equal(mine.work.trie.starts, theirs.work.trie.starts)
+            for mine, theirs in zip(*cuts, strict=True)
+        )
 
     def _make(self, file: Path, plan: Plan, encoder: Encoder) -> Cut:
         made = cut(plan.requests, encoder)
