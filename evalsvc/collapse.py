@@ -67,9 +67,11 @@ def diversity_of(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[Ta
 def has_drift(plan: Plan) -> bool:
     """Whether arms' token drift is measured on a plan: on every suite of role drift, and on suites of texts alone.
 
-    The role tells drift on texts of the domain from drift on general ones.
+    The role tells drift on texts of the domain from drift on general ones. Early looks of a gate have none: they would
+    score all that they share anew each time.
     """
-    return plan.role == "drift" or all(request.kind == "loglikelihood_rolling" for request in plan.requests)
+    texts = plan.role == "drift" or all(request.kind == "loglikelihood_rolling" for request in plan.requests)
+    return texts and plan.part_of is None
 
 
 def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str:

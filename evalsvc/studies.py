@@ -224,7 +224,7 @@ def drift_line(store: Store, family: Family) -> tuple[list[Run], Card, Line | No
 
 def _without_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[TokenDrift]]) -> dict[int, str]:
     """Return, by arm, why there is no drift of those that were scored on texts."""
-    scored = {run.arm.number for run in store.runs() if run.state == "done" and run.role == "drift"}
+    scored = {run.arm.number for run in store.runs() if run.state == "done" and run.role == "drift" and not run.part_of}
     return {
         arm.number: why_no_drift(arm.checkpoint, family.base.checkpoint)
         for arm in family.arms

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from evalsvc import decisions, service, studies
-from evalsvc.collapse import diversity_of
+from evalsvc.collapse import diversity_of, has_drift
 from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled
 from evalsvc.gate import decide, rules_of
@@ -276,3 +276,12 @@ def test_a_tokenizer_that_only_has_another_chat_template_is_no_obstacle(
     assert full.tokenizer != base.tokenizer
     (one,) = studies.drifted(Store(db), service.find_family(Store(db)))[0]
     assert (one.refusal, one.tasks[0].drift.mean > 0) == (None, True)
+
+
+def test_drift_is_measured_on_texts_and_not_on_early_looks() -> None:
+    texts = Request.of("loglikelihood_rolling", ("one two",))
+    plans = {role: replace(plan("p", role=role), requests=(texts,)) for role in ("general", "domain", "drift")}
+    assert all(has_drift(one) for one in plans.values())
+    assert has_drift(plan("p", role="drift"))
+    assert not has_drift(plan("p", role="general"))
+    assert not has_drift(replace(plans["drift"], part_of="whole"))
