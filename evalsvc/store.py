@@ -464,15 +464,7 @@ def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
         f"created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?{', ?' * len(_COST)}, now()::TIMESTAMP) "
         f"ON CONFLICT (digest) DO UPDATE SET {known}",
         [
-            checkpoint.digest,
-            checkpoint.name,
-            checkpoint.path,
-            checkpoint.method,
-            checkpoint.tokenizer,
-            checkpoint.parent,
-            checkpoint.base_path,
-            checkpoint.step,
-            checkpoint.trajectory,
+            *(getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"),
             *(getattr(checkpoint.cost, name) for name in _COST),
         ],
     )
