@@ -125,9 +125,9 @@ def asked(state: State, sample: int, base: int, adapted: int) -> list[Asked]:
 
 
 @st.cache_data(show_spinner=False, max_entries=KEPT)
-def trajectory(state: State, name: str, margin: float) -> Trajectory:
-    """Return a training run step by step."""
-    return studies.followed(state.store, name, margin)[0]
+def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
+    """Return a training run of a base step by step."""
+    return studies.followed(state.store, name, margin, families(state)[base].base.checkpoint.digest)[0]
 
 
 @st.cache_data(show_spinner=False, max_entries=KEPT)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.cluster import RayExecutor, cluster_gpus
+from evalsvc.collapse import has_drift, why_no_drift
 from evalsvc.dossiers import Dossiers
 from evalsvc.driver import Driver, Job, Progress
 from evalsvc.engine.shards import Cutter
@@ -119,6 +120,11 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     planned = [_plan(suite, speaker, submission.allow_task_code) for suite in suites]
     cutter = Cutter(cache_dir() / "tokens")
     findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
+    findings += [
+        Finding("warning", "drift", checkpoint.label, why_no_drift(checkpoint, base))
+        for checkpoint in adapted
+        if not all(cutter.same_tokens(item.plan, checkpoint, base) for item in planned if has_drift(item.plan))
+    ]
     for finding in findings:
         if finding.severity == "warning":
             note(f"warning: {finding.checkpoint}: {finding.text}")

@@ -46,7 +46,7 @@ with parts.told():
     runs = []
     for name in chosen:
         try:
-            runs.append(stored.trajectory(state, name, margin))
+            runs.append(stored.trajectory(state, base, name, margin))
         except EvidenceError as error:
             st.warning(parts.plain(error))
 if not runs:
@@ -100,5 +100,8 @@ with parts.told():
 if any(point.drift is not None for point in points):
     parts.figure(charts.drift_figure(points, fitted), "drift")
     st.text(f"{card.text}: {card.verdict}. {card.reason}")
-else:
+elif not any(point.no_drift for point in points):
     st.caption("No arm has drift: submit one with a suite of role drift whose tasks are texts.")
+for point in points:
+    if point.no_drift:
+        st.warning(f"No drift of {parts.plain(point.arm)}: {parts.plain(point.no_drift)}.")

@@ -71,6 +71,9 @@ def submit(
     peak_memory_gb: Annotated[float | None, typer.Option(min=0, help="Cost: peak memory of training.")] = None,
     train_samples: Annotated[int | None, typer.Option(min=0, help="Cost: samples trained on.")] = None,
     annotation_cost: Annotated[float | None, typer.Option(min=0, help="Cost: of annotating the data.")] = None,
+    trainable_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of parameters trained.", show_default="an adapter's own")
+    ] = None,
     rendering: Annotated[
         Rendering | None, typer.Option(help="Whose chat template renders prompts, where the base's differs.")
     ] = None,
@@ -100,7 +103,10 @@ def submit(
     from evalsvc.records import Cost
 
     said = Description(
-        method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost)
+        method,
+        name,
+        step,
+        Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost, trainable_share),
     )
     with working(quiet) as (note, progress):
         from evalsvc.submission import Source, Submission

@@ -16,14 +16,15 @@ from peft import PeftModel
 from transformers import LlamaForCausalLM
 
 from evalsvc.checkpoints import Description, open_checkpoints
-from evalsvc.engine import plain
+from evalsvc.engine import likelihood, plain
 from evalsvc.engine.attention import PackAttention
 from evalsvc.engine.encoding import Scored
 from evalsvc.engine.models import Resident
 from evalsvc.engine.packs import Pack
+from evalsvc.engine.parity import Parity
 from evalsvc.engine.scorer import Scorer
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Checkpoint, Request
+from evalsvc.records import Arm, Checkpoint, Request
 from tests import tiny
 
 REQUESTS = (
@@ -36,9 +37,10 @@ REQUESTS = (
 
 
 def score(
-    scorer: Scorer, checkpoint: Checkpoint, requests: Sequence[Request] = REQUESTS
+    scorer: Scorer, checkpoint: Checkpoint, requests: Sequence[Request] = REQUESTS, rerun: int = 0
 ) -> dict[str, float | str | None]:
-    results = [scorer.score(shard) for shard in tiny.shards(requests, checkpoint)]
+    arm = Arm(checkpoint, replace(tiny.NUMERICS, rerun=rerun))
+    results = [scorer.score(replace(shard, arm=arm)) for shard in tiny.shards(requests, checkpoint)]
     assert not any(result.failures for result in results)
     answers = [response for result in results for response in result.responses]
     return {r.request: r.text if r.text is not None else r.loglikelihood for r in answers}
@@ -153,3 +155,40 @@ def test_a_sampled_answer_depends_on_its_request_alone(base: Checkpoint) -> None
     alone = {key: text for request in asked for key, text in score(Scorer(), base, [request]).items()}
     assert together == alone
     assert len(set(together.values())) > 1
+
+
+def test_a_rerun_has_other_seeds_and_the_same_likelihoods_but_for_rounding(base: Checkpoint) -> None:
+    settings = '{"do_sample":true,"max_gen_toks":8,"temperature":1.0,"until":[]}'
+    asked = [Request.of("generate_until", ("the cat", settings), repeat) for repeat in range(4)]
+    first, again = (score(Scorer(), base, asked, rerun) for rerun in (0, 1))
+    assert all(first[key] != again[key] for key in first)
+    assert again == score(Scorer(), base, asked, rerun=1)
+    likelihoods = [request for request in REQUESTS if request.kind != "generate_until"]
+    first, again = (score(Scorer(), base, likelihoods, rerun) for rerun in (0, 1))
+    assert first == pytest.approx(again, rel=1e-5)
+
+
+@pytest.mark.parametrize("trie", [True, False])
+def test_a_rerun_has_other_batches_on_either_path(
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch, trie: bool
+) -> None:
+    sizes: list[int] = []
+    owner, name = (likelihood, "packs") if trie else (plain, "_forward")
+    usual = getattr(owner, name)
+
+    def watched(first: Any, second: Any, *rest: Any) -> Any:
+        sizes.append(second if trie else len(second))  # rows of a pack, or sequences of a batch
+        return usual(first, second, *rest)
+
+    monkeypatch.setattr(owner, name, watched)
+    if not trie:
+        monkeypatch.setattr("evalsvc.engine.models.examine", lambda *_: Parity(False, "a test", None, "eager"))
+    many = [Request.of("loglikelihood", (f"{i} the cat " * 15, " sat on")) for i in range(300)]
+    used = []
+    for rerun in (0, 1):
+        scorer = Scorer()
+        score(scorer, base, many[:1], rerun)  # loading may look at sentences of its own
+        sizes.clear()
+        score(scorer, base, many, rerun)
+        used.append(max(sizes))
+    assert used[1] == pytest.approx(used[0] * 2 / 3, rel=0.1)
