@@ -114,8 +114,8 @@ class Numerics:
     """How numbers are computed: part of a response's key, and equal within every comparison.
 
     Attributes:
-        rerun: 0; 1 for a base that is scored once more, in other batches, in the opposite order and with other seeds, to
-            see how much changes although nothing was adapted (the A/A floor).
+        rerun: 0; 1 for a base that is scored once more, in other batches, the opposite order and with other seeds, to see
+            how much changes although nothing was adapted (the A/A floor).
     """
 
     device: str
