@@ -309,7 +309,7 @@ def _halved(pair: TaskPair, half: Half) -> TaskPair:
     mask = first if half == "select" else ~first
     if not mask.any():
         raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items to be halved")
-    return TaskPair(gate.subset(pair.base, mask), pair.adapted, int(mask.sum()), pair.places[mask])
+    return replace(pair.part(mask), items=int(mask.sum()))
 
 
 def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
