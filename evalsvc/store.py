@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from evalsvc import evidence
 from evalsvc.database import Connection, Database
+from evalsvc.errors import EvidenceError
 from evalsvc.matrices import Matrix
 from evalsvc.records import (
     Arm,
@@ -553,7 +554,9 @@ def _run_number(connection: Connection, arm: Arm, plan: Plan) -> int:
         "SELECT run FROM runs JOIN arms a USING (arm) JOIN plans p USING (plan) WHERE a.digest = ? AND p.digest = ?",
         [arm.key, plan.digest],
     ).fetchone()
-    return int(cast(tuple[int], row)[0])
+    if row is None:
+        raise EvidenceError(f"{arm.label} on {plan.suite}: its run was taken out by another gate on it; try again")
+    return int(row[0])
 
 
 def _set_run(connection: Connection, arm: str, plan: str, what: str, values: list[Any]) -> None:

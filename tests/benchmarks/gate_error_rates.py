@@ -105,8 +105,8 @@ def _bets(suites: list[simulate.Array], margin: float) -> simulate.Rates:
     seen = np.floor(looks * n + 1e-9).astype(int) - 1
     streams = [evidence((d + 1) / 2, (1 - margin) / 2, n) for d in suites]
     for_pass, for_fail = -np.log(simulate.ALPHA), -np.log(simulate.ALPHA / len(suites))
-    held = np.all([above[:, seen].T >= for_pass for above, _ in streams], axis=0)
-    broken = np.any([below[:, seen].T >= for_fail for _, below in streams], axis=0)
+    held = np.all([for_pass <= above[:, seen].T for above, _ in streams], axis=0)
+    broken = np.any([for_fail <= below[:, seen].T for _, below in streams], axis=0)
     return _first(held, broken, looks)
 
 
