@@ -31,6 +31,7 @@ from evalsvc.stats.diversity import WORSE_WHEN
 from evalsvc.stats.multiplicity import holm
 from evalsvc.stats.paired import LEVEL
 from evalsvc.store import Store, StoredArm
+from evalsvc.suites import changed
 
 SCHEMA = 1
 SHOWN_ITEMS = 5
@@ -216,12 +217,17 @@ def gather(
     """Return both arms' scores on the policy's suites.
 
     Raises:
-        EvidenceError: A suite, run, task or item is missing, or the base is stale.
+        EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.
     """
     ledger = Ledger(store.path)
     runs = ledger.runs([base.number, adapted.number])
     if plans is None:
         chosen = [_newest(runs, suite, base, adapted) for suite in policy.suites]
+        for suite, files in ledger.files([run.digest for run in chosen]).items():
+            if problem := changed(files):
+                raise EvidenceError(
+                    f"suite {suite!r}: {problem}; submit {adapted.checkpoint.label} again, or add --evaluate"
+                )
     else:
         named = {run.suite: run for run in runs if run.arm == base.number and run.digest in plans}
         chosen = [named[suite] for suite in policy.suites if suite in named]

@@ -79,6 +79,19 @@ class Ledger:
             ).fetchall()
         return [PlannedRun(*row) for row in rows]
 
+    def files(self, plans: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+        """Return, by suite, path and digest of the files that some plans were made from, as far as that was kept."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT p.suite, f.path, f.digest FROM plan_files f JOIN plans p USING (plan) "
+                "WHERE list_contains(?, p.digest) ORDER BY f.rowid",
+                [list(plans)],
+            ).fetchall()
+        found: dict[str, list[tuple[str, str]]] = {}
+        for suite, path, content in rows:
+            found.setdefault(suite, []).append((path, content))
+        return found
+
     def sizes(self, plans: Sequence[str]) -> dict[str, list[tuple[str, int, float]]]:
         """Return, by suite, the task, number of items and weight of each task of some plans."""
         with self._database.read() as connection:
@@ -196,7 +209,7 @@ class Ledger:
             connection.execute("DELETE FROM seen WHERE NOT mine AND plan NOT IN (FROM looks)")
             for table in ("scores", "results", "runs"):
                 connection.execute(f"DELETE FROM {table} WHERE run IN (SELECT run FROM seen)")
-            for table in ("plan_samples", "tasks", "plans"):
+            for table in ("plan_files", "plan_samples", "tasks", "plans"):
                 connection.execute(f"DELETE FROM {table} WHERE plan IN (FROM looks)")
             connection.execute("DROP TABLE looks; DROP TABLE seen")
 

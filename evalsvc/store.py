@@ -468,7 +468,9 @@ def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
 
 
 def _add_plan(connection: Connection, plan: Plan) -> None:
-    if connection.execute("SELECT 1 FROM plans WHERE digest = ?", [plan.digest]).fetchone():
+    known = connection.execute("SELECT plan FROM plans WHERE digest = ?", [plan.digest]).fetchone()
+    if known:
+        _set_files(connection, plan, int(known[0]))
         return
     rendering = plan.rendering
     connection.execute(
@@ -499,6 +501,14 @@ def _add_plan(connection: Connection, plan: Plan) -> None:
         )
     _add_requests(connection, plan)
     _add_samples(connection, plan, number)
+    _set_files(connection, plan, number)
+
+
+def _set_files(connection: Connection, plan: Plan, number: int) -> None:
+    """Keep where a plan's files are now; the same content may have been elsewhere before."""
+    connection.execute("DELETE FROM plan_files WHERE plan = ?", [number])
+    files = _table(["path", "digest"], [pa.string()] * 2, plan.files)
+    _insert(connection, files, f"INSERT INTO plan_files SELECT {number}, path, digest FROM incoming")
 
 
 def _add_requests(connection: Connection, plan: Plan) -> None:

@@ -178,6 +178,45 @@ def null_score(db: Path) -> None:
     sql(db, "UPDATE scores SET value = NULL WHERE rowid = (SELECT max(rowid) FROM scores)")
 
 
+def nan_score(db: Path) -> None:
+    filled(db)
+    sql(db, "UPDATE scores SET value = 'NaN' WHERE rowid = (SELECT max(rowid) FROM scores)")
+
+
+def infinite_score(db: Path) -> None:
+    filled(db)
+    sql(db, "UPDATE scores SET value = '-Infinity' WHERE rowid = (SELECT max(rowid) FROM scores)")
+
+
+def unpaired(db: Path) -> None:
+    """As many scores of the adapted arm, but of other samples."""
+    filled(db)
+    sql(db, "UPDATE scores SET sample = sample + 100000 WHERE task = 'b' AND run = (SELECT max(run) FROM runs)")
+
+
+def scored_by_another_filter(db: Path) -> None:
+    filled(db)
+    sql(db, "UPDATE scores SET filter = 'strict' WHERE task = 'b' AND run = (SELECT max(run) FROM runs)")
+
+
+def graded_but_not_done(db: Path) -> None:
+    filled(db)
+    sql(db, "UPDATE runs SET state = 'running' WHERE run = (SELECT max(run) FROM runs)")
+
+
+def planned_items_gone(db: Path) -> None:
+    filled(db)
+    sql(db, "DELETE FROM plan_samples WHERE task = 'b' AND sample % 7 = 0")
+
+
+def suite_file_changed(db: Path) -> None:
+    """The suite's file is there, and says something else than when it was planned."""
+    file = db.with_name("core.yaml")
+    file.write_text("name: core\nrole: general\ntasks: [a, b]\n")
+    filled(db)
+    sql(db, f"INSERT INTO plan_files SELECT plan, '{file}', 'older' FROM plans WHERE suite = 'core'")
+
+
 def out_of_range(db: Path) -> None:
     filled(db)
     sql(db, "UPDATE scores SET value = -3 WHERE rowid = (SELECT max(rowid) FROM scores)")
@@ -251,7 +290,8 @@ BROKEN: list[Callable[[Path], None]] = [
     *(unfinished, failed, base_failed, stale_base, only_an_old_version, missing_task, missing_task_of_base),
     *(missing_item, missing_item_of_base, missing_in_both, null_score, out_of_range, doubled_score, other_numerics),
     *(no_learning_suite, other_metric, differently_rendered, base_without_runs, orphan, foreign_parent, no_results),
-    only_looks,
+    *(only_looks, nan_score, infinite_score, unpaired, scored_by_another_filter, graded_but_not_done),
+    *(planned_items_gone, suite_file_changed),
 ]
 
 
@@ -259,7 +299,11 @@ BROKEN: list[Callable[[Path], None]] = [
     ("broken", "mode"),
     [
         *((broken, "fixed") for broken in BROKEN),
-        *((broken, mode) for broken in (missing_item, null_score) for mode in ("group_sequential", "finite_pool")),
+        *(
+            (broken, mode)
+            for broken in (missing_item, null_score, unpaired)
+            for mode in ("group_sequential", "finite_pool")
+        ),
     ],
 )
 def test_broken_evidence_is_exit_code_5_and_in_every_output(

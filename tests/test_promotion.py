@@ -135,6 +135,36 @@ def test_a_look_stays_while_another_arm_looks_at_it(gate: Callable[..., Any], ev
     assert evalsvc("verify", second.json["decision"]["path"], "--db", db).code == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["core.yaml", "tasks/first.yaml", "tasks/data/first.jsonl"], ids=["suite", "task", "data"]
+)
+def test_a_suite_that_changed_on_disk_is_stale(
+    gate: Callable[..., Any], evalsvc: Run, suites: Path, tmp_path: Path, db: Path, name: str
+) -> None:
+    assert gate("full", "fixed", 0.6).code == 0
+    again = ["gate", "full", "--policy", tmp_path / "policy.yaml", "--db", db, "--json"]
+    path = evalsvc(*again).json["decision"]["path"]
+    file = suites / name
+    text = file.read_text()
+    try:
+        file.write_text("# a comment\n" + text if name == "core.yaml" else text)
+        assert evalsvc(*again).code == 0  # what a suite says is what counts
+        file.write_text(text.replace("role: general", "role: safety") + ("\n" if name != "core.yaml" else ""))
+        done = evalsvc(*again)
+        assert (done.code, done.out, done.err.count("\n")) == (5, "", 1)
+        assert f"suite 'core': {file} has changed since it was scored (stored " in done.err
+        assert "submit full again, or add --evaluate" in done.err
+        assert evalsvc("verify", path, "--db", db).code == 0  # what was decided was decided on what is stored
+        assert gate("full", "fixed", 0.6).code == 0
+        assert evalsvc(*again).code == 0
+        file.write_text("name: [")
+        assert evalsvc(*again).code == 5
+        file.unlink()
+        assert evalsvc(*again).code == 0  # a CI runner may have the store alone
+    finally:
+        file.write_text(text)
+
+
 def test_drift_suites_are_asked_as_a_whole(gate: Callable[..., Any], db: Path) -> None:
     drift = {"suite": "text", "max_bits_per_byte_increase": 0.0001}
     done = gate("full", "group_sequential", 0.6, drift=drift)
