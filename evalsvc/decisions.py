@@ -223,7 +223,10 @@ def gather(
     runs = ledger.runs([base.number, adapted.number])
     if plans is None:
         chosen = [_newest(runs, suite, base, adapted) for suite in policy.suites]
-        for suite, files in ledger.files([run.digest for run in chosen]).items():
+        sampled = {
+            run.suite: run for run in runs if policy.diversity and run.role == "diversity" and run.state == "done"
+        }
+        for suite, files in ledger.files([run.digest for run in (*chosen, *sampled.values())]).items():
             if problem := changed(files):
                 raise EvidenceError(
                     f"suite {suite!r}: {problem}; submit {adapted.checkpoint.label} again, or add --evaluate"
