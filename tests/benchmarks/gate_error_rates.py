@@ -34,7 +34,6 @@ CELLS = [
     )
     for truth in truths
 ]
-MODES = ("fixed", "group_sequential", "betting", "finite_pool")
 FAMILIES = {
     "unchanged": [0.0] * 10,
     "one at the margin": [-0.05] + [0.0] * 9,
@@ -121,7 +120,7 @@ def _first(held: ArrayLike, broken: ArrayLike, looks: simulate.Array) -> simulat
 
 
 def main() -> int:
-    """Print the table; 1 if a promise is broken."""
+    """Print the tables; 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gates", type=int, default=10_000, help="simulated gates per cell")
     parser.add_argument("--families", action="store_true", help="only gates over ten suites")
@@ -129,21 +128,21 @@ def main() -> int:
     said = parser.parse_args()
     worst = simulate.ALPHA + 3 * (simulate.ALPHA * (1 - simulate.ALPHA) / said.gates) ** 0.5
     broken = False
-    print(f"{'n':>5} {'D':>5} {'margin':>6} {'truth':>6}  " + "".join(f"{m:>24}" for m in MODES))
     for n, discordance, margin, truth in [] if said.families else said.cell or CELLS:
         found = rates(int(n), discordance, truth * margin, margin, said.gates)
-        print(f"{n:>5g} {discordance:>5} {margin:>6} {truth:>6g}  " + _line(found), flush=True)
-        broken = broken or (truth == -1 and any(r.passed > worst for r in found.values()))
+        _show(f"{n:g} items, D {discordance}, margin {margin}, truth {truth:g}", found)
+        broken |= truth == -1 and any(r.passed > worst for r in found.values())
     for name, changes in {} if said.cell else FAMILIES.items():
         found = families(changes, 500, 0.05, said.gates)
-        print(f"ten suites of 500 items, {name}: " + _line(found), flush=True)
-        broken = broken or (name == "unchanged" and any(r.failed > worst for r in found.values()))
-        broken = broken or (name == "one at the margin" and any(r.passed > worst for r in found.values()))
+        _show(f"10 x 500 items, {name}", found)
+        broken |= name == "unchanged" and any(r.failed > worst for r in found.values())
+        broken |= name == "one at the margin" and any(r.passed > worst for r in found.values())
     return int(broken)
 
 
-def _line(found: dict[str, simulate.Rates]) -> str:
-    return "".join(f"{100 * r.passed:>9.1f}/{100 * r.failed:>5.1f}/{100 * r.asked:>5.1f}   " for r in found.values())
+def _show(cell: str, found: dict[str, simulate.Rates]) -> None:
+    told = (f"{m} {100 * r.passed:.2f} / {100 * r.failed:.2f} / {100 * r.asked:.0f}" for m, r in found.items())
+    print(f"{cell:<48}", *told, sep="  ", flush=True)
 
 
 if __name__ == "__main__":
