@@ -114,8 +114,8 @@ class Numerics:
     """How numbers are computed: part of a response's key, and equal within every comparison.
 
     Attributes:
-        rerun: 0; 1 for a base that is scored once more, in other batches, the opposite order and with other seeds, to see
-            how much changes although nothing was adapted (the A/A floor).
+        rerun: 0; 1 for a base that is scored once more, in other batches, the opposite order and with other seeds, to
+            see how much changes although nothing was adapted (the A/A floor).
     """
 
     device: str
@@ -324,6 +324,7 @@ class Plan:
 
     Attributes:
         part_of: Digest of the plan that this is an early look at; None for a whole suite.
+        files: What it was made from and is not lm-eval's: path and digest of each, the suite's own first.
     """
 
     digest: str
@@ -336,6 +337,7 @@ class Plan:
     tasks: tuple[PlannedTask, ...]
     requests: tuple[Request, ...] = field(repr=False)
     part_of: str | None = None
+    files: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ grade
