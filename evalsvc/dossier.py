@@ -57,7 +57,7 @@ def compile_dossier(
     checkpoint, parent = _find(store, source, base, progress)
     dossiers = Dossiers(store.path) if store.path.is_file() else None
     findings = tuple(dossiers.findings(checkpoint)) if dossiers else ()
-    if parent is None:
+    if parent is None or checkpoint.is_prompted:
         return Dossier(checkpoint, None, None, findings)
     change = dossiers.change(checkpoint) if dossiers else None
     if change is None:

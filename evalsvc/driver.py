@@ -7,7 +7,7 @@ work; what is in the store is never asked again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, product
 
@@ -17,6 +17,7 @@ from evalsvc.errors import EvalsvcError
 from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned
+from evalsvc.harness.prompting import as_of
 from evalsvc.records import Arm, Failure, Floats, State, digest
 from evalsvc.store import Store, driver_name
 from evalsvc.work import Shard, ShardResult
@@ -35,6 +36,8 @@ class Job:
         waiting: Digests of the requests that are neither answered nor given up.
         reused: Requests whose response was in the store already.
         error: The first reason for giving a request up.
+        asked: What is asked instead of the plan, of arms with other prompts.
+        lender: The base's run on this plan, for an arm with its weights that is asked the same.
         reference: The base that this run's texts are compared with token by token; None for runs of other roles.
         drift: Divergence from it at every token, by request.
     """
@@ -49,11 +52,13 @@ class Job:
     reference: Arm | None = None
     drift: dict[str, Floats] = field(default_factory=dict, repr=False)
     moved: bool = field(default=False, repr=False)
+    asked: Planned | None = field(default=None, repr=False)
+    lender: Job | None = field(default=None, repr=False)
 
     @property
     def total(self) -> int:
         """Number of requests of the run."""
-        return len(self.planned.plan.requests)
+        return len((self.asked or self.planned).plan.requests)
 
 
 class Driver:
@@ -63,25 +68,48 @@ class Driver:
         paths: How each arm's answers are computed, by the arm's label.
     """
 
-    def __init__(self, store: Store, arms: Sequence[Arm], planned: Sequence[Planned], cutter: Cutter) -> None:
-        """Register arms, plans and runs, and find out what is missing."""
+    def __init__(
+        self,
+        store: Store,
+        arms: Sequence[Arm],
+        planned: Sequence[Planned],
+        cutter: Cutter,
+        asked: Mapping[str, Planned] | None = None,
+    ) -> None:
+        """Register arms, plans and runs, and find out what is missing.
+
+        Args:
+            arms: Bases before what was made of them.
+            asked: By a plan's digest, what arms with other prompts are asked instead.
+        """
+        otherwise = asked or {}
         self._store = store
         self._cutter = cutter
         self.paths: dict[str, str] = {}
         tokens = {
-            (arm.key, item.plan.digest): prompt_tokens(cutter.cut(item.plan, arm.checkpoint))
+            (arm.key, item.plan.digest): prompt_tokens(cutter.cut(_asked(arm, item, otherwise).plan, arm.checkpoint))
             for arm, item in product(arms, planned)
         }
         store.register(arms, [item.plan for item in planned], driver_name(), tokens)
+        store.add_plans([item.plan for item in otherwise.values()])
         answered = store.answered(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
         # Drift first: what it shares with other suites is asked once, together with its divergence; of the base too,
         # so that equal requests share their batch with the same others for all arms.
         in_order = sorted(planned, key=lambda item: not has_drift(item.plan))
-        self.jobs = []
+        self.jobs: list[Job] = []
         for arm, item in product(arms, in_order):
             finished = (arm.key, item.plan.digest) in done
-            self.jobs.append(_job(arm, item, answered[arm.key], finished, _reference(arm, arms, item, cutter)))
+            if arm.checkpoint.is_prompted and item.plan.digest not in otherwise:
+                job = Job(arm, item, set(), len(item.plan.requests), lender=self._lender(arm, item))
+            else:
+                its = _asked(arm, item, otherwise)
+                job = _job(arm, its, answered[arm.key], finished, _reference(arm, arms, item, cutter))
+                if its is not item:
+                    job.planned, job.asked = item, its
+            if finished and not job.waiting:
+                job.state = "done"
+            self.jobs.append(job)
 
     @property
     def missing(self) -> int:
@@ -91,8 +119,17 @@ class Driver:
     def grade_ready(self) -> None:
         """Grade runs that need no scoring."""
         for job in self.jobs:
-            if job.state == "queued" and not job.waiting:
+            ready = job.lender is None or job.lender.state in ("done", "failed")
+            if job.state == "queued" and not job.waiting and ready:
                 self._finish(job)
+
+    def _lender(self, arm: Arm, planned: Planned) -> Job:
+        return next(
+            job
+            for job in self.jobs
+            if job.planned is planned
+            and (job.arm.checkpoint.digest, job.arm.serving) == (arm.checkpoint.parent, arm.serving)
+        )
 
     def run(self, executor: Executor, progress: Progress) -> None:
         """Score what is missing, and grade every run as soon as it is complete.
@@ -115,13 +152,14 @@ class Driver:
                 if complete or time.monotonic() - last >= COMMIT_SECONDS:
                     self._commit(buffer)
                     last = time.monotonic()
-                for job in complete:
-                    self._finish(job)
+                if complete:
+                    self.grade_ready()
         except EvalsvcError as error:
             self._commit(buffer)
             for job in self.jobs:
                 if job.waiting:
                     self._give_up(job, str(error))
+            self.grade_ready()
             raise
         finally:
             self._commit(buffer)
@@ -137,7 +175,7 @@ class Driver:
         for job in self.jobs:
             if not job.waiting:
                 continue
-            cut = self._cutter.cut(job.planned.plan, job.arm.checkpoint)
+            cut = self._cutter.cut((job.asked or job.planned).plan, job.arm.checkpoint)
             failures = [Failure(key, reason) for key, reason in cut.refused.items() if key in job.waiting]
             if failures:
                 refused.append(ShardResult(Shard("refused", job.arm, ()), failures=tuple(failures)))
@@ -199,16 +237,21 @@ class Driver:
                 job.moved = False
 
     def _finish(self, job: Job) -> None:
-        plan = job.planned.plan
+        plan, asked = job.planned.plan, job.asked or job.planned
+        if job.lender is not None:
+            if job.lender.state == "failed":
+                self._give_up(job, f"its base's run failed: {job.lender.error}")
+                return
+            self._store.lend(job.lender.arm, job.arm, plan)
         if job.failed:
             self._give_up(job, f"{job.failed} of {job.total} requests could not be answered: {job.error}")
             return
         try:
-            graded = grade(job.planned, self._store.responses(job.arm, plan))
+            graded = grade(asked, self._store.responses(job.arm, asked.plan))
         except EvalsvcError as error:
             self._give_up(job, str(error))
             return
-        self._store.finish(job.arm, plan, graded)
+        self._store.finish(job.arm, plan, as_of(graded, asked.plan, plan) if job.asked else graded)
         for task in plan.tasks if job.drift else ():
             kl = {s.digest: [v for key in s.requests for v in job.drift.get(key, ())] for s in task.samples}
             self._store.add_drift(job.arm, plan, task.name, {sample: v for sample, v in kl.items() if v})
@@ -220,17 +263,21 @@ class Driver:
         self._store.fail(job.arm, job.planned.plan, error)
 
 
+def _asked(arm: Arm, planned: Planned, otherwise: Mapping[str, Planned]) -> Planned:
+    """Return what an arm is asked: another plan in place of a suite's, if it has other prompts."""
+    return otherwise.get(planned.plan.digest, planned) if arm.checkpoint.is_prompted else planned
+
+
 def _job(arm: Arm, planned: Planned, answered: set[str], finished: bool, reference: Arm | None) -> Job:
     wanted = {request.digest for request in planned.plan.requests}
     # Divergences are kept with the finished run: until then it begins anew, also where answers were given elsewhere.
     waiting = set(wanted) if reference is not None and not finished else wanted - answered
-    state: State = "done" if finished and not waiting else "queued"
-    return Job(arm, planned, waiting, len(wanted) - len(waiting), state, reference=reference)
+    return Job(arm, planned, waiting, len(wanted) - len(waiting), reference=reference)
 
 
 def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cutter) -> Arm | None:
     """Return the arm that an arm's drift is measured from: its base, served as it was, if their tokens are the same."""
-    if arm.checkpoint.parent is None or not has_drift(planned.plan):
+    if arm.checkpoint.parent is None or arm.checkpoint.is_prompted or not has_drift(planned.plan):
         return None
     served = replace(arm.serving, merged=False)
     for other in arms:

@@ -66,6 +66,10 @@ class Cost:
     tokens_per_query: float | None = None
 
 
+PROMPTED = ("icl", "rag")
+"""Methods that train nothing: worked examples, or retrieved passages, before every question."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Weights and tokenizer at a fixed content.
@@ -97,6 +101,11 @@ class Checkpoint:
     def label(self) -> str:
         """What people call it: name, and step within its trajectory."""
         return self.name if self.step is None else f"{self.name}@{self.step}"
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether it is its base's own weights, asked with other prompts instead of being trained."""
+        return self.method in PROMPTED
 
     @property
     def is_adapter(self) -> bool:

@@ -65,7 +65,7 @@ def _by_name(arm: StoredArm, text: str) -> bool:
 
 
 def _by_path(arm: StoredArm, text: str) -> bool:
-    return arm.checkpoint.path == str(Path(text).expanduser().resolve())
+    return not arm.checkpoint.is_prompted and arm.checkpoint.path == str(Path(text).expanduser().resolve())
 
 
 def _by_digest(arm: StoredArm, text: str) -> bool:

@@ -260,6 +260,29 @@ class Store:
         with self._database.write() as connection:
             _set_run(connection, arm.key, plan.digest, "state = 'failed', error = ?", [error])
 
+    def add_plans(self, plans: Sequence[Plan]) -> None:
+        """Add plans without a run of their own: what arms with other prompts are asked in place of a suite's plan."""
+        with self._database.write() as connection:
+            for plan in plans:
+                add_plan(connection, plan)
+
+    def lend(self, lender: Arm, arm: Arm, plan: Plan) -> None:
+        """Give an arm another's answers to a plan, where both have the same weights and are asked the same."""
+        with self._database.write() as connection:
+            connection.execute(
+                """
+                WITH asked AS (
+                    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
+                    JOIN samples s USING (sample) WHERE p.digest = ?
+                )
+                INSERT INTO responses
+                SELECT b.arm, x.request, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
+                FROM responses x JOIN asked USING (request) JOIN arms a ON a.arm = x.arm, arms b
+                WHERE a.digest = ? AND b.digest = ? ON CONFLICT DO NOTHING
+                """,
+                [plan.digest, lender.key, arm.key],
+            )
+
     def add_matrices(self, matrices: Sequence[Matrix]) -> None:
         """Keep matrices; one of the same name is replaced."""
         with self._database.write() as connection:

@@ -228,7 +228,10 @@ def _without_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[T
     return {
         arm.number: why_no_drift(arm.checkpoint, family.base.checkpoint)
         for arm in family.arms
-        if arm.number in scored and not tokens[arm.number] and arm.checkpoint.parent is not None
+        if arm.number in scored
+        and not tokens[arm.number]
+        and arm.checkpoint.parent is not None
+        and not arm.checkpoint.is_prompted
     }
 
 

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from evalsvc.checkpoints import Description, open_checkpoints
+from evalsvc.checkpoints.costs import first_known
 from evalsvc.cluster import RayExecutor, cluster_gpus
 from evalsvc.collapse import has_drift, why_no_drift
 from evalsvc.dossiers import Dossiers
 from evalsvc.driver import Driver, Job, Progress
 from evalsvc.engine.shards import Cutter
-from evalsvc.errors import CheckpointError, SuiteError
+from evalsvc.errors import CheckpointError, SuiteError, UsageError
 from evalsvc.executors import Executor, InProcessExecutor, make_scorer
 from evalsvc.harness import plan as planning
+from evalsvc.harness import prompting
 from evalsvc.harness import tasks as loading
 from evalsvc.harness.plan import Planned, Render
 from evalsvc.integrity import examine, examine_windows, refuse
 from evalsvc.probe import probe
-from evalsvc.records import Arm, Checkpoint, Finding, Numerics, Quantisation, Rendering, Serving, digest
+from evalsvc.records import PROMPTED, Arm, Checkpoint, Cost, Finding, Numerics, Quantisation, Rendering, Serving, digest
 from evalsvc.settings import Compute, cache_dir
 from evalsvc.store import Store
 from evalsvc.suites import Suite, find_suite, load_suite
@@ -51,6 +53,9 @@ class Submission:
         merged: Serve adapters merged as well, as arms of their own.
         quantisation: Serve everything on quantised weights, the base too, which is then the reference.
         rerun: Score the base once more, in other batches and with other seeds.
+        shots: Ask the base's domain suites with so many worked examples, as an arm of its own (ICL).
+        prompts: Files of suites that ask the documents of domain suites of the same name with other prompts, as an arm
+            of its own (RAG, or ICL with chosen examples).
     """
 
     sources: tuple[Source, ...]
@@ -62,17 +67,24 @@ class Submission:
     merged: bool = False
     quantisation: Quantisation | None = None
     rerun: bool = False
+    shots: int | None = None
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A submission that is ready to be scored: the base's arm first, and every suite's requests."""
+    """A submission that is ready to be scored: the base's arm first, and every suite's requests.
+
+    Attributes:
+        asked: By a plan's digest, what an arm with other prompts is asked instead.
+    """
 
     arms: tuple[Arm, ...]
     planned: tuple[Planned, ...]
     findings: tuple[Finding, ...]
     cutter: Cutter
     compute: Compute
+    asked: Mapping[str, Planned] = field(default_factory=dict)
 
     def executor(self) -> Executor:
         """Return what scores it; it runs while it is entered as a context."""
@@ -120,6 +132,11 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     planned = [_plan(suite, speaker, submission.allow_task_code) for suite in suites]
     cutter = Cutter(cache_dir() / "tokens")
     findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
+    asked: dict[str, Planned] = {}
+    if submission.shots is not None or submission.prompts:
+        prompted, asked = _prompted(submission, suites, planned, base, adapted, speaker)
+        findings += examine_windows([prompted], [item.plan for item in asked.values()], cutter)
+        adapted = [prompted]
     findings += [
         Finding("warning", "drift", checkpoint.label, why_no_drift(checkpoint, base))
         for checkpoint in adapted
@@ -130,7 +147,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
             note(f"warning: {finding.checkpoint}: {finding.text}")
     numerics = chosen_numerics(submission.compute)
     arms = tuple(_arms(base, adapted, numerics, submission))
-    return Prepared(arms, tuple(planned), tuple(findings), cutter, submission.compute)
+    return Prepared(arms, tuple(planned), tuple(findings), cutter, submission.compute, asked)
 
 
 def score(
@@ -150,12 +167,13 @@ def score(
         EvalsvcError: Scoring cannot go on; doing it again resumes.
     """
     arms, findings = prepared.arms, list(prepared.findings)
-    unknown = store.silent(arms) if store.path.is_file() else list(arms)
+    weights = [arm for arm in arms if not arm.checkpoint.is_prompted]
+    unknown = store.silent(weights) if store.path.is_file() else weights
     with ExitStack() as stack:
         running = cache(lambda: executor or stack.enter_context(prepared.executor()))
         if unknown:
-            findings += _probed(running(), unknown, arms, prepared.cutter, note)
-        driver = Driver(store, arms, prepared.planned, prepared.cutter)
+            findings += _probed(running(), unknown, weights, prepared.cutter, note)
+        driver = Driver(store, arms, prepared.planned, prepared.cutter, prepared.asked)
         _keep(store, unknown, findings)
         driver.grade_ready()
         if driver.missing:
@@ -210,8 +228,12 @@ def _checkpoints(
     """Return the base and all checkpoints, each once."""
     adapted: dict[str, Checkpoint] = {}
     bases: dict[str, Checkpoint] = {}
+    prompted = submission.shots is not None or bool(submission.prompts)
     for source in submission.sources:
-        base, found = open_checkpoints(source.path, submission.base, source.said, progress=progress, note=note)
+        if source.said.method in PROMPTED and not prompted:
+            raise UsageError(f"--method {source.said.method}: nothing was trained; say --shots N or --prompts FILE")
+        said = Description() if prompted else source.said
+        base, found = open_checkpoints(source.path, submission.base, said, progress=progress, note=note)
         bases[base.digest] = base
         adapted |= {checkpoint.digest: checkpoint for checkpoint in found}
     if len(bases) > 1:
@@ -261,6 +283,64 @@ def _suites(store: Store, submission: Submission, base: Checkpoint) -> list[Suit
         if names.count(name) > 1:
             raise SuiteError(f"suite {name!r} is given {names.count(name)} times; give each once")
     return suites
+
+
+# ------------------------------------------------------------------------------------------------------------ prompts
+
+
+def _prompted(
+    submission: Submission,
+    suites: Sequence[Suite],
+    planned: Sequence[Planned],
+    base: Checkpoint,
+    adapted: Sequence[Checkpoint],
+    speaker: Checkpoint | None,
+) -> tuple[Checkpoint, dict[str, Planned]]:
+    """Return the base with other prompts as a checkpoint of its own, and what it is asked by the plan it stands for.
+
+    Raises:
+        UsageError: It is not the base that is submitted, or there is no domain suite to ask otherwise.
+    """
+    flag = "--prompts" if submission.prompts else f"--shots {submission.shots}"
+    if submission.prompts and submission.shots is not None:
+        raise UsageError(f"--shots {submission.shots}: cannot go with --prompts; give one of the two")
+    if adapted:
+        raise UsageError(f"{flag}: {adapted[0].label} is adapted; what is prompted instead of trained is its base")
+    said = submission.sources[0].said
+    method = said.method or ("rag" if submission.prompts else "icl")
+    if method not in PROMPTED:
+        raise UsageError(f"{flag}: --method {method} must be {' or '.join(PROMPTED)}, or left out")
+    domain = {suite.name: (suite, plan) for suite, plan in zip(suites, planned, strict=True) if suite.role == "domain"}
+    if submission.prompts:
+        others = [find_suite(name) for name in submission.prompts]
+    else:
+        others = [prompting.with_shots(suite, cast(int, submission.shots)) for suite, _ in domain.values()]
+    if not domain:
+        raise UsageError(f"{flag}: none of the suites has role domain, and only these are asked otherwise; add --suite")
+    asked, content = {}, []
+    for other in others:
+        if other.name not in domain:
+            raise SuiteError(
+                f"{flag}: {other.path}: its name {other.name!r} must be that of the domain suite whose documents it "
+                f"asks: {', '.join(domain)}"
+            )
+        suite, plan = domain[other.name]
+        whole = other.model_copy(update={"role": suite.role, "chat_template": suite.chat_template})
+        found = _plan(whole, speaker, submission.allow_task_code)
+        asked[plan.plan.digest] = prompting.same_documents(plan, found)
+        content.append(found.loaded.digest)
+    of = [base.digest, method, *(sorted(content) if submission.prompts else [str(submission.shots)])]
+    name = said.name or f"{base.name}-{method if submission.prompts else f'{submission.shots}shot'}"
+    nothing = Cost(gpu_hours=0.0, train_tokens=0, train_samples=0, trainable_share=0.0)
+    made = replace(
+        base,
+        digest=f"sha256:{digest('prompted', *of)}{digest(*of)}",
+        name=name,
+        method=method,
+        parent=base.digest,
+        cost=first_known(said.cost, nothing),
+    )
+    return made, asked
 
 
 # ---------------------------------------------------------------------------------------------------------- rendering

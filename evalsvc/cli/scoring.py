@@ -55,7 +55,8 @@ def _show_demo(made: Demo, page: Path) -> None:
 
 @app.command(
     epilog="Examples: evalsvc submit runs/lora --base models/base --suite clinic --suite valley   |   "
-    "evalsvc submit org/name@main --base org/base --suite suites/mine.yaml --method cpt"
+    "evalsvc submit org/name@main --base org/base --suite suites/mine.yaml --method cpt   |   "
+    "evalsvc submit models/base --suite clinic --suite valley --shots 5"
 )
 def submit(
     checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder (a trajectory), or hub id[@rev].")],
@@ -85,6 +86,13 @@ def submit(
     ] = False,
     quantised: Annotated[
         Quantised | None, typer.Option(help="Serve everything on weights quantised so, base included.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="ICL: the base itself, its domain suites asked with worked examples.")
+    ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(help="RAG: the base itself, a domain suite's documents asked with this suite file's prompts."),
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Say first what this policy can resolve; refuse one that never passes.")
@@ -123,6 +131,8 @@ def submit(
             merged,
             quantised,
             rerun,
+            shots,
+            tuple(prompts or ()),
         )
         store = open_store(db)
         before = partial(_plan_first, store, policy, quiet) if policy else None
