@@ -170,12 +170,15 @@ def _applied(connection: Connection, path: Path) -> list[str]:
     Raises:
         StoreError: It is another program's file, or a newer evalsvc's.
     """
-    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    if "_migrations" not in tables:
+    try:
+        applied = [row[0] for row in connection.execute("SELECT name FROM _migrations ORDER BY name").fetchall()]
+    except duckdb.CatalogException:
+        tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         if tables:
-            raise StoreError(f"store {path}: is a DuckDB file of another program (tables {', '.join(sorted(tables))})")
+            raise StoreError(
+                f"store {path}: is a DuckDB file of another program (tables {', '.join(sorted(tables))})"
+            ) from None
         return []
-    applied = [row[0] for row in connection.execute("SELECT name FROM _migrations ORDER BY name").fetchall()]
     known = [name for name, _ in MIGRATIONS]
     if applied != known[: len(applied)]:
         foreign = next(name for name in applied if name not in known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,10 +100,10 @@ def rerun_of(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
     """Return the second run of a base under the same numerics, if it had one."""
     key = json.loads(base.numerics)
     for arm in reversed(arms):
-        numerics = json.loads(arm.numerics)
-        same = arm.checkpoint.digest == base.checkpoint.digest and arm.serving == base.serving
-        if same and numerics.pop("rerun", 0) and numerics == key:
-            return arm
+        if arm.checkpoint.digest == base.checkpoint.digest and arm.serving == base.serving:
+            numerics = json.loads(arm.numerics)
+            if numerics.pop("rerun", 0) and numerics == key:
+                return arm
     return None
 
 
@@ -192,23 +193,23 @@ def _by_document(store: Store, scores: TaskScores) -> TaskScores:
 
 
 def _is_child(arm: StoredArm, base: StoredArm) -> bool:
-    """Whether `base_of` holds an arm against this base."""
-    if arm.numerics != base.numerics or base.checkpoint.parent is not None:
-        return False
+    """Whether `base_of` holds an arm against this base, of those with the base's digest and numerics."""
     if arm.checkpoint.digest == base.checkpoint.digest:
-        return not base.serving.words
-    same = arm.serving.quantisation == base.serving.quantisation
-    return arm.checkpoint.parent == base.checkpoint.digest and same
+        return arm != base and not base.serving.words
+    return arm.serving.quantisation == base.serving.quantisation
 
 
 def families(store: Store) -> list[Family]:
     """Return every base that has adapted arms, with the newest numerics under which it has any."""
-    arms = store.arms()
+    kin: dict[tuple[str, str], list[StoredArm]] = defaultdict(list)
+    for arm in store.arms():
+        kin[arm.checkpoint.parent or arm.checkpoint.digest, arm.numerics].append(arm)
     found: dict[str, Family] = {}
-    for arm in arms:
-        children = [other for other in arms if other != arm and _is_child(other, arm)]
-        if children:
-            found[arm.checkpoint.digest + arm.serving.words] = Family(arm, tuple(children))
+    for members in kin.values():
+        for base in (arm for arm in members if arm.checkpoint.parent is None):
+            children = tuple(arm for arm in members if _is_child(arm, base))
+            if children:
+                found[base.checkpoint.digest + base.serving.words] = Family(base, children)
     return list(found.values())
 
 

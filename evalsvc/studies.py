@@ -205,13 +205,15 @@ def drift_line(store: Store, family: Family) -> tuple[list[Run], Card, Line | No
 
 
 def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
-    """Return what claims rest on, for every arm that can be compared."""
+    """Return what claims rest on: of every training run the last step that can be compared, and steps with drift."""
     # A checkpoint that is served in several ways is still one: merged arms stand back.
     once = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
-    numbers = [arm.number for arm in once.values()]
-    sampled, tokens = store.sampled(family.base.number, numbers), store.drifts(numbers)
-    found = []
-    for arm in once.values():
+    order = [arm.number for arm in once.values()]
+    sampled, tokens = store.sampled(family.base.number, order), store.drifts(order)
+    found: list[tuple[StoredArm, Run]] = []
+    for arm in sorted(once.values(), key=lambda arm: -(arm.checkpoint.step or 0)):
+        if not tokens[arm.number] and _run_name(arm) in {run.name for _, run in found}:
+            continue
         try:
             run = _run_facts(arm, compared_arms(store, family.base, arm))
             ratios = diversity_of(sampled[family.base.number], sampled[arm.number]) if sampled[arm.number] else []
@@ -222,7 +224,11 @@ def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
         found.append(
             (arm, replace(run, diversity=float(np.mean(kept)) if kept else None, drift=_drift(tokens[arm.number])))
         )
-    return found
+    return sorted(found, key=lambda row: order.index(row[0].number))
+
+
+def _run_name(arm: StoredArm) -> str:
+    return arm.checkpoint.trajectory or arm.checkpoint.label
 
 
 def _drift(tasks: Sequence[TokenDrift]) -> float | None:
@@ -240,7 +246,7 @@ def _run_facts(arm: StoredArm, compared: Compared) -> Run:
     text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
     checkpoint = arm.checkpoint
     return Run(
-        name=checkpoint.trajectory or checkpoint.label,
+        name=_run_name(arm),
         arm=arm.label,
         kinds=kinds_of(checkpoint.method, checkpoint.name),
         learning=totals_of["domain"].difference if "domain" in totals_of else None,
