@@ -149,7 +149,7 @@ def families(state: State) -> dict[str, Family]:
     return dict(zip(named, found, strict=True))
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Placing the arms", max_entries=KEPT)
 def frontier(state: State, base: str, axes: tuple[str, ...], suites: tuple[str, ...]) -> Frontier:
     """Return the frontier of a base on some suites; none named: on all."""
     return service.placed(state.store, families(state)[base], Wish(axes), suites or None)
@@ -183,33 +183,32 @@ def asked(state: State, sample: int, base: int, adapted: int) -> list[Asked]:
     return Browser(Path(state.path), WAIT).asked(sample, base, adapted)
 
 
-def _read(state: State, arms: Sequence[StoredArm]) -> None:
-    """Read the scores of some arms at once, which costs hardly more than those of one."""
-    for family in families(state).values():
-        mine = [arm.number for arm in arms if arm in family.arms]
-        if mine:
-            state.store.task_scores(family.base.number, mine)
+def _read(state: State, family: Family, trajectory: str | None = None) -> None:
+    """Read the scores of a family, or of one training run, at once: that costs hardly more than those of one arm."""
+    wanted = [arm.number for arm in family.arms if trajectory in (None, arm.checkpoint.trajectory)]
+    state.store.task_scores(family.base.number, wanted)
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Comparing every step with the base", max_entries=KEPT)
 def trajectory(state: State, name: str, margin: float) -> Trajectory:
     """Return a training run step by step."""
-    _read(state, [arm for arm in state.store.arms() if arm.checkpoint.trajectory == name])
+    for family in families(state).values():
+        _read(state, family, name)
     return studies.followed(state.store, name, margin)[0]
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Comparing the steps that have drift", max_entries=KEPT)
 def drift(state: State, base: str) -> tuple[list[Run], Card, Line | None]:
     """Return the checkpoints of a base with their drift, and the line of forgetting on it."""
-    _read(state, families(state)[base].arms)
+    _read(state, families(state)[base])
     return studies.drift_line(state.store, families(state)[base])
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
 def claims(state: State, margin: float) -> list[Card]:
     """Return all claims, decided; none if there is nothing to decide one with."""
     for family in families(state).values():
-        _read(state, family.arms)
+        _read(state, family)
     try:
         return studies.claims(state.store, None, margin)
     except EvidenceError:
@@ -224,7 +223,7 @@ def decisions(state: State) -> list[Record]:
     return [record for base in bases for record in ledger.chain(base)]
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
 def advice(state: State, base: str, terms: Terms) -> Advice:
     """Return the cheapest way of adapting a base that passes."""
     return advise(state.store, families(state)[base], terms)

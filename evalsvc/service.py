@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,8 +43,15 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     Raises:
         UsageError: None or several are meant; the message lists them.
     """
-    for meant in (_by_label, _by_name, _by_path, _by_digest):
-        found = [arm for arm in arms if not arm.is_rerun and meant(arm, text)]
+    path, prefix = str(Path(text).expanduser().resolve()), text.removeprefix("sha256:")
+    meanings: tuple[Callable[[StoredArm], bool], ...] = (
+        lambda arm: arm.label == text,
+        lambda arm: arm.checkpoint.name == text,
+        lambda arm: arm.checkpoint.path == path,
+        lambda arm: len(text) >= 4 and arm.checkpoint.digest.removeprefix("sha256:").startswith(prefix),
+    )
+    for meant in meanings:
+        found = [arm for arm in arms if meant(arm) and not arm.is_rerun]
         # The same checkpoint under newer numerics replaces its older self; as usual served it stands for all others.
         newest = {arm.checkpoint.digest: arm for arm in sorted(found, key=lambda arm: not arm.serving.words)}
         if len(newest) == 1:
@@ -55,22 +62,6 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     near = difflib.get_close_matches(text, [arm.label for arm in arms], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `evalsvc status`"
     raise UsageError(f"arm {text!r}: the store has none of that name, path or digest; {hint}")
-
-
-def _by_label(arm: StoredArm, text: str) -> bool:
-    return arm.label == text
-
-
-def _by_name(arm: StoredArm, text: str) -> bool:
-    return arm.checkpoint.name == text
-
-
-def _by_path(arm: StoredArm, text: str) -> bool:
-    return arm.checkpoint.path == str(Path(text).expanduser().resolve())
-
-
-def _by_digest(arm: StoredArm, text: str) -> bool:
-    return len(text) >= 4 and arm.checkpoint.digest.removeprefix("sha256:").startswith(text.removeprefix("sha256:"))
 
 
 def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:

@@ -13,6 +13,8 @@ from evalsvc.trajectory import Change, Trajectory
 
 st.title("Trajectory")
 TOTALS = ("forgetting", "learning")
+FIRST = 5
+"""Training runs that are shown until others are chosen: the newest."""
 
 
 def curve(run: Trajectory, measure: str) -> charts.Curve | None:
@@ -53,7 +55,7 @@ with parts.told():
     if not names:
         st.info("No training run of several steps yet. Submit a folder with checkpoint-* folders inside.")
         st.stop()
-    chosen = st.multiselect("Training runs", names, default=names, key="runs", bind="query-params")
+    chosen = st.multiselect("Training runs", names, default=names[-FIRST:], key="runs", bind="query-params")
     margin = parts.margin()
     runs = []
     for name in chosen:
