@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from evalsvc.changes import Change, TensorChange
-from evalsvc.database import Database
 from evalsvc.decisions import Question, decide
 from evalsvc.dossiers import Dossiers
-from evalsvc.policies import Learning, Policy, Retention
+from evalsvc.policies import Learning, Mode, Policy, Retention
 from evalsvc.records import Arm, Cost, Failure, Finding, Response
 from evalsvc.store import Store
 from evalsvc.work import Shard, ShardResult
@@ -127,6 +127,13 @@ def test_compare_shows_arms_of_the_url_with_margin(app: AppTest, db: Path) -> No
     # 10 of 40 right before, 22 after; 60 of 60 before, all but 9 after.
     assert tasks["difference"].round(3).tolist() == [0.3, -0.133]
     assert tasks["lost"].tolist() == [0, 8]
+    totals = page.dataframe[0].value
+    assert totals[["role", "suite"]].values.tolist() == [
+        ["domain", "all"],
+        ["general", "all"],
+        ["domain", "d"],
+        ["general", "g"],
+    ]
     page.multiselect(key="arms").set_value(["lora@10", "lora@20"]).run()
     assert set(page.dataframe[0].value["arm"]) == {"lora@10", "lora@20"}
     page.multiselect(key="arms").set_value([]).run()
@@ -178,9 +185,10 @@ def test_missing_scores_are_said(app: AppTest, db: Path) -> None:
     assert "Not placed, scores are missing: c7" in app.warning[0].value
 
 
-def gated(db: Path, margin: float = 0.5) -> None:
+def gated(db: Path, margin: float = 0.5, mode: Mode = "fixed") -> None:
     """Keep a decision about the first step."""
-    policy = Policy(version=1, learning=Learning(suites=("d",)), retention=(Retention(suite="g", margin=margin),))
+    learning, retention = Learning(suites=("d",)), (Retention(suite="g", margin=margin),)
+    policy = Policy(version=1, mode=mode, learning=learning, retention=retention)
     decide(Store(db), Question(arm(110).checkpoint.digest, policy))
 
 
@@ -241,6 +249,18 @@ def test_gate_shows_kept_decisions_and_simulates(app: AppTest, db: Path) -> None
     assert "It holds" in page.success[1].value
 
 
+def test_gate_shows_the_looks_of_a_sequential_decision(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    gated(db, mode="group_sequential")
+    page = open_page(app, "gate")
+    looks = page.dataframe[1].value
+    assert looks["look"].tolist() == list(range(1, len(looks) + 1))
+    assert (looks["of"] == 100).all()
+    assert looks["verdict"].iloc[-1] == "✓ pass"
+    assert page.dataframe[0].value["decided at look"].max() == len(looks)
+    assert any("Mode group_sequential" in caption.value for caption in page.caption)
+
+
 def test_advisor_takes_the_cheapest_that_passes(app: AppTest, db: Path) -> None:
     fill(db, 1)
     page = open_page(app, "advisor", margin="0.3")
@@ -263,13 +283,120 @@ def test_every_page_says_how_to_begin_and_what_is_wrong(app: AppTest, db: Path, 
     shown.run()
     assert not shown.exception
     assert shown.info
-    with Database(db).write() as connection:
-        connection.execute("DELETE FROM _migrations WHERE name = (SELECT max(name) FROM _migrations)")
-        connection.execute("DROP TABLE IF EXISTS decisions")
+    edit(db, "DELETE FROM _migrations WHERE name = (SELECT max(name) FROM _migrations)")
     st.cache_data.clear()
-    shown.run()
-    assert shown.error
-    assert not shown.exception
+    assert said(shown) == f"store {db}: was written by an older evalsvc; `evalsvc status` upgrades it"
+    edit(db, "INSERT INTO _migrations VALUES ('m999_future', now()::TIMESTAMP)")
+    st.cache_data.clear()
+    assert "was written by a newer evalsvc (schema m999_future); upgrade this one" in said(shown)
+
+
+def edit(db: Path, statement: str) -> None:
+    """Change a store behind evalsvc's back."""
+    connection = duckdb.connect(str(db))
+    connection.execute(statement)
+    connection.close()
+
+
+def said(page: AppTest) -> str:
+    """Run a page that can only say what is wrong, in one line."""
+    page.run()
+    assert not page.exception
+    assert [len(page.error), len(page.dataframe), len(page.get("plotly_chart"))] == [1, 0, 0]
+    text = page.error[0].value.replace("\\", "")
+    assert "\n" not in text
+    return text
+
+
+@contextmanager
+def writer(code: str, db: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run code in a process of its own, up to its first line of output."""
+    command = [sys.executable, "-c", code, str(db)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stdout
+        assert process.stdout.readline()
+        yield process
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        process.wait(60)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from evalsvc.database import Database
+with Database(Path(sys.argv[1])).write():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+HOLD_IT_OTHERWISE = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("code", [HOLD, HOLD_IT_OTHERWISE], ids=["a long write", "a shell"])
+def test_a_locked_store_says_so(app: AppTest, db: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import stored
+    import streamlit as st
+
+    monkeypatch.setattr(stored, "WAIT", 0.3)
+    fill(db, 1)
+    with writer(code, db):
+        for page in PAGES:
+            st.cache_data.clear()
+            app.switch_page(f"views/{page}.py")
+            assert "locked by another process for longer than 0.3 s; close what holds it" in said(app)
+    app.switch_page("views/frontier.py").run()
+    assert not app.error
+    assert len(app.dataframe[0].value) == 3
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from evalsvc.store import Store
+from tests.fakes import arm, plan
+from tests.test_store import graded
+store = Store(Path(sys.argv[1]))
+domain, general = plan("d", 40, role="domain", text="d"), plan("g", 60, text="g")
+print("ready", flush=True)
+for number in range(500, 559):
+    late = arm(number, parent=arm(1).checkpoint)
+    store.register([late], [domain, general], "host:1")
+    store.finish(late, domain, graded(domain, [float(i < 10 + number - 500) for i in range(40)]))
+    store.finish(late, general, graded(general, [float(i > number - 500) for i in range(60)]))
+"""
+
+
+def test_while_a_run_writes_every_page_shows_one_consistent_picture(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    seen = set()
+    with writer(WRITE, db) as process:
+        for page in ("compare", "samples", "runs", "compare", "samples", "runs"):
+            app.switch_page("views/frontier.py").run()
+            assert not app.exception
+            assert not [error.value for error in app.error]
+            frame = app.dataframe[0].value.set_index("arm")
+            missing = " ".join(warning.value for warning in app.warning)
+            late = [name for name in frame.index if name.startswith("c5")]
+            seen.add(len(late))
+            for name in late:  # all of an arm's items or none, paired with the base's
+                number = int(name[1:]) - 500
+                assert frame.loc[name, "learning"] == pytest.approx(min(number, 30) / 40)
+                assert frame.loc[name, "forgetting"] == pytest.approx(number / 60)
+                assert name not in missing
+            # Arms are finished one after another: whoever is shown, those before are too.
+            assert sorted(late) == [f"c{number}" for number in range(500, 500 + len(late))]
+            app.switch_page(f"views/{page}.py").run()
+            assert not app.exception
+            assert not [error.value for error in app.error]
+        process.kill()
+    assert len(seen) > 2
 
 
 # ------------------------------------------------------------------------------------------------------------ browser

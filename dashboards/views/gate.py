@@ -54,6 +54,7 @@ def show(record: dict[str, Any]) -> None:
                 "needs n": parts.count(rule.needed_n),
                 "resolves": rule.resolvable_margin,
                 "waived": rule.waived or "",
+                "decided at look": rule.look,
                 "test": rule.test,
             }
             for rule in rules
@@ -64,6 +65,25 @@ def show(record: dict[str, Any]) -> None:
         "A rule passes if its whole interval exceeds what it must; intervals are two one-sided bounds at the policy's "
         "alpha. resolves: the smallest margin that these items show in 80 % of unchanged checkpoints."
     )
+    if record["looks"]:
+        parts.table(
+            [
+                {
+                    "look": look["number"],
+                    "share of items": look["fraction"],
+                    "items": look["items"],
+                    "of": look["of"],
+                    "verdict": f"{MARKS[look['verdict']]} {look['verdict']}",
+                }
+                for look in record["looks"]
+            ],
+            {"share of items": parts.SHARE},
+        )
+        last = record["looks"][-1]
+        st.caption(
+            f"Mode {record['policy']['content']['mode']}: looks at growing evidence up to the first that decides. "
+            f"Items that were not needed: {last['of'] - last['items']:,} of {last['of']:,}."
+        )
     for rule in rules:
         if shortage(rule) and not rule.waived:
             st.text(f"{rule.rule}: {shortage(rule)}")

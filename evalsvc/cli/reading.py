@@ -133,6 +133,7 @@ def dashboard(
         "server.address": "127.0.0.1",
         "server.port": str(port),
         "server.headless": "true",
+        "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     }

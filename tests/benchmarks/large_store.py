@@ -1,8 +1,9 @@
 """A store of the size that the dashboard is built for: arms, runs and decisions as they come, scores in bulk.
 
 Run by hand: python -m tests.benchmarks.large_store FILE [arms, 1000 by default]. Checkpoints, plans, runs, drift,
-dossiers and decisions go in through the store's own calls. Only the rows of which there are millions (responses, scores,
-results) are inserted as tables, in the columns and the order in which `Store.commit` and `Store.finish` write them.
+dossiers and decisions go in through the store's own calls. Only the rows of which there are millions (responses,
+scores, results) are inserted as tables, in the columns and the order in which `Store.commit` and `Store.finish` write
+them.
 """
 
 from __future__ import annotations
@@ -130,8 +131,9 @@ def fill(db: Path, count: int = 1000) -> None:
     store.register(known, made, driver_name())
     with database.read() as connection:
         items = connection.sql(
-            "SELECT m.plan, m.task, m.sample, s.requests[1] AS request FROM plan_samples m JOIN samples s USING (sample) "
-            "JOIN tasks t ON t.plan = m.plan AND t.task = m.task ORDER BY m.plan, t.position, m.sample"
+            "SELECT m.plan, m.task, m.sample, s.requests[1] AS request "
+            "FROM plan_samples m JOIN samples s USING (sample) JOIN tasks t ON t.plan = m.plan AND t.task = m.task "
+            "ORDER BY m.plan, t.position, m.sample"
         ).to_arrow_table()
     domain = [number + 1 for number, what in enumerate(made) if what.role == "domain"]
     of = values(count, np.isin(items["plan"].to_numpy(), domain).astype(np.float64), rng)

@@ -23,7 +23,7 @@ import psutil
 from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = os.environ.get("EVALSVC_CHROMIUM", "/usr/bin/chromium")
-LIMIT = 600_000
+LIMIT = 120_000
 DONE = (
     "document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') == 'notRunning' && "
     "document.querySelector('[data-testid=stMain] h1') && !document.querySelector('[data-testid=stSkeleton]') && "
