@@ -205,12 +205,16 @@ def drift(state: State, base: str) -> tuple[list[Run], Card, Line | None]:
 
 
 @st.cache_data(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
-def claims(state: State, margin: float) -> list[Card]:
-    """Return all claims, decided; none if there is nothing to decide one with."""
+def _studied(state: State) -> list[studies.Studied]:
     for family in families(state).values():
         _read(state, family)
+    return studies.studied(state.store)
+
+
+def claims(state: State, margin: float) -> list[Card]:
+    """Return all claims, decided; none if there is nothing to decide one with."""
     try:
-        return studies.claims(state.store, None, margin)
+        return studies.decided(_studied(state), margin)
     except EvidenceError:
         return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -447,8 +449,11 @@ def fill_richly(db: Path) -> None:
 
 @pytest.fixture
 def served(db: Path) -> Iterator[str]:
-    """`evalsvc dashboard` as users start it."""
-    fill_richly(db)
+    """`evalsvc dashboard` as users start it, on a store made for it, or on the one to take screenshots of."""
+    if given := os.environ.get("EVALSVC_SCREENSHOTS_OF"):
+        shutil.copy(given, db)
+    else:
+        fill_richly(db)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -516,9 +521,10 @@ LINKS = {
     "samples": "/samples?base=c1&arm=cpt&suite=g&fate=lost",
     "trajectory": "/trajectory?base=c1",
     "advisor": "/advisor?base=c1&margin=0.3",
-    "gate": "/gate?base=c1&arm=cpt",
+    "gate": "/gate",
+    "simulator": "/gate?base=c1&arm=cpt&margin=0.15",
     "claims": "/claims",
-    "checkpoints": "/checkpoints",
+    "checkpoints": "/checkpoints?checkpoint=full+(000000000000)",
     "runs": "/runs",
 }
 
@@ -528,18 +534,43 @@ def test_every_page_in_a_real_browser(served: str, tmp_path: Path) -> None:
     shots = Path(os.environ.get("EVALSVC_SCREENSHOTS") or tmp_path / "screenshots")
     shots.mkdir(exist_ok=True)
     with watched(served) as page:
-        for name, link in LINKS.items():
+        for scheme, (name, link) in product(("light", "dark"), LINKS.items()):
+            page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": 1280, "height": 1200})
             page.goto(f"{served}{link}")
             settled(page)
-            if name not in {"claims", "runs", "advisor", "samples", "checkpoints"}:
-                page.wait_for_selector(".js-plotly-plot .scatterlayer", timeout=60_000)
+            if name == "simulator":
+                page.get_by_role("tab", name="Simulator").click()
+            tables = {"claims", "runs", "advisor", "samples"}
+            if name not in tables | ({"checkpoints"} if "EVALSVC_SCREENSHOTS_OF" in os.environ else set()):
+                page.locator(".js-plotly-plot .cartesianlayer:visible").first.wait_for(timeout=60_000)
             assert page.locator("img[src=x]").count() == 0
-            page.screenshot(path=shots / f"{name}.png", full_page=True)
+            page.wait_for_timeout(300)
+            page.screenshot(path=shots / f"{name}-{scheme}.png", full_page=True)
             page.set_viewport_size({"width": 390, "height": 844})
             page.wait_for_timeout(500)
-            page.screenshot(path=shots / f"{name}-390.png")
+            page.screenshot(path=shots / f"{name}-{scheme}-390.png")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            readable(page)
+
+
+def readable(page: Any) -> None:
+    """Check that the text of figures stands out from the page: a contrast of 3 or more (WCAG 2.2, large text)."""
+    colours = page.evaluate(
+        "[getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor].concat("
+        "[...document.querySelectorAll('.js-plotly-plot svg text')].map(e => getComputedStyle(e).fill))"
+    )
+    shades = [luminance(colour) for colour in dict.fromkeys(colours)]
+    for shade in shades[1:]:
+        lighter, darker = max(shade, shades[0]), min(shade, shades[0])
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, colours
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of "rgb(...)"."""
+    parts = [float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.slow
@@ -561,6 +592,12 @@ def test_a_deep_link_and_a_selection_in_a_real_browser(served: str) -> None:
         page.wait_for_timeout(300)
         points.nth(0).click(force=True)
         page.get_by_text("Selected:").wait_for(timeout=20_000)
+        first = page.get_by_text("Selected:").inner_text()
+        # The table is a canvas: the box that ticks its third row stands in its first column.
+        rows = page.locator("[data-testid=stDataFrame] canvas").first
+        rows.scroll_into_view_if_needed()
+        rows.click(position={"x": 16, "y": 3.5 * 35}, force=True)
+        page.get_by_text(f"{first}, ").wait_for(timeout=20_000)
         page.get_by_role("link", name="Compare them").click()
         page.wait_for_url("**/compare?**", timeout=20_000)
         settled(page)

@@ -13,8 +13,7 @@ from evalsvc.trajectory import Change, Trajectory
 
 st.title("Trajectory")
 TOTALS = ("forgetting", "learning")
-FIRST = 5
-"""Training runs that are shown until others are chosen: the newest."""
+FIRST = 5  # training runs, the newest, that are shown until others are chosen
 
 
 def curve(run: Trajectory, measure: str) -> charts.Curve | None:
