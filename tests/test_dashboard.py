@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -401,6 +402,24 @@ def test_while_a_run_writes_every_page_shows_one_consistent_picture(app: AppTest
     assert len(seen) > 2
 
 
+CHOICES = {"selectbox", "multiselect", "number_input", "text_input", "toggle", "pills", "slider", "checkbox"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dashboards").rglob("*.py")), ids=lambda path: path.name)
+def test_every_choice_is_in_the_url_and_no_text_is_markup(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert "unsafe_allow_html" not in source
+    assert "st.html" not in source
+    assert ":material/" not in source  # an icon that is fetched from elsewhere
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHOICES:
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert given.get("bind") == "'query-params'", f"line {node.lineno}: {node.func.attr}"
+    for node in tree.body[1:]:  # Streamlit shows a bare text on the page
+        assert not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) or path.parent.name != "views"
+
+
 # ------------------------------------------------------------------------------------------------------------ browser
 
 EVIL = "<img src=x onerror=alert(1)> ![x](http://203.0.113.9/x.png) :red[x] $x$"
@@ -602,3 +621,24 @@ def test_a_deep_link_and_a_selection_in_a_real_browser(served: str) -> None:
         page.wait_for_url("**/compare?**", timeout=20_000)
         settled(page)
         assert "arms=" in page.url
+
+
+@pytest.mark.slow
+def test_pages_and_choices_are_reached_by_keyboard(served: str) -> None:
+    with watched(served) as page:
+        page.goto(f"{served}/?base=c1")
+        settled(page)
+        reached: list[str] = []
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            reached.append(
+                page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText || '')")
+            )
+            if reached[-1].endswith("Base"):
+                break
+        assert {"Compare", "Gate", "Runs"} <= {text.strip() for text in reached}
+        for key in ("ArrowDown", "ArrowDown", "Enter"):  # opens the list, goes to its second base, takes it
+            page.keyboard.press(key)
+            page.wait_for_timeout(300)
+        page.wait_for_url("**base=c2**", timeout=20_000)
+        settled(page)
