@@ -360,7 +360,7 @@ def test_a_locked_store_says_so(app: AppTest, db: Path, code: str, monkeypatch: 
 
 
 WRITE = """
-import sys
+import sys, time
 from pathlib import Path
 from evalsvc.store import Store
 from tests.fakes import arm, plan
@@ -373,6 +373,7 @@ for number in range(500, 559):
     store.register([late], [domain, general], "host:1")
     store.finish(late, domain, graded(domain, [float(i < 10 + number - 500) for i in range(40)]))
     store.finish(late, general, graded(general, [float(i > number - 500) for i in range(60)]))
+    time.sleep(0.3)
 """
 
 
