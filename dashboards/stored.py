@@ -190,11 +190,11 @@ def _read(state: State, family: Family, trajectory: str | None = None) -> None:
 
 
 @st.cache_data(show_spinner="Comparing every step with the base", max_entries=KEPT)
-def trajectory(state: State, name: str, margin: float) -> Trajectory:
-    """Return a training run step by step."""
-    for family in families(state).values():
-        _read(state, family, name)
-    return studies.followed(state.store, name, margin)[0]
+def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
+    """Return a training run of a base step by step."""
+    family = families(state)[base]
+    _read(state, family, name)
+    return studies.followed(state.store, name, margin, family.base.checkpoint.digest)[0]
 
 
 @st.cache_data(show_spinner="Comparing the steps that have drift", max_entries=KEPT)

@@ -34,6 +34,7 @@ class Run:
         text: Bits per byte more than the base on general text; positive is worse.
         diversity: unique@K as a ratio to the base's.
         drift: Forward KL from the base, nats per token.
+        no_drift: Why there is none although the run was scored on texts.
         roles: Gains by role with their intervals over items, better counted positive.
     """
 
@@ -45,6 +46,7 @@ class Run:
     text: float | None = None
     diversity: float | None = None
     drift: float | None = None
+    no_drift: str | None = None
     roles: tuple[tuple[Role, Change], ...] = ()
 
 
@@ -194,7 +196,7 @@ def predicts(runs: Sequence[Run], about: str) -> tuple[Card, Line | None]:
         f"{run.arm}: KL {run.drift:.4f}, forgetting {run.forgetting:+.3f}"
         for run in runs
         if run.drift is not None and run.forgetting is not None
-    )
+    ) + tuple(f"{run.arm} is left out: {run.no_drift}" for run in runs if run.no_drift)
     text = "KL drift from the base predicts forgetting"
     card = Card(PREDICTS, text, about, "undecided", "none", None, None, None, None, "", evidence)
     try:
@@ -227,6 +229,6 @@ def cards(runs: Sequence[Run], checkpoints: Sequence[Run], about: str, margin: f
     """
     found = [card for claim in METHOD_CLAIMS if (card := about_method(claim, runs, about)) is not None]
     found += [fell(run, margin) for run in runs if {"general", "instruction"} & {role for role, _ in run.roles}]
-    if any(run.drift is not None for run in checkpoints):
+    if any(run.drift is not None or run.no_drift for run in checkpoints):
         found.append(predicts(checkpoints, about)[0])
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled, TokenDrift
-from evalsvc.records import Role
+from evalsvc.records import Checkpoint, Plan, Role
 from evalsvc.stats.diversity import Ratio, compare_diversity
 from evalsvc.stats.drift import Drift, drift
 
@@ -62,6 +62,30 @@ def diversity_of(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[Ta
         ratios = compare_diversity(answers[0], answers[1], ended, np.random.default_rng(SEED))
         found.append(TaskDiversity(one.suite, one.task, k, tuple(ratios)))
     return found
+
+
+def has_drift(plan: Plan) -> bool:
+    """Whether arms' token drift is measured on a plan: on every suite of role drift, and on suites of texts alone.
+
+    The role tells drift on texts of the domain from drift on general ones. Early looks of a gate have none: they would
+    score all that they share anew each time.
+    """
+    texts = plan.role == "drift" or all(request.kind == "loglikelihood_rolling" for request in plan.requests)
+    return texts and plan.part_of is None
+
+
+def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str:
+    """Return why no drift of a checkpoint from its base is known although it was asked for."""
+    if adapted.tokenizer == base.tokenizer:
+        return (
+            "its divergences could not be computed: it was scored on the plain path, or predicts another number of "
+            "tokens than its base; go by bits per byte (evalsvc compare)"
+        )
+    return (
+        f"its tokenizer ({adapted.tokenizer[:12]}) is not that of its base {base.label} ({base.tokenizer[:12]}), and "
+        "drift per token is only defined over the same tokens; save the base's tokenizer beside the checkpoint and "
+        "submit it again, or go by bits per byte (evalsvc compare)"
+    )
 
 
 def drift_of(tasks: Sequence[TokenDrift]) -> list[TaskDrift]:

@@ -57,10 +57,16 @@ def trajectory_tables(one: Trajectory) -> list[Table]:
 
 def _sentences(one: Trajectory) -> list[str]:
     units = f"learning in {one.learning_unit or '-'}, forgetting in {one.forgetting_unit or '-'}"
+    missing = [f"not shown, scores are missing: {', '.join(one.incomplete)}"] if one.incomplete else []
+    return [units, *conclusions(one), *missing]
+
+
+def conclusions(one: Trajectory) -> tuple[str, str]:
+    """Return in words where a run breaks the margin, and which step to keep."""
     if one.first_proven is not None:
-        broken = f"step {one.first_proven} is the first whose forgetting is above the margin beyond doubt"
+        broken = f"step {one.first_proven:,} is the first whose forgetting is above the margin beyond doubt"
     elif one.first_above is not None:
-        broken = f"step {one.first_above} is the first estimated above the margin; none is so beyond doubt"
+        broken = f"step {one.first_above:,} is the first estimated above the margin; none is so beyond doubt"
     else:
         broken = "no step is estimated above the margin"
     if one.learning_unit is None:
@@ -68,9 +74,8 @@ def _sentences(one: Trajectory) -> list[str]:
     elif one.best_step is None:
         kept = "no step is below the margin beyond doubt"
     else:
-        kept = f"step {one.best_step} learned most of those below it beyond doubt; chosen on these items"
-    missing = [f"not shown, scores are missing: {', '.join(one.incomplete)}"] if one.incomplete else []
-    return [units, broken, kept, *missing]
+        kept = f"step {one.best_step:,} learned most of those below it beyond doubt; chosen on these items"
+    return broken, kept
 
 
 def _cells(change: Change | None) -> tuple[str, str]:

@@ -262,16 +262,24 @@ def _ratios(store: Store, base: StoredArm, adapted: StoredArm) -> tuple[Ratio, .
     sampled = store.sampled(base.number, [adapted.number])
     if not sampled[base.number]:
         return ()
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     return tuple(
-        # The wider side of the interval, so that a skewed one is never taken for a narrow one.
         Ratio(
-            f"{t.suite}/{t.task}/{r.measure}", r.measure, r.ratio, max(r.ratio - r.low, r.high - r.ratio) / z, r.prompts
+            f"{t.suite}/{t.task}/{r.measure}", r.measure, r.ratio, _stderr(r.ratio, r.low, r.high, r.prompts), r.prompts
         )
         for t in diversity_of(sampled[base.number], sampled[adapted.number])
         for r in t.ratios
         if WORSE_WHEN[r.measure] == "lower" and r.ratio is not None and r.low is not None and r.high is not None
     )
+
+
+def _stderr(ratio: float, low: float, high: float, prompts: int) -> float:
+    """Return a ratio's standard error by the wider side of its interval, so that a skewed one is not taken for narrow.
+
+    Where no prompt differs, resampling cannot tell how many others would: that of as many pairs without a discordant
+    one then, by the end of Tango's interval for them, z^2 / (n + z^2).
+    """
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    return max(ratio - low, high - ratio) / z or z / (prompts + z**2)
 
 
 def _newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: StoredArm) -> PlannedRun:

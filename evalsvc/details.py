@@ -152,6 +152,7 @@ def drift_json(found: Sequence[Drifted], card: Card) -> dict[str, Any]:
             "digest": one.arm.checkpoint.digest,
             "forgetting": one.forgetting,
             "tasks": [asdict(task) for task in one.tasks],
+            "refusal": one.refusal,
         }
         for one in found
     ]
@@ -163,6 +164,7 @@ def drift_table(found: Sequence[Drifted]) -> Table:
     table = new_table(
         "Drift from the base, KL(base || arm) in nats per token",
         *("arm", "role", "task", "#texts", "#tokens", "#mean", "#90 % interval", "#p95", "#forgetting"),
+        caption="\n".join(f"{one.arm.label}: {one.refusal}" for one in found if one.refusal) or None,
     )
     for one in found:
         for task in one.tasks:

@@ -106,6 +106,8 @@ def cost_lines(cost: Cost) -> list[tuple[str, float | None]]:
         ("training tokens", cost.train_tokens),
         ("training samples", cost.train_samples),
         ("annotation cost", cost.annotation_cost),
+        ("trainable share", cost.trainable_share),
+        ("tokens per query", cost.tokens_per_query),
     ]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, product
 
-from evalsvc.engine.shards import Cutter
+from evalsvc.collapse import has_drift
+from evalsvc.engine.shards import Cutter, prompt_tokens
 from evalsvc.errors import EvalsvcError
 from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
@@ -67,15 +68,20 @@ class Driver:
         self._store = store
         self._cutter = cutter
         self.paths: dict[str, str] = {}
-        store.register(arms, [item.plan for item in planned], driver_name())
+        tokens = {
+            (arm.key, item.plan.digest): prompt_tokens(cutter.cut(item.plan, arm.checkpoint))
+            for arm, item in product(arms, planned)
+        }
+        store.register(arms, [item.plan for item in planned], driver_name(), tokens)
         answered = store.answered(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
-        self.jobs = [
-            _job(arm, item, answered[arm.key], _reference(arm, arms, item)) for arm in arms for item in planned
-        ]
-        for job in self.jobs:
-            if not job.waiting and (job.arm.key, job.planned.plan.digest) in done:
-                job.state = "done"
+        # Drift first: what it shares with other suites is asked once, together with its divergence; of the base too,
+        # so that equal requests share their batch with the same others for all arms.
+        in_order = sorted(planned, key=lambda item: not has_drift(item.plan))
+        self.jobs = []
+        for arm, item in product(arms, in_order):
+            finished = (arm.key, item.plan.digest) in done
+            self.jobs.append(_job(arm, item, answered[arm.key], finished, _reference(arm, arms, item, cutter)))
 
     @property
     def missing(self) -> int:
@@ -149,11 +155,15 @@ class Driver:
         arm = result.shard.arm
         if result.path:
             self.paths[arm.label] = result.path
-        waiting = set[str]().union(*(job.waiting for job in self.jobs if job.arm.key == arm.key))
+        waiting = [job.waiting for job in self.jobs if job.arm.key == arm.key]
+
+        def awaited(request: str) -> bool:
+            return any(request in some for some in waiting)
+
         return replace(
             result,
-            responses=tuple(response for response in result.responses if response.request in waiting),
-            failures=tuple(failure for failure in result.failures if failure.request in waiting),
+            responses=tuple(response for response in result.responses if awaited(response.request)),
+            failures=tuple(failure for failure in result.failures if awaited(failure.request)),
         )
 
     def _note(self, result: ShardResult) -> list[Job]:
@@ -170,7 +180,8 @@ class Driver:
             job.failed += len(lost)
             job.error = job.error or next((failed[key] for key in lost), None)
             job.moved = job.moved or len(job.waiting) < before
-            job.drift |= result.divergences
+            if job.reference is not None:
+                job.drift |= result.divergences
             if before and not job.waiting:
                 complete.append(job)
         return complete
@@ -209,26 +220,25 @@ class Driver:
         self._store.fail(job.arm, job.planned.plan, error)
 
 
-def _job(arm: Arm, planned: Planned, answered: set[str], reference: Arm | None) -> Job:
+def _job(arm: Arm, planned: Planned, answered: set[str], finished: bool, reference: Arm | None) -> Job:
     wanted = {request.digest for request in planned.plan.requests}
-    waiting = wanted - answered
-    if waiting and reference is not None:
-        waiting = set(wanted)  # divergences are kept with the finished run, so it begins anew
-    return Job(arm, planned, waiting, reused=len(wanted) - len(waiting), reference=reference)
+    # Divergences are kept with the finished run: until then it begins anew, also where answers were given elsewhere.
+    waiting = set(wanted) if reference is not None and not finished else wanted - answered
+    state: State = "done" if finished and not waiting else "queued"
+    return Job(arm, planned, waiting, len(wanted) - len(waiting), state, reference=reference)
 
 
-def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned) -> Arm | None:
+def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cutter) -> Arm | None:
     """Return the arm that an arm's drift is measured from: its base, served as it was, if their tokens are the same."""
-    if planned.plan.role != "drift" or arm.checkpoint.parent is None:
+    if arm.checkpoint.parent is None or not has_drift(planned.plan):
         return None
     served = replace(arm.serving, merged=False)
     for other in arms:
-        mine, its = arm.checkpoint, other.checkpoint
-        if (its.digest, its.tokenizer, other.serving, other.numerics) == (
-            mine.parent,
-            mine.tokenizer,
+        is_its_base = (other.checkpoint.digest, other.serving, other.numerics) == (
+            arm.checkpoint.parent,
             served,
             arm.numerics,
-        ):
+        )
+        if is_its_base and cutter.same_tokens(planned.plan, arm.checkpoint, other.checkpoint):
             return other
     return None

@@ -22,7 +22,7 @@ from evalsvc.records import Checkpoint, Cost, Floats, Role, TaskScores
 from evalsvc.stats.bootstrap import resampled_means
 from evalsvc.stats.estimates import SMOOTH, estimate
 from evalsvc.stats.paired import LEVEL
-from evalsvc.stats.pareto import dominates, hypervolume, non_dominated, read_off
+from evalsvc.stats.pareto import hypervolume, non_dominated, read_off, share_dominated
 
 REPLICATES = 2000
 SEED = 1234
@@ -130,8 +130,7 @@ def _points(
     resampled: Floats,
     methods: Sequence[MethodFrontier],
 ) -> tuple[Point, ...]:
-    beats = dominates(resampled).mean(axis=0)
-    np.fill_diagonal(beats, 0.0)
+    beats = share_dominated(resampled)
     often = non_dominated(resampled).mean(axis=0)
     on_frontier = non_dominated(points)
     beaten_by = beats.argmax(axis=0)
@@ -244,9 +243,18 @@ def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
 
 
 def _cost_axis(name: str, placed: Sequence[Candidate]) -> _Axis:
-    """Return a cost as a gain: the base, which was not adapted, cost nothing; cheaper is better."""
-    costs = [getattr(arm.checkpoint.cost, name) for arm in placed[1:]]
-    gain = 0.0 - np.array([0.0, *costs], dtype=np.float64)
+    """Return a cost as a gain, cheaper is better: to make the base, which was not adapted, cost nothing.
+
+    Raises:
+        EvidenceError: What queries of the base cost was never measured.
+    """
+    first, *costs = (getattr(arm.checkpoint.cost, name) for arm in placed)
+    if first is None and name == "tokens_per_query":
+        raise EvidenceError(
+            f"{placed[0].label} has no tokens_per_query, which is measured when prompts of a domain suite are asked; "
+            "submit an arm of it again with such a suite, or choose other axes"
+        )
+    gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
     # A tenth beyond the dearest arm, so that this one still counts.
     return _Axis(name, float(gain.min()) * 1.1, gain, np.broadcast_to(gain, (REPLICATES, len(gain))))
 
@@ -283,8 +291,7 @@ def _read_all(members: Mapping[str, list[int]], along: _Axis, of: _Axis, at: flo
     """Return by method [1 + replicates] values read off at `at`: the estimate, then resamples; nan: not reached."""
     whole, spread = np.stack([along.gain, of.gain], axis=-1), np.stack([along.resampled, of.resampled], axis=-1)
     return {
-        method: np.array([read_off(points, at) for points in (whole[arms], *spread[:, arms])])
-        for method, arms in members.items()
+        method: np.append(read_off(whole[arms], at), read_off(spread[:, arms], at)) for method, arms in members.items()
     }
 
 

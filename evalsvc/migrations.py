@@ -223,4 +223,11 @@ MIGRATIONS: list[tuple[str, str]] = [
         );
         """,
     ),
+    (
+        "m005_costs",
+        """
+        ALTER TABLE checkpoints ADD COLUMN trainable_share DOUBLE;
+        ALTER TABLE runs ADD COLUMN prompt_tokens DOUBLE;
+        """,
+    ),
 ]

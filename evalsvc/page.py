@@ -39,7 +39,7 @@ def rest_of(store: Store, base_digest: str, base: str) -> Rest:
     runs = []
     for name in sorted(name for name in names if name):
         try:
-            runs += followed(store, name)
+            runs += followed(store, name, base=base_digest)
         except EvidenceError:  # no step is finished: the frontier's caption names them
             continue
     try:

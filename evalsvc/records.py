@@ -53,6 +53,8 @@ class Cost:
         peak_memory_gb: Of one device while training, in 1e9 bytes.
         train_samples: Samples seen, repetitions counted.
         annotation_cost: Of the training data, in whatever currency the user counts in.
+        trainable_share: Parameters that training could change, over those of the base.
+        tokens_per_query: Prompt tokens per request, mean over the domain suites: of an arm; measured, never declared.
     """
 
     gpu_hours: float | None = None
@@ -60,6 +62,8 @@ class Cost:
     peak_memory_gb: float | None = None
     train_samples: int | None = None
     annotation_cost: float | None = None
+    trainable_share: float | None = None
+    tokens_per_query: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +114,8 @@ class Numerics:
     """How numbers are computed: part of a response's key, and equal within every comparison.
 
     Attributes:
-        rerun: 0; 1 for a base that is scored once more, in other batches, another order and with other seeds, to see
-            how much changes although nothing was adapted (the A/A floor).
+        rerun: 0; 1 for a base that is scored once more, in other batches, the opposite order and with other seeds, to
+            see how much changes although nothing was adapted (the A/A floor).
     """
 
     device: str

@@ -279,7 +279,7 @@ def frontier_table(frontier: Frontier) -> Table:
     if frontier.left_out:
         caption.append(f"not on the axes, in other units: {', '.join(frontier.left_out)}")
     if frontier.incomplete:
-        caption.append(f"not placed, scores are missing: {', '.join(frontier.incomplete)}")
+        caption.append(f"not placed, scores are missing{_or(costs)}: {', '.join(frontier.incomplete)}")
     table = new_table(
         f"Learning and forgetting against {frontier.base}",
         *("", "arm", "method", "#learning", "#90 % interval", "#forgetting", "#90 % interval", "#P(frontier)"),
@@ -302,6 +302,11 @@ def frontier_table(frontier: Frontier) -> Table:
             style="bold" if point.on_frontier else None,
         )
     return table
+
+
+def _or(costs: Sequence[str]) -> str:
+    """Return, of costs that are axes, what else an arm may lack."""
+    return f", or {' or '.join(costs)} is not known" if costs else ""
 
 
 def by_learning(frontier: Frontier) -> list[Point]:

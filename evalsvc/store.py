@@ -38,7 +38,7 @@ from evalsvc.records import (
 )
 from evalsvc.work import ShardResult
 
-_COST = tuple(field.name for field in fields(Cost))
+_COST = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
 _CHECKPOINT = ", ".join(field.name for field in fields(Checkpoint) if field.name != "cost") + ", " + ", ".join(_COST)
 
 
@@ -139,8 +139,19 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------------- writing
 
-    def register(self, arms: Sequence[Arm], plans: Sequence[Plan], driver: str) -> None:
-        """Add arms, plans and one run for each pair of them; what is there already stays, finished runs included."""
+    def register(
+        self,
+        arms: Sequence[Arm],
+        plans: Sequence[Plan],
+        driver: str,
+        prompt_tokens: Mapping[tuple[str, str], float | None] | None = None,
+    ) -> None:
+        """Add arms, plans and one run for each pair of them; what is there already stays, finished runs included.
+
+        Args:
+            prompt_tokens: (arm key, plan digest) -> prompt tokens per request.
+        """
+        tokens = prompt_tokens or {}
         with self._database.write() as connection:
             for arm in arms:
                 _add_arm(connection, arm)
@@ -151,11 +162,12 @@ class Store:
                         """
                         INSERT INTO runs
                         SELECT (SELECT coalesce(max(run), 0) + 1 FROM runs), a.arm, p.plan, 'queued', ?, 0, 0, NULL, ?,
-                               now()::TIMESTAMP, now()::TIMESTAMP
+                               now()::TIMESTAMP, now()::TIMESTAMP, ?
                         FROM arms a, plans p WHERE a.digest = ? AND p.digest = ?
-                        ON CONFLICT (arm, plan) DO UPDATE SET driver = excluded.driver
+                        ON CONFLICT (arm, plan) DO UPDATE SET driver = excluded.driver,
+                            prompt_tokens = coalesce(excluded.prompt_tokens, prompt_tokens)
                         """,
-                        [len(plan.requests), driver, arm.key, plan.digest],
+                        [len(plan.requests), driver, tokens.get((arm.key, plan.digest)), arm.key, plan.digest],
                     )
 
     def commit(self, results: Sequence[ShardResult], progress: Mapping[tuple[str, str], tuple[int, int]]) -> None:
@@ -301,27 +313,31 @@ class Store:
                 for arm in arms
             }
 
+    def silent(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Return the arms that have answered nothing yet."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT digest FROM arms a WHERE EXISTS (SELECT 1 FROM responses x WHERE x.arm = a.arm)"
+            ).fetchall()
+        heard = {key for (key,) in rows}
+        return [arm for arm in arms if arm.key not in heard]
+
     def responses(self, arm: Arm, plan: Plan) -> dict[str, Response]:
         """Return the arm's responses to the plan's requests, by request digest."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated "
-                "FROM responses x JOIN requests r USING (request) JOIN arms a USING (arm) WHERE a.digest = ?",
-                [arm.key],
+                """
+                WITH asked AS (
+                    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
+                    JOIN samples s USING (sample) WHERE p.digest = ?
+                )
+                SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
+                FROM responses x JOIN asked USING (request) JOIN requests r USING (request) JOIN arms a USING (arm)
+                WHERE a.digest = ?
+                """,
+                [plan.digest, arm.key],
             ).fetchall()
-        wanted = {request.digest for request in plan.requests}
-        return {row[0]: Response(*row) for row in rows if row[0] in wanted}
-
-    def failures(self, arm: Arm, plan: Plan) -> dict[str, str]:
-        """Return why the arm has no response to some of the plan's requests, by request digest."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT r.digest, f.error FROM failures f JOIN requests r USING (request) JOIN arms a USING (arm) "
-                "WHERE a.digest = ?",
-                [arm.key],
-            ).fetchall()
-        wanted = {request.digest for request in plan.requests}
-        return {key: error for key, error in rows if key in wanted}
+        return {row[0]: Response(*row) for row in rows}
 
     def arms(self) -> list[StoredArm]:
         """Return all arms, oldest first."""
@@ -445,19 +461,11 @@ def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
     known = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _COST)
     connection.execute(
         f"INSERT INTO checkpoints (digest, name, path, method, tokenizer, parent, base_path, step, trajectory, {cost}, "
-        "created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP) "
+        f"created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?{', ?' * len(_COST)}, now()::TIMESTAMP) "
         f"ON CONFLICT (digest) DO UPDATE SET {known}",
         [
-            checkpoint.digest,
-            checkpoint.name,
-            checkpoint.path,
-            checkpoint.method,
-            checkpoint.tokenizer,
-            checkpoint.parent,
-            checkpoint.base_path,
-            checkpoint.step,
-            checkpoint.trajectory,
-            *astuple(checkpoint.cost),
+            *(getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"),
+            *(getattr(checkpoint.cost, name) for name in _COST),
         ],
     )
 
@@ -563,14 +571,25 @@ def _set_run(connection: Connection, arm: str, plan: str, what: str, values: lis
 def _arms(connection: Connection) -> dict[int, StoredArm]:
     rows = connection.execute(
         f"""
-        SELECT a.arm, a.digest, a.numerics, a.merged, a.quantisation, c.* FROM arms a
-        JOIN (SELECT {_CHECKPOINT} FROM checkpoints) c ON c.digest = a.checkpoint ORDER BY a.arm
+        WITH asked AS (
+            SELECT u.arm, u.prompt_tokens FROM runs u JOIN plans p USING (plan)
+            WHERE u.state = 'done' AND p.role = 'domain' AND p.part_of IS NULL
+            QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
+        ),
+        known AS (SELECT arm, avg(prompt_tokens) AS tokens FROM asked GROUP BY arm)
+        SELECT a.arm, a.digest, a.numerics, a.merged, a.quantisation, k.tokens, n.trainable / n.parameters, c.*
+        FROM arms a JOIN (SELECT {_CHECKPOINT} FROM checkpoints) c ON c.digest = a.checkpoint
+        LEFT JOIN known k ON k.arm = a.arm LEFT JOIN changes n ON n.checkpoint = a.checkpoint ORDER BY a.arm
         """
     ).fetchall()
     return {
-        row[0]: StoredArm(row[0], row[1], _checkpoint(row[5:]), row[2], Serving(bool(row[3]), row[4])) for row in rows
+        row[0]: StoredArm(row[0], row[1], _checkpoint(row[7:], row[5], row[6]), row[2], Serving(bool(row[3]), row[4]))
+        for row in rows
     }
 
 
-def _checkpoint(row: Sequence[Any]) -> Checkpoint:
-    return replace(Checkpoint(*row[:9]), cost=Cost(*row[9:]))
+def _checkpoint(row: Sequence[Any], tokens: float | None, trainable: float | None) -> Checkpoint:
+    """Return a checkpoint with its cost: as declared or read from its files, else as its weights were compared."""
+    cost = Cost(*row[9:])
+    share = trainable if cost.trainable_share is None else cost.trainable_share
+    return replace(Checkpoint(*row[:9]), cost=replace(cost, trainable_share=share, tokens_per_query=tokens))

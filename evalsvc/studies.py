@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evalsvc.claims import Card, Run, cards, kinds_of, predicts
-from evalsvc.collapse import TaskDiversity, TaskDrift, diversity_of, drift_of
+from evalsvc.collapse import TaskDiversity, TaskDrift, diversity_of, drift_of, why_no_drift
 from evalsvc.compare import UNIT_INTERVAL
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.evidence import TokenDrift
@@ -22,26 +22,35 @@ from evalsvc.store import Store, StoredArm, StoredResult
 from evalsvc.trajectory import MARGIN, UNPAIRED, Change, Trajectory, trajectory
 
 
-def followed(store: Store, name: str | None = None, margin: float = MARGIN) -> list[Trajectory]:
-    """Return a training run step by step, or all of them.
+def followed(
+    store: Store, name: str | None = None, margin: float = MARGIN, base: str | None = None
+) -> list[Trajectory]:
+    """Return training runs step by step; runs of one name from different bases are different ones.
 
     Items are paired where there are any; published results without items are compared without pairing, with the first
     step where they have no base.
+
+    Args:
+        name: The runs of this name; None: all.
+        base: Digest of the base that they started from; None: any.
 
     Raises:
         UsageError: No run has that name.
         EvidenceError: Steps lack scores, or cannot be compared.
     """
     arms = [arm for arm in store.arms() if not arm.is_rerun]
-    names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in arms if arm.checkpoint.trajectory))
-    if name is not None and name not in names:
-        known = ", ".join(names) or "none yet: submit a folder with checkpoint-* inside"
+    runs: dict[tuple[str | None, str], list[StoredArm]] = {}
+    for arm in arms:
+        if arm.checkpoint.trajectory and base in (None, arm.checkpoint.parent):
+            runs.setdefault((arm.checkpoint.parent, arm.checkpoint.trajectory), []).append(arm)
+    chosen = [members for (_, run), members in runs.items() if name in (None, run)]
+    if name is not None and not chosen:
+        known = ", ".join(dict.fromkeys(run for _, run in runs)) or "none yet: submit a folder with checkpoint-* inside"
         raise UsageError(f"trajectory {name!r}: the store has no training run of that name ({known})")
-    return [_followed(store, arms, one, margin) for one in ([name] if name else names)]
+    return [_followed(store, arms, members, margin) for members in chosen]
 
 
-def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float) -> Trajectory:
-    members = [arm for arm in arms if arm.checkpoint.trajectory == name]
+def _followed(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredArm], margin: float) -> Trajectory:
     # One way of serving for all steps: the usual one, if any step was scored so.
     serving = min((arm.serving for arm in members), key=lambda serving: serving.words)
     newest = {arm.checkpoint.step or 0: arm for arm in members if arm.serving == serving}
@@ -66,7 +75,7 @@ def _followed(store: Store, arms: Sequence[StoredArm], name: str, margin: float)
             incomplete.append(label)
         else:
             found.append((step, label, tasks))
-    made = trajectory(name, first.checkpoint.method, base.label, found, margin)
+    made = trajectory(first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, found, margin)
     return replace(made, incomplete=tuple(incomplete))
 
 
@@ -187,27 +196,36 @@ def diversity(store: Store, adapted: str) -> list[TaskDiversity]:
 
 @dataclass(frozen=True, slots=True)
 class Drifted:
-    """How far an arm moved from its base, and what it forgot."""
+    """How far an arm moved from its base, and what it forgot.
+
+    Attributes:
+        tasks: Empty where `refusal` says why no drift is known.
+    """
 
     arm: StoredArm
     tasks: tuple[TaskDrift, ...]
     forgetting: float | None
+    refusal: str | None = None
 
 
 def drifted(store: Store, family: Family) -> tuple[list[Drifted], Card]:
     """Return the drift of a base's arms, and whether it predicts what they forgot.
 
     Raises:
-        EvidenceError: No arm has drift.
+        EvidenceError: No arm has drift; says why, where one was scored on texts.
     """
     runs = _checkpoints(store, family)
     tokens = store.drifts([arm.number for arm in family.arms])
     forgot = {arm.number: run.forgetting for arm, run in runs}
+    refused = _without_drift(store, family, tokens)
     found = [
-        Drifted(arm, tuple(drift_of(tokens[arm.number])), forgot.get(arm.number))
+        Drifted(arm, tuple(drift_of(tokens[arm.number])), forgot.get(arm.number), refused.get(arm.number))
         for arm in family.arms
-        if tokens[arm.number]
+        if tokens[arm.number] or arm.number in refused
     ]
+    if found and all(one.refusal for one in found):
+        more = f" (and {len(found) - 1} arms more)" if len(found) > 1 else ""
+        raise EvidenceError(f"{found[0].arm.label}: {found[0].refusal}{more}")
     if not found:
         raise EvidenceError(
             f"no arm of {family.base.label} has drift; submit one with a suite of role drift whose tasks "
@@ -223,15 +241,27 @@ def drift_line(store: Store, family: Family) -> tuple[list[Run], Card, Line | No
     return runs, *predicts(runs, f"arms of {family.base.label}")
 
 
+def _without_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[TokenDrift]]) -> dict[int, str]:
+    """Return, by arm, why there is no drift of those that were scored on texts."""
+    scored = {run.arm.number for run in store.runs() if run.state == "done" and run.role == "drift" and not run.part_of}
+    return {
+        arm.number: why_no_drift(arm.checkpoint, family.base.checkpoint)
+        for arm in family.arms
+        if arm.number in scored and not tokens[arm.number] and arm.checkpoint.parent is not None
+    }
+
+
 def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
     """Return what claims rest on: of every training run the last step that can be compared, and steps with drift."""
     # A checkpoint that is served in several ways is still one: merged arms stand back.
     once = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
     order = [arm.number for arm in once.values()]
     sampled, tokens = store.sampled(family.base.number, order), store.drifts(order)
+    refused = _without_drift(store, replace(family, arms=tuple(once.values())), tokens)
     found: list[tuple[StoredArm, Run]] = []
     for arm in sorted(once.values(), key=lambda arm: -(arm.checkpoint.step or 0)):
-        if not tokens[arm.number] and _run_name(arm) in {run.name for _, run in found}:
+        seen = _run_name(arm) in {run.name for _, run in found}
+        if seen and not tokens[arm.number] and arm.number not in refused:
             continue
         try:
             run = _run_facts(arm, compared_arms(store, family.base, arm))
@@ -241,7 +271,15 @@ def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
         unique = [task.ratios[0].ratio for task in ratios]
         kept = [ratio for ratio in unique if ratio is not None]
         found.append(
-            (arm, replace(run, diversity=float(np.mean(kept)) if kept else None, drift=_drift(tokens[arm.number])))
+            (
+                arm,
+                replace(
+                    run,
+                    diversity=float(np.mean(kept)) if kept else None,
+                    drift=_drift(tokens[arm.number]),
+                    no_drift=refused.get(arm.number),
+                ),
+            )
         )
     return sorted(found, key=lambda row: order.index(row[0].number))
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.cluster import RayExecutor, cluster_gpus
+from evalsvc.collapse import has_drift, why_no_drift
 from evalsvc.dossiers import Dossiers
 from evalsvc.driver import Driver, Job, Progress
 from evalsvc.engine.shards import Cutter
@@ -119,6 +120,11 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     planned = [_plan(suite, speaker, submission.allow_task_code) for suite in suites]
     cutter = Cutter(cache_dir() / "tokens")
     findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
+    findings += [
+        Finding("warning", "drift", checkpoint.label, why_no_drift(checkpoint, base))
+        for checkpoint in adapted
+        if not all(cutter.same_tokens(item.plan, checkpoint, base) for item in planned if has_drift(item.plan))
+    ]
     for finding in findings:
         if finding.severity == "warning":
             note(f"warning: {finding.checkpoint}: {finding.text}")
@@ -144,7 +150,7 @@ def score(
         EvalsvcError: Scoring cannot go on; doing it again resumes.
     """
     arms, findings = prepared.arms, list(prepared.findings)
-    unknown = _unknown(store, arms)
+    unknown = store.silent(arms) if store.path.is_file() else list(arms)
     with ExitStack() as stack:
         running = cache(lambda: executor or stack.enter_context(prepared.executor()))
         if unknown:
@@ -172,14 +178,6 @@ def _arms(base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, s
     if submission.rerun:
         arms.append(Arm(base, replace(numerics, rerun=1), quantised))
     return list(dict.fromkeys(arms))
-
-
-def _unknown(store: Store, arms: Sequence[Arm]) -> list[Arm]:
-    """Return the arms that have answered nothing yet."""
-    if not store.path.is_file():
-        return list(arms)
-    answered = store.answered(arms)
-    return [arm for arm in arms if not answered[arm.key]]
 
 
 def _probed(

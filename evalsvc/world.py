@@ -481,12 +481,23 @@ def command_items(count: int) -> list[Item]:
 
 def story_items(count: int) -> list[Item]:
     """Return stories about people and animals that training never brings together."""
-    rng = Random(f"{WORLD_SEED}/stories")
+    return [{"text": text} for text in _stories("stories", count)]
+
+
+def tale_items(count: int) -> list[Item]:
+    """Return beginnings of such stories, all different; how they go on is one way of many."""
+    begun = {text.split(". ", 1)[0]: text for text in _stories("tales", 3 * count)}
+    parts = (text.split(". ", 1) for text in list(begun.values())[:count])
+    return [{"query": f"{beginning}.", "answer": rest} for beginning, rest in parts]
+
+
+def _stories(name: str, count: int) -> list[str]:
+    rng = Random(f"{WORLD_SEED}/{name}")
     of = {(fact.relation.name, fact.subject): fact.value for fact in valley_facts()}
     stories: dict[str, None] = {}
     while len(stories) < count:
         stories[story(rng, of, held_out=True)] = None
-    return [{"text": text} for text in stories]
+    return list(stories)
 
 
 def _item(rng: Random, query: str, right: str, wrong: Sequence[str]) -> Item:
@@ -509,6 +520,7 @@ def suite_files() -> dict[str, str]:
     tasks = {name: (_CHOICE_TASK, items) for name, items in choice_tasks.items()}
     tasks["valley_commands"] = (_COMMAND_TASK, command_items(80))
     tasks["valley_stories"] = (_STORY_TASK, story_items(40))
+    tasks["valley_tales"] = (_TALE_TASK, tale_items(24))
     files: dict[str, str] = {}
     for name, (form, items) in tasks.items():
         files[f"tasks/{name}.yaml"] = _HEAD.format(name=name) + form + _TAIL
@@ -562,6 +574,21 @@ metric_list:
   - metric: bits_per_byte
     aggregation: bits_per_byte
     higher_is_better: false
+"""
+_TALE_TASK = """\
+output_type: generate_until
+repeats: 8
+doc_to_text: "{{query}}"
+doc_to_target: "{{answer}}"
+generation_kwargs:
+  until: ["\\n"]
+  do_sample: true
+  temperature: 1.0
+  max_gen_toks: 48
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
 """
 _TAIL = """\
 num_fewshot: 0

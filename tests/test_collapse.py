@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -11,12 +13,12 @@ import pytest
 import yaml
 
 from evalsvc import decisions, service, studies
-from evalsvc.collapse import diversity_of
+from evalsvc.collapse import diversity_of, has_drift
 from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled
 from evalsvc.gate import decide, rules_of
 from evalsvc.policies import Policy
-from evalsvc.records import Arm, Plan, PlannedTask, Request, Response, Sample, canonical, digest
+from evalsvc.records import Arm, Checkpoint, Plan, PlannedTask, Request, Response, Sample, canonical, digest
 from evalsvc.service import find_arm
 from evalsvc.store import Store
 from evalsvc.work import Shard, ShardResult
@@ -24,6 +26,7 @@ from tests.fakes import ACC, NUMERICS, arm, plan
 from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
 from tests.test_driver import run
 from tests.test_store import graded
+from tests.tiny import CHAT
 
 BASE = arm(1)
 SETTINGS = {"until": ["\n"], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
@@ -37,6 +40,10 @@ def sampled_plan(prompts: int, k: int) -> Plan:
         samples.append(Sample(digest("open", str(i)), i, f'{{"i": {i}}}', "", tuple(r.digest for r in asked)))
     task = PlannedTask("open", None, "1", "generate_until", 0, (ACC,), 1.0, None, tuple(samples))
     return replace(plan("open"), role="diversity", tasks=(task,), requests=tuple(requests), digest=f"open-{k}")
+
+
+def checkpoint_of(store: Store, label: str) -> Checkpoint:
+    return find_arm(store.arms(), label).checkpoint
 
 
 def fill(store: Store, of: Arm, item: Plan, words: int, tokens: int = 5) -> None:
@@ -124,6 +131,29 @@ def test_a_real_model_is_sampled_and_measured(models: Path, task_folder: Path, t
     assert all(0 < ratio.base <= 1 for ratio in task.ratios if ratio.measure in {"unique", "distinct"})
 
 
+def test_the_shipped_suite_is_sampled_measured_and_judged(
+    models: Path,
+    tmp_path: Path,
+    db: Path,
+    evalsvc: Run,  # noqa: F811
+) -> None:
+    asked = ["--base", models / "base", "--suite", "tales", "--db", db, "--workers", 0, "--quiet"]
+    assert evalsvc("submit", models / "full", *asked).code == 0
+    (task,) = evalsvc("diversity", "full", "--db", db, "--json").json["tasks"]
+    assert (task["suite"], task["task"], task["answers"]) == ("tales", "valley_tales", 8)
+    found = {ratio["measure"]: ratio for ratio in task["ratios"]}
+    assert all(ratio["prompts"] == 24 for ratio in found.values())
+    assert found["unique"]["base"] > 0.9  # random weights ramble, and every answer has its own seed
+    for least, code in ((0.2, 0), (0.99, 4)):
+        policy = tmp_path / f"{least}.yaml"
+        policy.write_text(yaml.safe_dump({"version": 1, "diversity": {"min_ratio": least}}))
+        judged = evalsvc("gate", "full", "--policy", policy, "--db", db)
+        assert judged.code == code, judged.out
+        assert "diversity/tales/valley_tales/unique" in judged.out
+    again = evalsvc("submit", models / "full", *asked)
+    assert (again.code, evalsvc("diversity", "full", "--db", db, "--json").json["tasks"]) == (0, [task])
+
+
 # ------------------------------------------------------------------------------------------------------------- drift
 
 
@@ -179,3 +209,79 @@ def test_the_commands_show_drift(drifting: Store, evalsvc: Run, tmp_path: Path) 
     store.register([BASE, child], [plan()], "h:1")
     none = evalsvc("drift", "--db", store.path)
     assert (none.code, "no arm of c1 has drift" in none.err) == (5, True)
+
+
+@pytest.fixture
+def retokenized(models: Path, tmp_path: Path) -> Path:
+    """Copies of the base and its adaptations, of which `full` brings a tokenizer with another vocabulary."""
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    tokens = json.loads((folder / "full" / "tokenizer.json").read_text())
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (folder / "full" / "tokenizer.json").write_text(json.dumps(tokens))
+    return folder
+
+
+def test_drift_across_tokenizers_is_refused_by_name(
+    retokenized: Path,
+    task_folder: Path,
+    tmp_path: Path,
+    db: Path,
+    evalsvc: Run,  # noqa: F811
+) -> None:
+    for role, task in (("drift", "roll"), ("general", "mc")):
+        suite = {"name": role, "role": role, "include": str(task_folder), "tasks": [task]}
+        (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(suite))
+    suites = [part for role in ("drift", "general") for part in ("--suite", tmp_path / f"{role}.yaml")]
+    where = ["--base", retokenized / "base", *suites, "--db", db, "--workers", 0]
+    said = evalsvc("submit", retokenized / "full", *where)
+    full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
+    why = (
+        f"full: its tokenizer ({full.tokenizer[:12]}) is not that of its base base ({base.tokenizer[:12]}), and drift "
+        "per token is only defined over the same tokens; save the base's tokenizer"
+    )
+    assert (said.code, f"warning: {why}" in " ".join(said.err.split())) == (0, True)
+    alone = evalsvc("drift", "--db", db)
+    assert (alone.code, why in alone.err, alone.err.count("\n")) == (5, True, 1)
+    assert evalsvc("submit", retokenized / "lora", *where).code == 0
+    arms = {one["arm"]: one for one in evalsvc("drift", "--db", db, "--json").json["arms"]}
+    assert (arms["full"]["tasks"], f"full: {arms['full']['refusal']}".startswith(why)) == ([], True)
+    assert (arms["lora"]["tasks"][0]["drift"]["mean"] > 0, arms["lora"]["refusal"]) == (True, None)
+    assert "its tokenizer" in evalsvc("drift", "--db", db).out
+    (card,) = [c for c in studies.claims(Store(db)) if c.claim == "drift-predicts-forgetting"]
+    assert any(line.startswith("full is left out: its tokenizer") for line in card.evidence)
+    assert "its tokenizer" in evalsvc("checkpoints", "show", "full", "--db", db).out
+
+
+def test_drift_that_could_not_be_computed_is_said(drifting: Store) -> None:
+    texts = plan("t", n=5, role="drift", text="t")
+    last = Arm(replace(arm(9, parent=BASE.checkpoint).checkpoint, name="plain"), NUMERICS)
+    drifting.register([last], [texts], "h:1")
+    drifting.finish(last, texts, graded(texts, [1.0] * 5))
+    found, _ = studies.drifted(drifting, service.find_family(drifting))
+    assert [one.arm.label for one in found if one.refusal] == ["plain"]
+    assert "on the plain path" in (found[-1].refusal or "")
+
+
+def test_a_tokenizer_that_only_has_another_chat_template_is_no_obstacle(
+    retokenized: Path, models: Path, task_folder: Path, tmp_path: Path, db: Path
+) -> None:
+    shutil.copy(models / "full" / "tokenizer.json", retokenized / "full")
+    (retokenized / "full" / "chat_template.jinja").write_text(CHAT)
+    suite = {"name": "t", "role": "drift", "include": str(task_folder), "tasks": ["roll"], "chat_template": "off"}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(suite))
+    assert {job.state for job in run(db, retokenized, (str(tmp_path / "t.yaml"),), source="full")} == {"done"}
+    full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
+    assert full.tokenizer != base.tokenizer
+    (one,) = studies.drifted(Store(db), service.find_family(Store(db)))[0]
+    assert (one.refusal, one.tasks[0].drift.mean > 0) == (None, True)
+
+
+def test_drift_is_measured_on_texts_and_not_on_early_looks() -> None:
+    texts = Request.of("loglikelihood_rolling", ("one two",))
+    plans = {role: replace(plan("p", role=role), requests=(texts,)) for role in ("general", "domain", "drift")}
+    assert all(has_drift(one) for one in plans.values())
+    assert has_drift(plan("p", role="drift"))
+    assert not has_drift(plan("p", role="general"))
+    assert not has_drift(replace(plans["drift"], part_of="whole"))

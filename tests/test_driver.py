@@ -238,3 +238,42 @@ def test_drift_is_measured_token_by_token_and_the_base_may_be_scored_again(
         (task,) = drifts[arms[label, False]]
         assert len(task.kl) == tokens
         assert task.kl.mean() > 1e-3
+
+
+def test_what_drift_shares_with_another_suite_has_its_divergences(
+    models: Path, task_folder: Path, tmp_path: Path
+) -> None:
+    roles = {"general": ["roll", "mc"], "drift": ["roll"]}
+    for role, tasks in roles.items():
+        suite = {"name": role, "role": role, "include": str(task_folder), "tasks": tasks}
+        (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(suite))
+    general, drift = (str(tmp_path / f"{role}.yaml") for role in roles)
+    kept = []
+    for name, submissions in (
+        ("alone", [(drift,)]),
+        ("together", [(general, drift)]),
+        ("later", [(general,), (drift,)]),
+    ):
+        db = tmp_path / f"{name}.duckdb"
+        for suites in submissions:
+            assert {job.state for job in run(db, models, suites, source="lora")} == {"done"}
+        store = Store(db)
+        (number,) = (arm.number for arm in store.arms() if arm.label == "lora")
+        (task,) = store.drifts([number])[number]
+        assert (task.suite, task.role) == ("drift", "drift")
+        kept.append(task.kl)
+        again = run(db, models, submissions[-1], source="lora")
+        assert all(job.reused == job.total for job in again)
+    assert all(len(kl) == len(kept[0]) and abs(kl - kept[0]).max() < 1e-4 for kl in kept)
+
+
+def test_a_suite_of_texts_alone_has_drift_under_its_own_role(
+    models: Path, task_folder: Path, tmp_path: Path, db: Path
+) -> None:
+    file = tmp_path / "d.yaml"
+    file.write_text(yaml.safe_dump({"name": "d", "role": "domain", "include": str(task_folder), "tasks": ["roll"]}))
+    run(db, models, (str(file),), source="lora")
+    store = Store(db)
+    (number,) = (arm.number for arm in store.arms() if arm.label == "lora")
+    (task,) = store.drifts([number])[number]
+    assert (task.suite, task.role) == ("d", "domain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from dataclasses import replace
 from typing import Literal
 
@@ -265,6 +266,20 @@ def test_fifty_arms_of_twenty_thousand_items_take_seconds() -> None:
     for i in range(51):
         domain, general = (rng.random(10_000) < 0.2 + i / 100, rng.random(10_000) < 0.9 - i / 120)
         arms.append(candidate(i + 1, domain.astype(float), general.astype(float)))
+    tracemalloc.start()
     start = time.perf_counter()
     assert len(frontier(arms[0], arms[1:]).points) == 51
     assert time.perf_counter() - start < 20
+    assert tracemalloc.get_traced_memory()[1] < 4e9
+    tracemalloc.stop()
+
+
+def test_a_thousand_arms_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    arms = []
+    for i in range(1001):
+        domain, general = (rng.random(500) < 0.2 + i / 2000, rng.random(500) < 0.9 - i / 2400)
+        arms.append(candidate(i + 1, domain.astype(float), general.astype(float)))
+    start = time.perf_counter()
+    assert len(frontier(arms[0], arms[1:]).points) == 1001
+    assert time.perf_counter() - start < 60

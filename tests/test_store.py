@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evalsvc.browse import Browser
 from evalsvc.records import Arm, Cost, Failure, Graded, Plan, Response, Result, Score
 from evalsvc.store import Store
 from evalsvc.work import Shard, ShardResult
@@ -91,9 +92,10 @@ def test_a_failure_is_kept_until_it_is_answered(store: Store) -> None:
     shard = Shard("k", BASE, (PLAN.requests[0].digest,))
     store.commit([ShardResult(shard, failures=(Failure(key, "bad"),))], {(BASE.key, PLAN.digest): (0, 1)})
     assert [(run.answered, run.failed) for run in store.runs() if run.arm.digest == BASE.key] == [(0, 1)]
-    assert store.failures(BASE, PLAN) == {key: "bad"}
+    (failed,) = Browser(store.path).failures(1, PLAN.digest)
+    assert (failed.error, failed.requests) == ("bad", 1)
     store.commit([result(BASE, PLAN, 1)], {})
-    assert store.failures(BASE, PLAN) == {}
+    assert Browser(store.path).failures(1, PLAN.digest) == []
 
 
 def test_finishing_again_replaces_scores(store: Store) -> None:

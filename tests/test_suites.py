@@ -81,7 +81,7 @@ def test_a_missing_file_is_said_to_be_missing() -> None:
 
 def test_shipped_suites_load_and_stand_in_the_folder_of_their_role() -> None:
     found = list(shipped_suites())
-    assert {suite.role for suite in found} >= {"domain", "general", "instruction", "drift"}
+    assert {suite.role for suite in found} >= {"domain", "general", "instruction", "drift", "diversity"}
     assert len({suite.name for suite in found}) == len(found)
     assert all(suite.path.parent.name == suite.role and suite.description for suite in found)
     assert all(suite.path.parent.name in get_args(Role) for suite in found)

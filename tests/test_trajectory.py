@@ -11,14 +11,16 @@ import pytest
 from evalsvc import service, studies
 from evalsvc.compare import compare
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.records import Comparison
+from evalsvc.records import Arm, Comparison
 from evalsvc.settings import Compute
 from evalsvc.store import Store
 from evalsvc.submission import Source, Submission, submit
 from evalsvc.trajectory import Trajectory, trajectory
+from tests.fakes import NUMERICS, arm, plan
 from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
 from tests.test_compare import perplexity, scores
 from tests.test_published import write_suites
+from tests.test_store import graded
 
 
 def step(learned: float, forgot: float, bits: float = 0.0) -> list[Comparison]:
@@ -97,46 +99,101 @@ def test_published_pythia_steps_are_a_trajectory_without_pairing(data: Path, db:
 
 @pytest.fixture(scope="module")
 def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A real training run of five steps, on texts and COPA."""
+    """Two real training runs of five steps, full and LoRA, on texts, COPA and paradigms at both ends of the scale."""
     folder = tmp_path_factory.mktemp("real")
+    ends = [f"lab_blimp_{name}" for name in ("principle_A_case_1", "only_npi_scope")]
     tasks = {
-        "general": ["lab_copa"],
-        "domain": [{"task": "lab_ppl_pubmed", "limit": 15}],
-        "drift": [{"task": name, "limit": 15} for name in ("lab_ppl_tinystories", "lab_ppl_wikitext")],
+        "general": ["lab_copa", *({"task": name, "limit": 50} for name in ends)],
+        "domain": [{"task": "lab_ppl_pubmed", "limit": 10}],
+        "drift": [{"task": name, "limit": 10} for name in ("lab_ppl_tinystories", "lab_ppl_wikitext")],
     }
     suites = write_suites(folder, data, tasks)  # type: ignore[arg-type]
     store = Store(folder / "store.duckdb")
     models = data / "models"
-    source = Source(str(models / "adapted" / "full_s0"))
-    wanted = Submission((source,), str(models / "stories260K"), suites, Compute(workers=0))
+    sources = tuple(Source(str(models / "adapted" / name)) for name in ("full_s0", "lora4_s0"))
+    wanted = Submission(sources, str(models / "stories260K"), suites, Compute(workers=0))
     jobs = submit(store, wanted, lambda done, total: None, lambda text: None)
     assert {job.state for job in jobs} == {"done"}
     return store
 
 
 @pytest.mark.slow
-def test_the_real_run_shows_what_is_known_of_it(real: Store) -> None:
-    (found,) = studies.followed(real, margin=0.05)
-    assert [s.step for s in found.steps] == [25, 50, 100, 200, 400]
+@pytest.mark.parametrize(("name", "method"), [("full_s0", "full"), ("lora4_s0", "lora")])
+def test_the_real_runs_show_what_is_known_of_them(real: Store, name: str, method: str) -> None:
+    (found,) = studies.followed(real, name, margin=0.05)
+    assert (found.method, found.base, [s.step for s in found.steps]) == (method, "stories260K", [25, 50, 100, 200, 400])
     curves = {curve.task: curve for curve in found.curves}
+    # Retention perplexity gets worse with every step, while the domain gets better.
     assert curves["lab_ppl_tinystories"].trend == "worse at every step"
+    assert all((gain.high or 0) < 0 for gain in curves["lab_ppl_tinystories"].gains)
     assert curves["lab_ppl_pubmed"].trend == "better at every step"
+    # General text is not one number: this one got better.
     assert all((gain.low or 0) > 0 for gain in curves["lab_ppl_wikitext"].gains)
+    # A hundred items never decide.
     assert all((gain.low or 0) < 0 < (gain.high or 0) for gain in curves["lab_copa"].gains)
-    compared = {task.task: task for task in service.compared(real, "full_s0@400").tasks}
-    assert compared["lab_copa"].moved is None
+    for step in found.steps:
+        compared = {task.task: task for task in service.compared(real, step.arm).tasks}
+        assert compared["lab_copa"].moved is None
+        assert compared["lab_copa"].blind_spots == ()
+        assert compared["lab_blimp_principle_A_case_1"].blind_spots == ("at ceiling",)
+        assert compared["lab_blimp_only_npi_scope"].blind_spots == ("below chance",)
+
+
+@pytest.mark.slow
+def test_drift_grows_along_the_real_runs_on_domain_and_general_texts(real: Store) -> None:
+    found, card = studies.drifted(real, service.find_family(real))
+    by_arm = {one.arm.label: {task.task: (task.role, task.drift.mean) for task in one.tasks} for one in found}
+    assert len(by_arm) == 10
+    for name in ("full_s0", "lora4_s0"):
+        for task, role in (
+            ("lab_ppl_pubmed", "domain"),
+            ("lab_ppl_tinystories", "drift"),
+            ("lab_ppl_wikitext", "drift"),
+        ):
+            steps = [by_arm[f"{name}@{step}"][task] for step in (25, 50, 100, 200, 400)]
+            assert {of for of, _ in steps} == {role}
+            means = [mean for _, mean in steps]
+            assert means == sorted(means)
+            assert means[-1] > 1.5 * means[0]
+    assert "10 checkpoints" in card.reason
 
 
 def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:  # noqa: F811
     store = Store(db)
-    from tests.fakes import arm, plan
-
     store.register([arm(1)], [plan()], "h:1")
     assert studies.followed(store) == []
     with pytest.raises(UsageError, match="no training run of that name"):
         studies.followed(store, "x")
     done = evalsvc("trajectory", "--db", db)
     assert (done.code, "submit a folder" in done.err) == (5, True)
+
+
+def test_runs_of_one_name_from_two_bases_are_two(db: Path) -> None:
+    store, item = Store(db), plan("g", n=50, text="g")
+    bases = [arm(1), arm(2)]
+    for number, base in enumerate(bases):
+        steps = [
+            Arm(
+                replace(
+                    arm(10 * (number + 1) + step, parent=base.checkpoint).checkpoint,
+                    name="lora",
+                    step=step + number,
+                    trajectory="lora",
+                ),
+                NUMERICS,
+            )
+            for step in (1, 2)
+        ]
+        store.register([base, *steps], [item], "h:1")
+        for one, right in zip((base, *steps), (50, 40 - 10 * number, 30 - 10 * number), strict=True):
+            store.finish(one, item, graded(item, [1.0] * right + [0.0] * (50 - right)))
+    first, second = studies.followed(store, "lora")
+    assert (first.base, [step.step for step in first.steps]) == ("c1", [1, 2])
+    assert (second.base, [step.step for step in second.steps]) == ("c2", [2, 3])
+    forgot = [[step.forgetting and step.forgetting.value for step in run.steps] for run in (first, second)]
+    assert forgot == [pytest.approx([0.2, 0.4]), pytest.approx([0.4, 0.6])]
+    (only,) = studies.followed(store, "lora", base=bases[1].checkpoint.digest)
+    assert only == second
 
 
 def test_the_continual_family_of_real_matrices(data: Path, db: Path, evalsvc: Run) -> None:  # noqa: F811

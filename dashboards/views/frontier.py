@@ -115,7 +115,8 @@ if chosen:
 st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-frontier.csv", "text/csv", on_click="ignore")
 if found.incomplete:
     missing = ", ".join(parts.plain(label) for label in found.incomplete)
-    st.warning(f"Not placed, scores are missing: {missing}. Submit them again to resume.")
+    why = "scores are missing, or a cost that is an axis is not known" if {x, y} & set(COSTS) else "scores are missing"
+    st.warning(f"Not placed, {why}: {missing}. Submit them again to resume.")
 if found.left_out:
     st.caption(f"Not on the axes, in other units: {parts.plain(', '.join(found.left_out))}.")
 

@@ -7,6 +7,7 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
+from evalsvc.curves import conclusions
 from evalsvc.errors import EvidenceError
 from evalsvc.report import LEVEL_NOTE
 from evalsvc.trajectory import Change, Trajectory
@@ -33,19 +34,6 @@ def curve(run: Trajectory, measure: str) -> charts.Curve | None:
     return charts.Curve(run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), marked)
 
 
-def said(run: Trajectory) -> str:
-    """Return where a run breaks the margin, and which step to keep."""
-    if run.first_proven is not None:
-        broken = f"step {run.first_proven:,} is the first whose forgetting is above the margin beyond doubt"
-    elif run.first_above is not None:
-        broken = f"step {run.first_above:,} is the first estimated above the margin; none is so beyond doubt"
-    else:
-        broken = "no step is estimated above the margin"
-    if run.best_step is None:
-        return f"{broken}; no step is both scored on a domain suite and below the margin beyond doubt"
-    return f"{broken}; of those below it beyond doubt step {run.best_step:,} learned most (chosen on these items)"
-
-
 with parts.told():
     state = stored.finished()
     base = parts.base_of(state)
@@ -59,7 +47,7 @@ with parts.told():
     runs = []
     for name in chosen:
         try:
-            runs.append(stored.trajectory(state, name, margin))
+            runs.append(stored.trajectory(state, base, name, margin))
         except EvidenceError as error:
             st.warning(parts.plain(error))
 if not runs:
@@ -81,7 +69,7 @@ else:
     title, limit = "gain over the base (better counted positive)", -margin if role == "general" else None
 parts.figure(charts.curves_figure(curves, title, limit), "curves")
 for run in runs:
-    st.text(f"{run.name}: {said(run)}.")
+    st.text(f"{run.name}: {'; '.join(conclusions(run))}.")
     if run.incomplete:
         st.warning(f"Not shown, scores are missing: {parts.plain(', '.join(run.incomplete))}.")
 paired = all(task.paired for run in runs for task in run.curves)
@@ -113,5 +101,8 @@ with parts.told():
 if any(point.drift is not None for point in points):
     parts.figure(charts.drift_figure(points, fitted), "drift")
     st.text(f"{card.text}: {card.verdict}. {card.reason}")
-else:
+elif not any(point.no_drift for point in points):
     st.caption("No arm has drift: submit one with a suite of role drift whose tasks are texts.")
+for point in points:
+    if point.no_drift:
+        st.warning(f"No drift of {parts.plain(point.arm)}: {parts.plain(point.no_drift)}.")

@@ -18,6 +18,8 @@ COSTS = {
     "peak_memory_gb": "peak memory, GB",
     "train_samples": "training samples",
     "annotation_cost": "annotation cost",
+    "trainable_share": "trainable share of parameters",
+    "tokens_per_query": "tokens per query",
 }
 _SMALL, _LARGE = 7.0, 26.0
 CROWD = 60
@@ -68,8 +70,9 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
             own = [p for p in placed if p.method == method and p.on_method_frontier]
             figure.add_trace(_front(own, view, colour(number), f"frontier of {method}", "dash"))
     figure.add_trace(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
-    if "base" in {point.method for point in placed}:
-        figure.add_trace(_base(frontier))
+    for point in placed:
+        if point.method == "base":
+            figure.add_trace(_base(point, view))
     framed(figure, _title(view.x, frontier), _title(view.y, frontier), 560)
     for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):
         if axis not in COSTS:
@@ -82,9 +85,9 @@ def _value(point: Point, axis: str) -> float | None:
         return point.learning
     if axis == "retention":
         return -point.forgetting
-    if point.method == "base":
-        return 0.0
     found = getattr(point.cost, axis)
+    if found is None and point.method == "base" and axis != "tokens_per_query":
+        return 0.0  # it was not adapted
     return None if found is None else float(found)
 
 
@@ -182,16 +185,16 @@ def _front(points: Sequence[Point], view: View, of: str, name: str, dash: str) -
     )
 
 
-def _base(frontier: Frontier) -> go.Scatter:
+def _base(point: Point, view: View) -> go.Scatter:
     return go.Scatter(
-        x=[0],
-        y=[0],
+        x=[_value(point, view.x)],
+        y=[_value(point, view.y)],
         mode="markers+text",
         name="base",
         text=["base"],
         textposition="top right",
         marker={"symbol": "cross", "size": 14, "color": GREY},
-        hovertext=[f"{safe(frontier.base)}: the base, by definition at the origin"],
+        hovertext=[f"{safe(point.arm)}: the base, by definition at the origin"],
         hoverinfo="text",
     )
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import pickletools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import CheckpointError
 from evalsvc.records import Cost
+from evalsvc.tensors import read_headers
 
 CARD = "evalsvc.json"
 TRAINER_STATE = "trainer_state.json"
@@ -50,7 +51,7 @@ def card_of(folder: Path) -> tuple[Cost, str | None]:
         return Cost(), None
     card = read_json(path)
     method = card.pop("method", None)
-    known = {field.name for field in fields(Cost)}
+    known = {field.name for field in fields(Cost)} - {"tokens_per_query"}
     if unknown := sorted(card.keys() - known):
         raise CheckpointError(f"{path}: unknown field {unknown[0]!r}; known: method, {', '.join(sorted(known))}")
     for name, value in card.items():
@@ -126,6 +127,12 @@ def _numbers(pickled: bytes) -> Iterator[tuple[str, int]]:
         if key is not None and opcode.name in {"BININT", "BININT1", "BININT2", "INT", "LONG1"}:
             yield key, int(str(argument))
         key = argument if isinstance(argument, str) and argument in _WANTED else None
+
+
+def trainable_share(adapter: Iterable[Path], base: Iterable[Path]) -> float:
+    """Return the parameters in an adapter's weight files over those in its base's; only headers are read."""
+    own, of_base = (sum(tensor.count for tensor in read_headers(files).values()) for files in (adapter, base))
+    return own / of_base
 
 
 def share(cost: Cost, part: float) -> Cost:

@@ -21,6 +21,7 @@ from evalsvc.checkpoints.costs import (
     first_known,
     read_json,
     share,
+    trainable_share,
     trained,
     trainer_step,
 )
@@ -356,6 +357,7 @@ def _describe(
     generation = folder / "generation_config.json"
     parts += [_settings(generation)] if generation.is_file() else []
     parts += [base.digest] if adapter and base else []
+    trainable = trainable_share(weights, weight_files(Path(base.path))) if adapter and base else None
     match = _STEP.match(folder.resolve().name)
     card, declared = card_of(folder)
     steps = (said.step, int(match[1]) if match else None, trainer_step(folder) if base else None)
@@ -368,7 +370,7 @@ def _describe(
         parent=base.digest if base else None,
         base_path=base.path if adapter and base else None,
         step=next((step for step in steps if step is not None), None),
-        cost=first_known(said.cost, card, trained(folder) if base else Cost()),
+        cost=first_known(said.cost, card, *([trained(folder)] if base else []), Cost(trainable_share=trainable)),
     )
 
 

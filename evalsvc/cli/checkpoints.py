@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from evalsvc.cli.options import Address, Db, Json, Quiet
+from evalsvc.cli.options import Address, Db, Device, Json, Quiet
 from evalsvc.cli.output import open_store, print_json, show, working
-from evalsvc.settings import Compute, default_db
+from evalsvc.settings import Compute
 
 app = typer.Typer(help="List, show and check checkpoints.", no_args_is_help=True)
 
@@ -42,10 +42,8 @@ def show_checkpoint(
     """Show what a checkpoint is, what it cost, and what adapting changed in its weights."""
     from evalsvc import dossier_report
     from evalsvc.dossier import compile_dossier
-    from evalsvc.store import Store
 
-    store = Store(db or default_db())
-    store.upgrade()
+    store = open_store(db)
     with working(quiet) as (note, progress):
         found = compile_dossier(store, checkpoint, base, progress, note)
     parts = (found.checkpoint, found.change, found.memory, found.findings)
@@ -62,7 +60,7 @@ def check_checkpoint(
     suite: Annotated[
         list[str] | None, typer.Option(help="Suite whose prompts have to fit: name or file; repeatable.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the probe runs: auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     address: Address = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from evalsvc.cli.options import Address, AllowTaskCode, Db, Json, Quiet, Workers
+from evalsvc.cli.options import Address, AllowTaskCode, Db, Device, Dtype, Json, Quiet, Workers
 from evalsvc.cli.output import open_store, print_json, show, working
 from evalsvc.errors import EvalsvcError
 from evalsvc.settings import Compute
@@ -42,8 +42,8 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown here.")] = None,
     workers: Workers = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     allow_task_code: AllowTaskCode = False,
     db: Db = None,
     address: Address = None,

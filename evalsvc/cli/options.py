@@ -40,4 +40,6 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Ray workers; 0 scores in this process.", show_default="one per GPU or core"),
 ]
+Device = Annotated[str, typer.Option(help="Where scoring runs: auto, cpu, cuda or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto (float32 on CPU, else bfloat16), float32, bfloat16, float16.")]
 AllowTaskCode = Annotated[bool, typer.Option("--allow-task-code", help="Run Python code beside tasks.")]

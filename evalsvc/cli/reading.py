@@ -75,7 +75,10 @@ def frontier(
     base: Base = None,
     axes: Annotated[
         str,
-        typer.Option(help="What dominance is about: learning, forgetting, gpu_hours, train_tokens, peak_memory_gb."),
+        typer.Option(
+            help="What dominance is about: learning, forgetting, gpu_hours, train_tokens, peak_memory_gb, "
+            "train_samples, annotation_cost, trainable_share, tokens_per_query."
+        ),
     ] = "learning,forgetting",
     at_learning: Annotated[
         float | None, typer.Option(help="Compare methods' forgetting here.", show_default="as far as all get")

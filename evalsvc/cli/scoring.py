@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from evalsvc.cli.options import Address, AllowTaskCode, Db, Json, Quiet, Workers
+from evalsvc.cli.options import Address, AllowTaskCode, Db, Device, Dtype, Json, Quiet, Workers
 from evalsvc.cli.output import exit_on_failures, open_store, print_json, show, working, write_report
 from evalsvc.settings import Compute, shared_dir
 
@@ -71,6 +71,9 @@ def submit(
     peak_memory_gb: Annotated[float | None, typer.Option(min=0, help="Cost: peak memory of training.")] = None,
     train_samples: Annotated[int | None, typer.Option(min=0, help="Cost: samples trained on.")] = None,
     annotation_cost: Annotated[float | None, typer.Option(min=0, help="Cost: of annotating the data.")] = None,
+    trainable_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of parameters trained.", show_default="an adapter's own")
+    ] = None,
     rendering: Annotated[
         Rendering | None, typer.Option(help="Whose chat template renders prompts, where the base's differs.")
     ] = None,
@@ -87,10 +90,8 @@ def submit(
         Path | None, typer.Option(help="Say first what this policy can resolve; refuse one that never passes.")
     ] = None,
     workers: Workers = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto (float32 on CPU, else bfloat16), float32, bfloat16, float16.")
-    ] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     allow_task_code: AllowTaskCode = False,
     db: Db = None,
     address: Address = None,
@@ -102,7 +103,10 @@ def submit(
     from evalsvc.records import Cost
 
     said = Description(
-        method, name, step, Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost)
+        method,
+        name,
+        step,
+        Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost, trainable_share),
     )
     with working(quiet) as (note, progress):
         from evalsvc.submission import Source, Submission

@@ -40,6 +40,10 @@ class CostCard(TrainerCallback):
             devices = args.world_size * max(1, args.n_gpu)
             card["gpu_hours"] = (time.monotonic() - self._started) * devices / 3600
             card["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        model = _.get("model")
+        if model is not None and not hasattr(model, "peft_config"):  # an adapter's share is read from its files
+            sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+            card["trainable_share"] = sum(n for n, trains in sizes if trains) / sum(n for n, _ in sizes)
         if state.num_input_tokens_seen:
             card["train_tokens"] = int(state.num_input_tokens_seen)
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

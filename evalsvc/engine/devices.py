@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from evalsvc.errors import UsageError
@@ -25,6 +26,13 @@ def available() -> list[str]:
     """Return the devices of this machine, fastest first."""
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return [name for name, there in found.items() if there]
+
+
+def spare_memory(device: torch.device) -> int:
+    """Return how many bytes a computation may take: half of a GPU's free memory, a quarter of the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] // 2)
+    return int(psutil.virtual_memory().available // 4)
 
 
 def chosen_dtype(wanted: str, device: str) -> str:

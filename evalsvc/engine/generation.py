@@ -30,14 +30,17 @@ from evalsvc.engine.attention import (
     kernel,
     pack_attention,
 )
+from evalsvc.engine.devices import spare_memory
 from evalsvc.engine.likelihood import Head
-from evalsvc.engine.packs import Pack, packs
-from evalsvc.engine.plain import Stops, Wish
+from evalsvc.engine.packs import BLOCK_ROWS, Pack, packs
+from evalsvc.engine.plain import Stops, Wish, is_out_of_memory
 from evalsvc.records import Ints
 from evalsvc.work import Prompts
 
-SLOTS = 16
-"""Answers that grow at the same time; the prompts of one pack may be more."""
+CPU_SLOTS = 16
+"""Answers that grow at the same time on a CPU; the prompts of one pack may be more."""
+
+GPU_SLOTS = 256
 
 _FAMILY_ROWS = 64
 """Shortest common beginning that is kept once for several prompts."""
@@ -95,17 +98,32 @@ def generate(
     """Return the generated tokens of each request.
 
     Args:
-        rows: Rows per forward pass over prompts.
+        rows: Rows per forward pass over prompts. When memory runs out, it begins anew with half of them, and half as
+            many answers side by side.
+
+    Raises:
+        torch.OutOfMemoryError: A single answer does not fit.
     """
-    run = _Run(model, tokenizer, work, wishes, seeds, rows)
-    while run.goes_on:
-        run.step()
-    return run.found
+    slots = GPU_SLOTS if next(model.parameters()).device.type == "cuda" else CPU_SLOTS
+    while True:
+        try:
+            return _Run(model, tokenizer, work, wishes, seeds, rows, slots).finish()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or slots == 1:
+                raise
+        rows, slots = max(BLOCK_ROWS, rows // 2), slots // 2
 
 
 class _Run:
     def __init__(
-        self, model: Any, tokenizer: Any, work: Prompts, wishes: Sequence[Wish], seeds: Sequence[int], rows: int
+        self,
+        model: Any,
+        tokenizer: Any,
+        work: Prompts,
+        wishes: Sequence[Wish],
+        seeds: Sequence[int],
+        rows: int,
+        slots: int,
     ) -> None:
         self._model, self._work = model, work
         self._decoder, self._head = model.get_decoder(), Head(model)
@@ -120,19 +138,21 @@ class _Run:
         own = max(
             (int(n) - f.length + w.max_new_tokens for n, f, w in zip(lengths, self._families, wishes, strict=True))
         )
-        self._slots = _Slots(self._device, min(SLOTS, len(wishes)), own)
+        self._side_by_side = min(slots, len(wishes), max(1, spare_memory(self._device) // (own * _row_bytes(model))))
+        self._slots = _Slots(self._device, self._side_by_side, own)
         self._growing: list[_Answer] = []
         self._ends: list[frozenset[int]] = [frozenset()] * len(wishes)
-        self.found: list[list[int]] = [[] for _ in wishes]
+        self._found: list[list[int]] = [[] for _ in wishes]
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether an answer is growing or waiting."""
-        return bool(self._growing or self._packs)
+    def finish(self) -> list[list[int]]:
+        """Return the tokens of all answers."""
+        while self._growing or self._packs:
+            self._step()
+        return self._found
 
-    def step(self) -> None:
+    def _step(self) -> None:
         """Begin answers while there is room, then feed one token to each."""
-        while self._packs and len(self._growing) < SLOTS:
+        while self._packs and len(self._growing) < self._side_by_side:
             self._begin(self._packs.pop())
         if not self._growing:
             return
@@ -187,7 +207,7 @@ class _Run:
             self._end(answer)
 
     def _end(self, answer: _Answer) -> None:
-        self.found[answer.number] = answer.tokens
+        self._found[answer.number] = answer.tokens
         family = answer.family
         family.waiting -= 1
         if not family.waiting:
@@ -312,6 +332,14 @@ class _Slots:
             at = torch.arange(group.family.length, device=self._device)
             self._seen[place, window] = Sight.of(self._positions[group.rows, None] - at < window, query.dtype)
         return self._seen[place, window]
+
+
+def _row_bytes(model: Any) -> int:
+    """Return what a token's keys and values take in all layers, at most."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * next(model.parameters()).element_size())
 
 
 def _room(slots: int, rows: int, like: Tensor, before: Tensor | None) -> Tensor:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import pack_attention
+from evalsvc.engine.devices import spare_memory
 from evalsvc.engine.packs import BLOCK_ROWS, Pack, packs
 from evalsvc.engine.plain import is_out_of_memory
 from evalsvc.records import Floats, Ints
@@ -87,11 +87,8 @@ def pack_rows(model: Any) -> int:
     width = max(config.hidden_size, getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
     # Some sixteen activations of the widest layer, and the keys and values of every layer.
     per_row = weight.element_size() * (16 * width + 2 * config.num_hidden_layers * config.hidden_size)
-    if weight.device.type == "cuda":
-        free, most = torch.cuda.mem_get_info(weight.device)[0] // 2, GPU_PACK_ROWS
-    else:
-        free, most = psutil.virtual_memory().available // 4, CPU_PACK_ROWS
-    fitting = int(max(1, free // per_row))
+    most = GPU_PACK_ROWS if weight.device.type == "cuda" else CPU_PACK_ROWS
+    fitting = max(1, spare_memory(weight.device) // per_row)
     return most if fitting >= most else max(BLOCK_ROWS, 1 << (fitting.bit_length() - 1))
 
 

@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from evalsvc.engine.encoding import first_line, load_tokenizer
 from evalsvc.engine.parity import Parity, examine
+from evalsvc.engine.quantised import bitsandbytes, quantise
 from evalsvc.errors import CheckpointError
 from evalsvc.records import Checkpoint, Quantisation, Serving
 
@@ -107,26 +108,9 @@ class Resident:
             return
         self._base, self._base_path = None, None  # free the old weights before the new ones are read
         self._parities = {}
-        self._base = self._loaded(path) if quantisation is None else self._quantised(path, quantisation)
+        self._base = load_full(path, self.device, self.dtype, quantisation)
         self._attention = str(self._base.config._attn_implementation)
         self._base_path = path, quantisation
-
-    def _quantised(self, path: str, quantisation: Quantisation) -> PreTrainedModel:
-        from evalsvc.engine.quantised import load_quantised  # rarely needed
-
-        return load_quantised(path, quantisation, self.device, self.dtype)
-
-    def _loaded(self, path: str) -> PreTrainedModel:
-        try:
-            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-            loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model = loader.from_pretrained(
-                path, dtype=self.dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
-            )
-        except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
-            raise CheckpointError(f"checkpoint {path}: cannot be loaded: {first_line(error)}") from error
-        placed: PreTrainedModel = model.to(cast(Any, self.device)).eval().requires_grad_(False)
-        return placed
 
     def _exchange(self, path: str) -> bool:
         """Put other weights into the modules that are there; False if they do not fit tensor by tensor."""
@@ -206,6 +190,38 @@ class Resident:
         self._adapted = None
         if _marks(self._base) != self._untouched:  # peft leaves some kinds' trained copies in place
             self._base, self._base_path = None, None
+
+
+def load_full(
+    path: str, device: torch.device, dtype: torch.dtype, quantisation: Quantisation | None = None
+) -> PreTrainedModel:
+    """Return the model of a folder of full weights, ready to score.
+
+    Args:
+        dtype: Of what is not quantised, and of computing.
+
+    Raises:
+        CheckpointError: Its files cannot be loaded.
+        UsageError: bitsandbytes or a CUDA device is wanted, and is not there.
+    """
+    by_bitsandbytes = quantisation is not None and quantisation.startswith("bnb")
+    options: dict[str, Any] = {}
+    if quantisation is not None and by_bitsandbytes:
+        options = {"quantization_config": bitsandbytes(quantisation, device, dtype), "device_map": {"": device}}
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        loader: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = loader.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
+        )
+    except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
+        how = f" as {quantisation}" if quantisation else ""
+        raise CheckpointError(f"checkpoint {path}: cannot be loaded{how}: {first_line(error)}") from error
+    if not by_bitsandbytes:
+        if quantisation:
+            quantise(model, quantisation)
+        model = model.to(device)
+    return cast(PreTrainedModel, model.eval().requires_grad_(False))
 
 
 def read_ahead(folder: str) -> None:

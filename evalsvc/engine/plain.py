@@ -25,14 +25,18 @@ BATCH_TOKENS = 2048
 """Padded tokens per forward; halved when memory runs out."""
 
 
-def score(model: Any, work: Likelihoods) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return log-likelihoods in nats, float64 [requests], and whether every target is the argmax, bool [requests]."""
+def score(model: Any, work: Likelihoods, budget: int = BATCH_TOKENS) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return log-likelihoods in nats, float64 [requests], and whether every target is the argmax, bool [requests].
+
+    Args:
+        budget: Padded tokens per forward.
+    """
     if model.config.is_encoder_decoder:
         owners, items = _two_sided_items(work)
         found = [_two_sided(model, item) for item in items]
     else:
         owners, items = items_of(work)
-        found = loglikelihoods(model, items)
+        found = loglikelihoods(model, items, budget)
     requests = len(work.rolling)
     greedy: NDArray[np.bool_] = np.ones(requests, bool)
     greedy[[owner for owner, (_, is_greedy) in zip(owners, found, strict=True) if not is_greedy]] = False
@@ -70,14 +74,13 @@ def _two_sided(model: Any, item: Scored) -> tuple[float, bool]:
 
 
 @torch.inference_mode()
-def loglikelihoods(model: Any, items: Sequence[Scored]) -> list[tuple[float, bool]]:
+def loglikelihoods(model: Any, items: Sequence[Scored], budget: int = BATCH_TOKENS) -> list[tuple[float, bool]]:
     """Return (log-likelihood in nats, whether every target is the argmax) of each item."""
     rows: dict[tuple[int, ...], list[int]] = {}
     for number, item in enumerate(items):
         rows.setdefault(tuple(item.tokens.tolist()), []).append(number)
     found: list[tuple[float, bool]] = [(0.0, False)] * len(items)
     queue = sorted(rows, key=lambda tokens: (-len(tokens), tokens))
-    budget = BATCH_TOKENS
     while queue:
         batch = queue[: max(1, budget // len(queue[0]))]
         try:

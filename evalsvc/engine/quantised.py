@@ -18,11 +18,10 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from evalsvc.engine.encoding import first_line
-from evalsvc.errors import CheckpointError, UsageError
+from evalsvc.errors import UsageError
 from evalsvc.records import Quantisation
 
 BLOCK = 64
@@ -35,34 +34,12 @@ _NF4 = (
 _CHUNK = 1 << 22
 
 
-def load_quantised(path: str, kind: Quantisation, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """Return a model whose linear layers are quantised.
-
-    Args:
-        path: Folder of full weights.
-        dtype: Of what is not quantised, and of computing.
+def bitsandbytes(kind: Quantisation, device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return what makes transformers quantise while it loads.
 
     Raises:
-        CheckpointError: Its files cannot be loaded.
-        UsageError: bitsandbytes or a CUDA device is wanted, and is not there.
+        UsageError: The package or a CUDA device is not there.
     """
-    options: dict[str, Any] = {}
-    if kind.startswith("bnb"):
-        options = {"quantization_config": _bitsandbytes(kind, device, dtype), "device_map": {"": device}}
-    loader: Any = AutoModelForCausalLM
-    try:
-        model = loader.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
-        )
-    except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
-        raise CheckpointError(f"checkpoint {path}: cannot be loaded as {kind}: {first_line(error)}") from error
-    if not kind.startswith("bnb"):
-        quantise(model, kind)
-        model = model.to(device)
-    return cast(PreTrainedModel, model.eval().requires_grad_(False))
-
-
-def _bitsandbytes(kind: Quantisation, device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig:
     if device.type != "cuda" or find_spec("bitsandbytes") is None:
         what = "a CUDA device" if device.type != "cuda" else "the package bitsandbytes (pip install bitsandbytes)"
         raise UsageError(f"quantisation {kind}: needs {what}; {kind.removeprefix('bnb-')} works without")

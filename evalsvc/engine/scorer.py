@@ -42,7 +42,7 @@ class Scorer:
             CheckpointError: The shard's checkpoint cannot be loaded.
         """
         started = time.monotonic()
-        work = shard.work
+        work = _other_way_round(shard.work) if shard.arm.numerics.rerun else shard.work
         assert work is not None
         if shard.next_weights and shard.next_weights != self._reads_ahead:
             read_ahead(shard.next_weights)
@@ -125,7 +125,7 @@ def _likelihoods(
         outcome = likelihood.score(model, work, _rows(model, shard.arm), reference=reference)
         values, greedy, kl = outcome.loglikelihood, outcome.greedy, outcome.kl
     else:
-        values, greedy = plain.score(model, work)
+        values, greedy = plain.score(model, work, _batch(plain.BATCH_TOKENS, shard.arm))
     tokens = np.bincount(work.owners, minlength=len(requests))
     columns = (values, greedy, work.rolling, tokens, work.truncated)
     return [
@@ -140,10 +140,24 @@ def _bytes(references: OrderedDict[tuple[str, str], Reference]) -> int:
     return sum(reference.hidden.nbytes for reference in references.values())
 
 
+def _other_way_round(work: Likelihoods | Prompts | None) -> Likelihoods | Prompts | None:
+    """Return a shard's work with its items in the opposite order, for a rerun."""
+    if work is None:
+        return None
+    trie, at = tries.mirrored(work.trie)
+    if isinstance(work, Likelihoods):
+        return replace(work, trie=trie, rows=at[work.rows])
+    return replace(work, trie=trie, ends=at[work.ends])
+
+
 def _rows(model: Any, arm: Arm) -> int:
-    """Rows per forward pass; other ones in a rerun, which is to round otherwise."""
-    rows = likelihood.pack_rows(model)
-    return rows if not arm.numerics.rerun else rows * 2 // (2 + arm.numerics.rerun)
+    """Rows per forward pass."""
+    return _batch(likelihood.pack_rows(model), arm)
+
+
+def _batch(usual: int, arm: Arm) -> int:
+    """Return the size of a batch: another one in a rerun, so that other items share one, and it rounds otherwise."""
+    return usual if not arm.numerics.rerun else usual * 2 // (2 + arm.numerics.rerun)
 
 
 def _seed(request: str, rerun: int) -> int:

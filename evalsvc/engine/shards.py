@@ -17,9 +17,18 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalsvc.engine import trie as tries
-from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, generation_settings, load_encoder
+from evalsvc.engine.encoding import (
+    Encoder,
+    Prompt,
+    RequestError,
+    Scored,
+    generation_settings,
+    load_encoder,
+    load_tokenizer,
+)
 from evalsvc.records import Checkpoint, Plan, Request, digest
 from evalsvc.work import Likelihoods, Prompts, Tokens, Trie
 
@@ -93,10 +102,47 @@ class Cutter:
             self._made[name] = _load(file, plan.requests) or self._make(file, plan, encoder or load_encoder(checkpoint))
         return self._made[name]
 
+    def same_tokens(self, plan: Plan, one: Checkpoint, other: Checkpoint) -> bool:
+        """Whether two checkpoints read a plan's requests as the same tokens of the same vocabulary.
+
+        Tokenizers may differ in what does not matter here, as in their chat template.
+        """
+        if one.tokenizer == other.tokenizer:
+            return True
+        if load_tokenizer(one).get_vocab() != load_tokenizer(other).get_vocab():
+            return False
+        cuts = self.cut(plan, one).slices, self.cut(plan, other).slices
+        return len(cuts[0]) == len(cuts[1]) and all(
+            np.array_equal(mine.members, theirs.members)
+            and np.array_equal(mine.work.trie.tokens, theirs.work.trie.tokens)
+            and np.array_equal(mine.work.trie.starts, theirs.work.trie.starts)
+            for mine, theirs in zip(*cuts, strict=True)
+        )
+
     def _make(self, file: Path, plan: Plan, encoder: Encoder) -> Cut:
         made = cut(plan.requests, encoder)
         _save(made, file)
         return made
+
+
+def prompt_tokens(made: Cut) -> float | None:
+    """Return the mean number of tokens before the answer, over all requests but texts; None if there are no others.
+
+    As the model reads them: after rendering, few-shot examples and retrieved passages included, and after cutting.
+    """
+    lengths = [_prompt_lengths(part.work) for part in made.slices]
+    counted = np.concatenate(lengths) if lengths else np.zeros(0)
+    return float(counted.mean()) if len(counted) else None
+
+
+def _prompt_lengths(work: Likelihoods | Prompts) -> NDArray[np.int64]:
+    positions = tries.positions(work.trie)
+    if isinstance(work, Prompts):
+        return positions[work.ends] + 1
+    # What predicts the first token of an answer is the last one of its prompt.
+    last = np.full(len(work.rolling), np.iinfo(np.int64).max)
+    np.minimum.at(last, work.owners, positions[work.rows])
+    return last[~work.rolling] + 1
 
 
 def cut(requests: Sequence[Request], encoder: Encoder) -> Cut:

@@ -110,6 +110,22 @@ def pruned(trie: Trie, wanted: Tokens) -> tuple[Trie, Ints]:
     return Trie(trie.tokens[rows], starts.astype(np.int32), trie.depths[kept], parents.astype(np.int32)), rows
 
 
+def mirrored(trie: Trie) -> tuple[Trie, Tokens]:
+    """Return the trie in the opposite order, the last sequence first, and where each row of `trie` stands in it."""
+    depths = positions(trie)
+    # What came after everything below a row now comes before it, and so do the rows above it, as ever.
+    at = depths + trie.rows - ends(trie)
+    above = np.empty(trie.rows, np.int64)
+    above[at] = np.where(parents(trie) >= 0, at[parents(trie)], -1)
+    tokens = np.empty_like(trie.tokens)
+    tokens[at] = trie.tokens
+    starts = np.flatnonzero((above != np.arange(-1, trie.rows - 1)) | (np.arange(trie.rows) == 0))
+    depths_there = np.empty_like(depths)
+    depths_there[at] = depths
+    segments = (column.astype(np.int32) for column in (starts, depths_there[starts], above[starts]))
+    return Trie(tokens, *segments), at.astype(np.int32)
+
+
 def path(trie: Trie, row: int) -> Ints:
     """Return the rows from the root to `row`, int64 [position + 1]."""
     pieces = []

@@ -54,6 +54,7 @@ def test_a_trainers_folder_is_a_trajectory_with_its_cost(models: Path, run: Path
     _, found = open_checkpoints(str(run), str(models / "base"), Description())
     assert [(c.step, c.cost.train_tokens, c.cost.train_samples) for c in found] == [(2, 128, 8), (4, 256, 16)]
     assert [c.cost.annotation_cost for c in found] == [12.5, 12.5]  # from the callback's card
+    assert [c.cost.trainable_share for c in found] == [1.0, 1.0]  # ditto
     assert [c.cost.gpu_hours for c in found] == [None, None]  # hours on a CPU are no GPU-hours
     assert {c.trajectory for c in found} == {run.name}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,10 @@ def test_what_the_user_says_counts(models: Path) -> None:
 def test_the_cost_of_a_run_is_shared_out_over_its_steps(models: Path) -> None:
     said = Description(cost=Cost(gpu_hours=3.0, train_tokens=101, peak_memory_gb=40.0))
     _, found = open_checkpoints(str(models / "run"), None, said)
-    assert [checkpoint.cost for checkpoint in found] == [Cost(1.5, 50, 40.0), Cost(3.0, 101, 40.0)]
+    shares = [checkpoint.cost.trainable_share for checkpoint in found]
+    costs = [Cost(1.5, 50, 40.0), Cost(3.0, 101, 40.0)]
+    assert [c.cost for c in found] == [replace(c, trainable_share=s) for c, s in zip(costs, shares, strict=True)]
+    assert all(share and 0 < share < 0.1 for share in shares)
 
 
 def test_a_hub_id_comes_from_the_local_cache(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
@@ -54,6 +56,43 @@ def test_tokens_are_those_of_transformers_generate(name: str, kind: str) -> None
     model.set_attn_implementation(NAME)
     for rows in (1536, 32):
         assert generation.generate(model, TOKENIZER, work, wishes, seeds, rows) == expected
+
+
+def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, work = architectures.make("llama"), prompts("shared")
+    model.set_attn_implementation(NAME)
+    wishes = [plain.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    seeds = list(range(len(wishes)))
+    expected = generation.generate(model, TOKENIZER, work, wishes, seeds, 256)
+    ready = generation._Slots.ready
+    most: list[int] = []
+
+    def scarce(self: generation._Slots, answers: Sequence[Any], positions: Sequence[int]) -> None:
+        if len(answers) > 20:
+            raise torch.OutOfMemoryError("no memory")
+        most.append(len(answers))
+        ready(self, answers, positions)
+
+    monkeypatch.setattr(generation._Slots, "ready", scarce)
+    monkeypatch.setattr(generation, "BLOCK_ROWS", 8)
+    assert generation.generate(model, TOKENIZER, work, wishes, seeds, 256) == expected
+    assert 1 < max(most) <= 20
+
+    def never(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(generation._Slots, "ready", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        generation.generate(model, TOKENIZER, work, wishes, seeds, 256)
+
+
+def test_fewer_answers_grow_side_by_side_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, work = architectures.make("llama"), prompts("apart")
+    wishes = [plain.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    arguments = model, TOKENIZER, work, wishes, [0] * len(wishes), 256, 16
+    assert generation._Run(*arguments)._side_by_side == len(wishes)
+    monkeypatch.setattr(generation, "spare_memory", lambda _: 1)
+    assert generation._Run(*arguments)._side_by_side == 1
 
 
 def test_texts_are_those_of_stock() -> None:

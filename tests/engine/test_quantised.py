@@ -10,7 +10,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from evalsvc.engine.quantised import _NF4, load_quantised, quantise, rounded_int8, rounded_nf4
+from evalsvc.engine.models import load_full
+from evalsvc.engine.quantised import _NF4, quantise, rounded_int8, rounded_nf4
 from evalsvc.errors import CheckpointError, UsageError
 
 CPU = torch.device("cpu")
@@ -53,7 +54,7 @@ def test_int8_is_within_half_a_step_of_each_output() -> None:
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_only_linear_layers_are_quantised(models: Path, kind: str) -> None:
     exact = AutoModelForCausalLM.from_pretrained(models / "base", dtype=torch.float32)
-    model = load_quantised(str(models / "base"), kind, CPU, torch.float32)  # type: ignore[arg-type]
+    model = load_full(str(models / "base"), CPU, torch.float32, kind)  # type: ignore[arg-type]
     differ = {name for name, weight in exact.state_dict().items() if not torch.equal(weight, model.state_dict()[name])}
     assert differ == {name for name in exact.state_dict() if name.endswith("_proj.weight")}
 
@@ -64,14 +65,14 @@ def test_a_real_model_stays_close_at_8_bits_and_less_so_at_4(data: Path) -> None
     exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits.log_softmax(-1).detach()
     drift = {}
     for kind in ("int8", "nf4"):
-        model = load_quantised(folder, kind, CPU, torch.float32)
+        model = load_full(folder, CPU, torch.float32, kind)
         logits = model(tokens).logits.log_softmax(-1).detach()
         drift[kind] = float((exact.exp() * (exact - logits)).sum(-1).mean())
     assert 0 < drift["int8"] < 0.01 < drift["nf4"] < 1
 
 
 def test_an_adapter_attaches_to_a_quantised_base(models: Path) -> None:
-    base = load_quantised(str(models / "base"), "nf4", CPU, torch.float32)
+    base = load_full(str(models / "base"), CPU, torch.float32, "nf4")
     tokens = torch.arange(1, 60)[None]
     before = base(tokens).logits
     adapted = PeftModel.from_pretrained(base, str(models / "lora"))
@@ -91,6 +92,6 @@ def test_a_layer_that_is_stored_the_other_way_round() -> None:
 
 def test_what_cannot_be_had_is_said(models: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="quantisation bnb-nf4: needs a CUDA device; nf4 works without"):
-        load_quantised(str(models / "base"), "bnb-nf4", CPU, torch.float32)
+        load_full(str(models / "base"), CPU, torch.float32, "bnb-nf4")
     with pytest.raises(CheckpointError, match="cannot be loaded as int8"):
-        load_quantised(str(tmp_path), "int8", CPU, torch.float32)
+        load_full(str(tmp_path), CPU, torch.float32, "int8")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +16,15 @@ from peft import PeftModel
 from transformers import LlamaForCausalLM
 
 from evalsvc.checkpoints import Description, open_checkpoints
-from evalsvc.engine import plain
+from evalsvc.engine import likelihood, plain
+from evalsvc.engine.attention import PackAttention
 from evalsvc.engine.encoding import Scored
 from evalsvc.engine.models import Resident
+from evalsvc.engine.packs import Pack
+from evalsvc.engine.parity import Parity
 from evalsvc.engine.scorer import Scorer
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Checkpoint, Request
+from evalsvc.records import Arm, Checkpoint, Request
 from tests import tiny
 
 REQUESTS = (
@@ -31,9 +37,10 @@ REQUESTS = (
 
 
 def score(
-    scorer: Scorer, checkpoint: Checkpoint, requests: Sequence[Request] = REQUESTS
+    scorer: Scorer, checkpoint: Checkpoint, requests: Sequence[Request] = REQUESTS, rerun: int = 0
 ) -> dict[str, float | str | None]:
-    results = [scorer.score(shard) for shard in tiny.shards(requests, checkpoint)]
+    arm = Arm(checkpoint, replace(tiny.NUMERICS, rerun=rerun))
+    results = [scorer.score(replace(shard, arm=arm)) for shard in tiny.shards(requests, checkpoint)]
     assert not any(result.failures for result in results)
     answers = [response for result in results for response in result.responses]
     return {r.request: r.text if r.text is not None else r.loglikelihood for r in answers}
@@ -51,6 +58,34 @@ def test_the_base_is_bit_identical_before_between_and_after_adapters(
     assert score(scorer, base) == first
     assert len({str(v) for v in (first, adapted, other)}) == 3
     assert score(Scorer(), lora) == adapted
+
+
+def test_a_rerun_takes_the_items_in_another_order_and_finds_the_same(
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[int]] = []
+    run = PackAttention.run
+
+    def watched(self: PackAttention, decoder: Any, pack: Pack, device: torch.device) -> torch.Tensor:
+        orders.append(pack.tokens.tolist())
+        return run(self, decoder, pack, device)
+
+    monkeypatch.setattr(PackAttention, "run", watched)
+    (shard, *_) = tiny.shards(REQUESTS[:3], base)
+    scorer = Scorer()
+    scorer.score(shard)  # a model's first shard is preceded by a probe
+    orders.clear()
+    usual = scorer.score(shard).responses
+    one = list(chain.from_iterable(orders))
+    orders.clear()
+    again = scorer.score(
+        replace(shard, arm=replace(shard.arm, numerics=replace(shard.arm.numerics, rerun=1)))
+    ).responses
+    other = list(chain.from_iterable(orders))
+    assert one != other
+    assert sorted(one) == sorted(other)
+    assert [response.request for response in again] == [response.request for response in usual]
+    assert [r.loglikelihood for r in again] == pytest.approx([r.loglikelihood for r in usual], abs=1e-4)
 
 
 def test_an_adapter_scores_as_peft_serves_it(lora: Checkpoint) -> None:
@@ -120,3 +155,40 @@ def test_a_sampled_answer_depends_on_its_request_alone(base: Checkpoint) -> None
     alone = {key: text for request in asked for key, text in score(Scorer(), base, [request]).items()}
     assert together == alone
     assert len(set(together.values())) > 1
+
+
+def test_a_rerun_has_other_seeds_and_the_same_likelihoods_but_for_rounding(base: Checkpoint) -> None:
+    settings = '{"do_sample":true,"max_gen_toks":8,"temperature":1.0,"until":[]}'
+    asked = [Request.of("generate_until", ("the cat", settings), repeat) for repeat in range(4)]
+    first, again = (score(Scorer(), base, asked, rerun) for rerun in (0, 1))
+    assert all(first[key] != again[key] for key in first)
+    assert again == score(Scorer(), base, asked, rerun=1)
+    likelihoods = [request for request in REQUESTS if request.kind != "generate_until"]
+    first, again = (score(Scorer(), base, likelihoods, rerun) for rerun in (0, 1))
+    assert first == pytest.approx(again, rel=1e-5)
+
+
+@pytest.mark.parametrize("trie", [True, False])
+def test_a_rerun_has_other_batches_on_either_path(
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch, trie: bool
+) -> None:
+    sizes: list[int] = []
+    owner, name = (likelihood, "packs") if trie else (plain, "_forward")
+    usual = getattr(owner, name)
+
+    def watched(first: Any, second: Any, *rest: Any) -> Any:
+        sizes.append(second if trie else len(second))  # rows of a pack, or sequences of a batch
+        return usual(first, second, *rest)
+
+    monkeypatch.setattr(owner, name, watched)
+    if not trie:
+        monkeypatch.setattr("evalsvc.engine.models.examine", lambda *_: Parity(False, "a test", None, "eager"))
+    many = [Request.of("loglikelihood", (f"{i} the cat " * 15, " sat on")) for i in range(300)]
+    used = []
+    for rerun in (0, 1):
+        scorer = Scorer()
+        score(scorer, base, many[:1], rerun)  # loading may look at sentences of its own
+        sizes.clear()
+        score(scorer, base, many, rerun)
+        used.append(max(sizes))
+    assert used[1] == pytest.approx(used[0] * 2 / 3, rel=0.1)

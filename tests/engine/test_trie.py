@@ -47,6 +47,21 @@ def test_a_pruned_trie_is_the_trie_of_what_is_left(sequences: list[list[int]], d
     assert trie.tokens[rows].tolist() == pruned.tokens.tolist()
 
 
+@given(SEQUENCES)
+def test_a_mirrored_trie_has_the_same_histories_in_the_opposite_order(sequences: list[list[int]]) -> None:
+    trie, found = built(sequences)
+    mirrored, at = tries.mirrored(trie)
+    assert sorted(at.tolist()) == list(range(trie.rows))
+    for sequence, rows in zip(sequences, found, strict=True):
+        assert tries.path(mirrored, int(at[rows[-1]])).tolist() == at[rows].tolist()
+        assert mirrored.tokens[at[rows]].tolist() == sequence
+    assert tries.ends(mirrored)[at].tolist() == (at + tries.ends(trie) - np.arange(trie.rows)).tolist()
+    again, back = tries.mirrored(mirrored)
+    assert again.tokens.tolist() == trie.tokens.tolist()
+    assert tries.parents(again).tolist() == tries.parents(trie).tolist()
+    assert back[at].tolist() == list(range(trie.rows))
+
+
 def seen(pack: Pack, spans: dict[int, tuple[int, int]]) -> list[set[int]]:
     """Return the rows of the trie that each row of a pack sees; `spans` holds the kept rows of earlier trunks."""
     rows: list[set[int]] = [set() for _ in pack.tokens]

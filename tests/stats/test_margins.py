@@ -11,6 +11,7 @@ from scipy import stats
 from evalsvc.stats.margins import Paired, bounds, combined, margin_test, z_of
 from evalsvc.stats.paired import tango_interval
 from tests import simulate
+from tests.stats.test_paired import at_a_margin
 
 Z = z_of(0.05)
 
@@ -20,17 +21,7 @@ def binary(lost: int, gained: int, n: int) -> Paired:
     return Paired(n, d, math.sqrt(((lost + gained) / n - d * d) / (n - 1)), (lost, gained), n - 1)
 
 
-@pytest.mark.parametrize(
-    ("lost", "gained", "n", "margin", "z", "low", "high"),
-    [
-        (20, 18, 500, 0.05, 3.3323, -0.02497, 0.01677),
-        (45, 20, 500, 0.05, 0.0000, -0.07724, -0.02399),
-        (95, 85, 2000, 0.02, 2.2052, -0.01613, 0.00607),
-        (160, 60, 2000, 0.02, -4.1511, -0.06232, -0.03810),
-        (0, 0, 132, 0.02, 1.6413, -0.02008, 0.02008),
-        (0, 0, 133, 0.02, 1.6475, -0.01994, 0.01994),
-    ],
-)
+@at_a_margin
 def test_one_binary_task_is_tested_by_tango(
     lost: int, gained: int, n: int, margin: float, z: float, low: float, high: float
 ) -> None:

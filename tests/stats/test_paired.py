@@ -33,7 +33,7 @@ def test_interval_without_a_discordant_pair_has_its_closed_form() -> None:
     assert tango_interval(0, 0, 100, 0.95) == pytest.approx((-(z**2) / (100 + z**2), z**2 / (100 + z**2)), abs=1e-9)
 
 
-@pytest.mark.parametrize(
+at_a_margin = pytest.mark.parametrize(
     ("lost", "gained", "n", "margin", "z", "low", "high"),
     [
         (20, 18, 500, 0.05, 3.3323, -0.02497, 0.01677),
@@ -44,6 +44,9 @@ def test_interval_without_a_discordant_pair_has_its_closed_form() -> None:
         (0, 0, 133, 0.02, 1.6475, -0.01994, 0.01994),
     ],
 )
+
+
+@at_a_margin
 def test_score_statistic_at_a_margin(
     lost: int, gained: int, n: int, margin: float, z: float, low: float, high: float
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from evalsvc.stats.pareto import dominates, hypervolume, non_dominated, read_off
+from evalsvc.stats.pareto import dominates, hypervolume, non_dominated, read_off, share_dominated
 
 # Biderman et al. 2024, "LoRA Learns Less and Forgets Less", tables S5 and S6: code IFT at epochs 1, 2, 4, 8, 16.
 HUMAN_EVAL = {
@@ -114,6 +116,32 @@ def test_hypervolume_in_three_dimensions() -> None:
     assert hypervolume(np.empty((0, 2)), (0, 0)) == 0
 
 
+def in_full(sets: np.ndarray) -> np.ndarray:
+    """Whether the first arm dominates the second, [sets, arms, arms], all pairs at once."""
+    first, second = sets[:, :, None], sets[:, None]
+    return np.asarray((first >= second).all(axis=-1) & (first > second).any(axis=-1))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_sweep_and_sums_equal_all_pairs_at_once(axes: int) -> None:
+    rng = np.random.default_rng(3)
+    sets = np.concatenate([rng.integers(0, 5, (200, 12, axes)), rng.integers(0, 40, (200, 12, axes))]).astype(float)
+    everything = in_full(sets)
+    np.testing.assert_array_equal(non_dominated(sets), ~everything.any(axis=1))
+    np.testing.assert_array_equal(share_dominated(sets), everything.mean(axis=0))
+
+
+def test_a_thousand_arms_take_megabytes() -> None:
+    sets = np.random.default_rng(5).normal(size=(2000, 1000, 2))
+    tracemalloc.start()
+    shares, often = share_dominated(sets), non_dominated(sets).mean(axis=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 400e6  # all pairs of all sets at once would take 2e9
+    assert 0.24 < shares[~np.eye(1000, dtype=bool)].mean() < 0.26  # independent axes: one half of one half
+    assert often.mean() * 1000 == pytest.approx(np.sum(1 / np.arange(1, 1001)), rel=0.02)  # records of a random order
+
+
 def test_domination_says_who() -> None:
     found = dominates(np.array([(2.0, 2, 2), (1, 2, 2), (3, 0, 0)]))
     assert found.tolist() == [[False, True, False], [False] * 3, [False] * 3]
@@ -123,7 +151,15 @@ def test_reading_off_a_frontier() -> None:
     front = np.array([(0.0, 0.0), (0.2, -0.1), (0.4, -0.3), (0.3, -0.5)])
     assert read_off(front, 0.3) == pytest.approx(-0.2)  # between the second and third; the fourth is dominated
     assert read_off(front, -1) == 0.0
+    assert read_off(front, 0.2) == pytest.approx(-0.1)
     assert np.isnan(read_off(front, 0.5))
+    sets = np.random.default_rng(1).integers(0, 6, (300, 5, 2)).astype(float)
+    for at in (-1.0, 0.0, 2.5, 3.0, 6.0):
+        expected = []
+        for one in sets:
+            curve = np.unique(one[non_dominated(one)], axis=0)
+            expected.append(np.interp(at, curve[:, 0], curve[:, 1], right=np.nan))
+        np.testing.assert_allclose(read_off(sets, at), expected)
 
 
 @pytest.mark.parametrize(("x", "y"), [(HUMAN_EVAL, GENERAL), (CPT_HUMAN_EVAL, CPT_GENERAL)])
