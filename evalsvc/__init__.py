@@ -29,6 +29,7 @@ The package in one line each, in the order in which modules may import each othe
     database     one DuckDB file that several processes share
     evidence     scores as arrays, out of the database
     collapse     sampled texts and token drift -> what is left of the base
+    registry     arms and plans into the database
     store        records in, records out of the database
     dossiers     what is known of a checkpoint beyond its scores
     ledger       decisions in, decisions out of the database
@@ -44,6 +45,7 @@ The package in one line each, in the order in which modules may import each othe
     doctor       what works on this machine
     service      what is asked of a store
     decisions    a checkpoint and a Policy -> a decision that is kept, and can be verified
+    verification a kept decision, recomputed from the stored scores
     studies      what is asked of a store beyond one comparison
     advice       the cheapest way of adapting that a policy lets pass
     submission   checkpoints and suites in, finished runs out

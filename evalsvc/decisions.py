@@ -23,7 +23,7 @@ from evalsvc import __version__, gate, looks
 from evalsvc.collapse import diversity_of
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gate import Outcome, Ratio, Rule, TaskPair
-from evalsvc.ledger import Attempt, Ledger, PlannedRun, Record, record_digest
+from evalsvc.ledger import Attempt, Ledger, PlannedRun, Record
 from evalsvc.policies import Policy, TaskSize, check_possible
 from evalsvc.records import TaskScores, as_dict, digest
 from evalsvc.service import base_of, find_arm
@@ -31,6 +31,7 @@ from evalsvc.stats.diversity import WORSE_WHEN
 from evalsvc.stats.multiplicity import holm
 from evalsvc.stats.paired import LEVEL
 from evalsvc.store import Store, StoredArm
+from evalsvc.suites import changed
 
 SCHEMA = 1
 SHOWN_ITEMS = 5
@@ -125,15 +126,15 @@ def decide(
     ledger = Ledger(store.path)
     key = _evidence_key(evidence, question.half)
     others = _others(ledger.attempts(key), evidence.adapted.checkpoint.digest)
-    p_pass = _p_pass(outcome)
+    mine = p_pass(outcome)
     batch = None
     if question.batch:
-        batch = _batch(others, p_pass)
+        batch = _batch(others, mine)
         if outcome.verdict == "pass" and batch["adjusted"] > question.policy.alpha:
             outcome = replace(outcome, verdict="inconclusive")
     now = datetime.now(UTC)
     record = ledger.append(
-        _record(question, evidence, outcome, now, fraction=fraction, items=items, batch=batch), key, p_pass
+        _record(question, evidence, outcome, now, fraction=fraction, items=items, batch=batch), key, mine
     )
     return Decision(
         outcome,
@@ -216,12 +217,20 @@ def gather(
     """Return both arms' scores on the policy's suites.
 
     Raises:
-        EvidenceError: A suite, run, task or item is missing, or the base is stale.
+        EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.
     """
     ledger = Ledger(store.path)
     runs = ledger.runs([base.number, adapted.number])
     if plans is None:
         chosen = [_newest(runs, suite, base, adapted) for suite in policy.suites]
+        sampled = {
+            run.suite: run for run in runs if policy.diversity and run.role == "diversity" and run.state == "done"
+        }
+        for suite, files in ledger.files([run.digest for run in (*chosen, *sampled.values())]).items():
+            if problem := changed(files):
+                raise EvidenceError(
+                    f"suite {suite!r}: {problem}; submit {adapted.checkpoint.label} again, or add --evaluate"
+                )
     else:
         named = {run.suite: run for run in runs if run.arm == base.number and run.digest in plans}
         chosen = [named[suite] for suite in policy.suites if suite in named]
@@ -317,7 +326,7 @@ def _halved(pair: TaskPair, half: Half) -> TaskPair:
     mask = first if half == "select" else ~first
     if not mask.any():
         raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items to be halved")
-    return TaskPair(gate.subset(pair.base, mask), pair.adapted, int(mask.sum()), pair.places[mask])
+    return replace(pair.part(mask), items=int(mask.sum()))
 
 
 def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
@@ -373,18 +382,18 @@ def _record(
         "checkpoint": _arm(adapted),
         "numerics": json.loads(adapted.numerics),
         "policy": {"digest": question.policy.digest(), "content": question.policy.model_dump(mode="json")},
-        "suites": [_suite(run) for run in evidence.plans],
+        "suites": [suite_record(run) for run in evidence.plans],
         "packages": _packages(),
         "seeds": {"order": looks.SEED},
         "half": question.half,
         "fraction": fraction,
         "items": [[suite, task, count] for (suite, task), count in (items or {}).items()],
-        **_decided(evidence, outcome),
+        **decided(evidence, outcome),
         "batch": batch,
     }
 
 
-def _decided(evidence: Evidence, outcome: Outcome) -> Record:
+def decided(evidence: Evidence, outcome: Outcome) -> Record:
     """Return what can be recomputed of a decision."""
     return {
         "inputs": [_input(pair) for pair in evidence.pairs],
@@ -402,7 +411,8 @@ def _arm(arm: StoredArm) -> Record:
     return {"arm": arm.checkpoint.label, "digest": arm.checkpoint.digest, "key": arm.digest}
 
 
-def _suite(run: PlannedRun) -> Record:
+def suite_record(run: PlannedRun) -> Record:
+    """Return what a record says of a suite."""
     return {
         "suite": run.suite,
         "role": run.role,
@@ -464,7 +474,7 @@ def _others(attempts: Sequence[Attempt], checkpoint: str) -> list[Attempt]:
     return list({a.checkpoint: a for a in attempts if a.checkpoint != checkpoint}.values())
 
 
-def _p_pass(outcome: Outcome) -> float | None:
+def p_pass(outcome: Outcome) -> float | None:
     """Return the p-value of the whole policy: the largest of its rules' (an intersection-union test)."""
     found = [rule.p_pass for rule in outcome.rules if rule.waived is None]
     known = [p for p in found if p is not None]
@@ -492,104 +502,3 @@ def _warnings(outcome: Outcome, others: Sequence[Attempt], question: Question) -
             f"{chance:.0%}; --batch corrects for all of them, --half confirm decides on items that chose none"
         )
     return tuple(found)
-
-
-# ------------------------------------------------------------------------------------------------------------ verify
-
-
-def read_record(path: Path) -> Record:
-    """Read a decision record.
-
-    Raises:
-        EvidenceError: The file is no decision record.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvidenceError(f"decision {path}: cannot be read: {error}") from error
-    if not isinstance(record, dict) or record.get("kind") != "evalsvc decision":
-        raise EvidenceError(f"decision {path}: is no decision record; `evalsvc gate` writes them")
-    if record.get("schema") != SCHEMA:
-        raise EvidenceError(f"decision {path}: has schema {record.get('schema')}, this evalsvc reads {SCHEMA}")
-    return record
-
-
-def verify(store: Store, record: Record) -> list[str]:
-    """Recompute a decision from the stored scores, and return what differs; nothing if it holds."""
-    found = []
-    if record_digest(record) != record.get("digest"):
-        found.append("the record was edited: its content does not give its digest")
-    try:
-        found += _chain_problems(Ledger(store.path).chain(record["base"]["digest"]), record)
-        found += _differences(record, _recomputed(store, record))
-    except (KeyError, TypeError, ValueError) as error:
-        found.append(f"the record was edited: {type(error).__name__}: {error}")
-    except EvalsvcError as error:
-        found.append(f"it cannot be recomputed: {error}")
-    return found
-
-
-def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
-    found = []
-    previous = None
-    for number, kept in enumerate(chain, start=1):
-        if record_digest(kept) != kept["digest"]:
-            found.append(f"decision {number} of this base was edited in the store: {kept['digest'][:12]}")
-        if kept["previous"] != previous:
-            found.append(
-                f"decision {number} of this base does not follow from the one before: one is missing or changed"
-            )
-        previous = kept["digest"]
-    if record["digest"] not in [kept["digest"] for kept in chain]:
-        found.append(f"the store has no decision {record['digest'][:12]}")
-    elif record not in chain:
-        found.append(f"the store's decision {record['digest'][:12]} says something else")
-    return found
-
-
-def _recomputed(store: Store, record: Record) -> Record:
-    policy = Policy.model_validate(record["policy"]["content"])
-    arms = {arm.digest: arm for arm in store.arms()}
-    for who in ("base", "checkpoint"):
-        if record[who]["key"] not in arms:
-            raise EvidenceError(f"the store has no scores of {record[who]['arm']} any more")
-    evidence = gather(
-        store,
-        policy,
-        arms[record["base"]["key"]],
-        arms[record["checkpoint"]["key"]],
-        plans=[suite["plan"] for suite in record["suites"]],
-        items={(suite, task): count for suite, task, count in record["items"]} or None,
-        half=record["half"],
-    )
-    evidence = replace(evidence, ratios=tuple(Ratio(**ratio) for ratio in record["ratios"]))
-    day = datetime.fromisoformat(record["decided"]).date()
-    outcome = judge(policy, evidence, record["fraction"], day)
-    if record["batch"] is not None:
-        p = _p_pass(outcome)
-        adjusted = float(holm([p or 0.0, *record["batch"]["others"].values()])[0])
-        if outcome.verdict == "pass" and adjusted > policy.alpha:
-            outcome = replace(outcome, verdict="inconclusive")
-    recomputed = {
-        "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
-        "suites": [_suite(run) for run in evidence.plans],
-        **_decided(evidence, outcome),
-    }
-    return dict(json.loads(json.dumps(recomputed, default=str)))
-
-
-def _differences(record: Record, recomputed: Record) -> list[str]:
-    found = []
-    for key, value in recomputed.items():
-        if record.get(key) == value:
-            continue
-        if isinstance(value, list) and isinstance(record.get(key), list) and len(value) == len(record[key]):
-            for said, now in zip(record[key], value, strict=True):
-                if said != now:
-                    name = now.get("rule") or "/".join(str(now.get(part, "")) for part in ("suite", "task"))
-                    parts = [part for part in now if said.get(part) != now[part]]
-                    told = ", ".join(f"{part} {said.get(part)!r} -> {now[part]!r}" for part in parts[:4])
-                    found.append(f"{key} {name}: {told}")
-        else:
-            found.append(f"{key}: the record says {record.get(key)!r}, the stored scores give {value!r}"[:300])
-    return found

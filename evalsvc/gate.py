@@ -34,6 +34,7 @@ from evalsvc.stats.power import POWER
 Verdict = Literal["pass", "fail", "inconclusive"]
 Mask = NDArray[np.bool_]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
+_COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class TaskPair:
     def comparison(self) -> Comparison:
         """Both arms on all samples that there are."""
         return compare_task(self.base, self.adapted)
+
+    def part(self, mask: Mask) -> TaskPair:
+        """Return the pair on some of the base's samples; `items` stays."""
+        if mask.all():
+            return self
+        columns = {name: getattr(self.base, name) for name in _COLUMNS}
+        kept: dict[str, Any] = {name: None if column is None else column[mask] for name, column in columns.items()}
+        return replace(self, base=replace(self.base, **kept), places=None if self.places is None else self.places[mask])
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,33 +285,29 @@ class Measured:
         return self.rule.ratio.n if self.rule.ratio else sum(c.n for c in self.comparisons)
 
 
-def measure(rule: Rule, z_alpha: float, *, keep: Sequence[Mask | None] | None = None) -> Measured:
+def measure(rule: Rule, z_alpha: float) -> Measured:
     """Test one rule.
 
     Args:
         z_alpha: Of the bounds of its interval.
-        keep: Per task, which of the base's samples to look at; None for all.
 
     Raises:
-        EvidenceError: A task has no interval, or nothing of it has been seen.
+        EvidenceError: A task has no interval.
     """
     if rule.ratio is not None:
         return Measured(rule, (), _ratio_test(rule.ratio, rule.threshold, z_alpha))
-    compared = compared_tasks(rule, keep)
+    compared = compared_tasks(rule)
     test = margin_test([paired(c) for c in compared], rule.shares, rule.threshold, z_alpha)
     return Measured(rule, compared, test)
 
 
-def compared_tasks(rule: Rule, keep: Sequence[Mask | None] | None = None) -> tuple[Comparison, ...]:
-    """Compare the arms on a rule's tasks, or on those of their samples that `keep` says.
+def compared_tasks(rule: Rule) -> tuple[Comparison, ...]:
+    """Compare the arms on a rule's tasks.
 
     Raises:
-        EvidenceError: A task has no interval, or nothing of it has been seen.
+        EvidenceError: A task has no interval.
     """
-    compared = tuple(
-        pair.comparison if mask is None else compare_task(subset(pair.base, mask), pair.adapted)
-        for pair, mask in zip(rule.pairs, keep or (None,) * len(rule.pairs), strict=True)
-    )
+    compared = tuple(pair.comparison for pair in rule.pairs)
     for comparison in compared:
         if comparison.lost is None and comparison.stderr is None:
             raise EvidenceError(
@@ -310,13 +315,6 @@ def compared_tasks(rule: Rule, keep: Sequence[Mask | None] | None = None) -> tup
                 "standard error, so nothing can be shown; ask more items"
             )
     return compared
-
-
-def subset(scores: TaskScores, mask: Mask) -> TaskScores:
-    """Return some of a task's scores."""
-    columns = {name: getattr(scores, name) for name in ("weights", "clusters", "answers", "invalid", "confidence")}
-    kept: dict[str, Any] = {name: None if column is None else column[mask] for name, column in columns.items()}
-    return replace(scores, samples=scores.samples[mask], values=scores.values[mask], **kept)
 
 
 def paired(comparison: Comparison) -> Paired:

@@ -79,6 +79,19 @@ class Ledger:
             ).fetchall()
         return [PlannedRun(*row) for row in rows]
 
+    def files(self, plans: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+        """Return, by suite, path and digest of the files that some plans were made from, as far as that was kept."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT p.suite, f.path, f.digest FROM plan_files f JOIN plans p USING (plan) "
+                "WHERE list_contains(?, p.digest) ORDER BY f.rowid",
+                [list(plans)],
+            ).fetchall()
+        found: dict[str, list[tuple[str, str]]] = {}
+        for suite, path, content in rows:
+            found.setdefault(suite, []).append((path, content))
+        return found
+
     def sizes(self, plans: Sequence[str]) -> dict[str, list[tuple[str, int, float]]]:
         """Return, by suite, the task, number of items and weight of each task of some plans."""
         with self._database.read() as connection:
@@ -162,6 +175,43 @@ class Ledger:
                 ],
             )
         return chained
+
+    def forget_looks(self, plans: Sequence[str], base: str, arm: str, driver: str) -> None:
+        """Take an arm's early looks out that decided nothing; what was answered stays.
+
+        A look stays as long as a decision names it, another arm or driver looks at it, or it is no early look at all.
+
+        Args:
+            plans: Digests of the looks' plans.
+            base, arm: Digests of the arms that were compared; the base's look goes with the last arm's.
+            driver: Who looked.
+        """
+        with self._database.write() as connection:
+            connection.execute(
+                """
+                CREATE TEMP TABLE looks AS SELECT p.plan FROM plans p
+                WHERE list_contains(?, p.digest) AND p.part_of IS NOT NULL
+                      AND NOT EXISTS (SELECT 1 FROM decisions d WHERE contains(d.record, p.digest));
+                """,
+                [list(plans)],
+            )
+            connection.execute(
+                """
+                CREATE TEMP TABLE seen AS
+                SELECT u.run, u.plan, a.digest, a.digest = ? AND u.driver = ? AS mine
+                FROM runs u JOIN looks USING (plan) JOIN arms a USING (arm)
+                """,
+                [arm, driver],
+            )
+            connection.execute(
+                "DELETE FROM looks WHERE plan IN (SELECT plan FROM seen WHERE NOT mine AND digest <> ?)", [base]
+            )
+            connection.execute("DELETE FROM seen WHERE NOT mine AND plan NOT IN (FROM looks)")
+            for table in ("scores", "results", "runs"):
+                connection.execute(f"DELETE FROM {table} WHERE run IN (SELECT run FROM seen)")
+            for table in ("plan_files", "plan_samples", "tasks", "plans"):
+                connection.execute(f"DELETE FROM {table} WHERE plan IN (FROM looks)")
+            connection.execute("DROP TABLE looks; DROP TABLE seen")
 
     def chain(self, base: str) -> list[Record]:
         """Return all decision records about arms of a base, oldest first."""

@@ -72,8 +72,7 @@ def first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: floa
         chosen = {}
         for key, there in places.items():
             count = max(SMALLEST, math.floor(fraction * items[key] + 1e-9))
-            ranks = np.argsort(np.argsort(there, kind="stable"), kind="stable")
-            chosen[key] = ranks < count
+            chosen[key] = _first(there, count)
         return chosen
     count = math.floor(fraction * sum(items[key] for key in places) + 1e-9)
     pooled = np.sort(np.concatenate(list(places.values()))) if places else np.empty(0)
@@ -81,19 +80,33 @@ def first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: floa
     return {key: there <= last for key, there in places.items()}
 
 
-class _Look(NamedTuple):
-    number: int
-    masks: dict[Key, Mask]
+class _Look:
+    """What is seen at a look: of each task that grows, the items in the order's first part."""
 
-    def of(self, rule: Rule) -> list[Mask]:
-        """Return what is seen of each of a rule's tasks: at least the first few items, so that there is an estimate."""
-        found = []
+    def __init__(self, number: int, masks: Mapping[Key, Mask]) -> None:
+        self.number = number
+        self.seen = {key: int(mask.sum()) for key, mask in masks.items()}
+        self._masks = masks
+        self._parts: dict[Key, TaskPair] = {}
+
+    def of(self, rule: Rule) -> Rule:
+        """Return a rule about what is seen: at least the first few items of every task, so that there is an estimate.
+
+        Rules share the parts of tasks, and so their comparisons.
+        """
+        if not rule.grows:
+            return rule
         for pair in rule.pairs:
-            mask = self.masks[key_of(pair)]
-            if mask.sum() < SMALLEST:
-                mask = np.argsort(np.argsort(_places(pair), kind="stable"), kind="stable") < SMALLEST
-            found.append(mask)
-        return found
+            key = key_of(pair)
+            if key not in self._parts:
+                few = self.seen[key] < SMALLEST
+                self._parts[key] = pair.part(_first(_places(pair), SMALLEST) if few else self._masks[key])
+        return replace(rule, pairs=tuple(self._parts[key_of(pair)] for pair in rule.pairs))
+
+
+def _first(places: Floats, count: int) -> Mask:
+    """Return which samples are the first `count` of the order."""
+    return np.argsort(np.argsort(places, kind="stable"), kind="stable") < count
 
 
 class _Judge(Protocol):
@@ -134,7 +147,7 @@ def decide(
             break
         look = _Look(number, first(places, items, share, policy.mode))
         verdict = overall(v for rule, v in zip(rules, judge.at(look), strict=True) if rule.name not in excused)
-        seen = at_once + sum(int(mask.sum()) for mask in look.masks.values())
+        seen = at_once + sum(look.seen.values())
         looks.append(Look(number, share, seen, at_once + sum(items.values()), verdict))
         if verdict != "inconclusive":
             break
@@ -165,19 +178,33 @@ class _Bounds:
         self._once = (z_of(policy.alpha), z_of(per_rule))
         self._decided: dict[str, tuple[Verdict, int]] = {}
 
-    def _levels(self, rule: Rule, look: _Look) -> tuple[float, float]:
+    def _levels(self, grows: bool, look: _Look) -> tuple[float, float]:
         # Evidence that does not grow is the same at every look, and so tested once.
-        return (self._pass[look.number - 1], self._fail[look.number - 1]) if rule.grows else self._once
+        return (self._pass[look.number - 1], self._fail[look.number - 1]) if grows else self._once
+
+    def _ends(self, look: _Look) -> dict[Key, tuple[float, Floats, Floats]]:
+        """Return every task's difference and bounds at a look; worked out together, because rules share tasks."""
+        found: dict[Key, tuple[float, Floats, Floats]] = {}
+        for grows in (True, False):
+            rules = [look.of(rule) for rule in self._rules if rule.grows == grows]
+            tasks = {
+                key_of(p): paired(c) for rule in rules for p, c in zip(rule.pairs, compared_tasks(rule), strict=True)
+            }
+            if tasks:
+                low, high = bounds(list(tasks.values()), self._levels(grows, look))
+                found |= {key: (task.difference, low[:, n], high[:, n]) for n, (key, task) in enumerate(tasks.items())}
+        return found
 
     def at(self, look: _Look) -> list[Verdict]:
+        ends = self._ends(look)
         for rule in self._rules:
-            above, below = self._levels(rule, look)
             if rule.ratio is not None:
+                above, below = self._levels(rule.grows, look)
                 z = measure(rule, above).test.z
                 holds, broken = z >= above, z <= -below
             else:
-                tasks = [paired(c) for c in compared_tasks(rule, look.of(rule) if rule.grows else None)]
-                low, high = combined(rule.shares, [task.difference for task in tasks], *bounds(tasks, [above, below]))
+                parts = zip(*(ends[key_of(pair)] for pair in rule.pairs), strict=True)
+                low, high = combined(rule.shares, *(np.stack(part, axis=-1) for part in parts))
                 holds, broken = low[0] > rule.threshold, high[1] < rule.threshold
             if broken:
                 self._decided[rule.name] = ("fail", look.number)
@@ -190,7 +217,7 @@ class _Bounds:
         for rule in self._rules:
             verdict, number = self._decided.get(rule.name, ("inconclusive", look.number))
             # The interval at a look's bound is a repeated confidence interval: valid however often one looks.
-            m = measure(rule, self._levels(rule, look)[0], keep=look.of(rule) if rule.grows else None)
+            m = measure(look.of(rule), self._levels(rule.grows, look)[0])
             found.append(outcome_of(m, verdict, z_of(self._alpha), self._excused.get(rule.name), look=number))
         return found
 
@@ -243,7 +270,7 @@ class _Bets:
 
     @staticmethod
     def _seen(rule: Rule, look: _Look) -> int:
-        return sum(int(look.masks[key_of(pair)].sum()) for pair in rule.pairs)
+        return sum(look.seen[key_of(pair)] for pair in rule.pairs)
 
     def _verdict(self, p: tuple[float, float]) -> Verdict:
         return "fail" if p[1] <= self._alpha else "pass" if p[0] <= self._alpha else "inconclusive"
@@ -258,7 +285,7 @@ class _Bets:
     def outcomes(self, look: _Look) -> list[RuleOutcome]:
         found = []
         for position, (rule, p) in enumerate(zip(self._rules, self._p(look), strict=True)):
-            m = measure(rule, z_of(self._alpha), keep=look.of(rule) if rule.grows else None)
+            m = measure(look.of(rule), z_of(self._alpha))
             low = high = m.test.difference
             if rule.grows:
                 items, pool, scale, _, _ = self._stream(position)

@@ -4,7 +4,8 @@
     findings     what its files were found to say before it was scored
     changes      how far its weights are from its base's; `tensor_changes` tensor by tensor
     arms         a checkpoint as it is served: with its numerics, merged or not, quantised or not
-    plans        a suite under one rendering; `tasks` are its tasks, `plan_samples` its samples in order
+    plans        a suite under one rendering; `tasks` are its tasks, `plan_samples` its samples in order, `plan_files`
+                 the files that it was made from
     samples      items, with document and gold; `requests` what is asked about them
     responses    one row per arm and request: what a model answered
     failures     requests that could not be answered
@@ -228,6 +229,16 @@ MIGRATIONS: list[tuple[str, str]] = [
         """
         ALTER TABLE checkpoints ADD COLUMN trainable_share DOUBLE;
         ALTER TABLE runs ADD COLUMN prompt_tokens DOUBLE;
+        """,
+    ),
+    (
+        "m006_plan_files",
+        """
+        CREATE TABLE plan_files (
+            plan INTEGER NOT NULL,
+            path VARCHAR NOT NULL,
+            digest VARCHAR NOT NULL
+        );
         """,
     ),
 ]

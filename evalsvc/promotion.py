@@ -2,6 +2,7 @@
 
 Where a policy decides early, items are asked in the looks' order: each look is submitted as a plan of its own, part of
 the suite's whole plan, whose answers so far are never asked again; after the look that decides nothing more is asked.
+Looks that decided nothing are taken out of the store again: a decision leaves the plan that it rests on, and no other.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from evalsvc.ledger import Ledger
 from evalsvc.policies import FRACTIONS, Policy, TaskSize, check_possible
 from evalsvc.records import Floats
 from evalsvc.service import base_of, find_arm, find_family
-from evalsvc.store import Store, StoredArm
+from evalsvc.store import Store, StoredArm, driver_name
 from evalsvc.submission import Prepared, Submission, prepare, score
 from evalsvc.suites import find_suite, load_suite
 
@@ -218,6 +219,8 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
             note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
             if outcome.verdict != "inconclusive":
                 return decide(store, question, fraction=fraction, plans=plans, items=items)
+            # Its scores are a part of those to come, and its answers are kept.
+            Ledger(store.path).forget_looks(plans, prepared.arms[0].key, prepared.arms[1].key, driver_name())
         _all_done(score(store, prepared, progress, note, executor))
     return decide(store, question)
 

@@ -324,6 +324,7 @@ class Plan:
 
     Attributes:
         part_of: Digest of the plan that this is an early look at; None for a whole suite.
+        files: What it was made from and is not lm-eval's: path and digest of each, the suite's own first.
     """
 
     digest: str
@@ -336,6 +337,7 @@ class Plan:
     tasks: tuple[PlannedTask, ...]
     requests: tuple[Request, ...] = field(repr=False)
     part_of: str | None = None
+    files: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ grade

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from evalsvc import evidence
 from evalsvc.database import Connection, Database
+from evalsvc.errors import EvidenceError
 from evalsvc.matrices import Matrix
 from evalsvc.records import (
     Arm,
@@ -36,10 +37,10 @@ from evalsvc.records import (
     TaskScores,
     served_label,
 )
+from evalsvc.registry import COST, add_arm, add_plan, as_table, insert
 from evalsvc.work import ShardResult
 
-_COST = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
-_CHECKPOINT = ", ".join(field.name for field in fields(Checkpoint) if field.name != "cost") + ", " + ", ".join(_COST)
+_CHECKPOINT = ", ".join(field.name for field in fields(Checkpoint) if field.name != "cost") + ", " + ", ".join(COST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,9 @@ class Store:
         tokens = prompt_tokens or {}
         with self._database.write() as connection:
             for arm in arms:
-                _add_arm(connection, arm)
+                add_arm(connection, arm)
             for plan in plans:
-                _add_plan(connection, plan)
+                add_plan(connection, plan)
                 for arm in arms:
                     connection.execute(
                         """
@@ -183,9 +184,9 @@ class Store:
             if answers:
                 names = ["arm", "request", "loglikelihood", "greedy", "text", "tokens", "truncated"]
                 kinds = [pa.string(), pa.string(), pa.float64(), pa.bool_(), pa.string(), pa.int32(), pa.int32()]
-                _insert(
+                insert(
                     connection,
-                    _table(names, kinds, answers),
+                    as_table(names, kinds, answers),
                     """
                     INSERT INTO responses
                     SELECT a.arm, r.request, i.loglikelihood, i.greedy, i.text, i.tokens, i.truncated
@@ -193,9 +194,9 @@ class Store:
                     ON CONFLICT DO NOTHING
                     """,
                 )
-                _insert(
+                insert(
                     connection,
-                    _table(names[:2], kinds[:2], [row[:2] for row in answers]),
+                    as_table(names[:2], kinds[:2], [row[:2] for row in answers]),
                     """
                     DELETE FROM failures USING incoming i
                     JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
@@ -203,9 +204,9 @@ class Store:
                     """,
                 )
             if failures:
-                _insert(
+                insert(
                     connection,
-                    _table(["arm", "request", "error"], [pa.string()] * 3, failures),
+                    as_table(["arm", "request", "error"], [pa.string()] * 3, failures),
                     """
                     INSERT INTO failures SELECT a.arm, r.request, i.error
                     FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
@@ -224,7 +225,7 @@ class Store:
             names = ["task", "metric", "filter", "n", "value", "stderr", "higher_is_better", "is_primary", "is_group"]
             kinds = [*[pa.string()] * 3, pa.int32(), pa.float64(), pa.float64(), *[pa.bool_()] * 3]
             rows = [astuple(result) for result in graded.results]
-            _insert(connection, _table(names, kinds, rows), f"INSERT INTO results SELECT {run}, * FROM incoming")
+            insert(connection, as_table(names, kinds, rows), f"INSERT INTO results SELECT {run}, * FROM incoming")
             scores = [(task, *astuple(score)) for task, found in graded.scores.items() for score in found]
             names = [
                 "task",
@@ -239,9 +240,9 @@ class Store:
                 "confidence",
             ]
             kinds = [*[pa.string()] * 4, pa.float64(), pa.float64(), pa.string(), pa.int64(), pa.bool_(), pa.float64()]
-            _insert(
+            insert(
                 connection,
-                _table(names, kinds, scores),
+                as_table(names, kinds, scores),
                 f"""
                 INSERT INTO scores
                 SELECT {run}, i.task, s.sample, i.metric, i.filter, i.value, i.weight, i.detail,
@@ -279,7 +280,7 @@ class Store:
             kl: Sample digest to forward KL(base || arm) of each of its tokens, nats.
         """
         rows = [(sample, list(values)) for sample, values in kl.items()]
-        incoming = _table(["sample", "kl"], [pa.string(), pa.list_(pa.float32())], rows)
+        incoming = as_table(["sample", "kl"], [pa.string(), pa.list_(pa.float32())], rows)
         with self._database.write() as connection:
             key = [arm.key, plan.digest, task]
             connection.execute(
@@ -432,124 +433,8 @@ class Store:
 # ------------------------------------------------------------------------------------------------------------- rows
 
 
-def _table(names: Sequence[str], kinds: Sequence[pa.DataType], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return pa.table([pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)], names=list(names))
-
-
 def _array(values: list[float] | None) -> Floats | None:
     return None if values is None else np.array(values, dtype=np.float64)
-
-
-def _insert(connection: Connection, incoming: pa.Table, statement: str) -> None:
-    connection.register("incoming", incoming)
-    connection.execute(statement)
-    connection.unregister("incoming")
-
-
-def _add_arm(connection: Connection, arm: Arm) -> None:
-    _add_checkpoint(connection, arm.checkpoint)
-    connection.execute(
-        "INSERT INTO arms SELECT coalesce(max(arm), 0) + 1, ?, ?, ?, ?, ? FROM arms ON CONFLICT DO NOTHING",
-        [arm.key, arm.checkpoint.digest, arm.numerics.key(), arm.serving.merged, arm.serving.quantisation],
-    )
-
-
-def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Add a checkpoint; of one that is there already, what it cost is filled in."""
-    cost = ", ".join(_COST)
-    known = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _COST)
-    connection.execute(
-        f"INSERT INTO checkpoints (digest, name, path, method, tokenizer, parent, base_path, step, trajectory, {cost}, "
-        f"created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?{', ?' * len(_COST)}, now()::TIMESTAMP) "
-        f"ON CONFLICT (digest) DO UPDATE SET {known}",
-        [
-            *(getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"),
-            *(getattr(checkpoint.cost, name) for name in _COST),
-        ],
-    )
-
-
-def _add_plan(connection: Connection, plan: Plan) -> None:
-    if connection.execute("SELECT 1 FROM plans WHERE digest = ?", [plan.digest]).fetchone():
-        return
-    rendering = plan.rendering
-    connection.execute(
-        "INSERT INTO plans SELECT coalesce(max(plan), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP, ? FROM plans",
-        [
-            plan.digest,
-            plan.suite,
-            plan.role,
-            plan.description,
-            plan.suite_digest,
-            plan.suite_path,
-            rendering.template,
-            rendering.system_prompt,
-            plan.part_of,
-        ],
-    )
-    row = connection.execute("SELECT plan FROM plans WHERE digest = ?", [plan.digest]).fetchone()
-    number = int(cast(tuple[int], row)[0])
-    for position, task in enumerate(plan.tasks):
-        metric = task.metrics[0]
-        connection.execute(
-            "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                *(number, task.name, position, task.group, task.version, task.output_type, task.shots),
-                *(metric.name, metric.filter, metric.aggregation, metric.higher_is_better, task.weight, task.chance),
-                task.format_of,
-            ],
-        )
-    _add_requests(connection, plan)
-    _add_samples(connection, plan, number)
-
-
-def _add_requests(connection: Connection, plan: Plan) -> None:
-    rows = [(n, r.digest, r.kind, list(r.arguments), r.repeat) for n, r in enumerate(plan.requests)]
-    kinds = [pa.int32(), pa.string(), pa.string(), pa.list_(pa.string()), pa.int32()]
-    _insert(
-        connection,
-        _table(["position", "digest", "kind", "arguments", "repeat"], kinds, rows),
-        """
-        INSERT INTO requests
-        SELECT (SELECT coalesce(max(request), 0) FROM requests) + row_number() OVER (ORDER BY position),
-               digest, kind, arguments, repeat
-        FROM incoming ANTI JOIN requests USING (digest)
-        """,
-    )
-
-
-def _add_samples(connection: Connection, plan: Plan, number: int) -> None:
-    rows = [
-        (position, s.digest, task.name, s.doc_id, s.doc, s.target, list(s.requests), s.cluster)
-        for task in plan.tasks
-        for position, s in enumerate(task.samples)
-    ]
-    names = ["position", "digest", "task", "doc_id", "doc", "target", "requests", "cluster"]
-    kinds = [pa.int32(), *[pa.string()] * 2, pa.int64(), *[pa.string()] * 2, pa.list_(pa.string()), pa.string()]
-    incoming = _table(names, kinds, rows)
-    _insert(
-        connection,
-        incoming,
-        """
-        INSERT INTO samples
-        WITH fresh AS (SELECT * FROM incoming ANTI JOIN samples USING (digest)),
-        asked AS (
-            SELECT u.digest, list(r.request ORDER BY u.place) AS requests
-            FROM (SELECT digest, unnest(requests) AS request, generate_subscripts(requests, 1) AS place FROM fresh) u
-            JOIN requests r ON r.digest = u.request GROUP BY u.digest
-        )
-        SELECT (SELECT coalesce(max(sample), 0) FROM samples) + row_number() OVER (ORDER BY f.task, f.position),
-               f.digest, f.task, f.doc_id, f.doc, f.target, coalesce(a.requests, [])
-        FROM fresh f LEFT JOIN asked a USING (digest)
-        """,
-    )
-    _insert(
-        connection,
-        incoming.select(["digest", "task", "cluster"]),
-        f"INSERT INTO plan_samples SELECT {number}, i.task, s.sample, i.cluster "
-        "FROM incoming i JOIN samples s USING (digest)",
-    )
 
 
 def _run_number(connection: Connection, arm: Arm, plan: Plan) -> int:
@@ -557,7 +442,9 @@ def _run_number(connection: Connection, arm: Arm, plan: Plan) -> int:
         "SELECT run FROM runs JOIN arms a USING (arm) JOIN plans p USING (plan) WHERE a.digest = ? AND p.digest = ?",
         [arm.key, plan.digest],
     ).fetchone()
-    return int(cast(tuple[int], row)[0])
+    if row is None:
+        raise EvidenceError(f"{arm.label} on {plan.suite}: its run was taken out by another gate on it; try again")
+    return int(row[0])
 
 
 def _set_run(connection: Connection, arm: str, plan: str, what: str, values: list[Any]) -> None:

@@ -6,7 +6,8 @@ find out, because only lm-eval knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -149,6 +150,31 @@ def shipped_suites() -> Iterator[Suite]:
     for role in get_args(Role):
         for path in sorted((root / role).glob("*.yaml")):
             yield load_suite(path)
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def changed(files: Sequence[tuple[str, str]]) -> str | None:
+    """Return which of a planned suite's files says something else by now; one that is not here is taken as it was.
+
+    Args:
+        files: Path and digest of each, the suite's own first, of which only what it says counts.
+    """
+    for number, (name, stored) in enumerate(files):
+        path = Path(name)
+        if not path.is_file():
+            continue
+        try:
+            now = file_digest(path) if number else load_suite(path).digest()
+        except SuiteError as error:
+            return str(error)
+        if now != stored:
+            return f"{path} has changed since it was scored (stored {stored}, on disk {now})"
+    return None
 
 
 def read_yaml(path: Path, what: str, wrong: type[UsageError]) -> dict[str, Any]:

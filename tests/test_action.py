@@ -133,3 +133,19 @@ def test_the_gitlab_job_is_a_gate() -> None:
     known = {option for parameter in command.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z]+", script)) <= known
     assert job["artifacts"]["reports"]["junit"] in script
+
+
+@pytest.mark.parametrize(("lost", "code"), [(5, 0), (60, 3), (15, 4), (None, 5)])
+def test_the_gitlab_job_ends_as_the_gate_does(
+    gate: Callable[..., Any], tmp_path: Path, db: Path, lost: int | None, code: int
+) -> None:
+    fill(db, "core" if lost is not None else "other", {"t": binary(lost or 0, 5, 300)})
+    job = yaml.safe_load((ACTION / "gitlab.yml").read_text())["evalsvc-gate"]
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    settings = {**job["variables"], "CHECKPOINT": "c2", "EVALSVC_DB": str(db)}
+    done = subprocess.run(
+        ["sh", "-c", *job["script"]], cwd=tmp_path, env=environment | settings, capture_output=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    ElementTree.parse(tmp_path / job["artifacts"]["reports"]["junit"])
+    assert all((tmp_path / path).read_text() for path in job["artifacts"]["paths"])

@@ -29,13 +29,13 @@ LEVELS = [
         "engine",
         "database",
     ],
-    ["evidence", "policies"],
+    ["evidence", "policies", "registry"],
     ["gate", "forecast"],
     ["looks", "collapse"],
     ["store", "ledger", "executors", "inspection", "dossiers", "browse", "whatif", "charts"],
     ["cluster", "driver", "service", "doctor", "probe", "integrity"],
     ["submission", "report", "demo", "decisions", "dossier", "studies"],
-    ["advice", "page", "promotion", "details", "curves", "decision_report", "dossier_report"],
+    ["advice", "page", "promotion", "details", "curves", "decision_report", "dossier_report", "verification"],
     ["cli"],
     ["__main__"],
 ]
@@ -63,7 +63,7 @@ OWNERS = {
     "pyarrow": "store",
     "jinja2": "page",
 }
-EXTRA_OWNERS = {("jinja2", "engine"), ("pyarrow", "importer")}  # chat templates raise its errors; Parquet
+EXTRA_OWNERS = {("jinja2", "engine"), ("pyarrow", "importer"), ("pyarrow", "registry")}  # chat templates; Parquet
 PACKAGE = ROOT / "evalsvc"
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from evalsvc import decisions, service, studies
 from evalsvc.collapse import diversity_of, has_drift
+from evalsvc.database import Database
 from evalsvc.errors import EvidenceError
 from evalsvc.evidence import Sampled
 from evalsvc.gate import decide, rules_of
@@ -95,6 +96,16 @@ def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: floa
     found = decide(policy, rules_of(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
     by_name = {rule.rule: rule.verdict for rule in found.rules}
     assert by_name["diversity/open/open/unique"] == verdict
+
+
+def test_the_gate_refuses_prompts_that_have_changed(collapsed: Store, tmp_path: Path) -> None:
+    file = tmp_path / "open.yaml"
+    file.write_text("name: open\nrole: diversity\ntasks: [open]\n")
+    with Database(collapsed.path).write() as connection:
+        connection.execute("INSERT INTO plan_files SELECT plan, ?, 'older' FROM plans", [str(file)])
+    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.8}})
+    with pytest.raises(EvidenceError, match=r"open\.yaml has changed since it was scored"):
+        decisions.decide(collapsed, decisions.Question("full", policy))
 
 
 def test_what_was_sampled_once_or_not_at_all_has_no_diversity(db: Path) -> None:

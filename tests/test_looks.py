@@ -14,7 +14,7 @@ import pytest
 
 from evalsvc import gate, looks
 from evalsvc.errors import EvidenceError
-from evalsvc.gate import Outcome, TaskPair, rules_of, subset
+from evalsvc.gate import Outcome, TaskPair, rules_of
 from evalsvc.policies import FRACTIONS, Policy
 from tests import simulate
 from tests.evidence import binary, bits, pair
@@ -56,8 +56,8 @@ def test_the_verdict_is_the_same_bit_by_bit_and_all_at_once(mode: Any, seed: int
             mask = masks[looks.key_of(p)]
             if mask.sum() < looks.SMALLEST:
                 mask = np.argsort(np.argsort(looks._places(p))) < looks.SMALLEST
-            part = looks._places(p)[mask]
-            seen.append(TaskPair(subset(p.base, mask), subset(p.adapted, mask), p.items, part))
+            there = p.part(mask)
+            seen.append(replace(there, adapted=TaskPair(p.adapted, p.base, p.items).part(mask).base))
         found = judged(said, seen, share)
         if found.verdict != "inconclusive":
             break

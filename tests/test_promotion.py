@@ -108,6 +108,63 @@ def test_a_clear_case_stops_early_and_is_what_the_whole_would_say(
     assert evalsvc("verify", record, "--db", db).code == 0
 
 
+@pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
+def test_looks_that_decide_nothing_leave_no_rows(gate: Callable[..., Any], evalsvc: Run, db: Path, mode: str) -> None:
+    """However many looks there were, the store has the part that each decision rests on, once."""
+    decided = [gate("full", mode, margin).json for margin in (0.6, 0.08)]
+    numbers = [found["looks"][-1]["number"] for found in decided]
+    assert numbers[0] < numbers[1] - 1
+    assert decided[1]["looks"][-1]["fraction"] < 1
+    items = sum(found["looks"][-1]["items"] for found in decided)
+    with Database(db).read() as connection:
+        found = connection.execute(
+            "SELECT (SELECT count(*) FROM plans), (SELECT count(*) FROM plan_samples), (SELECT count(*) FROM scores), "
+            "(SELECT count(*) FROM scores JOIN runs USING (run) JOIN plans USING (plan) WHERE part_of IS NOT NULL)"
+        ).fetchone()
+    assert found == (2, items, 4 * items, 4 * items)  # two arms, two metrics
+    for one in decided:
+        assert evalsvc("verify", one["decision"]["path"], "--db", db).code == 0
+
+
+def test_a_look_stays_while_another_arm_looks_at_it(gate: Callable[..., Any], evalsvc: Run, db: Path) -> None:
+    first = gate("full", "finite_pool", 0.6)
+    second = gate("lora", "finite_pool", 0.02)
+    assert second.code in (0, 3), second.err
+    assert len(second.json["looks"]) > len(first.json["looks"])
+    assert evalsvc("verify", first.json["decision"]["path"], "--db", db).code == 0
+    assert evalsvc("verify", second.json["decision"]["path"], "--db", db).code == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["core.yaml", "tasks/first.yaml", "tasks/data/first.jsonl"], ids=["suite", "task", "data"]
+)
+def test_a_suite_that_changed_on_disk_is_stale(
+    gate: Callable[..., Any], evalsvc: Run, suites: Path, tmp_path: Path, db: Path, name: str
+) -> None:
+    assert gate("full", "fixed", 0.6).code == 0
+    again = ["gate", "full", "--policy", tmp_path / "policy.yaml", "--db", db, "--json"]
+    path = evalsvc(*again).json["decision"]["path"]
+    file = suites / name
+    text = file.read_text()
+    try:
+        file.write_text("# a comment\n" + text if name == "core.yaml" else text)
+        assert evalsvc(*again).code == 0  # what a suite says is what counts
+        file.write_text(text.replace("role: general", "role: safety") + ("\n" if name != "core.yaml" else ""))
+        done = evalsvc(*again)
+        assert (done.code, done.out, done.err.count("\n")) == (5, "", 1)
+        assert f"suite 'core': {file} has changed since it was scored (stored " in done.err
+        assert "submit full again, or add --evaluate" in done.err
+        assert evalsvc("verify", path, "--db", db).code == 0  # what was decided was decided on what is stored
+        assert gate("full", "fixed", 0.6).code == 0
+        assert evalsvc(*again).code == 0
+        file.write_text("name: [")
+        assert evalsvc(*again).code == 5
+        file.unlink()
+        assert evalsvc(*again).code == 0  # a CI runner may have the store alone
+    finally:
+        file.write_text(text)
+
+
 def test_drift_suites_are_asked_as_a_whole(gate: Callable[..., Any], db: Path) -> None:
     drift = {"suite": "text", "max_bits_per_byte_increase": 0.0001}
     done = gate("full", "group_sequential", 0.6, drift=drift)

@@ -11,8 +11,8 @@ import streamlit as st
 
 from evalsvc import charts
 from evalsvc.decision_report import shortage
-from evalsvc.decisions import verify
 from evalsvc.gate import RuleOutcome
+from evalsvc.verification import verify
 from evalsvc.whatif import power_curve, what_if
 
 st.title("Gate")

@@ -150,8 +150,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute a decision from the stored scores: exit code 0 if it holds, 5 if anything differs."""
-    from evalsvc.decisions import read_record
-    from evalsvc.decisions import verify as differences
+    from evalsvc.verification import read_record
+    from evalsvc.verification import verify as differences
 
     record = read_record(decision)
     found = differences(open_store(db), record)

@@ -102,6 +102,7 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
         rendering=rendering,
         tasks=tuple(tasks),
         requests=tuple(requests.values()),
+        files=loaded.files,
     )
     return Planned(built, loaded, instances)
 

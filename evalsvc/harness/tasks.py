@@ -34,7 +34,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from evalsvc.errors import SuiteError
 from evalsvc.records import digest
 from evalsvc.settings import cache_dir
-from evalsvc.suites import Suite, TaskEntry
+from evalsvc.suites import Suite, TaskEntry, file_digest
 
 _FUNCTION = re.compile(r"^[^#\n]*!function\s+([\w./]+)\.\w+", re.MULTILINE)
 
@@ -51,12 +51,17 @@ class LoadedTask:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSuite:
-    """A suite whose tasks are in memory. `digest` covers the suite file, task files, task code and local data."""
+    """A suite whose tasks are in memory. `digest` covers the suite file, task files, task code and local data.
+
+    Attributes:
+        files: These files, each with a digest of its own.
+    """
 
     suite: Suite
     tasks: tuple[LoadedTask, ...]
     groups: tuple[Group, ...]
     digest: str
+    files: tuple[tuple[str, str], ...]
 
 
 def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
@@ -70,10 +75,12 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
         tasks: list[LoadedTask] = []
         groups: list[Group] = []
         content: list[str] = []
+        files = {str(suite.path): suite.digest()}
         for entry in suite.tasks:
             code = False
             for leaf in _leaves(entry.task, index.task_index):
                 content.append(_content(leaf))
+                files |= {str(path): file_digest(path) for path in _files(leaf)}
                 code = _check_code(suite, leaf, allow_task_code) or code
                 _anchor(leaf)
             loaded, found = _load_entry(suite, entry, index, code)
@@ -82,7 +89,8 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
         _refuse_duplicates(suite, tasks)
         for item in tasks:
             _check_golds(suite, item.task)
-    return LoadedSuite(suite, tuple(tasks), tuple(groups), digest("suite", suite.definition(), *sorted(content)))
+    identity = digest("suite", suite.definition(), *sorted(content))
+    return LoadedSuite(suite, tuple(tasks), tuple(groups), identity, tuple(files.items()))
 
 
 @contextmanager
@@ -204,15 +212,20 @@ def _task_files(path: Path) -> Iterator[Path]:
         yield from _task_files((path.parent / name).resolve())
 
 
+def _files(entry: Entry) -> list[Path]:
+    """Return everything local that a task's prompts and golds come from."""
+    if entry.yaml_path is None or _is_stock(entry.yaml_path):
+        return []
+    return [*_task_files(entry.yaml_path), *_data_files(_dataset_kwargs(entry))]
+
+
 def _content(entry: Entry) -> str:
-    """Return the digest of everything local that a task's prompts and golds come from."""
+    """Return the digest of a task's files, or of what stands for them."""
     if entry.yaml_path is None:
         return str(entry.name)
     if _is_stock(entry.yaml_path):
         return digest(entry.name, "lm_eval", version("lm_eval"))
-    parts = [path.read_bytes() for path in _task_files(entry.yaml_path)]
-    parts += [path.read_bytes() for path in _data_files(_dataset_kwargs(entry))]
-    return digest(entry.name, *(part.decode("utf-8", "surrogateescape") for part in parts))
+    return digest(entry.name, *(path.read_bytes().decode("utf-8", "surrogateescape") for path in _files(entry)))
 
 
 def _check_code(suite: Suite, entry: Entry, allowed: bool) -> bool:

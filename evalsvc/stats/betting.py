@@ -22,6 +22,7 @@ _BETS = 24
 _SMALLEST_BET = 0.02
 _CAUTION = 0.95
 """Largest share of the wealth that a bet may lose."""
+_STEPS = np.linspace(0, 1, _BETS)[:, None]
 
 
 def log_wealth(items: Floats, mean: float, pool: int | None = None) -> Floats:
@@ -38,6 +39,16 @@ def log_wealth(items: Floats, mean: float, pool: int | None = None) -> Floats:
     Raises:
         ValueError: `mean` is not in (0, 1), or there are more items than the pool has.
     """
+    gap, largest = _game(items, mean, pool)
+    total = np.full(items.shape, -math.inf)
+    for bet in np.geomspace(_SMALLEST_BET, _CAUTION / mean, _BETS):
+        total = np.logaddexp(total, log_capital(gap, np.minimum(bet, largest)))
+    total -= math.log(_BETS)
+    return total if pool is None else _settled(total, items, mean, pool)
+
+
+def _game(items: Floats, mean: float, pool: int | None) -> tuple[Floats, Floats]:
+    """Return how far each item lies above what it is bet against, and the largest bet that may be placed on it."""
     count = items.shape[-1]
     if not 0 < mean < 1 or (pool is not None and count > pool):
         raise ValueError(f"mean == {mean} with {count} items of {pool}, must be in (0, 1), with no more than there are")
@@ -45,13 +56,7 @@ def log_wealth(items: Floats, mean: float, pool: int | None = None) -> Floats:
     if pool is not None:
         before = np.cumsum(items, axis=-1) - items
         against = np.clip((pool * mean - before) / np.arange(pool, pool - count, -1), 0.0, None)
-    total = np.full(items.shape, -math.inf)
-    gap = items - against
-    largest = _CAUTION / np.maximum(against, 1e-12)
-    for bet in np.geomspace(_SMALLEST_BET, _CAUTION / mean, _BETS):
-        total = np.logaddexp(total, log_capital(gap, np.minimum(bet, largest)))
-    total -= math.log(_BETS)
-    return total if pool is None else _settled(total, items, mean, pool)
+    return items - against, _CAUTION / np.maximum(against, 1e-12)
 
 
 def log_capital(gap: Floats, bets: Floats | float) -> Floats:
@@ -94,6 +99,18 @@ def _lower(items: Floats, pool: int, alpha: float) -> float:
     low, high = float(items.sum()) / pool, float(items.sum() + pool - len(items)) / pool
     for _ in range(20):
         middle = (low + high) / 2
-        refuted = 0 < middle < 1 and log_wealth(items, middle, pool).max() >= -math.log(alpha)
+        refuted = 0 < middle < 1 and _most(items, middle, pool) >= 1 / alpha
         low, high = (middle, high) if refuted else (low, middle)
     return low
+
+
+def _most(items: Floats, mean: float, pool: int) -> float:
+    """Return the greatest wealth so far, given items [n] that alone settle nothing: `log_wealth` without logarithms."""
+    gap, largest = _game(items, mean, pool)
+    bets = _SMALLEST_BET * (_CAUTION / mean / _SMALLEST_BET) ** _STEPS
+    wealth = np.minimum(bets, largest)  # [bets, n], and the rest in its place: a large array is slow to get
+    wealth *= gap
+    wealth += 1
+    with np.errstate(over="ignore"):  # who is that rich is rich enough
+        np.cumprod(wealth, axis=-1, out=wealth)
+        return float(wealth.mean(axis=0).max(initial=0.0))

@@ -8,6 +8,7 @@ paired differences.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
@@ -46,15 +47,24 @@ def tango_z(difference: ArrayLike, lost: ArrayLike, gained: ArrayLike, n: ArrayL
 
     Broadcasts; falls strictly in `difference`, which must lie in (-1, 1).
     """
-    d, n10, n01, m = (np.asarray(x, dtype=np.float64) for x in (difference, lost, gained, n))
-    a = 2 * m
-    b = -n10 - n01 + (2 * m - n01 + n10) * d
-    c = -n10 * d * (1 - d)
-    q = (np.sqrt(np.maximum(b * b - 4 * a * c, 0)) - b) / (2 * a)
-    variance = m * (2 * q + d * (1 - d))
-    numerator = n01 - n10 - m * d
-    # Without a discordant pair the variance under H0: 0 is zero, and so is the numerator.
-    return np.where(variance > 0, numerator / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
+    return _score(lost, gained, n)(np.asarray(difference, dtype=np.float64))
+
+
+def _score(lost: ArrayLike, gained: ArrayLike, n: ArrayLike) -> Callable[[Floats], Floats]:
+    """Return the score statistic of some counts as a function of the difference under H0."""
+    n10, n01, m = (np.asarray(x, dtype=np.float64) for x in (lost, gained, n))
+    a, offset, slope, gap = 2 * m, -n10 - n01, 2 * m - n01 + n10, n01 - n10
+
+    def z(d: Floats) -> Floats:
+        rest = 1 - d
+        b, c = offset + slope * d, -n10 * d * rest
+        q = (np.sqrt(np.maximum(b * b - 4 * a * c, 0)) - b) / (2 * a)
+        variance = m * (2 * q + d * rest)
+        known = variance > 0
+        # Without a discordant pair the variance under H0: 0 is zero, and so is the numerator.
+        return np.where(known, (gap - m * d) / np.sqrt(np.where(known, variance, 1.0)), 0.0)
+
+    return z
 
 
 def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike) -> tuple[Floats, Floats]:
@@ -62,9 +72,10 @@ def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike)
     shape = np.broadcast_shapes(*(np.shape(x) for x in (lost, gained, n, z)))
     targets = np.stack([np.broadcast_to(z, shape), -np.broadcast_to(np.asarray(z), shape)])
     low, high = np.full(targets.shape, -1.0), np.full(targets.shape, 1.0)
+    score = _score(lost, gained, n)
     for _ in range(42):
         middle = (low + high) / 2
-        above = tango_z(middle, lost, gained, n) > targets
+        above = score(middle) > targets
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     return low[0], low[1]
 

@@ -109,6 +109,18 @@ def test_pool_interval_misses_no_more_often_than_alpha_and_shrinks() -> None:
     assert widths[0] > widths[1] > widths[2]
 
 
+def test_pool_interval_ends_where_the_wealth_refutes() -> None:
+    rng = np.random.default_rng(4)
+    for pool, count in ((50, 1), (50, 49), (500, 60), (2000, 900)):
+        items = rng.choice([0.0, 0.5, 1.0], size=count, p=[0.1, 0.8, 0.1])
+        low, high = pool_interval(items, pool, 0.05)
+        for end, values in ((low, items), (1 - high, 1 - items)):
+            drawn = values.sum() / pool
+            inside, outside = (float(log_wealth(values, m, pool).max()) for m in (end + 2e-6, max(end - 2e-6, 1e-9)))
+            assert inside < -math.log(0.05)
+            assert outside >= -math.log(0.05) or end - drawn < 2e-6
+
+
 def test_what_cannot_be_bet_on_is_refused() -> None:
     for mean, pool in ((0.0, None), (1.0, None), (0.5, 50)):
         with pytest.raises(ValueError, match="must be in"):

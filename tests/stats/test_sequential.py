@@ -71,11 +71,14 @@ def test_looks_out_of_order_are_refused(fractions: tuple[float, ...]) -> None:
 def test_rates_and_savings_are_those_of_the_table(
     n: int, discordance: float, margin: float, change: float, passed: float, failed: float, asked: float
 ) -> None:
-    differences = simulate.population(n, discordance, change, 2000)
-    classical = simulate.looked(differences, margin, tuple(1.7509 / f**0.5 for f in simulate.LOOKS))
-    spending = simulate.group_sequential(differences, margin)
-    for found in (classical, spending):
-        assert found.passed == pytest.approx(passed, abs=0.025)
-        assert found.failed == pytest.approx(failed, abs=0.02)
-    assert classical.asked == pytest.approx(asked, abs=0.02)
+    constants = tuple(1.7509 / f**0.5 for f in simulate.LOOKS)
+    draws = [simulate.population(n, discordance, change, 2000, seed) for seed in range(5)]
+    classical, spending = (
+        simulate.Rates(*np.mean([simulate.looked(draw, margin, bounds) for draw in draws], axis=0))
+        for bounds in (constants, spending_bounds(simulate.LOOKS, simulate.ALPHA))
+    )
+    for found in (classical, spending):  # a point, and half a point of rounding in the table
+        assert found.passed == pytest.approx(passed, abs=0.015)
+        assert found.failed == pytest.approx(failed, abs=0.015)
+    assert classical.asked == pytest.approx(asked, abs=0.015)
     assert spending.asked <= asked + 0.08  # the spending bounds ask for more at the first look, and less at the last
