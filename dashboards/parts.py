@@ -7,13 +7,15 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import stored
 import streamlit as st
 
 from evalsvc.charts import CONFIG
 from evalsvc.errors import EvalsvcError
+
+Row = TypeVar("Row")
 
 SIGNED = st.column_config.NumberColumn(format="%+.3f")
 LEVEL = st.column_config.NumberColumn(format="%.3f")
@@ -53,6 +55,15 @@ def figure(drawn: Any, key: str, **options: Any) -> Any:
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, **options: Any) -> Any:
     """Show rows as a table that can be sorted."""
     return st.dataframe(list(rows), width="stretch", hide_index=True, column_config=dict(columns or {}), **options)
+
+
+def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:
+    """Return the rows of one page, to be turned, in the URL as `page`; all of them if they fit on one."""
+    pages = -(-len(rows) // size)
+    if pages <= 1:
+        return rows
+    page = int(st.number_input(f"Page (of {pages:,})", 1, pages, 1, key="page", bind="query-params"))
+    return rows[(page - 1) * size : page * size]
 
 
 def count(items: int | None) -> int | None:

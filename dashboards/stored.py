@@ -7,9 +7,12 @@ All of a page reads one state, and so shows one consistent picture.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import streamlit as st
 
 from evalsvc import service, studies
@@ -22,7 +25,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.frontier import Wish
 from evalsvc.ledger import Ledger, Record
 from evalsvc.points import Frontier
-from evalsvc.records import Checkpoint, Finding
+from evalsvc.records import Checkpoint, Finding, TaskScores
 from evalsvc.service import Compared, Family
 from evalsvc.settings import default_db
 from evalsvc.stats.regression import Line
@@ -43,9 +46,66 @@ class State(NamedTuple):
     looks: tuple[str, ...]
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Kept:
         """The store itself."""
-        return Store(Path(self.path), WAIT)
+        return _kept(self)
+
+
+Scores = dict[tuple[int, int], tuple[object, list[TaskScores]]]
+"""(base, arm) -> what runs both had finished, and the arm's scores."""
+
+
+class Kept(Store):
+    """The store at one state: its arms are read once, and an arm's scores only if it finished a run since."""
+
+    def __init__(self, path: Path, scores: Scores) -> None:
+        super().__init__(path, WAIT)
+        self._scores = scores
+        self._known = super().arms()
+        runs: dict[int, list[object]] = defaultdict(list)
+        for run in super().runs():
+            if run.state == "done":
+                runs[run.arm.number].append((run.run, run.updated))
+        self._finished = runs
+
+    def arms(self) -> list[StoredArm]:
+        """Return all arms, oldest first."""
+        return self._known
+
+    def task_scores(
+        self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+    ) -> dict[int, list[TaskScores]]:
+        """Return scores as `Store.task_scores` does."""
+        if plans is not None:
+            return super().task_scores(base, arms, plans)
+        wanted = list(dict.fromkeys((base, *arms)))
+        marks = {arm: (self._finished[base], self._finished[arm]) for arm in wanted}
+        kept = {arm: self._scores.get((base, arm)) for arm in wanted}
+        late = [arm for arm in wanted if (was := kept[arm]) is None or was[0] != marks[arm]]
+        if late:
+            read = super().task_scores(base, late)
+            was = kept[base]
+            if was is not None and not _same(was[1], read[base]):  # the base finished something just now
+                read = super().task_scores(base, wanted)
+            self._scores.update({(base, arm): (marks[arm], found) for arm, found in read.items()})
+        return {arm: self._scores[base, arm][1] for arm in wanted}
+
+
+def _same(one: Sequence[TaskScores], other: Sequence[TaskScores]) -> bool:
+    return len(one) == len(other) and all(
+        (a.suite, a.task) == (b.suite, b.task) and np.array_equal(a.samples, b.samples)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _scores(path: str) -> Scores:
+    return {}
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def _kept(state: State) -> Kept:
+    return Kept(Path(state.path), _scores(state.path))
 
 
 def now() -> State:
@@ -75,10 +135,9 @@ def _finished(state: State) -> State:
 
 def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
     """Return arms by label, with the beginning of the digest where two have the same."""
-    labels = [arm.label for arm in arms]
+    labels = Counter(arm.label for arm in arms)
     return {
-        arm.label if labels.count(arm.label) == 1 else f"{arm.label} ({arm.checkpoint.digest[7:19]})": arm
-        for arm in arms
+        arm.label if labels[arm.label] == 1 else f"{arm.label} ({arm.checkpoint.digest[7:19]})": arm for arm in arms
     }
 
 
@@ -90,7 +149,7 @@ def families(state: State) -> dict[str, Family]:
     return dict(zip(named, found, strict=True))
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Placing the arms", max_entries=KEPT)
 def frontier(state: State, base: str, axes: tuple[str, ...], suites: tuple[str, ...]) -> Frontier:
     """Return the frontier of a base on some suites; none named: on all."""
     return service.placed(state.store, families(state)[base], Wish(axes), suites or None)
@@ -124,23 +183,38 @@ def asked(state: State, sample: int, base: int, adapted: int) -> list[Asked]:
     return Browser(Path(state.path), WAIT).asked(sample, base, adapted)
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+def _read(state: State, family: Family, trajectory: str | None = None) -> None:
+    """Read the scores of a family, or of one training run, at once: that costs hardly more than those of one arm."""
+    wanted = [arm.number for arm in family.arms if trajectory in (None, arm.checkpoint.trajectory)]
+    state.store.task_scores(family.base.number, wanted)
+
+
+@st.cache_data(show_spinner="Comparing every step with the base", max_entries=KEPT)
 def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
     """Return a training run of a base step by step."""
-    return studies.followed(state.store, name, margin, families(state)[base].base.checkpoint.digest)[0]
+    family = families(state)[base]
+    _read(state, family, name)
+    return studies.followed(state.store, name, margin, family.base.checkpoint.digest)[0]
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Comparing the steps that have drift", max_entries=KEPT)
 def drift(state: State, base: str) -> tuple[list[Run], Card, Line | None]:
     """Return the checkpoints of a base with their drift, and the line of forgetting on it."""
+    _read(state, families(state)[base])
     return studies.drift_line(state.store, families(state)[base])
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
+def _studied(state: State) -> list[studies.Studied]:
+    for family in families(state).values():
+        _read(state, family)
+    return studies.studied(state.store)
+
+
 def claims(state: State, margin: float) -> list[Card]:
     """Return all claims, decided; none if there is nothing to decide one with."""
     try:
-        return studies.claims(state.store, None, margin)
+        return studies.decided(_studied(state), margin)
     except EvidenceError:
         return []
 
@@ -153,7 +227,7 @@ def decisions(state: State) -> list[Record]:
     return [record for base in bases for record in ledger.chain(base)]
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_data(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
 def advice(state: State, base: str, terms: Terms) -> Advice:
     """Return the cheapest way of adapting a base that passes."""
     return advise(state.store, families(state)[base], terms)

@@ -76,15 +76,20 @@ def task_scores(
         "FROM tasks WHERE list_contains(?, plan)",
         [numbers],
     ).fetchall()
+    runs = connection.execute(
+        "SELECT run FROM runs WHERE state = 'done' AND list_contains(?, plan) AND list_contains(?, arm)",
+        [numbers, [base, *arms]],
+    ).fetchnumpy()["run"]
     columns = connection.execute(
         """
         SELECT u.arm, u.plan, t.position, s.sample, s.value, s.weight, s.answer, s.invalid, s.confidence
         FROM runs u JOIN tasks t USING (plan)
         JOIN scores s ON s.run = u.run AND s.task = t.task AND s.metric = t.metric AND s.filter = t.filter
-        WHERE u.state = 'done' AND list_contains(?, u.plan) AND list_contains(?, u.arm)
+        -- Known before the scores are read: of millions of rows only the blocks that hold these runs are.
+        WHERE s.run IN (SELECT unnest(?))
         ORDER BY u.arm, u.plan, t.position, s.sample
         """,
-        [numbers, [base, *arms]],
+        [runs.tolist()],
     ).fetchnumpy()
     suites = {plan: (suite, role) for plan, suite, role in chosen}
     known = {(row[0], row[1]): (*suites[row[0]], *row[2:]) for row in tasks}
@@ -203,12 +208,15 @@ def _cut(
     """Cut sorted columns into one record per arm and task."""
     found: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
     keys = [np.asarray(columns[name]) for name in ("arm", "plan", "position")]
+    numbers = np.asarray(columns["sample"], dtype=np.int64)
     values = np.ma.filled(np.ma.asarray(columns["value"], dtype=np.float64), np.nan)
+    kinds = {"weight": np.float64, "answer": np.int64, "invalid": np.bool_, "confidence": np.float64}
+    optional = {name: _Column(columns[name], kind) for name, kind in kinds.items()}
     for start, end in _stretches(keys):
         arm, plan, position = (int(key[start]) for key in keys)
         suite, role, task, metric, filter_name, aggregation, better, weight, chance, format_of = known[plan, position]
-        samples = np.asarray(columns["sample"][start:end], dtype=np.int64)
-        part = {name: _whole(columns[name][start:end]) for name in ("weight", "answer", "invalid", "confidence")}
+        samples = numbers[start:end]
+        part = {name: column.part(start, end) for name, column in optional.items()}
         found[arm].append(
             TaskScores(
                 suite=suite,
@@ -221,11 +229,11 @@ def _cut(
                 weight=float(weight),
                 samples=samples,
                 values=values[start:end],
-                weights=_as(part["weight"], np.float64),
+                weights=part["weight"],
                 clusters=_cluster_of(samples, clusters.get((plan, position))),
-                answers=_as(part["answer"], np.int64),
-                invalid=_as(part["invalid"], np.bool_),
-                confidence=_as(part["confidence"], np.float64),
+                answers=part["answer"],
+                invalid=part["invalid"],
+                confidence=part["confidence"],
                 chance=None if chance is None else float(chance),
                 format_of=format_of,
             )
@@ -233,13 +241,20 @@ def _cut(
     return found
 
 
-def _whole(column: Any) -> Any | None:
-    """Return a column without gaps, None for one that has any."""
-    return None if np.ma.is_masked(column) else np.asarray(column)
+class _Column:
+    """A column that may have gaps, of which only parts without any are used."""
 
+    def __init__(self, column: Any, kind: type[np.generic]) -> None:
+        masked = np.ma.asarray(column)
+        self._values = masked.data.astype(kind)
+        self._gaps = np.ma.getmaskarray(masked) if np.ma.is_masked(masked) else None
+        self._empty = self._gaps is not None and bool(self._gaps.all())
 
-def _as(column: Any | None, kind: type[np.generic]) -> Any:
-    return None if column is None else column.astype(kind)
+    def part(self, start: int, end: int) -> Any | None:
+        """Return a part of the column, None if it has any gap."""
+        if self._empty or (self._gaps is not None and self._gaps[start:end].any()):
+            return None
+        return self._values[start:end]
 
 
 def _cluster_of(samples: Ints, declared: tuple[Ints, Ints] | None) -> Ints | None:

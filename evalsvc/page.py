@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,28 +49,39 @@ def rest_of(store: Store, base_digest: str, base: str) -> Rest:
     return Rest(tuple(runs), tuple(cards), tuple(Ledger(store.path).chain(base_digest)))
 
 
-def html(frontier: Frontier, compared: Sequence[Compared], made: datetime, rest: Rest = Rest()) -> str:
-    """Return the page: the dashboard's figures, tables and verdicts. Names from checkpoints are escaped."""
-    environment = Environment(loader=PackageLoader("evalsvc", "templates"), autoescape=select_autoescape())
-    environment.filters |= {"number": number, "signed": signed}
+def figures_of(frontier: Frontier, compared: Sequence[Compared], rest: Rest = Rest()) -> dict[str, Any]:
+    """Return a report's plotly figures by names that are also names of files, in order: the dashboard's."""
     figures: dict[str, Any] = {"frontier": charts.frontier_figure(frontier, charts.View(methods=True))}
     for position, one in enumerate(compared):
         in_score = [task for task in one.tasks if task.unit == "score"]
         if in_score:
-            figures[f"forest-{position}"] = charts.forest_figure([(one.adapted.label, in_score)])
-    curves = [_forgetting(run) for run in rest.trajectories]
-    known = [curve for curve in curves if curve.steps]
+            figures[_forest(position, one)] = charts.forest_figure([(one.adapted.label, in_score)])
+    known = [curve for curve in map(_forgetting, rest.trajectories) if curve.steps]
     if known:
         margin = rest.trajectories[0].margin
         figures["trajectories"] = charts.curves_figure(known, "forgetting (positive is worse)", margin)
-    rules = [[RuleOutcome(**rule) for rule in record["rules"]] for record in rest.decisions]
-    figures |= {f"rules-{position}": charts.rules_figure(found) for position, found in enumerate(rules)}
+    return figures | {
+        _rules(position, record): charts.rules_figure(outcomes(record))
+        for position, record in enumerate(rest.decisions)
+    }
+
+
+def outcomes(record: Record) -> list[RuleOutcome]:
+    """Return the rules of a decision record."""
+    return [RuleOutcome(**rule) for rule in record["rules"]]
+
+
+def html(frontier: Frontier, compared: Sequence[Compared], made: datetime, rest: Rest = Rest()) -> str:
+    """Return the page: the dashboard's figures, tables and verdicts. Names from checkpoints are escaped."""
+    environment = Environment(loader=PackageLoader("evalsvc", "templates"), autoescape=select_autoescape())
+    environment.filters |= {"number": number, "signed": signed}
+    figures = figures_of(frontier, compared, rest)
     return environment.get_template("report.html").render(
         frontier=frontier,
         points=by_learning(frontier),
-        compared=[(c, in_order_of_harm(c.tasks)) for c in compared],
+        compared=[(c, in_order_of_harm(c.tasks), _forest(i, c)) for i, c in enumerate(compared)],
         rest=rest,
-        decisions=list(zip(rest.decisions, rules, strict=True)),
+        decisions=[(record, outcomes(record), _rules(i, record)) for i, record in enumerate(rest.decisions)],
         threshold=charts.threshold_of,
         plotly=charts.inlined_plotly(),
         figures={name: _script_safe(figure.to_json()) for name, figure in figures.items()},
@@ -78,6 +90,18 @@ def html(frontier: Frontier, compared: Sequence[Compared], made: datetime, rest:
         made=f"{made:%Y-%m-%d %H:%M %Z}",
         version=__version__,
     )
+
+
+def _forest(position: int, compared: Compared) -> str:
+    return f"forest-{position}-{_slug(compared.adapted.label)}"
+
+
+def _rules(position: int, record: Record) -> str:
+    return f"rules-{position}-{_slug(record['checkpoint']['arm'])}"
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9@]+", "-", label)[:40].strip("-")
 
 
 def _script_safe(text: str) -> str:

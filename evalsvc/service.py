@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,8 +43,15 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     Raises:
         UsageError: None or several are meant; the message lists them.
     """
-    for meant in (_by_label, _by_name, _by_path, _by_digest):
-        found = [arm for arm in arms if not arm.is_rerun and meant(arm, text)]
+    path, prefix = str(Path(text).expanduser().resolve()), text.removeprefix("sha256:")
+    meanings: tuple[Callable[[StoredArm], bool], ...] = (
+        lambda arm: arm.label == text,
+        lambda arm: arm.checkpoint.name == text,
+        lambda arm: arm.checkpoint.path == path and not arm.checkpoint.is_prompted,
+        lambda arm: len(text) >= 4 and arm.checkpoint.digest.removeprefix("sha256:").startswith(prefix),
+    )
+    for meant in meanings:
+        found = [arm for arm in arms if meant(arm) and not arm.is_rerun]
         # The same checkpoint under newer numerics replaces its older self; as usual served it stands for all others.
         newest = {arm.checkpoint.digest: arm for arm in sorted(found, key=lambda arm: not arm.serving.words)}
         if len(newest) == 1:
@@ -54,22 +62,6 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     near = difflib.get_close_matches(text, [arm.label for arm in arms], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `evalsvc status`"
     raise UsageError(f"arm {text!r}: the store has none of that name, path or digest; {hint}")
-
-
-def _by_label(arm: StoredArm, text: str) -> bool:
-    return arm.label == text
-
-
-def _by_name(arm: StoredArm, text: str) -> bool:
-    return arm.checkpoint.name == text
-
-
-def _by_path(arm: StoredArm, text: str) -> bool:
-    return not arm.checkpoint.is_prompted and arm.checkpoint.path == str(Path(text).expanduser().resolve())
-
-
-def _by_digest(arm: StoredArm, text: str) -> bool:
-    return len(text) >= 4 and arm.checkpoint.digest.removeprefix("sha256:").startswith(text.removeprefix("sha256:"))
 
 
 def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
@@ -99,10 +91,10 @@ def rerun_of(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
     """Return the second run of a base under the same numerics, if it had one."""
     key = json.loads(base.numerics)
     for arm in reversed(arms):
-        numerics = json.loads(arm.numerics)
-        same = arm.checkpoint.digest == base.checkpoint.digest and arm.serving == base.serving
-        if same and numerics.pop("rerun", 0) and numerics == key:
-            return arm
+        if arm.checkpoint.digest == base.checkpoint.digest and arm.serving == base.serving:
+            numerics = json.loads(arm.numerics)
+            if numerics.pop("rerun", 0) and numerics == key:
+                return arm
     return None
 
 
@@ -192,23 +184,23 @@ def _by_document(store: Store, scores: TaskScores) -> TaskScores:
 
 
 def _is_child(arm: StoredArm, base: StoredArm) -> bool:
-    """Whether `base_of` holds an arm against this base."""
-    if arm.numerics != base.numerics or base.checkpoint.parent is not None:
-        return False
+    """Whether `base_of` holds an arm against this base, of those with the base's digest and numerics."""
     if arm.checkpoint.digest == base.checkpoint.digest:
-        return not base.serving.words
-    same = arm.serving.quantisation == base.serving.quantisation
-    return arm.checkpoint.parent == base.checkpoint.digest and same
+        return arm != base and not base.serving.words
+    return arm.serving.quantisation == base.serving.quantisation
 
 
 def families(store: Store) -> list[Family]:
     """Return every base that has adapted arms, with the newest numerics under which it has any."""
-    arms = store.arms()
+    kin: dict[tuple[str, str], list[StoredArm]] = defaultdict(list)
+    for arm in store.arms():
+        kin[arm.checkpoint.parent or arm.checkpoint.digest, arm.numerics].append(arm)
     found: dict[str, Family] = {}
-    for arm in arms:
-        children = [other for other in arms if other != arm and _is_child(other, arm)]
-        if children:
-            found[arm.checkpoint.digest + arm.serving.words] = Family(arm, tuple(children))
+    for members in kin.values():
+        for base in (arm for arm in members if arm.checkpoint.parent is None):
+            children = tuple(arm for arm in members if _is_child(arm, base))
+            if children:
+                found[base.checkpoint.digest + base.serving.words] = Family(base, children)
     return list(found.values())
 
 

@@ -133,28 +133,47 @@ def claims(store: Store, base: str | None = None, margin: float = MARGIN) -> lis
         UsageError: No arm has that name.
         EvidenceError: The store has nothing to decide a claim with.
     """
+    return decided(studied(store, base), margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Studied:
+    """What claims are decided on: training runs at their last step, and checkpoints with drift."""
+
+    runs: tuple[Run, ...]
+    checkpoints: tuple[Run, ...]
+    about: str
+
+
+def studied(store: Store, base: str | None = None) -> list[Studied]:
+    """Return the stored arms and matrices as claims need them, whatever the margin; raises as `claims` does."""
     matrices = [] if base else store.matrices()
-    found = families(store) if base is None else [find_family(store, base)]
-    decided = [card for family in found for card in _family_claims(store, family, margin)]
+    found = [_of_family(store, family) for family in (families(store) if base is None else [find_family(store, base)])]
     for tasks in dict.fromkeys(matrix.tasks for matrix in matrices):
-        runs = [_matrix_run(matrix) for matrix in matrices if matrix.tasks == tasks]
-        decided += cards(runs, (), f"matrices over {', '.join(tasks)}", margin)
-    if not decided:
+        runs = tuple(_matrix_run(matrix) for matrix in matrices if matrix.tasks == tasks)
+        found.append(Studied(runs, (), f"matrices over {', '.join(tasks)}"))
+    return found
+
+
+def decided(found: Sequence[Studied], margin: float = MARGIN) -> list[Card]:
+    """Decide every claim; raises as `claims` does."""
+    made = [card for one in found for card in cards(one.runs, one.checkpoints, one.about, margin)]
+    if not made:
         raise EvidenceError(
             "the store has no adapted arm and no matrix to decide a claim with; submit or import some first"
         )
-    return decided
+    return made
 
 
-def _family_claims(store: Store, family: Family, margin: float) -> list[Card]:
+def _of_family(store: Store, family: Family) -> Studied:
     checkpoints = _checkpoints(store, family)
     last: dict[str, tuple[StoredArm, Run]] = {}
     for arm, run in checkpoints:
         seen = last.get(run.name)
         if seen is None or (arm.checkpoint.step or 0) >= (seen[0].checkpoint.step or 0):
             last[run.name] = arm, run
-    about = f"arms of {family.base.label}"
-    return cards([run for _, run in last.values()], [run for _, run in checkpoints], about, margin)
+    runs = tuple(run for _, run in last.values())
+    return Studied(runs, tuple(run for _, run in checkpoints), f"arms of {family.base.label}")
 
 
 def diversity(store: Store, adapted: str) -> list[TaskDiversity]:
@@ -236,14 +255,17 @@ def _without_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[T
 
 
 def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
-    """Return what claims rest on, for every arm that can be compared."""
+    """Return what claims rest on: of every training run the last step that can be compared, and steps with drift."""
     # A checkpoint that is served in several ways is still one: merged arms stand back.
     once = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
-    numbers = [arm.number for arm in once.values()]
-    sampled, tokens = store.sampled(family.base.number, numbers), store.drifts(numbers)
+    order = [arm.number for arm in once.values()]
+    sampled, tokens = store.sampled(family.base.number, order), store.drifts(order)
     refused = _without_drift(store, replace(family, arms=tuple(once.values())), tokens)
-    found = []
-    for arm in once.values():
+    found: list[tuple[StoredArm, Run]] = []
+    for arm in sorted(once.values(), key=lambda arm: -(arm.checkpoint.step or 0)):
+        seen = _run_name(arm) in {run.name for _, run in found}
+        if seen and not tokens[arm.number] and arm.number not in refused:
+            continue
         try:
             run = _run_facts(arm, compared_arms(store, family.base, arm))
             ratios = diversity_of(sampled[family.base.number], sampled[arm.number]) if sampled[arm.number] else []
@@ -262,7 +284,11 @@ def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
                 ),
             )
         )
-    return found
+    return sorted(found, key=lambda row: order.index(row[0].number))
+
+
+def _run_name(arm: StoredArm) -> str:
+    return arm.checkpoint.trajectory or arm.checkpoint.label
 
 
 def _drift(tasks: Sequence[TokenDrift]) -> float | None:
@@ -280,7 +306,7 @@ def _run_facts(arm: StoredArm, compared: Compared) -> Run:
     text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
     checkpoint = arm.checkpoint
     return Run(
-        name=checkpoint.trajectory or checkpoint.label,
+        name=_run_name(arm),
         arm=arm.label,
         kinds=kinds_of(checkpoint.method, checkpoint.name),
         learning=totals_of["domain"].difference if "domain" in totals_of else None,

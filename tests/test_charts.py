@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
+import shutil
+import struct
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,9 +26,11 @@ from evalsvc.charts import (
     frontier_figure,
     inlined_plotly,
     transitions_figure,
+    write_images,
 )
 from evalsvc.compare import compare_task
-from evalsvc.page import html
+from evalsvc.errors import UsageError
+from evalsvc.page import figures_of, html
 from evalsvc.points import Ellipse, Frontier, Point
 from evalsvc.records import Cost
 from tests.evidence import binary, bits, pair
@@ -152,3 +160,50 @@ def test_changes_stand_by_layer_and_part() -> None:
     assert heat["x"] == ["outside", "2", "10"]
     assert heat["y"] == ["mlp.up_proj", "model.embed_tokens"]
     assert heat["z"] == [[None, 1.0, 5.0], [0.25, None, None]]
+
+
+# ------------------------------------------------------------------------------------------------------- figure files
+
+
+def test_figures_are_written_as_svg_and_png_without_a_request_to_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs Chromium on the PATH")
+    log, browser = tmp_path / "requests.json", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nexec {chromium} --log-net-log={log} "$@"\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(browser))
+    shown = figures_of(frontier(point(EVIL, "lora", 0.2, 0.1), point("full@400", "full", 0.5, 0.4)), ())
+    paths = write_images(shown, tmp_path / "made" / "figures")
+    assert [path.name for path in paths] == ["frontier.svg", "frontier.png"]
+    drawing = ElementTree.parse(paths[0]).getroot()
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert any(text and text.startswith("lora: <img src=x") for text in texts)  # as text, not as markup
+    assert not list(drawing.iter("{http://www.w3.org/2000/svg}img"))
+    image = paths[1].read_bytes()
+    assert image[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", image[16:24]) == (1800, 2 * 560)
+    asked = log.read_text(encoding="utf-8", errors="replace")
+    assert asked.startswith('{"constants"')
+    assert "cdn" not in asked.lower()
+    assert "mathjax" not in asked.lower()
+
+
+def test_figures_without_kaleido_or_a_browser_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = figures_of(frontier(point("a", "lora", 0.2, 0.1)), ())
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="install one, or name it in BROWSER_PATH"):
+        write_images(shown, tmp_path)
+    found = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.startswith("kaleido"):
+            raise ModuleNotFoundError(name)
+        return found(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match=r"pip install 'evalsvc\[figures\]'"):
+        write_images(shown, tmp_path)

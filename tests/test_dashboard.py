@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,17 +14,18 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from evalsvc.changes import Change, TensorChange
-from evalsvc.database import Database
 from evalsvc.decisions import Question, decide
 from evalsvc.dossiers import Dossiers
-from evalsvc.policies import Learning, Policy, Retention
+from evalsvc.policies import Learning, Mode, Policy, Retention
 from evalsvc.records import Arm, Cost, Failure, Finding, Response
 from evalsvc.store import Store
 from evalsvc.work import Shard, ShardResult
@@ -127,6 +130,13 @@ def test_compare_shows_arms_of_the_url_with_margin(app: AppTest, db: Path) -> No
     # 10 of 40 right before, 22 after; 60 of 60 before, all but 9 after.
     assert tasks["difference"].round(3).tolist() == [0.3, -0.133]
     assert tasks["lost"].tolist() == [0, 8]
+    totals = page.dataframe[0].value
+    assert totals[["role", "suite"]].values.tolist() == [
+        ["domain", "all"],
+        ["general", "all"],
+        ["domain", "d"],
+        ["general", "g"],
+    ]
     page.multiselect(key="arms").set_value(["lora@10", "lora@20"]).run()
     assert set(page.dataframe[0].value["arm"]) == {"lora@10", "lora@20"}
     page.multiselect(key="arms").set_value([]).run()
@@ -178,9 +188,10 @@ def test_missing_scores_are_said(app: AppTest, db: Path) -> None:
     assert "Not placed, scores are missing: c7" in app.warning[0].value
 
 
-def gated(db: Path, margin: float = 0.5) -> None:
+def gated(db: Path, margin: float = 0.5, mode: Mode = "fixed") -> None:
     """Keep a decision about the first step."""
-    policy = Policy(version=1, learning=Learning(suites=("d",)), retention=(Retention(suite="g", margin=margin),))
+    learning, retention = Learning(suites=("d",)), (Retention(suite="g", margin=margin),)
+    policy = Policy(version=1, mode=mode, learning=learning, retention=retention)
     decide(Store(db), Question(arm(110).checkpoint.digest, policy))
 
 
@@ -241,6 +252,18 @@ def test_gate_shows_kept_decisions_and_simulates(app: AppTest, db: Path) -> None
     assert "It holds" in page.success[1].value
 
 
+def test_gate_shows_the_looks_of_a_sequential_decision(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    gated(db, mode="group_sequential")
+    page = open_page(app, "gate")
+    looks = page.dataframe[1].value
+    assert looks["look"].tolist() == list(range(1, len(looks) + 1))
+    assert (looks["of"] == 100).all()
+    assert looks["verdict"].iloc[-1] == "✓ pass"
+    assert page.dataframe[0].value["decided at look"].max() == len(looks)
+    assert any("Mode group_sequential" in caption.value for caption in page.caption)
+
+
 def test_advisor_takes_the_cheapest_that_passes(app: AppTest, db: Path) -> None:
     fill(db, 1)
     page = open_page(app, "advisor", margin="0.3")
@@ -263,13 +286,139 @@ def test_every_page_says_how_to_begin_and_what_is_wrong(app: AppTest, db: Path, 
     shown.run()
     assert not shown.exception
     assert shown.info
-    with Database(db).write() as connection:
-        connection.execute("DELETE FROM _migrations WHERE name = (SELECT max(name) FROM _migrations)")
-        connection.execute("DROP TABLE IF EXISTS decisions")
+    edit(db, "DELETE FROM _migrations WHERE name = (SELECT max(name) FROM _migrations)")
     st.cache_data.clear()
-    shown.run()
-    assert shown.error
-    assert not shown.exception
+    assert said(shown) == f"store {db}: was written by an older evalsvc; `evalsvc status` upgrades it"
+    edit(db, "INSERT INTO _migrations VALUES ('m999_future', now()::TIMESTAMP)")
+    st.cache_data.clear()
+    assert "was written by a newer evalsvc (schema m999_future); upgrade this one" in said(shown)
+
+
+def edit(db: Path, statement: str) -> None:
+    """Change a store behind evalsvc's back."""
+    connection = duckdb.connect(str(db))
+    connection.execute(statement)
+    connection.close()
+
+
+def said(page: AppTest) -> str:
+    """Run a page that can only say what is wrong, in one line."""
+    page.run()
+    assert not page.exception
+    assert [len(page.error), len(page.dataframe), len(page.get("plotly_chart"))] == [1, 0, 0]
+    text = page.error[0].value.replace("\\", "")
+    assert "\n" not in text
+    return text
+
+
+@contextmanager
+def writer(code: str, db: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run code in a process of its own, up to its first line of output."""
+    command = [sys.executable, "-c", code, str(db)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stdout
+        assert process.stdout.readline()
+        yield process
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        process.wait(60)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from evalsvc.database import Database
+with Database(Path(sys.argv[1])).write():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+HOLD_IT_OTHERWISE = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("code", [HOLD, HOLD_IT_OTHERWISE], ids=["a long write", "a shell"])
+def test_a_locked_store_says_so(app: AppTest, db: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import stored
+    import streamlit as st
+
+    monkeypatch.setattr(stored, "WAIT", 0.3)
+    fill(db, 1)
+    with writer(code, db):
+        for page in PAGES:
+            st.cache_data.clear()
+            app.switch_page(f"views/{page}.py")
+            assert "locked by another process for longer than 0.3 s; close what holds it" in said(app)
+    app.switch_page("views/frontier.py").run()
+    assert not app.error
+    assert len(app.dataframe[0].value) == 3
+
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from evalsvc.store import Store
+from tests.fakes import arm, plan
+from tests.test_store import graded
+store = Store(Path(sys.argv[1]))
+domain, general = plan("d", 40, role="domain", text="d"), plan("g", 60, text="g")
+print("ready", flush=True)
+for number in range(500, 559):
+    late = arm(number, parent=arm(1).checkpoint)
+    store.register([late], [domain, general], "host:1")
+    store.finish(late, domain, graded(domain, [float(i < 10 + number - 500) for i in range(40)]))
+    store.finish(late, general, graded(general, [float(i > number - 500) for i in range(60)]))
+    time.sleep(0.3)
+"""
+
+
+def test_while_a_run_writes_every_page_shows_one_consistent_picture(app: AppTest, db: Path) -> None:
+    fill(db, 1)
+    seen = set()
+    with writer(WRITE, db) as process:
+        for page in ("compare", "samples", "runs", "compare", "samples", "runs"):
+            app.switch_page("views/frontier.py").run()
+            assert not app.exception
+            assert not [error.value for error in app.error]
+            frame = app.dataframe[0].value.set_index("arm")
+            missing = " ".join(warning.value for warning in app.warning)
+            late = [name for name in frame.index if name.startswith("c5")]
+            seen.add(len(late))
+            for name in late:  # all of an arm's items or none, paired with the base's
+                number = int(name[1:]) - 500
+                assert frame.loc[name, "learning"] == pytest.approx(min(number, 30) / 40)
+                assert frame.loc[name, "forgetting"] == pytest.approx(number / 60)
+                assert name not in missing
+            # Arms are finished one after another: whoever is shown, those before are too.
+            assert sorted(late) == [f"c{number}" for number in range(500, 500 + len(late))]
+            app.switch_page(f"views/{page}.py").run()
+            assert not app.exception
+            assert not [error.value for error in app.error]
+        process.kill()
+    assert len(seen) > 2
+
+
+CHOICES = {"selectbox", "multiselect", "number_input", "text_input", "toggle", "pills", "slider", "checkbox"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dashboards").rglob("*.py")), ids=lambda path: path.name)
+def test_every_choice_is_in_the_url_and_no_text_is_markup(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert "unsafe_allow_html" not in source
+    assert "st.html" not in source
+    assert ":material/" not in source  # an icon that is fetched from elsewhere
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHOICES:
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert given.get("bind") == "'query-params'", f"line {node.lineno}: {node.func.attr}"
+    for node in tree.body[1:]:  # Streamlit shows a bare text on the page
+        assert not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) or path.parent.name != "views"
 
 
 # ------------------------------------------------------------------------------------------------------------ browser
@@ -320,8 +469,11 @@ def fill_richly(db: Path) -> None:
 
 @pytest.fixture
 def served(db: Path) -> Iterator[str]:
-    """`evalsvc dashboard` as users start it."""
-    fill_richly(db)
+    """`evalsvc dashboard` as users start it, on a store made for it, or on the one to take screenshots of."""
+    if given := os.environ.get("EVALSVC_SCREENSHOTS_OF"):
+        shutil.copy(given, db)
+    else:
+        fill_richly(db)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -389,9 +541,10 @@ LINKS = {
     "samples": "/samples?base=c1&arm=cpt&suite=g&fate=lost",
     "trajectory": "/trajectory?base=c1",
     "advisor": "/advisor?base=c1&margin=0.3",
-    "gate": "/gate?base=c1&arm=cpt",
+    "gate": "/gate",
+    "simulator": "/gate?base=c1&arm=cpt&margin=0.15",
     "claims": "/claims",
-    "checkpoints": "/checkpoints",
+    "checkpoints": "/checkpoints?checkpoint=full+(000000000000)",
     "runs": "/runs",
 }
 
@@ -401,18 +554,43 @@ def test_every_page_in_a_real_browser(served: str, tmp_path: Path) -> None:
     shots = Path(os.environ.get("EVALSVC_SCREENSHOTS") or tmp_path / "screenshots")
     shots.mkdir(exist_ok=True)
     with watched(served) as page:
-        for name, link in LINKS.items():
+        for scheme, (name, link) in product(("light", "dark"), LINKS.items()):
+            page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": 1280, "height": 1200})
             page.goto(f"{served}{link}")
             settled(page)
-            if name not in {"claims", "runs", "advisor", "samples", "checkpoints"}:
-                page.wait_for_selector(".js-plotly-plot .scatterlayer", timeout=60_000)
+            if name == "simulator":
+                page.get_by_role("tab", name="Simulator").click()
+            tables = {"claims", "runs", "advisor", "samples"}
+            if name not in tables | ({"checkpoints"} if "EVALSVC_SCREENSHOTS_OF" in os.environ else set()):
+                page.locator(".js-plotly-plot .cartesianlayer:visible").first.wait_for(timeout=60_000)
             assert page.locator("img[src=x]").count() == 0
-            page.screenshot(path=shots / f"{name}.png", full_page=True)
+            page.wait_for_timeout(300)
+            page.screenshot(path=shots / f"{name}-{scheme}.png", full_page=True)
             page.set_viewport_size({"width": 390, "height": 844})
             page.wait_for_timeout(500)
-            page.screenshot(path=shots / f"{name}-390.png")
+            page.screenshot(path=shots / f"{name}-{scheme}-390.png")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            readable(page)
+
+
+def readable(page: Any) -> None:
+    """Check that the text of figures stands out from the page: a contrast of 3 or more (WCAG 2.2, large text)."""
+    colours = page.evaluate(
+        "[getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor].concat("
+        "[...document.querySelectorAll('.js-plotly-plot svg text')].map(e => getComputedStyle(e).fill))"
+    )
+    shades = [luminance(colour) for colour in dict.fromkeys(colours)]
+    for shade in shades[1:]:
+        lighter, darker = max(shade, shades[0]), min(shade, shades[0])
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, colours
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of "rgb(...)"."""
+    parts = [float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.slow
@@ -434,7 +612,34 @@ def test_a_deep_link_and_a_selection_in_a_real_browser(served: str) -> None:
         page.wait_for_timeout(300)
         points.nth(0).click(force=True)
         page.get_by_text("Selected:").wait_for(timeout=20_000)
+        first = page.get_by_text("Selected:").inner_text()
+        # The table is a canvas: the box that ticks its third row stands in its first column.
+        rows = page.locator("[data-testid=stDataFrame] canvas").first
+        rows.scroll_into_view_if_needed()
+        rows.click(position={"x": 16, "y": 3.5 * 35}, force=True)
+        page.get_by_text(f"{first}, ").wait_for(timeout=20_000)
         page.get_by_role("link", name="Compare them").click()
         page.wait_for_url("**/compare?**", timeout=20_000)
         settled(page)
         assert "arms=" in page.url
+
+
+@pytest.mark.slow
+def test_pages_and_choices_are_reached_by_keyboard(served: str) -> None:
+    with watched(served) as page:
+        page.goto(f"{served}/?base=c1")
+        settled(page)
+        reached: list[str] = []
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            reached.append(
+                page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText || '')")
+            )
+            if reached[-1].endswith("Base"):
+                break
+        assert {"Compare", "Gate", "Runs"} <= {text.strip() for text in reached}
+        for key in ("ArrowDown", "ArrowDown", "Enter"):  # opens the list, goes to its second base, takes it
+            page.keyboard.press(key)
+            page.wait_for_timeout(300)
+        page.wait_for_url("**base=c2**", timeout=20_000)
+        settled(page)

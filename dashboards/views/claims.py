@@ -9,6 +9,7 @@ import streamlit as st
 from evalsvc.claims import Card
 
 st.title("Claims")
+PAGE = 20
 VERDICTS = ("supported", "refuted", "undecided")
 SHOWN = {"supported": ("✓", "green"), "refuted": ("✗", "red"), "undecided": ("?", "gray")}
 
@@ -38,6 +39,6 @@ chosen = st.pills(
 )
 counts = " · ".join(f"{verdict} {sum(card.verdict == verdict for card in cards)}" for verdict in VERDICTS)
 st.caption(f"{counts}. A claim about a method rests on independent training runs, not on items of one checkpoint.")
-for card in sorted(cards, key=lambda card: VERDICTS.index(card.verdict)):
-    if card.verdict in chosen:
-        show(card)
+wanted = [card for verdict in VERDICTS for card in cards if card.verdict == verdict and verdict in chosen]
+for card in parts.page_of(wanted, PAGE):
+    show(card)

@@ -7,6 +7,7 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
+from evalsvc.compare import totals
 from evalsvc.details import notes
 from evalsvc.errors import EvidenceError
 from evalsvc.report import LEVEL_NOTE, in_order_of_harm
@@ -48,14 +49,23 @@ st.caption(
     f"all tasks of the comparison (Holm, 5 %). {LEVEL_NOTE}"
 )
 
-st.subheader("By role")
+st.subheader("By role and suite")
+totals_of = {
+    name: [("all", total) for total in compared.roles]
+    + [
+        (suite, total)
+        for suite in dict.fromkeys(task.suite for task in compared.tasks)
+        for total in totals(task for task in compared.tasks if task.suite == suite)
+    ]
+    for name, compared in found.items()
+}
 parts.table(
     [
         {
             "arm": name,
             "role": total.role,
+            "suite": suite,
             "unit": total.unit,
-            "suites": total.suites,
             "tasks": total.tasks,
             "difference": total.difference,
             "low": total.low,
@@ -63,12 +73,12 @@ parts.table(
             "worst task": total.worst_task,
             "its difference": total.worst_difference,
         }
-        for name, compared in found.items()
-        for total in compared.roles
+        for name, found_totals in totals_of.items()
+        for suite, total in found_totals
     ],
     dict.fromkeys(("difference", "low", "high", "its difference"), parts.SIGNED),
 )
-st.caption("Unweighted means over a role's suites, better counted positive, with 90 % intervals.")
+st.caption("Unweighted means over a role's suites (all), and each suite's; better counted positive, 90 % intervals.")
 
 st.subheader("Lost and gained")
 for name, compared in found.items():

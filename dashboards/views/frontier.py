@@ -59,26 +59,20 @@ if not [p for p in found.points if p.method != "base"]:
         "No arm can be placed: none has what these axes need. Choose other axes, or give --gpu-hours and the like."
     )
 view = charts.View(x, y, None if size == NONE else size, bool(ellipses), bool(fronts), tuple(shown) or None)
+crowded = len(found.points) > charts.CROWD
 selection = parts.figure(
     charts.frontier_figure(found, view), "plane", on_select="rerun", selection_mode=("points", "box", "lasso")
 )
 st.caption(
     f"Right and up is better. Learning in {parts.plain(found.learning_unit)}, forgetting in "
     f"{parts.plain(found.forgetting_unit)}; positive forgetting is worse. Larger: on the frontier. {LEVEL_NOTE} "
-    "Click points, or draw a box around some, to compare them."
+    "Click points, draw a box around some, or tick rows of the table, to compare them."
+    + (f" Intervals: of arms on the frontier; of all {len(found.points):,} on hover." if crowded else "")
 )
 
-names = stored.unique_names([family.base, *family.arms])
-name_of = {arm.checkpoint.digest: name for name, arm in reversed(names.items()) if arm != family.base}
-picked = [p.get("customdata") for p in (selection.selection.points if selection else [])]
-digests = [str(d[0] if isinstance(d, list | tuple) else d) for d in picked if d]
-chosen = list(dict.fromkeys(name_of[digest] for digest in digests if digest in name_of))
-if chosen:
-    st.text(f"Selected: {', '.join(chosen)}")
-    st.page_link(
-        "views/compare.py", label="Compare them", query_params=[("base", base), *(("arms", n) for n in chosen)]
-    )
+links = st.container()
 
+points = [point for point in by_learning(found) if not shown or point.method in {"base", *shown}]
 rows = [
     {
         "arm": point.arm,
@@ -95,16 +89,29 @@ rows = [
         "beaten for certain by": point.dominated_by or "",
     }
     | {words: getattr(point.cost, name) for name, words in COSTS.items()}
-    for point in by_learning(found)
-    if not shown or point.method in {"base", *shown}
+    for point in points
 ]
 known = [words for words in COSTS.values() if any(row[words] is not None for row in rows)]
 rows = [{key: value for key, value in row.items() if key not in COSTS.values() or key in known} for row in rows]
 ends = ("learning", "learning low", "learning high", "forgetting", "forgetting low", "forgetting high")
-parts.table(
+ticked = parts.table(
     rows,
     dict.fromkeys(ends, parts.SIGNED) | {"P(frontier)": st.column_config.NumberColumn(format="%.2f")},
+    on_select="rerun",
+    selection_mode="multi-row",
+    key="points",
 )
+names = stored.unique_names([family.base, *family.arms])
+name_of = {arm.checkpoint.digest: name for name, arm in reversed(names.items()) if arm != family.base}
+picked = [p.get("customdata") for p in (selection.selection.points if selection else [])]
+digests = [str(d[0] if isinstance(d, list | tuple) else d) for d in picked if d]
+digests += [points[row].digest for row in (ticked.selection.rows if ticked else []) if row < len(points)]
+chosen = list(dict.fromkeys(name_of[digest] for digest in digests if digest in name_of))
+if chosen:
+    links.text(f"Selected: {', '.join(chosen)}")
+    links.page_link(
+        "views/compare.py", label="Compare them", query_params=[("base", base), *(("arms", n) for n in chosen)]
+    )
 st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-frontier.csv", "text/csv", on_click="ignore")
 if found.incomplete:
     missing = ", ".join(parts.plain(label) for label in found.incomplete)

@@ -54,6 +54,7 @@ def show(record: dict[str, Any]) -> None:
                 "needs n": parts.count(rule.needed_n),
                 "resolves": rule.resolvable_margin,
                 "waived": rule.waived or "",
+                "decided at look": rule.look,
                 "test": rule.test,
             }
             for rule in rules
@@ -64,6 +65,25 @@ def show(record: dict[str, Any]) -> None:
         "A rule passes if its whole interval exceeds what it must; intervals are two one-sided bounds at the policy's "
         "alpha. resolves: the smallest margin that these items show in 80 % of unchanged checkpoints."
     )
+    if record["looks"]:
+        parts.table(
+            [
+                {
+                    "look": look["number"],
+                    "share of items": look["fraction"],
+                    "items": look["items"],
+                    "of": look["of"],
+                    "verdict": f"{MARKS[look['verdict']]} {look['verdict']}",
+                }
+                for look in record["looks"]
+            ],
+            {"share of items": parts.SHARE},
+        )
+        last = record["looks"][-1]
+        st.caption(
+            f"Mode {record['policy']['content']['mode']}: looks at growing evidence up to the first that decides. "
+            f"Items that were not needed: {last['of'] - last['items']:,} of {last['of']:,}."
+        )
     for rule in rules:
         if shortage(rule) and not rule.waived:
             st.text(f"{rule.rule}: {shortage(rule)}")
@@ -151,11 +171,11 @@ with simulator, parts.told():
     )
     found = what_if(mine, margin, alpha, factor)
     banner(found.verdict, f"retention/{suite} with {found.n:,} items")
-    columns = st.columns(4)
-    columns[0].metric("Difference (better is positive)", f"{found.estimate:+.3f}")
-    columns[1].metric("Interval", f"{found.low:+.3f} to {found.high:+.3f}")
-    columns[2].metric("Power for an unchanged checkpoint", f"{found.power:.0%}")
-    columns[3].metric("Items for 80 % power", f"{found.needed_n:,}")
+    left, right = st.columns(2)
+    left.metric("Difference (better is positive)", f"{found.estimate:+.3f}")
+    right.metric("Interval", f"{found.low:+.3f} to {found.high:+.3f}")
+    left.metric("Power for an unchanged checkpoint", f"{found.power:.0%}")
+    right.metric("Items for 80 % power", f"{found.needed_n:,}")
     curve = power_curve(mine, margin, alpha, FACTORS)
     parts.figure(charts.power_figure([n for n, _ in curve], [power for _, power in curve], found.n), "power")
     st.caption(

@@ -13,6 +13,7 @@ from evalsvc.store import StoredRun, is_alive
 
 st.title("Runs")
 EVERY = "2s"
+PAGE = 200
 STATES = ("queued", "running", "done", "failed")
 
 
@@ -74,7 +75,7 @@ def progress() -> None:
                     "updated": run.updated,
                     "note": note(run),
                 }
-                for run in shown
+                for run in parts.page_of(shown, PAGE)
             ],
             {"progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
         )

@@ -14,6 +14,7 @@ from evalsvc.trajectory import Change, Trajectory
 
 st.title("Trajectory")
 TOTALS = ("forgetting", "learning")
+FIRST = 5  # training runs, the newest, that are shown until others are chosen
 
 
 def curve(run: Trajectory, measure: str) -> charts.Curve | None:
@@ -41,7 +42,7 @@ with parts.told():
     if not names:
         st.info("No training run of several steps yet. Submit a folder with checkpoint-* folders inside.")
         st.stop()
-    chosen = st.multiselect("Training runs", names, default=names, key="runs", bind="query-params")
+    chosen = st.multiselect("Training runs", names, default=names[-FIRST:], key="runs", bind="query-params")
     margin = parts.margin()
     runs = []
     for name in chosen:

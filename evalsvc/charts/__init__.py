@@ -2,12 +2,14 @@
 
 from evalsvc.charts.curves import Curve, curves_figure, drift_figure
 from evalsvc.charts.forest import forest_figure, rules_figure, threshold_of, transitions_figure
+from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure, power_figure
-from evalsvc.charts.plane import View, frontier_figure
+from evalsvc.charts.plane import CROWD, View, frontier_figure
 from evalsvc.charts.style import CONFIG, inlined_plotly
 
 __all__ = [
     "CONFIG",
+    "CROWD",
     "Curve",
     "View",
     "change_figure",
@@ -20,4 +22,5 @@ __all__ = [
     "rules_figure",
     "threshold_of",
     "transitions_figure",
+    "write_images",
 ]

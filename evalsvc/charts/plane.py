@@ -22,6 +22,8 @@ COSTS = {
     "tokens_per_query": "tokens per query",
 }
 _SMALL, _LARGE = 7.0, 26.0
+CROWD = 60
+"""Arms beyond which only those on the frontier show their intervals, and the legend names methods instead of runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,13 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
             lines[point.method, point.trajectory or point.arm].append(point)
     methods = list(dict.fromkeys(method for method, _ in lines))
     sizes = _sizes([p for points in lines.values() for p in points], view.size)
+    crowded, listed = len(sizes) > CROWD, set[str]()
     for (method, name), points in lines.items():
         points.sort(key=lambda point: point.step or 0)
         figure.add_trace(_line(method, name, points, methods.index(method), view, sizes))
+        if crowded:
+            figure.data[-1].update(name=safe(method), showlegend=method not in listed)
+            listed.add(method)
         if view.ellipses and (view.x, view.y) == ("learning", "retention"):
             figure.add_trace(_ellipses(method, points, methods.index(method)))
     if view.methods:
@@ -85,11 +91,11 @@ def _value(point: Point, axis: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
-    """Return where a point lies on an axis, with its interval; a cost has none."""
-    if axis == "learning":
+def _ends(point: Point, axis: str, shown: bool) -> tuple[float, float | None, float | None]:
+    """Return where a point lies on an axis, with its interval where that is shown; a cost has none."""
+    if shown and axis == "learning":
         return point.learning, point.learning_low, point.learning_high
-    if axis == "retention":
+    if shown and axis == "retention":
         return -point.forgetting, -point.forgetting_high, -point.forgetting_low
     return _value(point, axis) or 0.0, None, None
 
@@ -115,11 +121,12 @@ def _line(
     method: str, name: str, points: Sequence[Point], number: int, view: View, sizes: dict[str, float]
 ) -> go.Scatter:
     of = colour(number)
+    sure = [point for point in points if len(sizes) <= CROWD or point.on_frontier]
     return go.Scatter(
         x=[_value(point, view.x) for point in points],
         y=[_value(point, view.y) for point in points],
-        error_x=None if view.ellipses else bars([_ends(p, view.x) for p in points], of),
-        error_y=None if view.ellipses else bars([_ends(p, view.y) for p in points], of),
+        error_x=None if view.ellipses else bars([_ends(p, view.x, p in sure) for p in points], of),
+        error_y=None if view.ellipses else bars([_ends(p, view.y, p in sure) for p in points], of),
         mode="lines+markers",
         name=safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
         legendgroup=safe(method),

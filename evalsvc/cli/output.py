@@ -28,8 +28,8 @@ def open_store(db: Path | None) -> Store:
     return store
 
 
-def write_report(store: Store, base: str | None, path: Path) -> None:
-    """Write the HTML report of a base and its arms."""
+def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
+    """Write the HTML report of a base and its arms, and return its figures by name."""
     from datetime import UTC, datetime
 
     from evalsvc import page, service
@@ -45,6 +45,7 @@ def write_report(store: Store, base: str | None, path: Path) -> None:
         path.write_text(page.html(placed, compared, datetime.now(UTC), rest), encoding="utf-8")
     except OSError as error:
         raise EvalsvcError(f"report {path}: cannot be written: {error.strerror}") from error
+    return page.figures_of(placed, compared, rest)
 
 
 def exit_on_failures(jobs: list[Job]) -> None:

@@ -103,15 +103,23 @@ def frontier(
         show(report.frontier_table(found), *details.frontier_tables(found))
 
 
-@app.command("report", epilog="Example: evalsvc report --output forgetting.html")
+@app.command("report", epilog="Example: evalsvc report --output forgetting.html --figures figures")
 def write_report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
     base: Base = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Also write every figure as SVG and PNG into this folder; needs evalsvc[figures]."),
+    ] = None,
     db: Db = None,
 ) -> None:
     """Write one HTML file that opens from disk: the dashboard's figures, its tables, decisions and claims."""
-    write(open_store(db), base, output)
+    drawn = write(open_store(db), base, output)
     print(output)
+    if figures is not None:
+        from evalsvc.charts import write_images
+
+        print(*write_images(drawn, figures), sep="\n")
 
 
 @app.command(epilog="Example: evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb --port 8600")
@@ -128,6 +136,7 @@ def dashboard(
         "server.address": "127.0.0.1",
         "server.port": str(port),
         "server.headless": "true",
+        "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     }

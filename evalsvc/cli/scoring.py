@@ -22,6 +22,13 @@ app = typer.Typer()
 
 Rendering = Literal["base", "adapted", "plain"]
 Quantised = Literal["int8", "nf4", "bnb-int8", "bnb-nf4"]
+Shots = Annotated[
+    int | None, typer.Option(min=1, help="ICL: the base itself, its domain suites asked with worked examples.")
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(help="RAG: the base itself, a domain suite's documents asked with this suite file's prompts."),
+]
 
 
 @app.command(epilog="Example: evalsvc demo && evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb")
@@ -87,13 +94,8 @@ def submit(
     quantised: Annotated[
         Quantised | None, typer.Option(help="Serve everything on weights quantised so, base included.")
     ] = None,
-    shots: Annotated[
-        int | None, typer.Option(min=1, help="ICL: the base itself, its domain suites asked with worked examples.")
-    ] = None,
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option(help="RAG: the base itself, a domain suite's documents asked with this suite file's prompts."),
-    ] = None,
+    shots: Shots = None,
+    prompts: Prompts = None,
     policy: Annotated[
         Path | None, typer.Option(help="Say first what this policy can resolve; refuse one that never passes.")
     ] = None,

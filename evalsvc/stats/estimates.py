@@ -20,11 +20,15 @@ SMOOTH = WEIGHTED | {"mean", "perplexity"}
 
 
 class Estimate(NamedTuple):
-    """A statistic, its influence values (mean zero, one per item), and its standard error (nan if n < 2)."""
+    """A statistic, and its influence values (mean zero, one per item)."""
 
     value: float
     influence: Floats
-    stderr: float
+
+    @property
+    def stderr(self) -> float:
+        """Standard error; nan if n < 2."""
+        return standard_error(self.influence)
 
 
 def estimate(values: Floats, weights: Floats | None, aggregation: str) -> Estimate:
@@ -55,8 +59,7 @@ def estimate(values: Floats, weights: Floats | None, aggregation: str) -> Estima
     else:  # both perplexities are exp(-rate)
         value = math.exp(min(-rate, 700.0))
         slope = -value
-    influence = psi * slope
-    return Estimate(value, influence, standard_error(influence))
+    return Estimate(value, psi * slope)
 
 
 def standard_error(influence: Floats) -> float:

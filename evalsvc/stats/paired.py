@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -79,8 +80,9 @@ def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike)
     return low[0], low[1]
 
 
+@lru_cache(maxsize=2**16)
 def tango_interval(lost: int, gained: int, n: int, level: float = LEVEL) -> Interval:
-    """Return the interval of (gained - lost) / n."""
+    """Return the interval of (gained - lost) / n; remembered, as many tasks of many arms have the same counts."""
     low, high = tango_bounds(lost, gained, n, NormalDist().inv_cdf((1 + level) / 2))
     return Interval(float(low), float(high))
 
@@ -111,6 +113,7 @@ class McNemar(NamedTuple):
     continuity: float
 
 
+@lru_cache(maxsize=2**16)
 def mcnemar(lost: int, gained: int) -> McNemar:
     """Test, two-sided, whether items are lost as often as gained (McNemar 1947; Fagerland et al. 2013 for mid-p)."""
     changed, fewer = lost + gained, min(lost, gained)
