@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from evalsvc.claims import kinds_of
-from evalsvc.decisions import Question, judged
-from evalsvc.errors import EvalsvcError
+from evalsvc.decisions import Evidence, gather_all, judge
+from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gate import Outcome, RuleOutcome
 from evalsvc.policies import Learning, Policy, Retention
 from evalsvc.records import Checkpoint
@@ -105,6 +106,7 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
     tried: list[Tried] = [_base(family, terms)]
     chosen = tried[0] if tried[0].verdict == "pass" else None
     arms = in_order([arm for arm in family.arms if rung_of(arm.checkpoint) != "base"])
+    evidence = gather_all(store, policy, family.base, arms)
     for rung in RUNGS[1:]:
         mine = [arm for arm in arms if rung_of(arm.checkpoint) == rung]
         if not mine:
@@ -114,7 +116,7 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
                 why = f"{chosen.arm} is cheaper and passes"
                 tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
                 continue
-            tried.append(_judged(store, family, arm, policy))
+            tried.append(_judged(policy, arm, next(evidence)))
             chosen = tried[-1] if tried[-1].verdict == "pass" else None
     return Advice(tuple(tried), chosen)
 
@@ -127,10 +129,12 @@ def _base(family: Family, terms: Terms) -> Tried:
     return Tried("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
 
 
-def _judged(store: Store, family: Family, arm: StoredArm, policy: Policy) -> Tried:
+def _judged(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceError) -> Tried:
     rung, digest = rung_of(arm.checkpoint), arm.checkpoint.digest
     try:
-        _, outcome = judged(store, Question(digest, policy, family.base.checkpoint.digest))
+        if isinstance(evidence, EvidenceError):
+            raise evidence
+        outcome = judge(policy, evidence, 1.0, datetime.now(UTC).date())
     except EvalsvcError as error:
         return Tried(rung, arm.label, digest, "no evidence", None, str(error))
     rule = _deciding(outcome)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +38,8 @@ SHOWN_ITEMS = 5
 Half = Literal["select", "confirm"]
 Items = Mapping[looks.Key, int]
 """Items of whole tasks, where evidence is not complete."""
+_AT_ONCE = 64
+"""Arms whose scores are in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,47 +221,147 @@ def gather(
     Raises:
         EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.
     """
+    (found,) = gather_all(store, policy, base, [adapted], plans=plans, items=items, half=half)
+    if isinstance(found, EvidenceError):
+        raise found
+    return found
+
+
+def gather_all(
+    store: Store,
+    policy: Policy,
+    base: StoredArm,
+    several: Sequence[StoredArm],
+    *,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+    half: Half | None = None,
+) -> Iterator[Evidence | EvidenceError]:
+    """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
     ledger = Ledger(store.path)
-    runs = ledger.runs([base.number, adapted.number])
-    if plans is None:
-        chosen = [_newest(runs, suite, base, adapted) for suite in policy.suites]
-        sampled = {
-            run.suite: run for run in runs if policy.diversity and run.role == "diversity" and run.state == "done"
-        }
-        for suite, files in ledger.files([run.digest for run in (*chosen, *sampled.values())]).items():
-            if problem := changed(files):
-                raise EvidenceError(
-                    f"suite {suite!r}: {problem}; submit {adapted.checkpoint.label} again, or add --evaluate"
-                )
-    else:
-        named = {run.suite: run for run in runs if run.arm == base.number and run.digest in plans}
-        chosen = [named[suite] for suite in policy.suites if suite in named]
-    digests = [run.digest for run in chosen]
-    scores = store.task_scores(base.number, [adapted.number], digests)
-    theirs = {(s.suite, s.task): s for s in scores[adapted.number]}
-    ours = {(s.suite, s.task): s for s in scores[base.number]}
-    numbers = ledger.sample_digests(digests) if policy.mode != "fixed" or half else None
-    pairs = []
-    for suite, tasks in ledger.sizes(digests).items():
-        for task, count, _ in tasks:
-            here, there = ours.get((suite, task)), theirs.get((suite, task))
-            for label, found in ((base.checkpoint.label, here), (adapted.checkpoint.label, there)):
-                if found is None:
+    runs: dict[int, list[PlannedRun]] = {}
+    for run in ledger.runs([base.number, *(arm.number for arm in several)]):
+        runs.setdefault(run.arm, []).append(run)
+    stale: dict[tuple[str, ...], str | None] = {}
+    for start in range(0, len(several), _AT_ONCE):
+        part = several[start : start + _AT_ONCE]
+        chosen: dict[int, list[PlannedRun] | EvidenceError] = {}
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for arm in part:
+            try:
+                found = _chosen(ledger, policy, base, arm, runs, plans, stale)
+            except EvidenceError as error:
+                chosen[arm.number] = error
+                continue
+            chosen[arm.number] = found
+            alike.setdefault(tuple(run.digest for run in found), []).append(arm.number)
+        read = {key: _Read.of(store, ledger, base, numbers, key, policy, half) for key, numbers in alike.items()}
+        for arm in part:
+            mine = chosen[arm.number]
+            if isinstance(mine, EvidenceError):
+                yield mine
+                continue
+            try:
+                pairs = read[tuple(run.digest for run in mine)].pairs(base, arm, items or {}, half)
+                ratios = _ratios(store, base, arm) if policy.diversity else ()
+            except EvidenceError as error:
+                yield error
+            else:
+                yield Evidence(base, arm, tuple(mine), tuple(pairs), ratios)
+
+
+def _chosen(
+    ledger: Ledger,
+    policy: Policy,
+    base: StoredArm,
+    adapted: StoredArm,
+    runs: Mapping[int, Sequence[PlannedRun]],
+    plans: Sequence[str] | None,
+    stale: dict[tuple[str, ...], str | None],
+) -> list[PlannedRun]:
+    """Return the base's runs that count for an arm.
+
+    Args:
+        runs: By arm, oldest plan first.
+        stale: By plans, which of their suites has changed on disk; what is not known yet is found out, and kept there.
+
+    Raises:
+        EvidenceError: One is missing, unfinished or stale.
+    """
+    of_base, own = runs.get(base.number, ()), runs.get(adapted.number, ())
+    if plans is not None:
+        named = {run.suite: run for run in of_base if run.digest in plans}
+        return [named[suite] for suite in policy.suites if suite in named]
+    chosen = [_newest([*of_base, *own], suite, base, adapted) for suite in policy.suites]
+    sampled = {
+        run.suite: run
+        for run in (*of_base, *own)
+        if policy.diversity and run.role == "diversity" and run.state == "done"
+    }
+    key = tuple(run.digest for run in (*chosen, *sampled.values()))
+    if key not in stale:
+        problems = ((suite, changed(files)) for suite, files in ledger.files(key).items())
+        stale[key] = next((f"suite {suite!r}: {problem}" for suite, problem in problems if problem), None)
+    if problem := stale[key]:
+        raise EvidenceError(f"{problem}; submit {adapted.checkpoint.label} again, or add --evaluate")
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Scores of a base and of some arms on the same plans.
+
+    Attributes:
+        scores: By arm, by suite and task.
+        sizes: By suite, task, number of items and weight of each of its tasks.
+        numbers: Digests of the samples by number, where a seeded order of the items matters.
+    """
+
+    scores: dict[int, dict[looks.Key, TaskScores]]
+    sizes: dict[str, list[tuple[str, int, float]]]
+    numbers: dict[int, str] | None
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        ledger: Ledger,
+        base: StoredArm,
+        arms: Sequence[int],
+        plans: Sequence[str],
+        policy: Policy,
+        half: Half | None,
+    ) -> _Read:
+        scores = store.task_scores(base.number, arms, list(plans))
+        return cls(
+            {arm: {(s.suite, s.task): s for s in found} for arm, found in scores.items()},
+            ledger.sizes(plans),
+            ledger.sample_digests(list(plans)) if policy.mode != "fixed" or half else None,
+        )
+
+    def pairs(self, base: StoredArm, adapted: StoredArm, items: Items, half: Half | None) -> Iterator[TaskPair]:
+        """Yield the paired scores of an arm, task by task.
+
+        Raises:
+            EvidenceError: Some are missing.
+        """
+        again = f"submit {adapted.checkpoint.label} again"
+        for suite, tasks in self.sizes.items():
+            for task, count, _ in tasks:
+                here, there = (self.scores[arm.number].get((suite, task)) for arm in (base, adapted))
+                if here is None or there is None:
+                    label = (base if here is None else adapted).checkpoint.label
+                    raise EvidenceError(f"{suite}/{task}: {label} has no scores; {again}")
+                if len(here.samples) != count:
                     raise EvidenceError(
-                        f"{suite}/{task}: {label} has no scores; submit {adapted.checkpoint.label} again"
+                        f"{suite}/{task}: {base.checkpoint.label} has scores on {len(here.samples)} of {count} items; "
+                        f"{again}"
                     )
-            assert here is not None
-            assert there is not None
-            if len(here.samples) != count:
-                raise EvidenceError(
-                    f"{suite}/{task}: {base.checkpoint.label} has scores on {len(here.samples)} of {count} items; "
-                    f"submit {adapted.checkpoint.label} again"
-                )
-            places = None if numbers is None else np.array([looks.place(numbers[int(s)]) for s in here.samples])
-            pair = TaskPair(here, there, (items or {}).get((suite, task), count), places)
-            pairs.append(_halved(pair, half) if half else pair)
-    ratios = _ratios(store, base, adapted) if policy.diversity else ()
-    return Evidence(base, adapted, tuple(chosen), tuple(pairs), ratios)
+                places = None
+                if self.numbers is not None:
+                    places = np.array([looks.place(self.numbers[int(s)]) for s in here.samples])
+                pair = TaskPair(here, there, items.get((suite, task), count), places)
+                yield _halved(pair, half) if half else pair
 
 
 def _ratios(store: Store, base: StoredArm, adapted: StoredArm) -> tuple[Ratio, ...]:

@@ -157,9 +157,23 @@ def _points(
             on_method_frontier=arm.label in of_method,
             dominated_by=placed[beaten_by[i]].label if certain[i] else None,
             ellipse=_ellipse(domain.resampled[:, i], 0.0 - general.resampled[:, i]),
+            **_exchange(domain, general, i),
         )
         for i, arm in enumerate(placed)
     )
+
+
+def _exchange(domain: _Axis, general: _Axis, arm: int) -> dict[str, float]:
+    """Return what an arm forgot per unit that it learned, if it learned in all but 5 % of the resamples and more."""
+    learned, forgot = domain.resampled[:, arm], 0.0 - general.resampled[:, arm]
+    if np.quantile(learned, (1 - LEVEL) / 2) <= 0:
+        return {}
+    # Where a resample learned nothing at all the ratio is as bad as it gets, or as good.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="closest_observation")
+    whole = 0.0 - float(general.gain[arm]) / float(domain.gain[arm])
+    return {"exchange": whole, "exchange_low": float(low), "exchange_high": float(high)}
 
 
 def _ellipse(learning: Floats, forgetting: Floats) -> Ellipse:

@@ -30,6 +30,8 @@ class Point:
         on_method_frontier: Whether no arm of its own method dominates it.
         dominated_by: An arm that dominates it beyond doubt: in so many resamples that even the best of all arms would
             not do so by chance (5 %, Bonferroni over the arms).
+        exchange, exchange_low, exchange_high: Forgetting per unit of learning, with its interval; None where it is not
+            beyond doubt that anything was learned.
     """
 
     arm: str
@@ -49,6 +51,9 @@ class Point:
     on_method_frontier: bool = False
     dominated_by: str | None = None
     ellipse: Ellipse | None = None
+    exchange: float | None = None
+    exchange_low: float | None = None
+    exchange_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

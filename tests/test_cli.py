@@ -143,7 +143,7 @@ def test_frontier(evalsvc: Run, filled: tuple[Path, tuple[str, ...]]) -> None:
     answer = evalsvc("frontier", "--db", filled[0], "--json").json
     assert {point["arm"] for point in answer["points"]} == {"base", "run@10", "run@20", "full"}
     needed = "arm method step learning learning_low learning_high forgetting forgetting_low forgetting_high "
-    needed += "on_frontier p_on_frontier cost"
+    needed += "on_frontier p_on_frontier cost exchange exchange_low exchange_high"
     assert all(set(needed.split()) <= point.keys() for point in answer["points"])
     assert {"value", "reference"} == answer["hypervolume"].keys()
     assert {point["method"] for point in answer["points"]} == {"base", "lora", "cpt"}

@@ -68,6 +68,18 @@ def test_intervals_are_those_of_the_paired_difference() -> None:
     assert found.points[1].learning_high - found.points[1].learning_low == 0  # the same answers, resampled or not
 
 
+def test_what_was_forgotten_per_unit_learned_is_told_where_something_was_learned() -> None:
+    base = candidate(1, binary(0.2, 2000), binary(0.8, 2000))
+    arms = [candidate(2, binary(0.6, 2000), binary(0.7, 2000)), candidate(3, binary(0.2, 2000), binary(0.7, 2000))]
+    point, nothing = frontier(base, arms).points[1:]
+    assert point.exchange == pytest.approx(0.1 / 0.4)
+    assert (nothing.exchange, nothing.exchange_low, nothing.exchange_high) == (None, None, None)
+    # The delta method: with independent axes the relative variances of a ratio's ends add up.
+    relative = np.sqrt(0.9 / 0.1 / 2000 + 0.6 / 0.4 / 2000)
+    assert point.exchange_low == pytest.approx(0.25 * (1 - 1.645 * relative), rel=0.03)
+    assert point.exchange_high == pytest.approx(0.25 * (1 + 1.645 * relative), rel=0.03)
+
+
 def test_equal_arms_share_the_frontier_whatever_their_items() -> None:
     base = candidate(1, binary(0.2), binary(0.8))
     gained = binary(0.4)

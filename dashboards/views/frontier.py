@@ -85,6 +85,7 @@ rows = [
         "forgetting": point.forgetting,
         "forgetting low": point.forgetting_low,
         "forgetting high": point.forgetting_high,
+        "forgotten per learned": point.exchange,
         "P(frontier)": point.p_on_frontier,
         "beaten for certain by": point.dominated_by or "",
     }
@@ -93,10 +94,11 @@ rows = [
 ]
 known = [words for words in COSTS.values() if any(row[words] is not None for row in rows)]
 rows = [{key: value for key, value in row.items() if key not in COSTS.values() or key in known} for row in rows]
-ends = ("learning", "learning low", "learning high", "forgetting", "forgetting low", "forgetting high")
+numbers = [f"{what}{end}" for what in ("learning", "forgetting") for end in ("", " low", " high")]
 ticked = parts.table(
     rows,
-    dict.fromkeys(ends, parts.SIGNED) | {"P(frontier)": st.column_config.NumberColumn(format="%.2f")},
+    dict.fromkeys([*numbers, "forgotten per learned"], parts.SIGNED)
+    | {"P(frontier)": st.column_config.NumberColumn(format="%.2f")},
     on_select="rerun",
     selection_mode="multi-row",
     key="points",

@@ -206,6 +206,8 @@ def _hover(point: Point) -> str:
         f"forgetting {point.forgetting:+.3f} [{point.forgetting_low:+.3f}, {point.forgetting_high:+.3f}]",
         f"on the frontier in {point.p_on_frontier:.0%} of resamples",
     ]
+    if point.exchange is not None:
+        lines.append(f"forgot {point.exchange:.2f} [{point.exchange_low:.2f}, {point.exchange_high:.2f}] per 1 learned")
     known = [(words, getattr(point.cost, name)) for name, words in COSTS.items()]
     lines += [f"{words} {value:,.4g}" for words, value in known if value is not None]
     if point.dominated_by:
