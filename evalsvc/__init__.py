@@ -44,6 +44,7 @@ The package in one line each, in the order in which modules may import each othe
     probe        a few sentences, scored by every arm first
     doctor       what works on this machine
     service      what is asked of a store
+    gathering    what a Policy asks for, out of a store
     decisions    a checkpoint and a Policy -> a decision that is kept, and can be verified
     verification a kept decision, recomputed from the stored scores
     studies      what is asked of a store beyond one comparison

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from evalsvc.claims import kinds_of
-from evalsvc.decisions import Evidence, gather_all, judge
+from evalsvc.decisions import judge
 from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gate import Outcome, RuleOutcome
+from evalsvc.gathering import Evidence, gather_all
 from evalsvc.policies import Learning, Policy, Retention
 from evalsvc.records import Checkpoint
 from evalsvc.service import Family

@@ -15,10 +15,11 @@ import numpy as np
 
 from evalsvc import looks
 from evalsvc.compare import compare_task
-from evalsvc.decisions import Decision, Items, Question, decide, judged
+from evalsvc.decisions import Decision, Question, decide, judged
 from evalsvc.driver import Job, Progress
 from evalsvc.errors import CheckpointError, EvidenceError, PolicyError, UsageError
 from evalsvc.forecast import RuleForecast, forecast
+from evalsvc.gathering import Items
 from evalsvc.harness.plan import Planned, part
 from evalsvc.ledger import Ledger
 from evalsvc.policies import FRACTIONS, Policy, TaskSize, check_possible

@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from evalsvc.decisions import SCHEMA, decided, gather, judge, p_pass, suite_record
+from evalsvc.decisions import SCHEMA, decided, judge, p_pass, suite_record
 from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gate import Ratio
+from evalsvc.gathering import gather
 from evalsvc.ledger import Ledger, Record, record_digest
 from evalsvc.policies import Policy
 from evalsvc.stats.multiplicity import holm

@@ -33,7 +33,7 @@ LEVELS = [
     ["gate", "forecast"],
     ["looks", "collapse"],
     ["store", "ledger", "executors", "inspection", "dossiers", "browse", "whatif", "charts"],
-    ["cluster", "driver", "service", "doctor", "probe", "integrity"],
+    ["cluster", "driver", "service", "gathering", "doctor", "probe", "integrity"],
     ["submission", "report", "demo", "decisions", "dossier", "studies"],
     ["advice", "page", "promotion", "details", "curves", "decision_report", "dossier_report", "verification"],
     ["cli"],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from evalsvc import decisions, service, studies
+from evalsvc import decisions, gathering, service, studies
 from evalsvc.collapse import diversity_of, has_drift
 from evalsvc.database import Database
 from evalsvc.errors import EvidenceError
@@ -92,7 +92,7 @@ def test_the_command_shows_it(collapsed: Store, evalsvc: Run) -> None:  # noqa: 
 def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: float, verdict: str) -> None:
     policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": least}})
     arms = collapsed.arms()
-    evidence = decisions.gather(collapsed, policy, find_arm(arms, "c1"), find_arm(arms, "full"))
+    evidence = gathering.gather(collapsed, policy, find_arm(arms, "c1"), find_arm(arms, "full"))
     found = decide(policy, rules_of(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
     by_name = {rule.rule: rule.verdict for rule in found.rules}
     assert by_name["diversity/open/open/unique"] == verdict
