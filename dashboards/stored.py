@@ -73,11 +73,15 @@ class Kept(Store):
         return self._known
 
     def task_scores(
-        self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+        self,
+        base: int,
+        arms: Sequence[int],
+        plans: Sequence[str] | None = None,
+        suites: Sequence[str] | None = None,
     ) -> dict[int, list[TaskScores]]:
         """Return scores as `Store.task_scores` does."""
         if plans is not None:
-            return super().task_scores(base, arms, plans)
+            return super().task_scores(base, arms, plans, suites)
         wanted = list(dict.fromkeys((base, *arms)))
         marks = {arm: (self._finished[base], self._finished[arm]) for arm in wanted}
         kept = {arm: self._scores.get((base, arm)) for arm in wanted}
@@ -88,7 +92,10 @@ class Kept(Store):
             if was is not None and not _same(was[1], read[base]):  # the base finished something just now
                 read = super().task_scores(base, wanted)
             self._scores.update({(base, arm): (marks[arm], found) for arm, found in read.items()})
-        return {arm: self._scores[base, arm][1] for arm in wanted}
+        found = {arm: self._scores[base, arm][1] for arm in wanted}
+        if suites is None:
+            return found
+        return {arm: [task for task in tasks if task.suite in suites] for arm, tasks in found.items()}
 
 
 def _same(one: Sequence[TaskScores], other: Sequence[TaskScores]) -> bool:
@@ -230,6 +237,7 @@ def decisions(state: State) -> list[Record]:
 @st.cache_data(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
 def advice(state: State, base: str, terms: Terms) -> Advice:
     """Return the cheapest way of adapting a base that passes."""
+    _read(state, families(state)[base])
     return advise(state.store, families(state)[base], terms)
 
 

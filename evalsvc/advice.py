@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from evalsvc.claims import kinds_of
 from evalsvc.decisions import judge
 from evalsvc.errors import EvalsvcError, EvidenceError
@@ -18,6 +20,9 @@ from evalsvc.policies import Learning, Policy, Retention
 from evalsvc.records import Checkpoint
 from evalsvc.service import Family
 from evalsvc.store import Store, StoredArm
+
+THOROUGH = 20
+"""So many arms are judged in full; of further ones those whose means alone are short of what is asked are not."""
 
 RUNGS = ("base", "icl", "rag", "peft", "full", "cpt")
 """Kinds of adapting in order of what they cost as a rule."""
@@ -53,7 +58,8 @@ class Tried:
     """What became of one arm, or of a kind of which there is none.
 
     Attributes:
-        verdict: "pass", "fail", "inconclusive", "no evidence", "no arm", or "not needed".
+        verdict: "pass", "fail", "inconclusive", "short" (a mean alone is short of what is asked, and the rest was not
+            judged), "no evidence", "no arm", or "not needed".
         decided_by: The test that decided: of a pass the rule that came closest to its threshold, else the first that
             does not pass.
         reason: The same in words, or why there is no evidence.
@@ -117,7 +123,12 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
                 why = f"{chosen.arm} is cheaper and passes"
                 tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
                 continue
-            tried.append(_judged(policy, arm, next(evidence)))
+            found = next(evidence)
+            short = _short(terms, found) if isinstance(found, Evidence) and len(tried) > THOROUGH else None
+            if short:
+                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "short", None, short))
+                continue
+            tried.append(_judged(policy, arm, found))
             chosen = tried[-1] if tried[-1].verdict == "pass" else None
     return Advice(tuple(tried), chosen)
 
@@ -128,6 +139,29 @@ def _base(family: Family, terms: Terms) -> Tried:
     reason = "its gain is 0 by definition, and a gain is asked for" if asks else "nothing is asked but to keep"
     digest = family.base.checkpoint.digest
     return Tried("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
+
+
+def _short(terms: Terms, evidence: Evidence) -> str | None:
+    """Return on which suite an arm's mean is short of what is asked; None if on none, or if a mean says too little."""
+    asked = [("learning", suite, terms.min_gain) for suite in terms.learning]
+    asked += [("retention", suite, -terms.margin) for suite in terms.retention]
+    for what, suite, least in asked:
+        pairs = [pair for pair in evidence.pairs if pair.base.suite == suite]
+        if not all(
+            pair.base.aggregation == "mean"
+            and (pair.base.metric, pair.base.filter) == (pair.adapted.metric, pair.adapted.filter)
+            and np.array_equal(pair.base.samples, pair.adapted.samples)
+            for pair in pairs
+        ):
+            continue
+        gains = [
+            (pair.adapted.values.mean() - pair.base.values.mean()) * (1 if pair.base.higher_is_better else -1)
+            for pair in pairs
+        ]
+        gain = float(np.average(gains, weights=[pair.base.weight for pair in pairs]))
+        if gain <= least:
+            return f"{what}/{suite}: {gain:+.3f}, and more than {least:+g} is asked"
+    return None
 
 
 def _judged(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceError) -> Tried:

@@ -57,7 +57,11 @@ class TokenDrift:
 
 
 def task_scores(
-    connection: Connection, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+    connection: Connection,
+    base: int,
+    arms: Sequence[int],
+    plans: Sequence[str] | None = None,
+    suites: Sequence[str] | None = None,
 ) -> dict[int, list[TaskScores]]:
     """Return scores in the primary metric of each task, for the base and for other arms; see `Store.task_scores`."""
     chosen = connection.execute(
@@ -65,10 +69,11 @@ def task_scores(
         SELECT p.plan, p.suite, p.role FROM runs u JOIN plans p USING (plan)
         WHERE u.arm = $base AND u.state = 'done'
               AND coalesce(list_contains($plans, p.digest), p.part_of IS NULL)
+              AND coalesce(list_contains($suites, p.suite), true)
         QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
         ORDER BY p.plan
         """,
-        {"base": base, "plans": plans},
+        {"base": base, "plans": plans, "suites": suites},
     ).fetchall()
     numbers = [row[0] for row in chosen]
     tasks = connection.execute(
@@ -91,8 +96,8 @@ def task_scores(
         """,
         [runs.tolist()],
     ).fetchnumpy()
-    suites = {plan: (suite, role) for plan, suite, role in chosen}
-    known = {(row[0], row[1]): (*suites[row[0]], *row[2:]) for row in tasks}
+    of_plan = {plan: (suite, role) for plan, suite, role in chosen}
+    known = {(row[0], row[1]): (*of_plan[row[0]], *row[2:]) for row in tasks}
     return _cut(columns, known, _clusters(connection, numbers), [base, *arms])
 
 

@@ -91,7 +91,11 @@ def gather_all(
                 continue
             chosen[arm.number] = found
             alike.setdefault(tuple(run.digest for run in found), []).append(arm.number)
-        read = {key: _Read.of(store, ledger, base, numbers, key, policy, half) for key, numbers in alike.items()}
+        given = plans is not None
+        read = {
+            key: _Read.of(store, ledger, base, numbers, key, policy, half, given=given)
+            for key, numbers in alike.items()
+        }
         for arm in part:
             mine = chosen[arm.number]
             if isinstance(mine, EvidenceError):
@@ -167,8 +171,11 @@ class _Read:
         plans: Sequence[str],
         policy: Policy,
         half: Half | None,
+        *,
+        given: bool,
     ) -> _Read:
-        scores = store.task_scores(base.number, arms, list(plans))
+        # What was chosen and not given are the newest plans, which is what a store reads by itself.
+        scores = store.task_scores(base.number, arms, list(plans) if given else None, policy.suites)
         return cls(
             {arm: {(s.suite, s.task): s for s in found} for arm, found in scores.items()},
             ledger.sizes(plans),

@@ -410,7 +410,11 @@ class Store:
         return [row[0] for row in rows]
 
     def task_scores(
-        self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+        self,
+        base: int,
+        arms: Sequence[int],
+        plans: Sequence[str] | None = None,
+        suites: Sequence[str] | None = None,
     ) -> dict[int, list[TaskScores]]:
         """Return scores in the primary metric of each task, for the base and for other arms.
 
@@ -421,12 +425,13 @@ class Store:
             base: The base arm's number.
             arms: Other arms' numbers.
             plans: Digests of the plans that are meant instead.
+            suites: The suites that are wanted; None: all.
 
         Returns:
             Arm number to its tasks, in the order of suites and tasks; samples sorted.
         """
         with self._database.read() as connection:
-            return evidence.task_scores(connection, base, arms, plans)
+            return evidence.task_scores(connection, base, arms, plans, suites)
 
     def matrices(self) -> list[Matrix]:
         """Return all matrices, by method and name."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evalsvc import advice
 from evalsvc.advice import Terms, advise, in_order, rung_of
 from evalsvc.compare import compare_task
 from evalsvc.errors import UsageError
@@ -78,7 +79,7 @@ def test_kinds_and_costs_order_arms(db: Path) -> None:
     assert [one.number for one in in_order(arms)] == [2, 0, 1]
 
 
-def test_the_cheapest_that_passes_is_taken(db: Path) -> None:
+def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = CHILD
     dear = replace(good, checkpoint=replace(arm(3, parent=arm(1).checkpoint).checkpoint, method="full", name="dear"))
     bad = replace(good, checkpoint=replace(arm(4, parent=arm(1).checkpoint).checkpoint, method="rag", name="bad"))
@@ -99,6 +100,11 @@ def test_the_cheapest_that_passes_is_taken(db: Path) -> None:
     ]
     assert found.chosen is not None
     assert found.chosen.arm == "c2"
+    monkeypatch.setattr(advice, "THOROUGH", 0)
+    quick = advise(store, find_family(store), Terms(("domain",), ("facts",), 0.05, 0.05))
+    assert [one.verdict for one in quick.tried] == ["fail", "no arm", "short", "pass", "not needed", "no arm"]
+    assert quick.tried[2].reason == "retention/facts: -0.200, and more than -0.05 is asked"
+    assert quick.chosen == found.chosen
     rejected = found.tried[2].decided_by
     assert rejected is not None
     assert rejected.rule == "retention/facts"

@@ -9,7 +9,7 @@ import streamlit as st
 from evalsvc.advice import Terms
 
 st.title("Advisor")
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "no evidence": "!", "no arm": "·", "not needed": "·"}
+MARKS = {"pass": "✓", "fail": "✗", "short": "✗", "inconclusive": "?", "no evidence": "!"}
 
 with parts.told():
     state = stored.finished()
@@ -45,7 +45,7 @@ parts.table(
         {
             "kind": one.rung,
             "arm": one.arm or "",
-            "verdict": f"{MARKS[one.verdict]} {one.verdict}",
+            "verdict": f"{MARKS.get(one.verdict, '·')} {one.verdict}",
             "rule": one.decided_by.rule if one.decided_by else "",
             "estimate": one.decided_by.estimate if one.decided_by else None,
             "low": one.decided_by.low if one.decided_by else None,
@@ -59,7 +59,8 @@ parts.table(
     ],
     dict.fromkeys(("estimate", "low", "high"), parts.SIGNED),
 )
-tried = sum(one.verdict in {"pass", "fail", "inconclusive"} and one.decided_by is not None for one in advice.tried)
+looked_at = {"pass", "fail", "inconclusive", "short"}
+tried = sum(one.verdict in looked_at and one.rung != "base" for one in advice.tried)
 st.caption(
     "From the cheapest kind upwards: base, in-context examples, retrieval, PEFT, full fine-tuning, continued "
     "pre-training; within a kind by GPU-hours, then by training step. Every learning rule must be shown to hold "

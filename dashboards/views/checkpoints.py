@@ -38,8 +38,11 @@ for finding in findings:
 
 st.subheader("What changed")
 if change is None:
-    st.caption("Not computed yet:" if chosen.parent else "Nothing: it is a base.")
-    if chosen.parent:
+    if chosen.is_prompted:
+        st.caption("Nothing: it is its base, asked with other prompts.")
+    else:
+        st.caption("Not computed yet:" if chosen.parent else "Nothing: it is a base.")
+    if chosen.parent and not chosen.is_prompted:
         st.code(f"evalsvc checkpoints show {chosen.digest[7:19]}", language="shell")
     st.stop()
 if change.tensors:

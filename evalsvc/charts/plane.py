@@ -64,7 +64,7 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
             figure.data[-1].update(name=safe(method), showlegend=method not in listed)
             listed.add(method)
         if view.ellipses and (view.x, view.y) == ("learning", "retention"):
-            figure.add_trace(_ellipses(method, points, methods.index(method)))
+            figure.add_trace(_ellipses(method, points, methods.index(method), crowded=crowded))
     if view.methods:
         for number, method in enumerate(methods):
             own = [p for p in placed if p.method == method and p.on_method_frontier]
@@ -143,11 +143,11 @@ def _line(
     )
 
 
-def _ellipses(method: str, points: Sequence[Point], number: int) -> go.Scatter:
+def _ellipses(method: str, points: Sequence[Point], number: int, *, crowded: bool) -> go.Scatter:
     x: list[float | None] = []
     y: list[float | None] = []
     for point in points:
-        if point.ellipse is None:
+        if point.ellipse is None or (crowded and not point.on_frontier):
             continue
         turn = math.radians(point.ellipse.angle)
         for step in range(41):

@@ -40,7 +40,7 @@ class Page(NamedTuple):
 
 
 PAGES = {
-    "frontier": Page("/", "Methods (none: all)", "lora"),
+    "frontier": Page("/", "Joint 90 % ellipses", ""),
     "compare": Page("/compare", "Arms", "full-001@500"),
     "samples": Page("/samples", "Suite", "mmlu"),
     "trajectory": Page("/trajectory", "Measure", "learning"),
@@ -108,6 +108,12 @@ def change(tab: Any, name: str, page: Page, server: psutil.Process) -> str:
         field.fill(page.choice)
         clock = Clock(server)
         field.press("Enter")
+    elif name == "frontier":
+        tab.get_by_text("Axes, suites, methods").click()
+        toggle = tab.get_by_text(page.label)
+        toggle.wait_for()
+        clock = Clock(server)
+        toggle.click()
     elif name == "runs":
         target = (
             tab.get_by_test_id("stPills")
@@ -117,8 +123,6 @@ def change(tab: Any, name: str, page: Page, server: psutil.Process) -> str:
         clock = Clock(server)
         target.first.click()
     else:
-        if name == "frontier":
-            tab.get_by_text("Axes, suites, methods").click()
         if name == "gate":
             tab.get_by_role("tab", name="Simulator").click()
         field = tab.get_by_role("combobox", name=page.label).first
