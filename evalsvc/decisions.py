@@ -237,6 +237,7 @@ def _record(
         "numerics": json.loads(adapted.numerics),
         "policy": {"digest": question.policy.digest(), "content": question.policy.model_dump(mode="json")},
         "suites": [suite_record(run) for run in evidence.plans],
+        "sampled": list(evidence.sampled),
         "packages": _packages(),
         "seeds": {"order": looks.SEED},
         "half": question.half,

@@ -107,16 +107,22 @@ def documents(connection: Connection, samples: Ints) -> Ints:
     return np.asarray(rows["doc"]).astype(np.int64)[np.searchsorted(rows["sample"], samples)]
 
 
-def sampled(connection: Connection, base: int, arms: Sequence[int]) -> dict[int, list[Sampled]]:
+def sampled(
+    connection: Connection, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+) -> dict[int, list[Sampled]]:
     """Return the sampled answers of a base and its arms on the base's newest plans with role `diversity`.
 
     A prompt that an arm has not answered as often as it was asked is left out.
+
+    Args:
+        plans: Digests of the plans that are meant instead.
     """
     rows = connection.execute(
         """
         WITH chosen AS (
             SELECT p.plan, p.suite FROM runs u JOIN plans p USING (plan)
-            WHERE u.arm = ? AND u.state = 'done' AND p.role = 'diversity' AND p.part_of IS NULL
+            WHERE u.arm = $base AND u.state = 'done' AND p.role = 'diversity' AND p.part_of IS NULL
+                  AND coalesce(list_contains($plans, p.digest), true)
             QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
         ),
         asked AS (
@@ -128,9 +134,9 @@ def sampled(connection: Connection, base: int, arms: Sequence[int]) -> dict[int,
         )
         SELECT x.arm, a.suite, a.task, a.sample, a.k, r.arguments[2], x.text, x.tokens
         FROM asked a JOIN requests r USING (request) JOIN responses x USING (request)
-        WHERE list_contains(?, x.arm) ORDER BY x.arm, a.plan, a.position, a.sample, a.place
+        WHERE list_contains($arms, x.arm) ORDER BY x.arm, a.plan, a.position, a.sample, a.place
         """,
-        [base, [base, *arms]],
+        {"base": base, "plans": plans, "arms": [base, *arms]},
     ).fetchall()
     tasks: dict[tuple[int, str, str], dict[int, list[tuple[str, bool]]]] = defaultdict(lambda: defaultdict(list))
     wanted: dict[int, int] = {}

@@ -33,13 +33,18 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a decision rests on."""
+    """What a decision rests on.
+
+    Attributes:
+        sampled: Digests of the plans whose sampled answers `ratios` are of.
+    """
 
     base: StoredArm
     adapted: StoredArm
     plans: tuple[PlannedRun, ...]
     pairs: tuple[TaskPair, ...]
     ratios: tuple[Ratio, ...] = ()
+    sampled: tuple[str, ...] = ()
 
 
 def gather(
@@ -51,13 +56,18 @@ def gather(
     plans: Sequence[str] | None = None,
     items: Items | None = None,
     half: Half | None = None,
+    sampled: Sequence[str] | None = None,
 ) -> Evidence:
     """Return both arms' scores on the policy's suites.
+
+    Args:
+        plans: Digests of the plans that hold them; None takes the newest whole ones.
+        sampled: Ditto, of sampled answers.
 
     Raises:
         EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.
     """
-    (found,) = gather_all(store, policy, base, [adapted], plans=plans, items=items, half=half)
+    (found,) = gather_all(store, policy, base, [adapted], plans=plans, items=items, half=half, sampled=sampled)
     if isinstance(found, EvidenceError):
         raise found
     return found
@@ -72,6 +82,7 @@ def gather_all(
     plans: Sequence[str] | None = None,
     items: Items | None = None,
     half: Half | None = None,
+    sampled: Sequence[str] | None = None,
 ) -> Iterator[Evidence | EvidenceError]:
     """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
     ledger = Ledger(store.path)
@@ -79,6 +90,10 @@ def gather_all(
     for run in ledger.runs([base.number, *(arm.number for arm in several)]):
         runs.setdefault(run.arm, []).append(run)
     stale: dict[tuple[str, ...], str | None] = {}
+    if sampled is None:
+        sampled = list(
+            {run.suite: run.digest for run in runs.get(base.number, ()) if _is_sampled(run, policy)}.values()
+        )
     for start in range(0, len(several), _AT_ONCE):
         part = several[start : start + _AT_ONCE]
         chosen: dict[int, list[PlannedRun] | EvidenceError] = {}
@@ -103,11 +118,11 @@ def gather_all(
                 continue
             try:
                 pairs = read[tuple(run.digest for run in mine)].pairs(base, arm, items or {}, half)
-                ratios = _ratios(store, base, arm) if policy.diversity else ()
+                ratios = _ratios(store, base, arm, sampled) if policy.diversity else ()
             except EvidenceError as error:
                 yield error
             else:
-                yield Evidence(base, arm, tuple(mine), tuple(pairs), ratios)
+                yield Evidence(base, arm, tuple(mine), tuple(pairs), ratios, tuple(sampled))
 
 
 def _chosen(
@@ -133,11 +148,7 @@ def _chosen(
         named = {run.suite: run for run in of_base if run.digest in plans}
         return [named[suite] for suite in policy.suites if suite in named]
     chosen = [_newest([*of_base, *own], suite, base, adapted) for suite in policy.suites]
-    sampled = {
-        run.suite: run
-        for run in (*of_base, *own)
-        if policy.diversity and run.role == "diversity" and run.state == "done"
-    }
+    sampled = {run.suite: run for run in (*of_base, *own) if _is_sampled(run, policy)}
     key = tuple(run.digest for run in (*chosen, *sampled.values()))
     if key not in stale:
         problems = ((suite, changed(files)) for suite, files in ledger.files(key).items())
@@ -207,13 +218,17 @@ class _Read:
                 yield _halved(pair, half) if half else pair
 
 
-def _ratios(store: Store, base: StoredArm, adapted: StoredArm) -> tuple[Ratio, ...]:
+def _is_sampled(run: PlannedRun, policy: Policy) -> bool:
+    return bool(policy.diversity) and run.role == "diversity" and run.state == "done" and run.part_of is None
+
+
+def _ratios(store: Store, base: StoredArm, adapted: StoredArm, plans: Sequence[str]) -> tuple[Ratio, ...]:
     """Return what is left of the base's diversity, by every measure that falls when answers collapse.
 
     Raises:
         EvidenceError: The two arms' sampled answers cannot be compared.
     """
-    sampled = store.sampled(base.number, [adapted.number])
+    sampled = store.sampled(base.number, [adapted.number], plans)
     if not sampled[base.number]:
         return ()
     return tuple(

@@ -442,10 +442,12 @@ class Store:
             for name, method, seed, source, tasks, scores, untrained, joint in rows
         ]
 
-    def sampled(self, base: int, arms: Sequence[int]) -> dict[int, list[evidence.Sampled]]:
-        """Return the sampled answers of a base and its arms to open prompts, by arm."""
+    def sampled(
+        self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+    ) -> dict[int, list[evidence.Sampled]]:
+        """Return the sampled answers of a base and its arms to open prompts, by arm; of named plans or the newest."""
         with self._database.read() as connection:
-            return evidence.sampled(connection, base, arms)
+            return evidence.sampled(connection, base, arms, plans)
 
     def drifts(self, arms: Sequence[int]) -> dict[int, list[evidence.TokenDrift]]:
         """Return the drift of arms from their base, by arm."""

@@ -82,8 +82,10 @@ def _recomputed(store: Store, record: Record) -> Record:
         plans=[suite["plan"] for suite in record["suites"]],
         items={(suite, task): count for suite, task, count in record["items"]} or None,
         half=record["half"],
+        sampled=record.get("sampled"),
     )
-    evidence = replace(evidence, ratios=tuple(Ratio(**ratio) for ratio in record["ratios"]))
+    if "sampled" not in record:  # it was written before they were kept
+        evidence = replace(evidence, ratios=tuple(Ratio(**ratio) for ratio in record["ratios"]))
     day = datetime.fromisoformat(record["decided"]).date()
     outcome = judge(policy, evidence, record["fraction"], day)
     if record["batch"] is not None:

@@ -22,6 +22,7 @@ from evalsvc.policies import Policy
 from evalsvc.records import Arm, Checkpoint, Plan, PlannedTask, Request, Response, Sample, canonical, digest
 from evalsvc.service import find_arm
 from evalsvc.store import Store
+from evalsvc.verification import verify
 from evalsvc.work import Shard, ShardResult
 from tests.fakes import ACC, NUMERICS, arm, plan
 from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
@@ -96,6 +97,19 @@ def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: floa
     found = decide(policy, rules_of(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
     by_name = {rule.rule: rule.verdict for rule in found.rules}
     assert by_name["diversity/open/open/unique"] == verdict
+
+
+def test_a_decision_on_diversity_is_verified_from_the_answers_that_it_rests_on(collapsed: Store) -> None:
+    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.2}})
+    decision = decisions.decide(collapsed, decisions.Question("full", policy))
+    assert verify(collapsed, decision.record) == []
+    newer = replace(sampled_plan(30, 4), digest="open-newer")
+    collapsed.register([BASE], [newer], "h:1")
+    fill(collapsed, BASE, newer, 500)
+    assert verify(collapsed, decision.record) == []
+    with Database(collapsed.path).write() as connection:
+        connection.execute("UPDATE responses SET text = 'same' WHERE arm = 2")
+    assert any("ratios" in problem for problem in verify(collapsed, decision.record))
 
 
 def test_the_gate_refuses_prompts_that_have_changed(collapsed: Store, tmp_path: Path) -> None:
