@@ -22,17 +22,6 @@ from tests import tasks, tiny
 ROOT = Path(__file__).resolve().parent.parent
 
 
-RAY = {"cli", "cluster", "dashboard", "demo", "docs", "driver", "executors", "promotion", "published"}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, where they share fixtures, and all that start Ray in the same one."""
-    for item in items:
-        file = item.path.stem.removeprefix("test_")
-        item.add_marker(pytest.mark.xdist_group("ray" if file in RAY else file))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep prepared data sets out of the user's cache; worker processes inherit the variable."""
