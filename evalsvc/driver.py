@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, product
 
 from evalsvc.collapse import has_drift
-from evalsvc.engine.shards import Cutter, prompt_tokens
+from evalsvc.engine.shards import Cutter
 from evalsvc.errors import EvalsvcError
 from evalsvc.executors import Executor
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.prompting import as_of
-from evalsvc.records import Arm, Failure, Floats, State, digest
+from evalsvc.records import Arm, Failure, Floats, State, base_among, digest
 from evalsvc.store import Store, driver_name
 from evalsvc.work import Shard, ShardResult
 
@@ -36,7 +36,7 @@ class Job:
         waiting: Digests of the requests that are neither answered nor given up.
         reused: Requests whose response was in the store already.
         error: The first reason for giving a request up.
-        asked: What is asked instead of the plan, of arms with other prompts.
+        asked: What is asked: the plan itself, or another one in its place of arms with other prompts.
         lender: The base's run on this plan, for an arm with its weights that is asked the same.
         reference: The base that this run's texts are compared with token by token; None for runs of other roles.
         drift: Divergence from it at every token, by request.
@@ -44,6 +44,7 @@ class Job:
 
     arm: Arm
     planned: Planned
+    asked: Planned
     waiting: set[str]
     reused: int
     state: State = "queued"
@@ -52,13 +53,12 @@ class Job:
     reference: Arm | None = None
     drift: dict[str, Floats] = field(default_factory=dict, repr=False)
     moved: bool = field(default=False, repr=False)
-    asked: Planned | None = field(default=None, repr=False)
     lender: Job | None = field(default=None, repr=False)
 
     @property
     def total(self) -> int:
         """Number of requests of the run."""
-        return len((self.asked or self.planned).plan.requests)
+        return len(self.asked.plan.requests)
 
 
 class Driver:
@@ -87,7 +87,7 @@ class Driver:
         self._cutter = cutter
         self.paths: dict[str, str] = {}
         tokens = {
-            (arm.key, item.plan.digest): prompt_tokens(cutter.cut(_asked(arm, item, otherwise).plan, arm.checkpoint))
+            (arm.key, item.plan.digest): cutter.cut(_asked(arm, item, otherwise).plan, arm.checkpoint).prompt_tokens
             for arm, item in product(arms, planned)
         }
         store.register(arms, [item.plan for item in planned], driver_name(), tokens)
@@ -99,17 +99,22 @@ class Driver:
         in_order = sorted(planned, key=lambda item: not has_drift(item.plan))
         self.jobs: list[Job] = []
         for arm, item in product(arms, in_order):
+            its = _asked(arm, item, otherwise)
+            wanted = {request.digest for request in its.plan.requests}
             finished = (arm.key, item.plan.digest) in done
-            if arm.checkpoint.is_prompted and item.plan.digest not in otherwise:
-                job = Job(arm, item, set(), len(item.plan.requests), lender=self._lender(arm, item))
+            reference = _reference(arm, arms, item, cutter)
+            lender = self._lender(arm, arms, item) if arm.checkpoint.is_prompted and its is item else None
+            if lender is not None:
+                waiting = set[str]()
+            elif reference is not None and not finished:
+                # Divergences are kept with the finished run: until then it begins anew, also where answers were given
+                # elsewhere.
+                waiting = set(wanted)
             else:
-                its = _asked(arm, item, otherwise)
-                job = _job(arm, its, answered[arm.key], finished, _reference(arm, arms, item, cutter))
-                if its is not item:
-                    job.planned, job.asked = item, its
-            if finished and not job.waiting:
-                job.state = "done"
-            self.jobs.append(job)
+                waiting = wanted - answered[arm.key]
+            state: State = "done" if finished and not waiting else "queued"
+            reused = len(wanted) - len(waiting)
+            self.jobs.append(Job(arm, item, its, waiting, reused, state, reference=reference, lender=lender))
 
     @property
     def missing(self) -> int:
@@ -123,13 +128,9 @@ class Driver:
             if job.state == "queued" and not job.waiting and ready:
                 self._finish(job)
 
-    def _lender(self, arm: Arm, planned: Planned) -> Job:
-        return next(
-            job
-            for job in self.jobs
-            if job.planned is planned
-            and (job.arm.checkpoint.digest, job.arm.serving) == (arm.checkpoint.parent, arm.serving)
-        )
+    def _lender(self, arm: Arm, arms: Sequence[Arm], planned: Planned) -> Job:
+        base = base_among(arm, arms)
+        return next(job for job in self.jobs if job.planned is planned and job.arm == base)
 
     def run(self, executor: Executor, progress: Progress) -> None:
         """Score what is missing, and grade every run as soon as it is complete.
@@ -175,7 +176,7 @@ class Driver:
         for job in self.jobs:
             if not job.waiting:
                 continue
-            cut = self._cutter.cut((job.asked or job.planned).plan, job.arm.checkpoint)
+            cut = self._cutter.cut(job.asked.plan, job.arm.checkpoint)
             failures = [Failure(key, reason) for key, reason in cut.refused.items() if key in job.waiting]
             if failures:
                 refused.append(ShardResult(Shard("refused", job.arm, ()), failures=tuple(failures)))
@@ -237,7 +238,7 @@ class Driver:
                 job.moved = False
 
     def _finish(self, job: Job) -> None:
-        plan, asked = job.planned.plan, job.asked or job.planned
+        plan = job.planned.plan
         if job.lender is not None:
             if job.lender.state == "failed":
                 self._give_up(job, f"its base's run failed: {job.lender.error}")
@@ -247,11 +248,13 @@ class Driver:
             self._give_up(job, f"{job.failed} of {job.total} requests could not be answered: {job.error}")
             return
         try:
-            graded = grade(asked, self._store.responses(job.arm, asked.plan))
+            graded = grade(job.asked, self._store.responses(job.arm, job.asked.plan))
         except EvalsvcError as error:
             self._give_up(job, str(error))
             return
-        self._store.finish(job.arm, plan, as_of(graded, asked.plan, plan) if job.asked else graded)
+        if job.asked is not job.planned:
+            graded = as_of(graded, job.asked.plan, plan)
+        self._store.finish(job.arm, plan, graded)
         for task in plan.tasks if job.drift else ():
             kl = {s.digest: [v for key in s.requests for v in job.drift.get(key, ())] for s in task.samples}
             self._store.add_drift(job.arm, plan, task.name, {sample: v for sample, v in kl.items() if v})
@@ -268,24 +271,10 @@ def _asked(arm: Arm, planned: Planned, otherwise: Mapping[str, Planned]) -> Plan
     return otherwise.get(planned.plan.digest, planned) if arm.checkpoint.is_prompted else planned
 
 
-def _job(arm: Arm, planned: Planned, answered: set[str], finished: bool, reference: Arm | None) -> Job:
-    wanted = {request.digest for request in planned.plan.requests}
-    # Divergences are kept with the finished run: until then it begins anew, also where answers were given elsewhere.
-    waiting = set(wanted) if reference is not None and not finished else wanted - answered
-    return Job(arm, planned, waiting, len(wanted) - len(waiting), reference=reference)
-
-
 def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cutter) -> Arm | None:
     """Return the arm that an arm's drift is measured from: its base, served as it was, if their tokens are the same."""
     if arm.checkpoint.parent is None or arm.checkpoint.is_prompted or not has_drift(planned.plan):
         return None
-    served = replace(arm.serving, merged=False)
-    for other in arms:
-        is_its_base = (other.checkpoint.digest, other.serving, other.numerics) == (
-            arm.checkpoint.parent,
-            served,
-            arm.numerics,
-        )
-        if is_its_base and cutter.same_tokens(planned.plan, arm.checkpoint, other.checkpoint):
-            return other
-    return None
+    base = base_among(arm, arms)
+    same = base is not None and cutter.same_tokens(planned.plan, arm.checkpoint, base.checkpoint)
+    return base if same else None

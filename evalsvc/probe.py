@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from evalsvc.engine.shards import Cutter
 from evalsvc.executors import Executor
-from evalsvc.records import Arm, Finding, Plan, Rendering, Request, digest
+from evalsvc.records import Arm, Finding, Plan, Rendering, Request, base_among, digest
 from evalsvc.work import Shard, ShardResult
 
 TEXTS = (
@@ -71,7 +71,7 @@ def probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[Findi
         elif arm.key in levels:
             levels[arm.key] |= {answer.request: answer.loglikelihood or 0.0 for answer in result.responses}
     for arm in arms:
-        if arm.key in levels and (base := _base_of(arm, arms)) is not None and base.key in levels:
+        if arm.key in levels and (base := base_among(arm, arms)) is not None and base.key in levels:
             found += _against_base(arm, levels[arm.key], levels[base.key])
         found += _against_usual(arm, arms, levels)
     return found
@@ -99,14 +99,6 @@ def _against_usual(arm: Arm, arms: Sequence[Arm], levels: dict[str, dict[str, fl
         if usual and other != arm and arm.key in levels and levels[arm.key] == levels.get(other.key):
             text = f"answers exactly as {other.label} does, to the last bit: it was not served as asked"
             yield Finding("error", "serving", arm.label, text)
-
-
-def _base_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    for other in arms:
-        same = other.serving.quantisation == arm.serving.quantisation and other.numerics == arm.numerics
-        if other.checkpoint.digest == arm.checkpoint.parent and same:
-            return other
-    return None
 
 
 def _against_base(arm: Arm, mine: dict[str, float], theirs: dict[str, float]) -> Iterator[Finding]:

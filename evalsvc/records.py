@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -183,6 +183,15 @@ class Arm:
     def label(self) -> str:
         """What people call it: the checkpoint's label, and how it is served unless that is as usual."""
         return served_label(self.checkpoint, self.serving)
+
+
+def base_among(arm: Arm, arms: Iterable[Arm]) -> Arm | None:
+    """Return what an arm is held against: its base as it is served itself, but for merging; None if it is not there."""
+    served = replace(arm.serving, merged=False)
+    for other in arms:
+        if (other.checkpoint.digest, other.serving, other.numerics) == (arm.checkpoint.parent, served, arm.numerics):
+            return other
+    return None
 
 
 def served_label(checkpoint: Checkpoint, serving: Serving) -> str:

@@ -70,6 +70,11 @@ class Submission:
     shots: int | None = None
     prompts: tuple[str, ...] = ()
 
+    @property
+    def is_prompted(self) -> bool:
+        """Whether the base is to be asked with other prompts instead of being trained."""
+        return self.shots is not None or bool(self.prompts)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -133,7 +138,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     cutter = Cutter(cache_dir() / "tokens")
     findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
     asked: dict[str, Planned] = {}
-    if submission.shots is not None or submission.prompts:
+    if submission.is_prompted:
         prompted, asked = _prompted(submission, suites, planned, base, adapted, speaker)
         findings += examine_windows([prompted], [item.plan for item in asked.values()], cutter)
         adapted = [prompted]
@@ -228,11 +233,10 @@ def _checkpoints(
     """Return the base and all checkpoints, each once."""
     adapted: dict[str, Checkpoint] = {}
     bases: dict[str, Checkpoint] = {}
-    prompted = submission.shots is not None or bool(submission.prompts)
     for source in submission.sources:
-        if source.said.method in PROMPTED and not prompted:
+        if source.said.method in PROMPTED and not submission.is_prompted:
             raise UsageError(f"--method {source.said.method}: nothing was trained; say --shots N or --prompts FILE")
-        said = Description() if prompted else source.said
+        said = Description() if submission.is_prompted else source.said
         base, found = open_checkpoints(source.path, submission.base, said, progress=progress, note=note)
         bases[base.digest] = base
         adapted |= {checkpoint.digest: checkpoint for checkpoint in found}

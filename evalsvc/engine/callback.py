@@ -31,7 +31,7 @@ class CostCard(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Write the card; of several processes the first does."""
         if not state.is_world_process_zero:
             return
@@ -40,7 +40,7 @@ class CostCard(TrainerCallback):
             devices = args.world_size * max(1, args.n_gpu)
             card["gpu_hours"] = (time.monotonic() - self._started) * devices / 3600
             card["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-        model = _.get("model")
+        model = given.get("model")
         if model is not None and not hasattr(model, "peft_config"):  # an adapter's share is read from its files
             sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
             card["trainable_share"] = sum(n for n, trains in sizes if trains) / sum(n for n, _ in sizes)

@@ -42,8 +42,10 @@ class Scorer:
             CheckpointError: The shard's checkpoint cannot be loaded.
         """
         started = time.monotonic()
-        work = _other_way_round(shard.work) if shard.arm.numerics.rerun else shard.work
+        work = shard.work
         assert work is not None
+        if shard.arm.numerics.rerun:
+            work = _other_way_round(work)
         if shard.next_weights and shard.next_weights != self._reads_ahead:
             read_ahead(shard.next_weights)
         self._reads_ahead = shard.next_weights
@@ -140,10 +142,8 @@ def _bytes(references: OrderedDict[tuple[str, str], Reference]) -> int:
     return sum(reference.hidden.nbytes for reference in references.values())
 
 
-def _other_way_round(work: Likelihoods | Prompts | None) -> Likelihoods | Prompts | None:
+def _other_way_round(work: Likelihoods | Prompts) -> Likelihoods | Prompts:
     """Return a shard's work with its items in the opposite order, for a rerun."""
-    if work is None:
-        return None
     trie, at = tries.mirrored(work.trie)
     if isinstance(work, Likelihoods):
         return replace(work, trie=trie, rows=at[work.rows])

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Slice:
     work: Likelihoods | Prompts
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Cut:
     """All of a plan's requests as slices.
 
@@ -69,6 +70,16 @@ class Cut:
     def digests(self, part: Slice) -> tuple[str, ...]:
         """Return the digests of a slice's requests."""
         return tuple(self.requests[number] for number in part.members)
+
+    @cached_property
+    def prompt_tokens(self) -> float | None:
+        """Mean number of tokens before the answer, over all requests but texts; None if there are no others.
+
+        As the model reads them: after rendering, few-shot examples and retrieved passages included, and after cutting.
+        """
+        lengths = [_prompt_lengths(part.work) for part in self.slices]
+        counted = np.concatenate(lengths) if lengths else np.zeros(0)
+        return float(counted.mean()) if len(counted) else None
 
     @property
     def rows(self) -> int:
@@ -123,16 +134,6 @@ class Cutter:
         made = cut(plan.requests, encoder)
         _save(made, file)
         return made
-
-
-def prompt_tokens(made: Cut) -> float | None:
-    """Return the mean number of tokens before the answer, over all requests but texts; None if there are no others.
-
-    As the model reads them: after rendering, few-shot examples and retrieved passages included, and after cutting.
-    """
-    lengths = [_prompt_lengths(part.work) for part in made.slices]
-    counted = np.concatenate(lengths) if lengths else np.zeros(0)
-    return float(counted.mean()) if len(counted) else None
 
 
 def _prompt_lengths(work: Likelihoods | Prompts) -> NDArray[np.int64]:
