@@ -13,18 +13,15 @@ from typing import Any, Literal, get_args
 
 from evalsvc.database import Connection, Database
 from evalsvc.errors import UsageError
+from evalsvc.evidence import ASKED, CHOSEN
 
 Fate = Literal["lost", "gained", "kept", "never known"]
 FATES: tuple[Fate, ...] = get_args(Fate)
 PAGE = 50
 
-# Items of both arms on the newest plans that the base has finished, as comparisons choose them.
-_PAIRS = """
-    WITH chosen AS (
-        SELECT p.plan, p.suite, u.run FROM runs u JOIN plans p USING (plan)
-        WHERE u.arm = $base AND u.state = 'done' AND p.part_of IS NULL
-        QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
-    ),
+# Items of both arms, on the plans that comparisons choose.
+_PAIRS = f"""
+    WITH {CHOSEN},
     pairs AS (
         SELECT c.suite, t.position, t.task, t.plan, b.sample, b.value AS base, a.value AS adapted,
                b.invalid AS base_invalid, a.invalid AS adapted_invalid,
@@ -38,7 +35,7 @@ _PAIRS = """
         JOIN scores b ON b.run = c.run AND b.task = t.task AND b.metric = t.metric AND b.filter = t.filter
         JOIN scores a ON a.run = u.run AND a.task = t.task AND a.metric = t.metric AND a.filter = t.filter
                       AND a.sample = b.sample
-        WHERE ($suite IS NULL OR c.suite = $suite) AND ($task IS NULL OR t.task = $task)
+        WHERE $task IS NULL OR t.task = $task
     )
 """
 _TEXT = (
@@ -152,7 +149,14 @@ class Browser:
             raise UsageError(
                 f"fate {', '.join(unknown) or '-'} from {offset}: must be of {', '.join(FATES)}, from 0 up"
             )
-        values: dict[str, Any] = {"base": base, "adapted": adapted, "suite": wanted.suite, "task": wanted.task}
+        suites = [wanted.suite] if wanted.suite else None
+        values: dict[str, Any] = {
+            "base": base,
+            "adapted": adapted,
+            "plans": None,
+            "suites": suites,
+            "task": wanted.task,
+        }
         source, condition = "SELECT * FROM pairs", ""
         if wanted.text:
             source, values["text"] = _TEXT, wanted.text
@@ -205,11 +209,8 @@ class Browser:
         """Return why requests of a plan could not be answered by an arm, the most frequent reason first."""
         with self._database.read() as connection:
             rows = connection.execute(
-                """
-                WITH asked AS (
-                    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
-                    JOIN samples s USING (sample) WHERE p.digest = ?
-                )
+                f"""
+                WITH {ASKED}
                 SELECT f.error, count(*) FROM failures f JOIN asked USING (request) WHERE f.arm = ?
                 GROUP BY f.error ORDER BY count(*) DESC, f.error LIMIT ?
                 """,

@@ -18,6 +18,22 @@ from evalsvc.records import Aggregation, Floats, Ints, Role, TaskScores
 _TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _DEFAULT_LIMIT = 256  # lm-eval's
 
+ASKED = """asked AS (
+    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
+    JOIN samples s USING (sample) WHERE p.digest = ?
+)"""
+"""SQL of the requests of a plan, whose digest is the parameter."""
+CHOSEN = """chosen AS (
+    SELECT p.plan, p.suite, p.role, u.run FROM runs u JOIN plans p USING (plan)
+    WHERE u.arm = $base AND u.state = 'done' AND coalesce(list_contains($plans, p.digest), p.part_of IS NULL)
+          AND coalesce(list_contains($suites, p.suite), true)
+    QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
+)"""
+"""SQL of the plans that arms are compared on: of each suite the newest whole one that the base has finished.
+
+Parameters: base; plans, the digests of those that are meant instead; suites, those that are wanted; null for all.
+"""
+
 Columns = Mapping[str, Any]
 Known = Mapping[tuple[int, int], tuple[Any, ...]]
 """(plan, position) -> suite, role and columns of the task there."""
@@ -65,14 +81,7 @@ def task_scores(
 ) -> dict[int, list[TaskScores]]:
     """Return scores in the primary metric of each task, for the base and for other arms; see `Store.task_scores`."""
     chosen = connection.execute(
-        """
-        SELECT p.plan, p.suite, p.role FROM runs u JOIN plans p USING (plan)
-        WHERE u.arm = $base AND u.state = 'done'
-              AND coalesce(list_contains($plans, p.digest), p.part_of IS NULL)
-              AND coalesce(list_contains($suites, p.suite), true)
-        QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
-        ORDER BY p.plan
-        """,
+        f"WITH {CHOSEN} SELECT plan, suite, role FROM chosen ORDER BY plan",
         {"base": base, "plans": plans, "suites": suites},
     ).fetchall()
     numbers = [row[0] for row in chosen]

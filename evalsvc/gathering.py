@@ -281,8 +281,7 @@ def _newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: St
 
 def _halved(pair: TaskPair, half: Half) -> TaskPair:
     assert pair.places is not None
-    ranks = np.argsort(np.argsort(pair.places, kind="stable"), kind="stable")
-    first = ranks < (len(ranks) + 1) // 2
+    first = looks.foremost(pair.places, (len(pair.places) + 1) // 2)
     mask = first if half == "select" else ~first
     if not mask.any():
         raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items to be halved")

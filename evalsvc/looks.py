@@ -72,7 +72,7 @@ def first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: floa
         chosen = {}
         for key, there in places.items():
             count = max(SMALLEST, math.floor(fraction * items[key] + 1e-9))
-            chosen[key] = _first(there, count)
+            chosen[key] = foremost(there, count)
         return chosen
     count = math.floor(fraction * sum(items[key] for key in places) + 1e-9)
     pooled = np.sort(np.concatenate(list(places.values()))) if places else np.empty(0)
@@ -100,11 +100,11 @@ class _Look:
             key = key_of(pair)
             if key not in self._parts:
                 few = self.seen[key] < SMALLEST
-                self._parts[key] = pair.part(_first(_places(pair), SMALLEST) if few else self._masks[key])
+                self._parts[key] = pair.part(foremost(_places(pair), SMALLEST) if few else self._masks[key])
         return replace(rule, pairs=tuple(self._parts[key_of(pair)] for pair in rule.pairs))
 
 
-def _first(places: Floats, count: int) -> Mask:
+def foremost(places: Floats, count: int) -> Mask:
     """Return which samples are the first `count` of the order."""
     return np.argsort(np.argsort(places, kind="stable"), kind="stable") < count
 

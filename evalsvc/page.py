@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,11 +71,12 @@ def outcomes(record: Record) -> list[RuleOutcome]:
     return [RuleOutcome(**rule) for rule in record["rules"]]
 
 
-def html(frontier: Frontier, compared: Sequence[Compared], made: datetime, rest: Rest = Rest()) -> str:
-    """Return the page: the dashboard's figures, tables and verdicts. Names from checkpoints are escaped."""
+def html(
+    frontier: Frontier, compared: Sequence[Compared], rest: Rest, figures: Mapping[str, Any], made: datetime
+) -> str:
+    """Return the page: figures as `figures_of` drew them, tables and verdicts. Names from checkpoints are escaped."""
     environment = Environment(loader=PackageLoader("evalsvc", "templates"), autoescape=select_autoescape())
     environment.filters |= {"number": number, "signed": signed}
-    figures = figures_of(frontier, compared, rest)
     return environment.get_template("report.html").render(
         frontier=frontier,
         points=by_learning(frontier),

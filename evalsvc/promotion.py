@@ -236,7 +236,7 @@ def _part(item: Planned, places: Mapping[looks.Key, Floats], items: Items, fract
     for task in item.plan.tasks:
         there = places[suite, task.name]
         # A few items of every task, so that each has an estimate; those beyond the look are not counted yet.
-        few = np.argsort(np.argsort(there, kind="stable"), kind="stable") < looks.SMALLEST
+        few = looks.foremost(there, looks.SMALLEST)
         chosen[task.name] = [bool(kept) for kept in masks[suite, task.name] | few]
     if all(all(mask) for mask in chosen.values()):
         return item

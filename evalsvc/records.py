@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +65,9 @@ class Cost:
     trainable_share: float | None = None
     tokens_per_query: float | None = None
 
+
+DECLARED = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
+"""What a checkpoint's cost card may say; what a query costs is an arm's, and measured."""
 
 PROMPTED = ("icl", "rag")
 """Methods that train nothing: worked examples, or retrieved passages, before every question."""

@@ -12,10 +12,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from evalsvc.database import Connection
-from evalsvc.records import Arm, Checkpoint, Cost, Plan
-
-COST = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
-"""What a checkpoint cost; what a query costs is an arm's, and measured."""
+from evalsvc.records import DECLARED, Arm, Checkpoint, Plan
 
 
 def add_arm(connection: Connection, arm: Arm) -> None:
@@ -29,15 +26,15 @@ def add_arm(connection: Connection, arm: Arm) -> None:
 
 def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
     """Add a checkpoint; of one that is there already, what it cost is filled in."""
-    cost = ", ".join(COST)
-    known = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in COST)
+    cost = ", ".join(DECLARED)
+    known = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in DECLARED)
     connection.execute(
         f"INSERT INTO checkpoints (digest, name, path, method, tokenizer, parent, base_path, step, trajectory, {cost}, "
-        f"created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?{', ?' * len(COST)}, now()::TIMESTAMP) "
+        f"created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?{', ?' * len(DECLARED)}, now()::TIMESTAMP) "
         f"ON CONFLICT (digest) DO UPDATE SET {known}",
         [
             *(getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"),
-            *(getattr(checkpoint.cost, name) for name in COST),
+            *(getattr(checkpoint.cost, name) for name in DECLARED),
         ],
     )
 

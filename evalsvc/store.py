@@ -23,6 +23,7 @@ from evalsvc.database import Connection, Database
 from evalsvc.errors import EvidenceError
 from evalsvc.matrices import Matrix
 from evalsvc.records import (
+    DECLARED,
     Arm,
     Checkpoint,
     Cost,
@@ -37,10 +38,10 @@ from evalsvc.records import (
     TaskScores,
     served_label,
 )
-from evalsvc.registry import COST, add_arm, add_plan, as_table, insert
+from evalsvc.registry import add_arm, add_plan, as_table, insert
 from evalsvc.work import ShardResult
 
-_CHECKPOINT = ", ".join(field.name for field in fields(Checkpoint) if field.name != "cost") + ", " + ", ".join(COST)
+_CHECKPOINT = ", ".join([*(field.name for field in fields(Checkpoint) if field.name != "cost"), *DECLARED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +271,8 @@ class Store:
         """Give an arm another's answers to a plan, where both have the same weights and are asked the same."""
         with self._database.write() as connection:
             connection.execute(
-                """
-                WITH asked AS (
-                    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
-                    JOIN samples s USING (sample) WHERE p.digest = ?
-                )
+                f"""
+                WITH {evidence.ASKED}
                 INSERT INTO responses
                 SELECT b.arm, x.request, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
                 FROM responses x JOIN asked USING (request) JOIN arms a ON a.arm = x.arm, arms b
@@ -350,11 +348,8 @@ class Store:
         """Return the arm's responses to the plan's requests, by request digest."""
         with self._database.read() as connection:
             rows = connection.execute(
-                """
-                WITH asked AS (
-                    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
-                    JOIN samples s USING (sample) WHERE p.digest = ?
-                )
+                f"""
+                WITH {evidence.ASKED}
                 SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
                 FROM responses x JOIN asked USING (request) JOIN requests r USING (request) JOIN arms a USING (arm)
                 WHERE a.digest = ?

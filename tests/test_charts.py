@@ -30,7 +30,7 @@ from evalsvc.charts import (
 )
 from evalsvc.compare import compare_task
 from evalsvc.errors import UsageError
-from evalsvc.page import figures_of, html
+from evalsvc.page import Rest, figures_of, html
 from evalsvc.points import Ellipse, Frontier, Point
 from evalsvc.records import Cost
 from tests.evidence import binary, bits, pair
@@ -82,14 +82,15 @@ def test_names_from_checkpoints_are_never_markup() -> None:
     found = frontier(point(EVIL, EVIL, 0.5, 0.4, trajectory=EVIL))
     for trace in json.loads(frontier_figure(found).to_json())["data"]:
         assert "<img" not in json.dumps(trace)
-    page = html(found, [], datetime.now(UTC))
+    page = html(found, [], Rest(), figures_of(found, []), datetime.now(UTC))
     body = re.sub(r"<script>.*?</script>", "", page.replace("\n", " "), count=1)  # plotly's own source
     assert "<img" not in body
     assert "alert(2)</script>" not in body
 
 
 def test_the_page_holds_everything_it_needs() -> None:
-    page = html(frontier(point("f", "full", 0.5, 0.4)), [], datetime(2026, 1, 2, tzinfo=UTC))
+    found = frontier(point("f", "full", 0.5, 0.4))
+    page = html(found, [], Rest(), figures_of(found, []), datetime(2026, 1, 2, tzinfo=UTC))
     assert "Plotly.react(name" in page
     around = page.replace(inlined_plotly(), "")
     assert not re.search(r"https?://", around)

@@ -6,11 +6,9 @@ import ast
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,13 +27,14 @@ from evalsvc.policies import Learning, Mode, Policy, Retention
 from evalsvc.records import Arm, Cost, Failure, Finding, Response
 from evalsvc.store import Store
 from evalsvc.work import Shard, ShardResult
+from tests import dashboard
 from tests.conftest import ROOT
+from tests.dashboard import CHROMIUM
 from tests.fakes import NUMERICS, arm, plan
 from tests.test_store import graded
 
 APP = str(ROOT / "dashboards" / "app.py")
 PAGES = ("compare", "samples", "trajectory", "advisor", "gate", "claims", "checkpoints", "runs")
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
 
 def fill(db: Path, *numbers: int) -> Store:
@@ -474,23 +473,8 @@ def served(db: Path) -> Iterator[str]:
         shutil.copy(given, db)
     else:
         fill_richly(db)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "evalsvc", "dashboard", "--db", str(db), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
+    with dashboard.served(db) as (address, _):
         yield address
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def serious(message: Any) -> bool:

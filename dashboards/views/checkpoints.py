@@ -37,13 +37,15 @@ for finding in findings:
     (st.warning if finding.severity == "warning" else st.info)(f"{finding.check}: {parts.plain(finding.text)}")
 
 st.subheader("What changed")
+if chosen.parent is None:
+    st.caption("Nothing: it is a base.")
+    st.stop()
+if chosen.is_prompted:
+    st.caption("Nothing: it is its base, asked with other prompts.")
+    st.stop()
 if change is None:
-    if chosen.is_prompted:
-        st.caption("Nothing: it is its base, asked with other prompts.")
-    else:
-        st.caption("Not computed yet:" if chosen.parent else "Nothing: it is a base.")
-    if chosen.parent and not chosen.is_prompted:
-        st.code(f"evalsvc checkpoints show {chosen.digest[7:19]}", language="shell")
+    st.caption("Not computed yet:")
+    st.code(f"evalsvc checkpoints show {chosen.digest[7:19]}", language="shell")
     st.stop()
 if change.tensors:
     parts.figure(charts.change_figure(change), "heat")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -57,14 +57,15 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     methods = list(dict.fromkeys(method for method, _ in lines))
     sizes = _sizes([p for points in lines.values() for p in points], view.size)
     crowded, listed = len(sizes) > CROWD, set[str]()
+    sure = {point.arm for point in placed if point.on_frontier or not crowded}
     for (method, name), points in lines.items():
         points.sort(key=lambda point: point.step or 0)
-        figure.add_trace(_line(method, name, points, methods.index(method), view, sizes))
+        figure.add_trace(_line(method, name, points, methods.index(method), view, sizes, sure))
         if crowded:
             figure.data[-1].update(name=safe(method), showlegend=method not in listed)
             listed.add(method)
         if view.ellipses and (view.x, view.y) == ("learning", "retention"):
-            figure.add_trace(_ellipses(method, points, methods.index(method), crowded=crowded))
+            figure.add_trace(_ellipses(method, [p for p in points if p.arm in sure], methods.index(method)))
     if view.methods:
         for number, method in enumerate(methods):
             own = [p for p in placed if p.method == method and p.on_method_frontier]
@@ -118,15 +119,21 @@ def _sizes(points: Sequence[Point], size: str | None) -> dict[str, float]:
 
 
 def _line(
-    method: str, name: str, points: Sequence[Point], number: int, view: View, sizes: dict[str, float]
+    method: str,
+    name: str,
+    points: Sequence[Point],
+    number: int,
+    view: View,
+    sizes: Mapping[str, float],
+    sure: Container[str],
 ) -> go.Scatter:
+    """Draw a training run; of the arms that are `sure` with their intervals."""
     of = colour(number)
-    sure = [point for point in points if len(sizes) <= CROWD or point.on_frontier]
     return go.Scatter(
         x=[_value(point, view.x) for point in points],
         y=[_value(point, view.y) for point in points],
-        error_x=None if view.ellipses else bars([_ends(p, view.x, p in sure) for p in points], of),
-        error_y=None if view.ellipses else bars([_ends(p, view.y, p in sure) for p in points], of),
+        error_x=None if view.ellipses else bars([_ends(p, view.x, p.arm in sure) for p in points], of),
+        error_y=None if view.ellipses else bars([_ends(p, view.y, p.arm in sure) for p in points], of),
         mode="lines+markers",
         name=safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
         legendgroup=safe(method),
@@ -143,11 +150,11 @@ def _line(
     )
 
 
-def _ellipses(method: str, points: Sequence[Point], number: int, *, crowded: bool) -> go.Scatter:
+def _ellipses(method: str, points: Sequence[Point], number: int) -> go.Scatter:
     x: list[float | None] = []
     y: list[float | None] = []
     for point in points:
-        if point.ellipse is None or (crowded and not point.on_frontier):
+        if point.ellipse is None:
             continue
         turn = math.radians(point.ellipse.angle)
         for step in range(41):

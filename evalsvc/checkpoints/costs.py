@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Cost
+from evalsvc.records import DECLARED, Cost
 from evalsvc.tensors import read_headers
 
 CARD = "evalsvc.json"
@@ -51,9 +51,8 @@ def card_of(folder: Path) -> tuple[Cost, str | None]:
         return Cost(), None
     card = read_json(path)
     method = card.pop("method", None)
-    known = {field.name for field in fields(Cost)} - {"tokens_per_query"}
-    if unknown := sorted(card.keys() - known):
-        raise CheckpointError(f"{path}: unknown field {unknown[0]!r}; known: method, {', '.join(sorted(known))}")
+    if unknown := sorted(card.keys() - set(DECLARED)):
+        raise CheckpointError(f"{path}: unknown field {unknown[0]!r}; known: method, {', '.join(sorted(DECLARED))}")
     for name, value in card.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
             raise CheckpointError(f"{path}: {name} is {value!r}, must be a number that is not negative")

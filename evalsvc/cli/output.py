@@ -41,11 +41,12 @@ def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
         with contextlib.suppress(EvidenceError):  # an unfinished arm is named in the frontier's caption
             compared.append(service.compared_arms(store, family.base, arm))
     rest = page.rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
+    figures = page.figures_of(placed, compared, rest)
     try:
-        path.write_text(page.html(placed, compared, datetime.now(UTC), rest), encoding="utf-8")
+        path.write_text(page.html(placed, compared, rest, figures, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
         raise EvalsvcError(f"report {path}: cannot be written: {error.strerror}") from error
-    return page.figures_of(placed, compared, rest)
+    return figures
 
 
 def exit_on_failures(jobs: list[Job]) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -79,8 +79,9 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
         for entry in suite.tasks:
             code = False
             for leaf in _leaves(entry.task, index.task_index):
-                content.append(_content(leaf))
-                files |= {str(path): file_digest(path) for path in _files(leaf)}
+                paths = _files(leaf)
+                content.append(_content(leaf, paths))
+                files |= {str(path): file_digest(path) for path in paths}
                 code = _check_code(suite, leaf, allow_task_code) or code
                 _anchor(leaf)
             loaded, found = _load_entry(suite, entry, index, code)
@@ -219,13 +220,13 @@ def _files(entry: Entry) -> list[Path]:
     return [*_task_files(entry.yaml_path), *_data_files(_dataset_kwargs(entry))]
 
 
-def _content(entry: Entry) -> str:
+def _content(entry: Entry, files: Sequence[Path]) -> str:
     """Return the digest of a task's files, or of what stands for them."""
     if entry.yaml_path is None:
         return str(entry.name)
     if _is_stock(entry.yaml_path):
         return digest(entry.name, "lm_eval", version("lm_eval"))
-    return digest(entry.name, *(path.read_bytes().decode("utf-8", "surrogateescape") for path in _files(entry)))
+    return digest(entry.name, *(path.read_bytes().decode("utf-8", "surrogateescape") for path in files))
 
 
 def _check_code(suite: Suite, entry: Entry, allowed: bool) -> bool:

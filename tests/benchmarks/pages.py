@@ -8,21 +8,16 @@ selection until its content is there. CPU is the server's, children included.
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 from playwright.sync_api import Browser, sync_playwright
 
-CHROMIUM = os.environ.get("EVALSVC_CHROMIUM", "/usr/bin/chromium")
+from tests.dashboard import CHROMIUM, served
+
 LIMIT = 120_000
 DONE = (
     "document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') == 'notRunning' && "
@@ -50,28 +45,6 @@ PAGES = {
     "checkpoints": Page("/checkpoints", "Checkpoint", "full-001@500"),
     "runs": Page("/runs", "state", "failed"),
 }
-
-
-@contextmanager
-def served(db: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Start the dashboard as users do."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "evalsvc", "dashboard", "--db", str(db), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield address, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 class Clock:
