@@ -89,7 +89,9 @@ class Kept(Store):
         if late:
             read = super().task_scores(base, late)
             was = kept[base]
-            if was is not None and not _same(was[1], read[base]):  # the base finished something just now
+            if was is not None and _same(was[1], read[base]):
+                read[base] = was[1]  # what was compared with it is remembered with it
+            elif was is not None:  # the base finished something just now
                 read = super().task_scores(base, wanted)
             self._scores.update({(base, arm): (marks[arm], found) for arm, found in read.items()})
         found = {arm: self._scores[base, arm][1] for arm in wanted}
@@ -237,7 +239,6 @@ def decisions(state: State) -> list[Record]:
 @st.cache_data(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
 def advice(state: State, base: str, terms: Terms) -> Advice:
     """Return the cheapest way of adapting a base that passes."""
-    _read(state, families(state)[base])
     return advise(state.store, families(state)[base], terms)
 
 

@@ -5,11 +5,9 @@ Every arm is judged as a gate would judge it, by learning and retention rules, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import numpy as np
 
 from evalsvc.claims import kinds_of
 from evalsvc.decisions import judge
@@ -113,23 +111,23 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
     tried: list[Tried] = [_base(family, terms)]
     chosen = tried[0] if tried[0].verdict == "pass" else None
     arms = in_order([arm for arm in family.arms if rung_of(arm.checkpoint) != "base"])
-    evidence = gather_all(store, policy, family.base, arms)
+    gains = store.mean_gains(family.base.number, policy.suites) if len(arms) > THOROUGH else {}
+    short = {arm.number: _short(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
+    evidence = gather_all(store, policy, family.base, [arm for arm in arms if short.get(arm.number) is None])
     for rung in RUNGS[1:]:
         mine = [arm for arm in arms if rung_of(arm.checkpoint) == rung]
         if not mine:
             tried.append(Tried(rung, None, None, "no arm", None, "the store has none of this kind"))
         for arm in mine:
+            lacks = short.get(arm.number)
             if chosen is not None:
                 why = f"{chosen.arm} is cheaper and passes"
                 tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
-                continue
-            found = next(evidence)
-            short = _short(terms, found) if isinstance(found, Evidence) and len(tried) > THOROUGH else None
-            if short:
-                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "short", None, short))
-                continue
-            tried.append(_judged(policy, arm, found))
-            chosen = tried[-1] if tried[-1].verdict == "pass" else None
+            elif lacks is not None:
+                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "short", None, lacks))
+            else:
+                tried.append(_judged(policy, arm, next(evidence)))
+                chosen = tried[-1] if tried[-1].verdict == "pass" else None
     return Advice(tuple(tried), chosen)
 
 
@@ -141,26 +139,13 @@ def _base(family: Family, terms: Terms) -> Tried:
     return Tried("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
 
 
-def _short(terms: Terms, evidence: Evidence) -> str | None:
-    """Return on which suite an arm's mean is short of what is asked; None if on none, or if a mean says too little."""
+def _short(terms: Terms, gains: Mapping[str, float]) -> str | None:
+    """Return on which suite an arm's mean gain is short of what is asked; None if on none that is known."""
     asked = [("learning", suite, terms.min_gain) for suite in terms.learning]
     asked += [("retention", suite, -terms.margin) for suite in terms.retention]
     for what, suite, least in asked:
-        pairs = [pair for pair in evidence.pairs if pair.base.suite == suite]
-        if not all(
-            pair.base.aggregation == "mean"
-            and (pair.base.metric, pair.base.filter) == (pair.adapted.metric, pair.adapted.filter)
-            and np.array_equal(pair.base.samples, pair.adapted.samples)
-            for pair in pairs
-        ):
-            continue
-        gains = [
-            (pair.adapted.values.mean() - pair.base.values.mean()) * (1 if pair.base.higher_is_better else -1)
-            for pair in pairs
-        ]
-        gain = float(np.average(gains, weights=[pair.base.weight for pair in pairs]))
-        if gain <= least:
-            return f"{what}/{suite}: {gain:+.3f}, and more than {least:+g} is asked"
+        if suite in gains and gains[suite] <= least:
+            return f"{what}/{suite}: {gains[suite]:+.3f}, and more than {least:+g} is asked"
     return None
 
 

@@ -14,7 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,11 +80,14 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
             f"{where}: scored by {base.metric} ({base.filter}) and {adapted.metric} ({adapted.filter}); "
             "submit both with the same suite"
         )
-    ours, theirs = _common(base.samples, adapted.samples)
+    ours, theirs = common(base.samples, adapted.samples)
     if not len(ours):
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
     found = _difference(base, base.values[ours], adapted.values[theirs], ours)
-    made = Comparison(
+    more = _of_answers(base, adapted, ours, theirs)
+    if base.aggregation == "mean" and is_binary(base.values[ours]) and is_binary(adapted.values[theirs]):
+        more |= _of_transitions(base, adapted, rerun, ours, theirs, found.clusters)
+    return Comparison(
         suite=base.suite,
         role=base.role,
         task=base.task,
@@ -92,21 +95,15 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
         filter=base.filter,
         n=len(ours),
         difference=found.adapted - found.base,
-        lost=None,
-        gained=None,
         unit=unit_of(base),
         higher_is_better=base.higher_is_better,
         weight=base.weight,
         coverage=len(ours) / len(base.samples),
-        **found._asdict(),
+        **{"lost": None, "gained": None} | found._asdict() | more,
     )
-    made = _with_answers(made, base, adapted, ours, theirs)
-    if base.aggregation != "mean" or not is_binary(base.values[ours]) or not is_binary(adapted.values[theirs]):
-        return made
-    return _with_transitions(made, base, adapted, rerun, ours, theirs)
 
 
-def _common(ours: Ints, theirs: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def common(ours: Ints, theirs: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where the samples that both arms have stand in each; both are sorted."""
     if np.array_equal(ours, theirs):
         everywhere = np.arange(len(ours))
@@ -138,30 +135,29 @@ def _difference(scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray
     return _Difference(one.value, other.value, stderr, low, high, t_test(gap, stderr, df), test, groups)
 
 
-def _with_answers(
-    made: Comparison, base: TaskScores, adapted: TaskScores, ours: NDArray[np.intp], theirs: NDArray[np.intp]
-) -> Comparison:
-    """Add how often both arms answer alike, and how many answers could not be parsed."""
+def _of_answers(
+    base: TaskScores, adapted: TaskScores, ours: NDArray[np.intp], theirs: NDArray[np.intp]
+) -> dict[str, Any]:
+    """Return how often both arms answer alike, and how many answers could not be parsed, where that is known."""
     if base.answers is None or adapted.answers is None:
-        return made
+        return {}
     invalid = [None if arm.invalid is None else arm.invalid[at] for arm, at in ((base, ours), (adapted, theirs))]
-    return replace(
-        made,
-        agreement=float((base.answers[ours] == adapted.answers[theirs]).mean()),
-        invalid_base=None if invalid[0] is None else int(invalid[0].sum()),
-        invalid_adapted=None if invalid[1] is None else int(invalid[1].sum()),
-    )
+    return {
+        "agreement": float((base.answers[ours] == adapted.answers[theirs]).mean()),
+        "invalid_base": None if invalid[0] is None else int(invalid[0].sum()),
+        "invalid_adapted": None if invalid[1] is None else int(invalid[1].sum()),
+    }
 
 
-def _with_transitions(
-    made: Comparison,
+def _of_transitions(
     base: TaskScores,
     adapted: TaskScores,
     rerun: TaskScores | None,
     ours: NDArray[np.intp],
     theirs: NDArray[np.intp],
-) -> Comparison:
-    """Add what only binary items have: lost and gained, their brackets and floors, calibration, blind spots."""
+    clusters: int | None,
+) -> dict[str, Any]:
+    """Return what only binary items have: lost and gained, their brackets and floors, calibration, blind spots."""
     b, a = base.values[ours], adapted.values[theirs]
     lost, gained, n = transitions(b, a)
     right = int(b.sum())
@@ -172,17 +168,16 @@ def _with_transitions(
     if base.confidence is not None and adapted.confidence is not None:
         calibration = calibration_drift((base.confidence[ours], b), (adapted.confidence[theirs], a))
     spots = blind_spots(right, n, base.chance)
-    if made.clusters is not None and made.clusters < FEW_CLUSTERS:
-        spots = (*spots, f"only {made.clusters} clusters")
-    return replace(
-        made,
-        lost=lost,
-        gained=gained,
-        chance=None if choices is None else chance_bracket(lost, gained, right, n, choices),
-        floor=floor,
-        calibration=calibration,
-        blind_spots=spots,
-    )
+    if clusters is not None and clusters < FEW_CLUSTERS:
+        spots = (*spots, f"only {clusters} clusters")
+    return {
+        "lost": lost,
+        "gained": gained,
+        "chance": None if choices is None else chance_bracket(lost, gained, right, n, choices),
+        "floor": floor,
+        "calibration": calibration,
+        "blind_spots": spots,
+    }
 
 
 def _with_adjusted_p(found: list[Comparison]) -> list[Comparison]:
@@ -232,7 +227,7 @@ def _gain_ends(comparison: Comparison) -> tuple[float, float] | None:
 
 def is_binary(values: Floats) -> bool:
     """Whether all values are 0 or 1."""
-    return bool(np.isin(values, (0.0, 1.0)).all())
+    return bool(((values == 0) | (values == 1)).all())
 
 
 def unit_of(scores: TaskScores) -> str:

@@ -110,6 +110,35 @@ def task_scores(
     return _cut(columns, known, _clusters(connection, numbers), [base, *arms])
 
 
+def mean_gains(connection: Connection, base: int, suites: Sequence[str]) -> dict[int, dict[str, float]]:
+    """Return, by arm and suite, the mean gain over the base, better counted positive, out of the runs' results.
+
+    Suites are left out that have a task whose metric is no mean, or that an arm has not finished on the base's plan.
+    """
+    rows = connection.execute(
+        f"""
+        WITH {CHOSEN},
+        asked AS (
+            SELECT c.run, c.suite, t.*, CASE WHEN t.higher_is_better THEN t.weight ELSE -t.weight END AS sign,
+                   count(*) OVER (PARTITION BY c.plan) AS tasks
+            FROM chosen c JOIN tasks t USING (plan)
+        )
+        SELECT u.arm, q.suite, sum(q.sign * (a.value - b.value)) / sum(q.weight)
+        FROM asked q JOIN results b ON b.run = q.run AND b.task = q.task AND b.metric = q.metric AND b.filter = q.filter
+        JOIN runs u ON u.plan = q.plan AND u.state = 'done'
+        JOIN results a ON a.run = u.run AND a.task = q.task AND a.metric = q.metric AND a.filter = q.filter
+                       AND a.n = b.n
+        WHERE q.aggregation = 'mean' AND NOT a.is_group AND NOT b.is_group
+        GROUP BY u.arm, q.suite HAVING count(*) = any_value(q.tasks)
+        """,
+        {"base": base, "plans": None, "suites": list(suites)},
+    ).fetchall()
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    for arm, suite, gain in rows:
+        found[arm][suite] = gain
+    return found
+
+
 def documents(connection: Connection, samples: Ints) -> Ints:
     """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
     rows = connection.execute("SELECT sample, hash(doc) >> 1 AS doc FROM samples ORDER BY sample").fetchnumpy()

@@ -17,13 +17,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import cached_property
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.compare import UNIT_INTERVAL, compare_task, task_shares
+from evalsvc.compare import UNIT_INTERVAL, common, compare_task, task_shares
 from evalsvc.errors import EvidenceError
 from evalsvc.policies import Policy, WaiverEntry
 from evalsvc.records import Comparison, Floats, TaskScores
@@ -34,6 +34,7 @@ from evalsvc.stats.power import POWER
 Verdict = Literal["pass", "fail", "inconclusive"]
 Mask = NDArray[np.bool_]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
+_COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 _COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
 
@@ -52,10 +53,13 @@ class TaskPair:
     items: int
     places: Floats | None = None
 
-    @cached_property
+    @property
     def comparison(self) -> Comparison:
-        """Both arms on all samples that there are."""
-        return compare_task(self.base, self.adapted)
+        """Both arms on all samples that there are; remembered as long as both arms' scores are in memory."""
+        known = _COMPARED.setdefault(self.adapted, WeakKeyDictionary())
+        if self.base not in known:
+            known[self.base] = compare_task(self.base, self.adapted)
+        return known[self.base]
 
     def part(self, mask: Mask) -> TaskPair:
         """Return the pair on some of the base's samples; `items` stays."""
@@ -246,13 +250,13 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(f"{name}: the arms have different metrics ({base.metric}, {adapted.metric}); submit again")
     for scores in (base, adapted):
-        if len(np.unique(scores.samples)) != len(scores.samples):
+        if not (np.diff(scores.samples) > 0).all():
             raise EvidenceError(f"{name}: an item has two scores in one arm; the store is damaged, submit again")
         if not np.isfinite(scores.values).all():
             raise EvidenceError(f"{name}: {base.metric} is not a number for some items; choose another metric")
         if scores.weights is not None and not (np.isfinite(scores.weights) & (scores.weights > 0)).all():
             raise EvidenceError(f"{name}: some items have no size in bytes; take them out of the task")
-    coverage = len(np.intersect1d(base.samples, adapted.samples)) / max(len(base.samples), 1)
+    coverage = len(common(base.samples, adapted.samples)[0]) / max(len(base.samples), 1)
     if coverage < min_coverage:
         raise EvidenceError(
             f"{name}: both arms have scores on {coverage:.1%} of the base's items, "

@@ -27,6 +27,8 @@ from evalsvc.suites import changed
 Half = Literal["select", "confirm"]
 Items = Mapping[looks.Key, int]
 """Items of whole tasks, where evidence is not complete."""
+Scores = Mapping[int, Mapping[looks.Key, TaskScores]]
+"""Scores by arm, by suite and task."""
 _AT_ONCE = 64
 """Arms whose scores are in memory at the same time."""
 
@@ -90,6 +92,7 @@ def gather_all(
     for run in ledger.runs([base.number, *(arm.number for arm in several)]):
         runs.setdefault(run.arm, []).append(run)
     stale: dict[tuple[str, ...], str | None] = {}
+    known: dict[tuple[str, ...], _Plans] = {}
     if sampled is None:
         sampled = list(
             {run.suite: run.digest for run in runs.get(base.number, ()) if _is_sampled(run, policy)}.values()
@@ -106,18 +109,21 @@ def gather_all(
                 continue
             chosen[arm.number] = found
             alike.setdefault(tuple(run.digest for run in found), []).append(arm.number)
-        given = plans is not None
-        read = {
-            key: _Read.of(store, ledger, base, numbers, key, policy, half, given=given)
-            for key, numbers in alike.items()
-        }
+        read: dict[tuple[str, ...], Scores] = {}
+        for key, numbers in alike.items():
+            if key not in known:
+                known[key] = _Plans.of(ledger, key, in_order=policy.mode != "fixed" or half is not None)
+            # What was chosen and not given are the newest plans, which is what a store reads by itself.
+            scores = store.task_scores(base.number, numbers, list(key) if plans is not None else None, policy.suites)
+            read[key] = {arm: {(s.suite, s.task): s for s in found} for arm, found in scores.items()}
         for arm in part:
             mine = chosen[arm.number]
             if isinstance(mine, EvidenceError):
                 yield mine
                 continue
             try:
-                pairs = read[tuple(run.digest for run in mine)].pairs(base, arm, items or {}, half)
+                key = tuple(run.digest for run in mine)
+                pairs = known[key].pairs(base, arm, read[key], items or {}, half)
                 ratios = _ratios(store, base, arm, sampled) if policy.diversity else ()
             except EvidenceError as error:
                 yield error
@@ -159,41 +165,24 @@ def _chosen(
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """Scores of a base and of some arms on the same plans.
+class _Plans:
+    """What some plans ask.
 
     Attributes:
-        scores: By arm, by suite and task.
         sizes: By suite, task, number of items and weight of each of its tasks.
         numbers: Digests of the samples by number, where a seeded order of the items matters.
     """
 
-    scores: dict[int, dict[looks.Key, TaskScores]]
     sizes: dict[str, list[tuple[str, int, float]]]
     numbers: dict[int, str] | None
 
     @classmethod
-    def of(
-        cls,
-        store: Store,
-        ledger: Ledger,
-        base: StoredArm,
-        arms: Sequence[int],
-        plans: Sequence[str],
-        policy: Policy,
-        half: Half | None,
-        *,
-        given: bool,
-    ) -> _Read:
-        # What was chosen and not given are the newest plans, which is what a store reads by itself.
-        scores = store.task_scores(base.number, arms, list(plans) if given else None, policy.suites)
-        return cls(
-            {arm: {(s.suite, s.task): s for s in found} for arm, found in scores.items()},
-            ledger.sizes(plans),
-            ledger.sample_digests(list(plans)) if policy.mode != "fixed" or half else None,
-        )
+    def of(cls, ledger: Ledger, plans: Sequence[str], *, in_order: bool) -> _Plans:
+        return cls(ledger.sizes(plans), ledger.sample_digests(list(plans)) if in_order else None)
 
-    def pairs(self, base: StoredArm, adapted: StoredArm, items: Items, half: Half | None) -> Iterator[TaskPair]:
+    def pairs(
+        self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items, half: Half | None
+    ) -> Iterator[TaskPair]:
         """Yield the paired scores of an arm, task by task.
 
         Raises:
@@ -202,7 +191,7 @@ class _Read:
         again = f"submit {adapted.checkpoint.label} again"
         for suite, tasks in self.sizes.items():
             for task, count, _ in tasks:
-                here, there = (self.scores[arm.number].get((suite, task)) for arm in (base, adapted))
+                here, there = (scores[arm.number].get((suite, task)) for arm in (base, adapted))
                 if here is None or there is None:
                     label = (base if here is None else adapted).checkpoint.label
                     raise EvidenceError(f"{suite}/{task}: {label} has no scores; {again}")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
@@ -211,11 +212,22 @@ def last_alpha(policy: Policy) -> float:
 
 def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float) -> None:
     """Refuse a mean over suites that has too few items even if none of them changes."""
-    parts = [
+    parts = tuple(
         (task.items, task.weight / sum(other.weight for other in tasks) / len(suites))
         for tasks in suites.values()
         for task in tasks
-    ]
+    )
+    if needed := _needed(parts, margin, alpha):
+        items = sum(count for count, _ in parts)
+        raise PolicyError(
+            f"{rule}: {items:,} items cannot show that a loss stays below {margin}, not even if none changes; "
+            f"needs {needed:,} items, or a wider margin"
+        )
+
+
+@lru_cache(maxsize=2**10)
+def _needed(parts: tuple[tuple[int, float], ...], margin: float, alpha: float) -> int | None:
+    """Return how many items tasks with (items, share) would need to show anything; None if they have enough."""
 
     def passes(factor: float) -> bool:
         unchanged = [Paired(math.ceil(items * factor), 0.0, 0.0, (0, 0)) for items, _ in parts]
@@ -223,16 +235,11 @@ def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: f
         return bool(low[0] > -margin)
 
     if not parts or passes(1.0):
-        return
+        return None
     low, high = 1.0, 2.0
     while not passes(high):
         low, high = high, high * 2
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (low, middle) if passes(middle) else (middle, high)
-    items = sum(count for count, _ in parts)
-    needed = sum(math.ceil(count * high) for count, _ in parts)
-    raise PolicyError(
-        f"{rule}: {items:,} items cannot show that a loss stays below {margin}, not even if none changes; "
-        f"needs {needed:,} items, or a wider margin"
-    )
+    return sum(math.ceil(count * high) for count, _ in parts)

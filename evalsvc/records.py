@@ -415,7 +415,7 @@ class Graded:
 # ------------------------------------------------------------------------------------------------------- comparison
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TaskScores:
     """One arm's scores on one task in its primary metric, sorted by sample.
 

@@ -31,7 +31,7 @@ def expected_calibration_error(confidence: Floats, right: Floats, bins: int = BI
 
     Depends on the bins, and is biased upward where they hold few items. Bins are (a, b], the first one [0, b].
     """
-    member = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    member = np.minimum(np.maximum(np.ceil(confidence * bins).astype(np.int64), 1), bins) - 1
     gaps = np.bincount(member, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 

@@ -13,6 +13,7 @@ off one signed z: the difference is above the threshold at level alpha when z >=
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -103,9 +104,9 @@ def margin_test(tasks: Sequence[Paired], shares: Sequence[float], threshold: flo
     if not tasks or not all(task.counts is not None or np.isfinite(task.stderr) for task in tasks):
         raise ValueError(f"{len(tasks)} tasks, must be at least one, each with counts or a standard error")
     only = tasks[0].counts if len(tasks) == 1 else None
-    grid = np.concatenate([[z_alpha], _GRID if only is None else []])
     differences = [task.difference for task in tasks]
-    low, high = combined(shares, differences, *bounds(tasks, grid))
+    one_by_one = np.stack([_ends(task, z_alpha, whole=only is None) for task in tasks], axis=-1)
+    low, high = combined(shares, differences, *one_by_one)
     difference = float(np.dot(shares, differences))
     if only is not None:
         z = float(tango_z(threshold, *only, tasks[0].n))
@@ -116,6 +117,12 @@ def margin_test(tasks: Sequence[Paired], shares: Sequence[float], threshold: flo
         gap = (low[1:] - threshold) if inside else (threshold - high[1:])
         z = _crossing(gap, reached) * (1 if inside else -1)
     return MarginTest(difference, float(low[0]), float(high[0]), z, float(ndtr(-z)), float(ndtr(z)))
+
+
+@lru_cache(maxsize=2**12)
+def _ends(task: Paired, z_alpha: float, *, whole: bool) -> Floats:
+    """Return [2, 1 + z] a task's bounds at z_alpha and, if `whole`, on the grid; many tasks have the same counts."""
+    return np.stack(bounds([task], np.concatenate([[z_alpha], _GRID if whole else []])))[..., 0]
 
 
 def _crossing(gap: Floats, above: NDArray[np.bool_]) -> float:

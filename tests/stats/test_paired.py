@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference
 
-from evalsvc.stats.paired import mcnemar, t_interval, t_test, tango_interval, tango_z, transitions
+from evalsvc.stats.paired import mcnemar, t_interval, t_test, tango_bounds, tango_interval, tango_z, transitions
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,29 @@ def test_score_statistic_at_a_margin(
 ) -> None:
     assert float(tango_z(-margin, lost, gained, n)) == pytest.approx(z, abs=1e-4)
     assert tango_interval(lost, gained, n) == pytest.approx((low, high), abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 100, 1_000, 100_000])
+def test_the_score_statistic_is_z_at_the_bounds(n: int) -> None:
+    rng = np.random.default_rng(n)
+    changed = rng.binomial(n, rng.choice([0, 0.01, 0.1, 0.5, 1], 400))
+    lost = rng.binomial(changed, rng.choice([0, 0.1, 0.5, 0.9, 1], 400))
+    gained, z = changed - lost, rng.uniform(0.1, 8, 400)
+    low, high = tango_bounds(lost, gained, n, z)
+    assert (low <= (gained - lost) / n + 1e-12).all()
+    assert (high >= (gained - lost) / n - 1e-12).all()
+    inner = low > -1 + 1e-9
+    assert tango_z(low, lost, gained, n)[inner] == pytest.approx(z[inner], abs=1e-6)
+    inner = high < 1 - 1e-9
+    assert tango_z(high, lost, gained, n)[inner] == pytest.approx(-z[inner], abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [10, 14_000, 100_000])
+def test_bounds_where_every_item_is_lost(n: int) -> None:
+    z = 1.6448536
+    low, high = tango_bounds(n, 0, n, z)
+    assert float(low) == pytest.approx(-1, abs=1e-12)
+    assert float(high) == pytest.approx((z**2 / n - 1) / (z**2 / n + 1), abs=1e-12)  # (1 + d) / (1 - d) = z^2 / n
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.05])
