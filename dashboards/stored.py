@@ -61,6 +61,7 @@ class Kept(Store):
     def __init__(self, path: Path, scores: Scores) -> None:
         super().__init__(path, WAIT)
         self._scores = scores
+        self._gains: dict[int, dict[int, dict[str, float]]] = {}
         self._known = super().arms()
         runs: dict[int, list[object]] = defaultdict(list)
         for run in super().runs():
@@ -71,6 +72,12 @@ class Kept(Store):
     def arms(self) -> list[StoredArm]:
         """Return all arms, oldest first."""
         return self._known
+
+    def mean_gains(self, base: int) -> dict[int, dict[str, float]]:
+        """Return mean gains as `Store.mean_gains` does."""
+        if base not in self._gains:
+            self._gains[base] = super().mean_gains(base)
+        return self._gains[base]
 
     def task_scores(
         self,
@@ -137,7 +144,7 @@ def finished() -> State:
     return _finished(now())
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def _finished(state: State) -> State:
     return State(state.path, Browser(Path(state.path), WAIT).finished())
 
@@ -150,7 +157,7 @@ def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
     }
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def families(state: State) -> dict[str, Family]:
     """Return every base that has adapted arms, by name, with them."""
     found = service.families(state.store)
@@ -158,13 +165,13 @@ def families(state: State) -> dict[str, Family]:
     return dict(zip(named, found, strict=True))
 
 
-@st.cache_data(show_spinner="Placing the arms", max_entries=KEPT)
+@st.cache_resource(show_spinner="Placing the arms", max_entries=KEPT)
 def frontier(state: State, base: str, axes: tuple[str, ...], suites: tuple[str, ...]) -> Frontier:
     """Return the frontier of a base on some suites; none named: on all."""
     return service.placed(state.store, families(state)[base], Wish(axes), suites or None)
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def suites(state: State, base: str) -> dict[str, str]:
     """Return the suites that a base has finished, with their roles."""
     arm = families(state)[base].base
@@ -172,7 +179,7 @@ def suites(state: State, base: str) -> dict[str, str]:
     return {suite: str(role) for suite, role in found.items()}
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def compared(state: State, base: str, adapted: str, reference: str | None = None) -> Compared:
     """Compare an arm with its base, or with another arm of it."""
     family = families(state)[base]
@@ -180,13 +187,13 @@ def compared(state: State, base: str, adapted: str, reference: str | None = None
     return service.compared_arms(state.store, named[reference] if reference else family.base, named[adapted])
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def page_of_items(state: State, base: int, adapted: int, wanted: Filter, offset: int, limit: int) -> ItemPage:
     """Return a page of items that two arms were both scored on."""
     return Browser(Path(state.path), WAIT).page(base, adapted, wanted, offset, limit)
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def asked(state: State, sample: int, base: int, adapted: int) -> list[Asked]:
     """Return an item's requests with both arms' answers."""
     return Browser(Path(state.path), WAIT).asked(sample, base, adapted)
@@ -198,7 +205,7 @@ def _read(state: State, family: Family, trajectory: str | None = None) -> None:
     state.store.task_scores(family.base.number, wanted)
 
 
-@st.cache_data(show_spinner="Comparing every step with the base", max_entries=KEPT)
+@st.cache_resource(show_spinner="Comparing every step with the base", max_entries=KEPT)
 def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
     """Return a training run of a base step by step."""
     family = families(state)[base]
@@ -206,14 +213,14 @@ def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
     return studies.followed(state.store, name, margin, family.base.checkpoint.digest)[0]
 
 
-@st.cache_data(show_spinner="Comparing the steps that have drift", max_entries=KEPT)
+@st.cache_resource(show_spinner="Comparing the steps that have drift", max_entries=KEPT)
 def drift(state: State, base: str) -> tuple[list[Run], Card, Line | None]:
     """Return the checkpoints of a base with their drift, and the line of forgetting on it."""
     _read(state, families(state)[base])
     return studies.drift_line(state.store, families(state)[base])
 
 
-@st.cache_data(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
+@st.cache_resource(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
 def _studied(state: State) -> list[studies.Studied]:
     for family in families(state).values():
         _read(state, family)
@@ -228,7 +235,7 @@ def claims(state: State, margin: float) -> list[Card]:
         return []
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def decisions(state: State) -> list[Record]:
     """Return all decision records, oldest first within each base."""
     ledger = Ledger(Path(state.path), WAIT)
@@ -236,31 +243,31 @@ def decisions(state: State) -> list[Record]:
     return [record for base in bases for record in ledger.chain(base)]
 
 
-@st.cache_data(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
+@st.cache_resource(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
 def advice(state: State, base: str, terms: Terms) -> Advice:
     """Return the cheapest way of adapting a base that passes."""
     return advise(state.store, families(state)[base], terms)
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def runs(state: State) -> list[StoredRun]:
     """Return all runs, oldest first."""
     return state.store.runs()
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def failures(state: State, arm: int, plan: str) -> list[FailedRequest]:
     """Return why requests of a run could not be answered."""
     return Browser(Path(state.path), WAIT).failures(arm, plan)
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def checkpoints(state: State) -> list[Checkpoint]:
     """Return all checkpoints, oldest first."""
     return list({arm.checkpoint.digest: arm.checkpoint for arm in state.store.arms()}.values())
 
 
-@st.cache_data(show_spinner=False, max_entries=KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def dossier(state: State, checkpoint: Checkpoint) -> tuple[Change | None, list[Finding]]:
     """Return what is known of a checkpoint beyond its scores."""
     dossiers = Dossiers(Path(state.path), WAIT)

@@ -111,7 +111,7 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
     tried: list[Tried] = [_base(family, terms)]
     chosen = tried[0] if tried[0].verdict == "pass" else None
     arms = in_order([arm for arm in family.arms if rung_of(arm.checkpoint) != "base"])
-    gains = store.mean_gains(family.base.number, policy.suites) if len(arms) > THOROUGH else {}
+    gains = store.mean_gains(family.base.number) if len(arms) > THOROUGH else {}
     short = {arm.number: _short(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
     evidence = gather_all(store, policy, family.base, [arm for arm in arms if short.get(arm.number) is None])
     for rung in RUNGS[1:]:

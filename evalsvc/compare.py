@@ -83,9 +83,10 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
     ours, theirs = common(base.samples, adapted.samples)
     if not len(ours):
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
-    found = _difference(base, base.values[ours], adapted.values[theirs], ours)
+    binary = base.aggregation == "mean" and is_binary(base.values[ours]) and is_binary(adapted.values[theirs])
+    found = _difference(base, base.values[ours], adapted.values[theirs], ours, binary=binary)
     more = _of_answers(base, adapted, ours, theirs)
-    if base.aggregation == "mean" and is_binary(base.values[ours]) and is_binary(adapted.values[theirs]):
+    if binary:
         more |= _of_transitions(base, adapted, rerun, ours, theirs, found.clusters)
     return Comparison(
         suite=base.suite,
@@ -112,7 +113,9 @@ def common(ours: Ints, theirs: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp]
     return left, right
 
 
-def _difference(scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray[np.intp]) -> _Difference:
+def _difference(
+    scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray[np.intp], *, binary: bool
+) -> _Difference:
     """Return the difference of two arms' values on the same samples, the base's `ours`."""
     if scores.aggregation not in SMOOTH:
         return _Difference(float(np.mean(base)), float(np.mean(adapted)))
@@ -124,7 +127,7 @@ def _difference(scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray
         test, df = "cluster-robust t", groups - 1
     else:
         stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
-        if scores.aggregation == "mean" and is_binary(base) and is_binary(adapted):
+        if binary:
             lost, gained, n = transitions(base, adapted)
             low, high = tango_interval(lost, gained, n)
             error = stderr if math.isfinite(stderr) else None

@@ -110,7 +110,7 @@ def task_scores(
     return _cut(columns, known, _clusters(connection, numbers), [base, *arms])
 
 
-def mean_gains(connection: Connection, base: int, suites: Sequence[str]) -> dict[int, dict[str, float]]:
+def mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]:
     """Return, by arm and suite, the mean gain over the base, better counted positive, out of the runs' results.
 
     Suites are left out that have a task whose metric is no mean, or that an arm has not finished on the base's plan.
@@ -131,7 +131,7 @@ def mean_gains(connection: Connection, base: int, suites: Sequence[str]) -> dict
         WHERE q.aggregation = 'mean' AND NOT a.is_group AND NOT b.is_group
         GROUP BY u.arm, q.suite HAVING count(*) = any_value(q.tasks)
         """,
-        {"base": base, "plans": None, "suites": list(suites)},
+        {"base": base, "plans": None, "suites": None},
     ).fetchall()
     found: dict[int, dict[str, float]] = defaultdict(dict)
     for arm, suite, gain in rows:

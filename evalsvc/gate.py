@@ -34,6 +34,8 @@ from evalsvc.stats.power import POWER
 Verdict = Literal["pass", "fail", "inconclusive"]
 Mask = NDArray[np.bool_]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
+# What was found out about scores is remembered as long as they are in memory: a base is compared with many arms.
+_FAULTS: WeakKeyDictionary[TaskScores, str | None] = WeakKeyDictionary()
 _COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 _COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
@@ -55,7 +57,7 @@ class TaskPair:
 
     @property
     def comparison(self) -> Comparison:
-        """Both arms on all samples that there are; remembered as long as both arms' scores are in memory."""
+        """Both arms on all samples that there are."""
         known = _COMPARED.setdefault(self.adapted, WeakKeyDictionary())
         if self.base not in known:
             known[self.base] = compare_task(self.base, self.adapted)
@@ -250,12 +252,10 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(f"{name}: the arms have different metrics ({base.metric}, {adapted.metric}); submit again")
     for scores in (base, adapted):
-        if not (np.diff(scores.samples) > 0).all():
-            raise EvidenceError(f"{name}: an item has two scores in one arm; the store is damaged, submit again")
-        if not np.isfinite(scores.values).all():
-            raise EvidenceError(f"{name}: {base.metric} is not a number for some items; choose another metric")
-        if scores.weights is not None and not (np.isfinite(scores.weights) & (scores.weights > 0)).all():
-            raise EvidenceError(f"{name}: some items have no size in bytes; take them out of the task")
+        if scores not in _FAULTS:
+            _FAULTS[scores] = _fault(scores)
+        if fault := _FAULTS[scores]:
+            raise EvidenceError(f"{name}: {fault}")
     coverage = len(common(base.samples, adapted.samples)[0]) / max(len(base.samples), 1)
     if coverage < min_coverage:
         raise EvidenceError(
@@ -270,6 +270,17 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
             f"{name}: a margin is a share of items, and {base.metric} is not a mean of values in [0, 1]; "
             "use another metric of the task, or a drift rule"
         )
+
+
+def _fault(scores: TaskScores) -> str | None:
+    """Return what is wrong with one arm's scores, whatever they are compared with."""
+    if not (np.diff(scores.samples) > 0).all():
+        return "an item has two scores in one arm; the store is damaged, submit again"
+    if not np.isfinite(scores.values).all():
+        return f"{scores.metric} is not a number for some items; choose another metric"
+    if scores.weights is not None and not (np.isfinite(scores.weights) & (scores.weights > 0)).all():
+        return "some items have no size in bytes; take them out of the task"
+    return None
 
 
 # --------------------------------------------------------------------------------------------------------- evidence

@@ -29,8 +29,8 @@ Items = Mapping[looks.Key, int]
 """Items of whole tasks, where evidence is not complete."""
 Scores = Mapping[int, Mapping[looks.Key, TaskScores]]
 """Scores by arm, by suite and task."""
-_AT_ONCE = 64
-"""Arms whose scores are in memory at the same time."""
+_AT_ONCE = 10_000_000
+"""Requests whose scores are in memory at the same time, or those of one arm if it was asked more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,10 @@ def gather_all(
         sampled = list(
             {run.suite: run.digest for run in runs.get(base.number, ()) if _is_sampled(run, policy)}.values()
         )
-    for start in range(0, len(several), _AT_ONCE):
-        part = several[start : start + _AT_ONCE]
+    each = sum(run.requests for run in runs.get(base.number, ()) if run.suite in policy.suites)
+    at_once = max(1, _AT_ONCE // max(1, each))
+    for start in range(0, len(several), at_once):
+        part = several[start : start + at_once]
         chosen: dict[int, list[PlannedRun] | EvidenceError] = {}
         alike: dict[tuple[str, ...], list[int]] = {}
         for arm in part:

@@ -35,13 +35,10 @@ class Rest:
 
 def rest_of(store: Store, base_digest: str, base: str) -> Rest:
     """Return the trajectories, claims and decisions of a base's arms."""
-    names = {arm.checkpoint.trajectory for arm in store.arms() if arm.checkpoint.parent == base_digest}
-    runs = []
-    for name in sorted(name for name in names if name):
-        try:
-            runs += followed(store, name, base=base_digest)
-        except EvidenceError:  # no step is finished: the frontier's caption names them
-            continue
+    try:
+        runs = followed(store, base=base_digest)
+    except EvidenceError:  # no step is finished: the frontier's caption names them
+        runs = []
     try:
         cards = claims(store, base)
     except EvidenceError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from evalsvc.frontier import Candidate, Wish, frontier
 from evalsvc.points import Frontier
 from evalsvc.records import Comparison, RoleTotal, Serving, TaskScores
 from evalsvc.store import Store, StoredArm
+
+_AT_ONCE = 16
+"""Arms whose scores are in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +128,38 @@ def compared_arms(store: Store, base: StoredArm, adapted: StoredArm, other_promp
     Raises:
         EvidenceError: Scores are missing or cannot be compared.
     """
+    (found,) = compared_all(store, base, [adapted], other_prompts)
+    if isinstance(found, EvidenceError):
+        raise found
+    return found
+
+
+def compared_all(
+    store: Store, base: StoredArm, several: Sequence[StoredArm], other_prompts: bool = False
+) -> Iterator[Compared | EvidenceError]:
+    """Yield the comparison of each of several arms, or why there is none; scores are read some arms at a time."""
     rerun = rerun_of(store.arms(), base)
-    wanted = [adapted.number, *([rerun.number] if rerun else [])]
-    scores = store.task_scores(base.number, wanted)
+    for start in range(0, len(several), _AT_ONCE):
+        part = several[start : start + _AT_ONCE]
+        wanted = [*(arm.number for arm in part), *([rerun.number] if rerun else [])]
+        scores = store.task_scores(base.number, wanted)
+        for arm in part:
+            try:
+                found = _compared(store, base, arm, scores, scores[rerun.number] if rerun else (), other_prompts)
+            except EvidenceError as error:
+                yield error
+            else:
+                yield found
+
+
+def _compared(
+    store: Store,
+    base: StoredArm,
+    adapted: StoredArm,
+    scores: Mapping[int, Sequence[TaskScores]],
+    rerun: Sequence[TaskScores],
+    other_prompts: bool,
+) -> Compared:
     ours, theirs = scores[base.number], scores[adapted.number]
     if not ours:
         raise EvidenceError(f"{base.label} has no finished run; submit it again to resume")
@@ -137,7 +169,7 @@ def compared_arms(store: Store, base: StoredArm, adapted: StoredArm, other_promp
         own = store.task_scores(adapted.number, [])[adapted.number]
         theirs = [*theirs, *(task for task in own if (task.suite, task.task) not in have)]
     ours, theirs = _paired(store, ours, theirs, other_prompts)
-    tasks = compare(ours, theirs, scores[rerun.number] if rerun else ())
+    tasks = compare(ours, theirs, rerun)
     return Compared(base, adapted, tuple(tasks), tuple(totals(tasks)))
 
 

@@ -437,10 +437,10 @@ class Store:
             for name, method, seed, source, tasks, scores, untrained, joint in rows
         ]
 
-    def mean_gains(self, base: int, suites: Sequence[str]) -> dict[int, dict[str, float]]:
+    def mean_gains(self, base: int) -> dict[int, dict[str, float]]:
         """Return, by arm and suite, the mean gain over the base; see `evidence.mean_gains`."""
         with self._database.read() as connection:
-            return evidence.mean_gains(connection, base, suites)
+            return evidence.mean_gains(connection, base)
 
     def sampled(
         self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.evidence import TokenDrift
 from evalsvc.matrices import Matrix
 from evalsvc.records import Comparison, Role, RoleTotal
-from evalsvc.service import Compared, Family, base_of, compared_arms, families, find_arm, find_family
+from evalsvc.service import Compared, Family, base_of, compared_all, compared_arms, families, find_arm, find_family
 from evalsvc.stats.paired import t_interval
 from evalsvc.stats.regression import Line
 from evalsvc.store import Store, StoredArm, StoredResult
@@ -23,7 +23,11 @@ from evalsvc.trajectory import MARGIN, UNPAIRED, Change, Trajectory, trajectory
 
 
 def followed(
-    store: Store, name: str | None = None, margin: float = MARGIN, base: str | None = None
+    store: Store,
+    name: str | None = None,
+    margin: float = MARGIN,
+    base: str | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> list[Trajectory]:
     """Return training runs step by step; runs of one name from different bases are different ones.
 
@@ -33,10 +37,11 @@ def followed(
     Args:
         name: The runs of this name; None: all.
         base: Digest of the base that they started from; None: any.
+        note: Is told why a run is left out.
 
     Raises:
         UsageError: No run has that name.
-        EvidenceError: Steps lack scores, or cannot be compared.
+        EvidenceError: No run can be followed: steps lack scores, or cannot be compared.
     """
     arms = [arm for arm in store.arms() if not arm.is_rerun]
     runs: dict[tuple[str | None, str], list[StoredArm]] = {}
@@ -47,7 +52,17 @@ def followed(
     if name is not None and not chosen:
         known = ", ".join(dict.fromkeys(run for _, run in runs)) or "none yet: submit a folder with checkpoint-* inside"
         raise UsageError(f"trajectory {name!r}: the store has no training run of that name ({known})")
-    return [_followed(store, arms, members, margin) for members in chosen]
+    found, problems = [], []
+    for members in chosen:
+        try:
+            found.append(_followed(store, arms, members, margin))
+        except EvidenceError as error:
+            problems.append(error)
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        note(f"left out: {problem}")
+    return found
 
 
 def _followed(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredArm], margin: float) -> Trajectory:
@@ -60,23 +75,35 @@ def _followed(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredA
         base, steps = first, steps[1:]
     else:
         base = base_of(arms, first)
-    published = None if store.task_scores(base.number, [])[base.number] else store.results()
     found: list[tuple[int, str, Sequence[Comparison]]] = []
     incomplete: list[str] = []
-    for step in steps:
-        arm = newest[step]
-        label = arm.label
-        try:
-            if published is None:
-                tasks: Sequence[Comparison] = compared_arms(store, base, arm).tasks
-            else:
-                tasks = compare_published(published, base, arm)
-        except EvidenceError:
+    each = _compared(store, base, [newest[step] for step in steps])
+    for step, tasks in zip(steps, each, strict=True):
+        label = newest[step].label
+        if isinstance(tasks, EvidenceError):
             incomplete.append(label)
         else:
             found.append((step, label, tasks))
     made = trajectory(first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, found, margin)
     return replace(made, incomplete=tuple(incomplete))
+
+
+def _compared(
+    store: Store, base: StoredArm, arms: Sequence[StoredArm]
+) -> Iterator[Sequence[Comparison] | EvidenceError]:
+    """Yield every arm's tasks against the base's: item by item, or as published if the base has no items."""
+    if store.task_scores(base.number, [])[base.number]:
+        for one in compared_all(store, base, arms):
+            yield one if isinstance(one, EvidenceError) else one.tasks
+        return
+    published = store.results()
+    for arm in arms:
+        try:
+            found = compare_published(published, base, arm)
+        except EvidenceError as error:
+            yield error
+        else:
+            yield found
 
 
 def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted: StoredArm) -> list[Comparison]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,12 +29,13 @@ from evalsvc.charts import (
     transitions_figure,
     write_images,
 )
+from evalsvc.charts.style import BETTER, COLOURS, GREY, WORSE, marker
 from evalsvc.compare import compare_task
 from evalsvc.errors import UsageError
 from evalsvc.page import Rest, figures_of, html
 from evalsvc.points import Ellipse, Frontier, Point
 from evalsvc.records import Cost
-from tests.evidence import binary, bits, pair
+from tests.evidence import Array, binary, bits, pair
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
@@ -61,6 +63,23 @@ def point(arm: str, method: str, learning: float, forgetting: float, **changes: 
 def frontier(*points: Point) -> Frontier:
     base = point("base", "base", 0, 0, on_frontier=False)
     return Frontier("base", (base, *points), "score", "bits_per_byte", 0.1, (0.0, 1.0), ("x/y",), ("late",))
+
+
+def test_of_many_arms_each_method_is_one_line_with_gaps_between_its_runs() -> None:
+    many = [
+        point(f"{run}@{step}", method, step / 100, step / 50, step=step, trajectory=run, on_frontier=step == 7)
+        for method, runs in {"lora": ("l1", "l2"), "full": ("f1", "f2", "f3")}.items()
+        for run in runs
+        for step in range(20)
+    ]
+    figure = json.loads(frontier_figure(frontier(*many), View(ellipses=False)).to_json())
+    lora, full = figure["data"][:2]
+    assert [line["name"] for line in (lora, full)] == ["lora", "full"]
+    assert lora["x"] == [*(s / 100 for s in range(20)), None] * 2
+    assert sum(digest is not None for digest in full["customdata"]) == 60
+    assert len(full["x"]) == len(full["marker"]["size"]) == len(full["hovertext"]) == 63
+    # Only arms on the frontier show their intervals.
+    assert [round(end, 9) for end in lora["error_x"]["array"]] == [*([0.0] * 7), 0.1, *([0.0] * 13)] * 2
 
 
 def test_points_lie_where_they_should_with_their_bars() -> None:
@@ -208,3 +227,36 @@ def test_figures_without_kaleido_or_a_browser_say_what_to_do(tmp_path: Path, mon
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match=r"pip install 'evalsvc\[figures\]'"):
         write_images(shown, tmp_path)
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as it is without one kind of cone.
+VISIONS = {
+    "usual": np.eye(3),
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def seen(of: str, vision: str) -> Array:
+    """Return a colour as it is seen, in CIELAB, where a distance of 2.3 is just noticeable."""
+    rgb = np.array([int(of[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    )
+    xyz = to_xyz @ np.clip(np.array(VISIONS[vision]) @ linear, 0, 1) / [0.95047, 1, 1.08883]
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_colours_are_told_apart_by_every_colour_vision(vision: str) -> None:
+    def apart(one: str, other: str) -> float:
+        return float(np.linalg.norm(seen(one, vision) - seen(other, vision)))
+
+    assert min(apart(one, other) for one, other in combinations(COLOURS, 2)) > 15
+    assert apart(WORSE, BETTER) > 80
+    light, dark = "#ffffff", "#0e1117"  # the two themes of Streamlit
+    assert min(apart(of, ground) for of in (*COLOURS, GREY) for ground in (light, dark)) > 35
+    assert len({marker(number) for number in range(len(COLOURS))}) == len(COLOURS)  # and shape tells as well

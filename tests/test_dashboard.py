@@ -63,16 +63,18 @@ def fill(db: Path, *numbers: int) -> Store:
 def app(db: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     import streamlit as st
 
-    st.cache_data.clear()
+    st.cache_resource.clear()
     monkeypatch.setenv("EVALSVC_DB", str(db))
     monkeypatch.syspath_prepend(str(ROOT / "dashboards"))
     return AppTest.from_file(APP, default_timeout=30)
 
 
 def test_a_checkpoint_shows_its_dossier(app: AppTest, db: Path) -> None:
-    lora = fill(db, 1).arms()[1].checkpoint
+    base, lora, newest = (arm.checkpoint for arm in fill(db, 1).arms())
     page = app.switch_page("views/checkpoints.py").run()
     assert not page.exception
+    assert page.code[0].value == f"evalsvc checkpoints show {newest.digest[7:19]}"
+    page.selectbox(key="checkpoint").select(f"{base.label} ({base.digest[7:19]})").run()
     assert "Nothing: it is a base." in [caption.value for caption in page.caption]
     tensor = TensorChange("model.layers.0.self_attn.q_proj.weight", (4, 4), 8, 2.0, 1.0, 3, 2.5)
     Dossiers(db).keep_change(lora, Change(100, 5, "|x| > 1", (tensor,)))
@@ -171,11 +173,11 @@ def test_no_store_an_empty_one_and_a_broken_one_say_so(app: AppTest, db: Path) -
     time.sleep(0.1)
     import streamlit as st
 
-    st.cache_data.clear()
+    st.cache_resource.clear()
     app.run()
     assert "Begin with `evalsvc demo`" in app.info[0].value
     db.write_text("broken " * 2000)
-    st.cache_data.clear()
+    st.cache_resource.clear()
     app.run()
     assert "is not a DuckDB database file" in app.error[0].value
 
@@ -281,15 +283,15 @@ def test_every_page_says_how_to_begin_and_what_is_wrong(app: AppTest, db: Path, 
     shown = open_page(app, page)
     assert "no such file" in shown.error[0].value
     Store(db).register([], [], "host:1")
-    st.cache_data.clear()
+    st.cache_resource.clear()
     shown.run()
     assert not shown.exception
     assert shown.info
     edit(db, "DELETE FROM _migrations WHERE name = (SELECT max(name) FROM _migrations)")
-    st.cache_data.clear()
+    st.cache_resource.clear()
     assert said(shown) == f"store {db}: was written by an older evalsvc; `evalsvc status` upgrades it"
     edit(db, "INSERT INTO _migrations VALUES ('m999_future', now()::TIMESTAMP)")
-    st.cache_data.clear()
+    st.cache_resource.clear()
     assert "was written by a newer evalsvc (schema m999_future); upgrade this one" in said(shown)
 
 
@@ -350,7 +352,7 @@ def test_a_locked_store_says_so(app: AppTest, db: Path, code: str, monkeypatch: 
     fill(db, 1)
     with writer(code, db):
         for page in PAGES:
-            st.cache_data.clear()
+            st.cache_resource.clear()
             app.switch_page(f"views/{page}.py")
             assert "locked by another process for longer than 0.3 s; close what holds it" in said(app)
     app.switch_page("views/frontier.py").run()

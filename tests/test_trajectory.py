@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,6 +195,24 @@ def test_runs_of_one_name_from_two_bases_are_two(db: Path) -> None:
     assert forgot == [pytest.approx([0.2, 0.4]), pytest.approx([0.4, 0.6])]
     (only,) = studies.followed(store, "lora", base=bases[1].checkpoint.digest)
     assert only == second
+
+
+def test_a_run_without_a_finished_step_hides_no_other(db: Path, evalsvc: Run) -> None:  # noqa: F811
+    store, item, base = Store(db), plan("g", n=50, text="g"), arm(1)
+    runs = {
+        name: Arm(
+            replace(arm(10 + number, parent=base.checkpoint).checkpoint, name=name, step=1, trajectory=name), NUMERICS
+        )
+        for number, name in enumerate(("begun", "whole"))
+    }
+    store.register([base, *runs.values()], [item], "h:1")
+    store.finish(base, item, graded(item, [1.0] * 50))
+    with pytest.raises(EvidenceError, match="trajectory begun: has no finished step"):
+        studies.followed(store)
+    store.finish(runs["whole"], item, graded(item, [1.0] * 40 + [0.0] * 10))
+    done = evalsvc("trajectory", "--db", db, "--json")
+    assert [run["name"] for run in json.loads(done.out)["trajectories"]] == ["whole"]
+    assert "left out: trajectory begun: has no finished step" in done.err
 
 
 def test_the_continual_family_of_real_matrices(data: Path, db: Path, evalsvc: Run) -> None:  # noqa: F811

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evalsvc import advice
+from evalsvc import advice, gathering
 from evalsvc.advice import Terms, advise, in_order, rung_of
 from evalsvc.compare import compare_task
 from evalsvc.errors import UsageError
@@ -105,6 +105,8 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
     assert [one.verdict for one in quick.tried] == ["fail", "no arm", "short", "pass", "not needed", "no arm"]
     assert quick.tried[2].reason == "retention/facts: -0.200, and more than -0.05 is asked"
     assert quick.chosen == found.chosen
+    monkeypatch.setattr(gathering, "_AT_ONCE", 1)  # one arm's scores after the other
+    assert advise(store, find_family(store), Terms(("domain",), ("facts",), 0.05, 0.05)) == quick
     rejected = found.tried[2].decided_by
     assert rejected is not None
     assert rejected.rule == "retention/facts"

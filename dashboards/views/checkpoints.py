@@ -18,7 +18,7 @@ with parts.told():
     if not checkpoints:
         st.info("The store has no checkpoint yet. Begin with `evalsvc demo`.")
         st.stop()
-    labels = {f"{checkpoint.label} ({checkpoint.digest[7:19]})": checkpoint for checkpoint in checkpoints}
+    labels = {f"{checkpoint.label} ({checkpoint.digest[7:19]})": checkpoint for checkpoint in reversed(checkpoints)}
     chosen = labels[str(st.selectbox("Checkpoint", list(labels), key="checkpoint", bind="query-params"))]
     change, findings = stored.dossier(state, chosen)
 

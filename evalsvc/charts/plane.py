@@ -56,16 +56,15 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
             lines[point.method, point.trajectory or point.arm].append(point)
     methods = list(dict.fromkeys(method for method, _ in lines))
     sizes = _sizes([p for points in lines.values() for p in points], view.size)
-    crowded, listed = len(sizes) > CROWD, set[str]()
+    crowded = len(sizes) > CROWD
     sure = {point.arm for point in placed if point.on_frontier or not crowded}
-    for (method, name), points in lines.items():
+    for points in lines.values():
         points.sort(key=lambda point: point.step or 0)
-        figure.add_trace(_line(method, name, points, methods.index(method), view, sizes, sure))
-        if crowded:
-            figure.data[-1].update(name=safe(method), showlegend=method not in listed)
-            listed.add(method)
+    drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
+    for (method, name), run in drawn.items():
+        figure.add_trace(_line(method, name, run, methods.index(method), view, sizes, sure))
         if view.ellipses and (view.x, view.y) == ("learning", "retention"):
-            figure.add_trace(_ellipses(method, [p for p in points if p.arm in sure], methods.index(method)))
+            figure.add_trace(_ellipses(method, [p for p in run if p and p.arm in sure], methods.index(method)))
     if view.methods:
         for number, method in enumerate(methods):
             own = [p for p in placed if p.method == method and p.on_method_frontier]
@@ -81,6 +80,14 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     return figure
 
 
+def _by_method(lines: Mapping[tuple[str, str], Sequence[Point]]) -> dict[tuple[str, str], list[Point | None]]:
+    """Return each method's training runs as one line with gaps: browsers are slow with hundreds of lines."""
+    found: dict[tuple[str, str], list[Point | None]] = defaultdict(list)
+    for (method, _), points in lines.items():
+        found[method, method] += [*points, None]
+    return found
+
+
 def _value(point: Point, axis: str) -> float | None:
     if axis == "learning":
         return point.learning
@@ -92,11 +99,13 @@ def _value(point: Point, axis: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _ends(point: Point, axis: str, shown: bool) -> tuple[float, float | None, float | None]:
-    """Return where a point lies on an axis, with its interval where that is shown; a cost has none."""
-    if shown and axis == "learning":
+def _ends(point: Point | None, axis: str, sure: Container[str]) -> tuple[float, float | None, float | None]:
+    """Return where a point lies on an axis, with its interval if it is `sure`; gaps and costs have none."""
+    if point is None:
+        return 0.0, None, None
+    if axis == "learning" and point.arm in sure:
         return point.learning, point.learning_low, point.learning_high
-    if shown and axis == "retention":
+    if axis == "retention" and point.arm in sure:
         return -point.forgetting, -point.forgetting_high, -point.forgetting_low
     return _value(point, axis) or 0.0, None, None
 
@@ -121,31 +130,31 @@ def _sizes(points: Sequence[Point], size: str | None) -> dict[str, float]:
 def _line(
     method: str,
     name: str,
-    points: Sequence[Point],
+    points: Sequence[Point | None],
     number: int,
     view: View,
     sizes: Mapping[str, float],
     sure: Container[str],
 ) -> go.Scatter:
-    """Draw a training run; of the arms that are `sure` with their intervals."""
+    """Draw a training run, or several with gaps between them; of the arms that are `sure` with their intervals."""
     of = colour(number)
     return go.Scatter(
-        x=[_value(point, view.x) for point in points],
-        y=[_value(point, view.y) for point in points],
-        error_x=None if view.ellipses else bars([_ends(p, view.x, p.arm in sure) for p in points], of),
-        error_y=None if view.ellipses else bars([_ends(p, view.y, p.arm in sure) for p in points], of),
+        x=[point and _value(point, view.x) for point in points],
+        y=[point and _value(point, view.y) for point in points],
+        error_x=None if view.ellipses else bars([_ends(p, view.x, sure) for p in points], of),
+        error_y=None if view.ellipses else bars([_ends(p, view.y, sure) for p in points], of),
         mode="lines+markers",
         name=safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
         legendgroup=safe(method),
         line={"width": 1, "dash": "dot", "color": of},
         marker={
             "symbol": marker(number),
-            "size": [sizes[point.arm] for point in points],
+            "size": [sizes[point.arm] if point else 0.0 for point in points],
             "color": of,
             "line": {"width": 1, "color": "white"},
         },
-        customdata=[point.digest for point in points],
-        hovertext=[_hover(point) for point in points],
+        customdata=[point and point.digest for point in points],
+        hovertext=[point and _hover(point) for point in points],
         hoverinfo="text",
     )
 

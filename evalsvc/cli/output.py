@@ -33,13 +33,15 @@ def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
     from datetime import UTC, datetime
 
     from evalsvc import page, service
+    from evalsvc.charts import CROWD
 
     family = service.find_family(store, base)
     placed = service.placed(store, family)
-    compared = []
-    for arm in family.arms:
-        with contextlib.suppress(EvidenceError):  # an unfinished arm is named in the frontier's caption
-            compared.append(service.compared_arms(store, family.base, arm))
+    best = {point.arm for point in placed.points if point.on_method_frontier}
+    shown = [arm for arm in family.arms if len(family.arms) <= CROWD or arm.label in best]
+    # An unfinished arm is named in the frontier's caption.
+    found = service.compared_all(store, family.base, shown)
+    compared = [one for one in found if not isinstance(one, EvidenceError)]
     rest = page.rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
     figures = page.figures_of(placed, compared, rest)
     try:

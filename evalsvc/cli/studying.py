@@ -24,7 +24,7 @@ def trajectory(
     """Show a training run step by step: curves, the first step that breaks the margin, the best that keeps it."""
     from evalsvc import curves, studies
 
-    found = studies.followed(open_store(db), name, margin)
+    found = studies.followed(open_store(db), name, margin, note=lambda text: typer.echo(text, err=True))
     if not found:
         raise EvidenceError("the store has no training run; submit a folder with checkpoint-* or step_* inside")
     if as_json:

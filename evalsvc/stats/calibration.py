@@ -64,7 +64,7 @@ def calibration_drift(
     """
     squares = [(confidence - right) ** 2 for confidence, right in (base, adapted)]
     difference = squares[1] - squares[0]
-    center, stderr = float(difference.mean()), standard_error(difference - difference.mean())
+    center, stderr = float(difference.mean()), standard_error(difference)
     low, high = (None, None) if math.isnan(stderr) else t_interval(center, stderr, len(difference) - 1, level)
     levels = [float(square.mean()) for square in squares]
     errors = [expected_calibration_error(*arm) for arm in (base, adapted)]

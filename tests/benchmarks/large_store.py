@@ -157,7 +157,6 @@ def describe(store: Store, known: list[Arm], made: list[Plan]) -> None:
     )
     for of in known[1:]:
         dossiers.keep_findings(of.checkpoint, [Finding("warning", "window", of.label, "3 prompts were cut")])
-    for of in known[1:21]:
         dossiers.keep_change(of.checkpoint, Change(8_030_261_248, 41_943_040, "|x| > 0", tensors))
     policy = Policy(version=1, learning=Learning(suites=("clinic",)), retention=(Retention(suite="mmlu", margin=0.05),))
     for of in known[1:301:15]:

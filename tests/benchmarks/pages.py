@@ -19,6 +19,8 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.dashboard import CHROMIUM, served
 
 LIMIT = 120_000
+STILL = 1000
+"""Milliseconds until what was opened to choose from has stopped moving; people look that long, too."""
 DONE = (
     "document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') == 'notRunning' && "
     "document.querySelector('[data-testid=stMain] h1') && !document.querySelector('[data-testid=stSkeleton]') && "
@@ -76,35 +78,29 @@ def visit(browser: Browser, address: str, page: Page, server: psutil.Process) ->
 
 def change(tab: Any, name: str, page: Page, server: psutil.Process) -> str:
     """Change one control and wait until what it selects is there."""
-    if name in {"claims"}:
+    if name == "claims":
         field = tab.get_by_role("spinbutton").first
         field.fill(page.choice)
+        tab.wait_for_timeout(STILL)
         clock = Clock(server)
         field.press("Enter")
-    elif name == "frontier":
-        tab.get_by_text("Axes, suites, methods").click()
-        toggle = tab.get_by_text(page.label)
-        toggle.wait_for()
-        clock = Clock(server)
-        toggle.click()
-    elif name == "runs":
-        target = (
-            tab.get_by_test_id("stPills")
-            .get_by_role("button", name=page.choice)
-            .or_(tab.get_by_role("button", name=page.choice, exact=True))
-        )
+    else:
+        if name == "frontier":
+            tab.get_by_text("Axes, suites, methods").click()
+            target = tab.get_by_text(page.label)
+        elif name == "runs":
+            target = tab.get_by_role("button", name=page.choice, exact=True)
+        else:
+            if name == "gate":
+                tab.get_by_role("tab", name="Simulator").click()
+            field = tab.get_by_role("combobox", name=page.label).first
+            field.click()
+            field.fill(page.choice)
+            target = tab.get_by_role("option", name=page.choice)
+        target.first.wait_for()
+        tab.wait_for_timeout(STILL)
         clock = Clock(server)
         target.first.click()
-    else:
-        if name == "gate":
-            tab.get_by_role("tab", name="Simulator").click()
-        field = tab.get_by_role("combobox", name=page.label).first
-        field.click()
-        field.fill(page.choice)
-        option = tab.get_by_role("option", name=page.choice).first
-        option.wait_for()
-        clock = Clock(server)
-        option.click()
     tab.wait_for_timeout(60)  # until the browser has told the server
     tab.wait_for_function(DONE, timeout=LIMIT)
     return str(clock)
