@@ -92,22 +92,22 @@ def _facts(checkpoint: Checkpoint, change: Change | None, memory: TrainingMemory
     if change is not None:
         share = change.trainable / change.parameters
         facts.append(("trainable", f"{change.trainable:,} parameters, {share:.3%} of {change.parameters:,}"))
-    facts += [(name, _amount(value)) for name, value in cost_lines(checkpoint.cost)]
+    facts += cost_lines(checkpoint.cost)
     if memory is not None:
         facts.append(("memory to train", _memory(checkpoint, memory)))
     return facts
 
 
-def cost_lines(cost: Cost) -> list[tuple[str, float | None]]:
+def cost_lines(cost: Cost) -> list[tuple[str, str]]:
     """Return what a cost card says, what is not known included."""
     return [
-        ("GPU-hours", cost.gpu_hours),
-        ("peak memory, GB", cost.peak_memory_gb),
-        ("training tokens", cost.train_tokens),
-        ("training samples", cost.train_samples),
-        ("annotation cost", cost.annotation_cost),
-        ("trainable share", cost.trainable_share),
-        ("tokens per query", cost.tokens_per_query),
+        ("GPU-hours", _amount(cost.gpu_hours)),
+        ("peak memory, GB", _amount(cost.peak_memory_gb)),
+        ("training tokens", _amount(cost.train_tokens)),
+        ("training samples", _amount(cost.train_samples)),
+        ("annotation cost", _amount(cost.annotation_cost)),
+        ("trainable share", _amount(cost.trainable_share)),
+        ("tokens per query", _amount(cost.tokens_per_query)),
     ]
 
 

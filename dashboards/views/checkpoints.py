@@ -27,7 +27,7 @@ st.dataframe(
         {"what": "method", "value": chosen.method},
         {"what": "folder", "value": chosen.path},
         {"what": "digest", "value": chosen.digest},
-        *({"what": what, "value": "-" if value is None else f"{value:,}"} for what, value in cost_lines(chosen.cost)),
+        *({"what": what, "value": value} for what, value in cost_lines(chosen.cost)),
     ],
     width="stretch",
     hide_index=True,
