@@ -22,7 +22,7 @@ from evalsvc.changes import Change
 from evalsvc.claims import Card, Run
 from evalsvc.dossiers import Dossiers
 from evalsvc.errors import EvidenceError
-from evalsvc.frontier import Wish
+from evalsvc.frontier import Plane, Wish, placed
 from evalsvc.ledger import Ledger, Record
 from evalsvc.points import Frontier
 from evalsvc.records import Checkpoint, Finding, TaskScores
@@ -165,10 +165,15 @@ def families(state: State) -> dict[str, Family]:
     return dict(zip(named, found, strict=True))
 
 
-@st.cache_resource(show_spinner="Placing the arms", max_entries=KEPT)
+@st.cache_resource(show_spinner="Placing the arms", max_entries=4)
+def _plane(state: State, base: str, suites: tuple[str, ...]) -> Plane:
+    return service.measured(state.store, families(state)[base], suites or None)
+
+
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def frontier(state: State, base: str, axes: tuple[str, ...], suites: tuple[str, ...]) -> Frontier:
     """Return the frontier of a base on some suites; none named: on all."""
-    return service.placed(state.store, families(state)[base], Wish(axes), suites or None)
+    return placed(_plane(state, base, suites), Wish(axes))
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from evalsvc.records import Checkpoint, Cost, Floats, Role, TaskScores
 from evalsvc.stats.bootstrap import resampled_means
 from evalsvc.stats.estimates import SMOOTH, estimate
 from evalsvc.stats.paired import LEVEL
-from evalsvc.stats.pareto import hypervolume, non_dominated, read_off, share_dominated
+from evalsvc.stats.pareto import Bools, Ranks, certain_dominators, hypervolume, non_dominated, ranked, read_off
 
 REPLICATES = 2000
 SEED = 1234
@@ -53,9 +54,19 @@ class Wish:
     at_learning: float | None = None
     at_forgetting: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse axes that there are not.
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
+        Raises:
+            UsageError: An axis is unknown, or there are not two.
+        """
+        unknown = [name for name in self.axes if name not in (*PLANE, *COSTS)]
+        if unknown or len(set(self.axes)) < 2:
+            raise UsageError(f"axes {','.join(self.axes)}: must be two or more of {', '.join((*PLANE, *COSTS))}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axis:
     """Gains over the base along one axis.
 
     Attributes:
@@ -70,51 +81,91 @@ class _Axis:
     resampled: Floats
     left_out: tuple[str, ...] = ()
 
+    def of(self, arms: Sequence[int]) -> Axis:
+        """Return the axis for some of its arms."""
+        return replace(self, gain=self.gain[arms], resampled=self.resampled[:, arms])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """What arms learned and forgot: the part of a frontier that is dear to compute, whatever its axes.
+
+    Attributes:
+        arms: The base, and the arms that have scores on all of its tasks.
+        incomplete: The others' labels.
+        sure: How sure each arm's learning and forgetting are, as `Point` says it.
+    """
+
+    arms: tuple[Candidate, ...]
+    incomplete: tuple[str, ...]
+    learning: Axis
+    forgetting: Axis
+    sure: tuple[dict[str, Any], ...]
+
 
 def frontier(base: Candidate, arms: Sequence[Candidate], wish: Wish = Wish()) -> Frontier:
-    """Place the base and its arms on the plane of learning and forgetting.
+    """Place the base and its arms on the plane of learning and forgetting; see `plane` and `placed`."""
+    return placed(plane(base, arms), wish)
+
+
+def plane(base: Candidate, arms: Sequence[Candidate]) -> Plane:
+    """Measure what arms learned and forgot.
+
+    Raises:
+        EvidenceError: The base has no scores on a domain suite or on a general suite.
+    """
+    tasks = {role: _axis_tasks(base, role) for role in ("domain", "general")}
+    needed = {(scores.suite, scores.task) for _, chosen, _ in tasks.values() for scores in chosen}
+    whole = [needed <= {(scores.suite, scores.task) for scores in arm.scores} for arm in arms]
+    complete = (base, *(arm for arm, has_all in zip(arms, whole, strict=True) if has_all))
+    rng = np.random.default_rng(SEED)
+    learning, forgetting = (_axis(tasks[role], complete, rng, role) for role in ("domain", "general"))
+    return Plane(
+        complete,
+        tuple(arm.label for arm, has_all in zip(arms, whole, strict=True) if not has_all),
+        learning,
+        forgetting,
+        tuple(_sure(learning, forgetting)),
+    )
+
+
+def placed(plane: Plane, wish: Wish = Wish()) -> Frontier:
+    """Find the frontier among arms that were measured.
 
     Arms without scores on all of the base's tasks on the two axes, or without a cost that is asked for, are named as
     incomplete and not placed.
 
     Raises:
-        UsageError: An axis is unknown.
-        EvidenceError: The base has no scores on a domain suite or on a general suite.
+        EvidenceError: What queries of the base cost was never measured.
     """
-    unknown = [name for name in wish.axes if name not in (*PLANE, *COSTS)]
-    if unknown or len(set(wish.axes)) < 2:
-        raise UsageError(f"axes {','.join(wish.axes)}: must be two or more of {', '.join((*PLANE, *COSTS))}")
-    tasks = {role: _axis_tasks(base, role) for role in ("domain", "general")}
-    needed = {(scores.suite, scores.task) for _, chosen, _ in tasks.values() for scores in chosen}
     costs = [name for name in wish.axes if name in COSTS]
-    complete = [
-        arm
-        for arm in arms
-        if needed <= {(scores.suite, scores.task) for scores in arm.scores}
-        and all(getattr(arm.checkpoint.cost, name) is not None for name in costs)
-    ]
-    placed = [base, *complete]
-    rng = np.random.default_rng(SEED)
-    domain, general = (_axis(tasks[role], placed, rng, role) for role in ("domain", "general"))
-    axes = {"learning": domain, "forgetting": general} | {name: _cost_axis(name, placed) for name in costs}
+    base, *adapted = plane.arms
+    known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in adapted]
+    kept = [0, *(number for number, has_all in enumerate(known, start=1) if has_all)]
+    arms = [plane.arms[number] for number in kept]
+    learning, forgetting = (axis if all(known) else axis.of(kept) for axis in (plane.learning, plane.forgetting))
+    axes = {"learning": learning, "forgetting": forgetting} | {name: _cost_axis(name, arms) for name in costs}
     chosen = [axes[name] for name in wish.axes]
     # Rounded, so that two arms with the same counts tie whatever order their items were added up in.
     points = np.stack([axis.gain for axis in chosen], axis=-1).round(12)
-    resampled = np.stack([axis.resampled for axis in chosen], axis=-1).round(12)
+    ranks = ranked(np.stack([axis.resampled for axis in chosen], axis=-1).round(12))
     corner = [axis.corner for axis in chosen]
-    methods = _methods(placed, points, corner)
-    matched = _matched(placed, domain, general, wish)
+    methods = _methods(arms, points, corner)
+    matched = _matched(arms, learning, forgetting, wish, ranks)
     return Frontier(
         base=base.label,
-        points=_points(placed, domain, general, points, resampled, methods),
-        learning_unit=domain.unit,
-        forgetting_unit=general.unit,
+        points=_points(arms, axes, [plane.sure[number] for number in kept], points, ranks, methods),
+        learning_unit=learning.unit,
+        forgetting_unit=forgetting.unit,
         hypervolume=hypervolume(points, corner),
         reference=tuple(
             0.0 + value if name == "learning" else 0.0 - value for name, value in zip(wish.axes, corner, strict=True)
         ),
-        left_out=domain.left_out + general.left_out,
-        incomplete=tuple(arm.label for arm in arms if arm not in complete),
+        left_out=learning.left_out + forgetting.left_out,
+        incomplete=(
+            *plane.incomplete,
+            *(arm.label for arm, has_all in zip(adapted, known, strict=True) if not has_all),
+        ),
         axes=wish.axes,
         methods=methods,
         equal_learning=matched[0],
@@ -124,19 +175,15 @@ def frontier(base: Candidate, arms: Sequence[Candidate], wish: Wish = Wish()) ->
 
 def _points(
     placed: Sequence[Candidate],
-    domain: _Axis,
-    general: _Axis,
+    axes: Mapping[str, Axis],
+    sure: Sequence[Mapping[str, Any]],
     points: Floats,
-    resampled: Floats,
+    ranks: Ranks,
     methods: Sequence[MethodFrontier],
 ) -> tuple[Point, ...]:
-    beats = share_dominated(resampled)
-    often = non_dominated(resampled).mean(axis=0)
+    often = non_dominated(ranks).mean(axis=0)
     on_frontier = non_dominated(points)
-    beaten_by = beats.argmax(axis=0)
-    certain = beats.max(axis=0) >= 1 - ALPHA / max(1, len(placed) - 1)
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    learning, forgetting = (np.quantile(a, ends, axis=0) for a in (domain.resampled, 0.0 - general.resampled))
+    beaten_by = certain_dominators(ranks, often, on_frontier, 1 - ALPHA / max(1, len(placed) - 1))
     of_method = {label for method in methods for label in method.arms}
     return tuple(
         Point(
@@ -145,43 +192,53 @@ def _points(
             method=arm.checkpoint.method,
             step=arm.checkpoint.step,
             trajectory=arm.checkpoint.trajectory,
-            learning=float(domain.gain[i]),
-            learning_low=float(learning[0, i]),
-            learning_high=float(learning[1, i]),
-            forgetting=0.0 - float(general.gain[i]),
-            forgetting_low=float(forgetting[0, i]),
-            forgetting_high=float(forgetting[1, i]),
+            learning=float(axes["learning"].gain[i]),
+            forgetting=0.0 - float(axes["forgetting"].gain[i]),
             on_frontier=bool(on_frontier[i]),
             p_on_frontier=float(often[i]),
             cost=arm.checkpoint.cost,
             on_method_frontier=arm.label in of_method,
-            dominated_by=placed[beaten_by[i]].label if certain[i] else None,
-            ellipse=_ellipse(domain.resampled[:, i], 0.0 - general.resampled[:, i]),
-            **_exchange(domain, general, i),
+            dominated_by=placed[beaten_by[i]].label if beaten_by[i] >= 0 else None,
+            **sure[i],
         )
         for i, arm in enumerate(placed)
     )
 
 
-def _exchange(domain: _Axis, general: _Axis, arm: int) -> dict[str, float]:
-    """Return what an arm forgot per unit that it learned, if it learned in all but 5 % of the resamples and more."""
-    learned, forgot = domain.resampled[:, arm], 0.0 - general.resampled[:, arm]
-    if np.quantile(learned, (1 - LEVEL) / 2) <= 0:
-        return {}
+def _sure(learning: Axis, forgetting: Axis) -> Iterator[dict[str, Any]]:
+    """Yield, for each arm, the intervals and the ellipse of its learning and forgetting, and what it gave for what."""
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    learned, forgot = learning.resampled, 0.0 - forgetting.resampled
+    (learned_low, learned_high), (forgot_low, forgot_high) = (np.quantile(a, ends, axis=0) for a in (learned, forgot))
+    ellipses = _ellipses(learned, forgot)
     # Where a resample learned nothing at all the ratio is as bad as it gets, or as good.
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
-    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="closest_observation")
-    whole = 0.0 - float(general.gain[arm]) / float(domain.gain[arm])
-    return {"exchange": whole, "exchange_low": float(low), "exchange_high": float(high)}
+    low, high = np.quantile(ratios, ends, axis=0, method="closest_observation")
+    for i, ellipse in enumerate(ellipses):
+        found = {
+            "learning_low": float(learned_low[i]),
+            "learning_high": float(learned_high[i]),
+            "forgetting_low": float(forgot_low[i]),
+            "forgetting_high": float(forgot_high[i]),
+            "ellipse": ellipse,
+        }
+        if learned_low[i] > 0:  # it learned in all but 5 % of the resamples, or in more
+            whole = 0.0 - float(forgetting.gain[i]) / float(learning.gain[i])
+            found |= {"exchange": whole, "exchange_low": float(low[i]), "exchange_high": float(high[i])}
+        yield found
 
 
-def _ellipse(learning: Floats, forgetting: Floats) -> Ellipse:
-    """Return the ellipse of a normal with the resamples' covariance; chi-squared's quantile at 2 df is -2 ln(1 - p)."""
-    variances, directions = np.linalg.eigh(np.cov(learning, forgetting))
-    minor, major = np.sqrt(np.maximum(variances, 0.0) * (-2 * math.log(1 - LEVEL)))
-    angle = math.degrees(math.atan2(directions[1, 1], directions[0, 1]))
-    return Ellipse(float(major), float(minor), angle % 180.0)
+def _ellipses(learned: Floats, forgot: Floats) -> list[Ellipse]:
+    """Return the ellipses of normals with the resamples' covariances [replicates, arms].
+
+    Chi-squared's quantile at 2 df is -2 ln(1 - p).
+    """
+    centred = np.stack([values - values.mean(axis=0) for values in (learned, forgot)])
+    variances, directions = np.linalg.eigh(np.einsum("ira,jra->aij", centred, centred) / (len(learned) - 1))
+    minor, major = np.sqrt(np.maximum(variances, 0.0) * (-2 * math.log(1 - LEVEL))).T
+    angles = np.degrees(np.arctan2(directions[:, 1, 1], directions[:, 0, 1])) % 180.0
+    return [Ellipse(float(a), float(b), float(angle)) for a, b, angle in zip(major, minor, angles, strict=True)]
 
 
 def _methods(placed: Sequence[Candidate], points: Floats, corner: Sequence[float]) -> tuple[MethodFrontier, ...]:
@@ -221,7 +278,7 @@ def _axis(
     arms: Sequence[Candidate],
     rng: np.random.Generator,
     role: Role,
-) -> _Axis:
+) -> Axis:
     unit, tasks, left_out = axis
     tables: list[Mapping[tuple[str, str], TaskScores]] = [{(s.suite, s.task): s for s in arm.scores} for arm in arms]
     gain = np.zeros(len(arms))
@@ -237,7 +294,7 @@ def _axis(
         gain += sign * task_gain
         resampled += sign * (task_gain + resampled_means(_by_cluster(differences, task), REPLICATES, rng))
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
-    return _Axis(unit, 0.0 if role == "domain" else -abs(level), gain, resampled, left_out)
+    return Axis(unit, 0.0 if role == "domain" else -abs(level), gain, resampled, left_out)
 
 
 def _aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
@@ -256,7 +313,7 @@ def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
     return np.asarray(sums * groups / influence.shape[1])
 
 
-def _cost_axis(name: str, placed: Sequence[Candidate]) -> _Axis:
+def _cost_axis(name: str, placed: Sequence[Candidate]) -> Axis:
     """Return a cost as a gain, cheaper is better: to make the base, which was not adapted, cost nothing.
 
     Raises:
@@ -270,14 +327,14 @@ def _cost_axis(name: str, placed: Sequence[Candidate]) -> _Axis:
         )
     gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
     # A tenth beyond the dearest arm, so that this one still counts.
-    return _Axis(name, float(gain.min()) * 1.1, gain, np.broadcast_to(gain, (REPLICATES, len(gain))))
+    return Axis(name, float(gain.min()) * 1.1, gain, np.broadcast_to(gain, (REPLICATES, len(gain))))
 
 
 # --------------------------------------------------------------------------------------------- methods at one level
 
 
 def _matched(
-    placed: Sequence[Candidate], domain: _Axis, general: _Axis, wish: Wish
+    placed: Sequence[Candidate], domain: Axis, general: Axis, wish: Wish, ranks: Ranks
 ) -> tuple[Matched | None, Matched | None]:
     """Return forgetting at equal learning, and learning at equal forgetting, for the methods that learned anything.
 
@@ -293,19 +350,24 @@ def _matched(
     plane = np.stack([domain.gain, general.gain], axis=-1)
     farthest = [float((-plane[arms][non_dominated(plane[arms])])[:, 1].max()) for arms in members.values()]
     at_forgetting = max(0.0, min(farthest)) if wish.at_forgetting is None else wish.at_forgetting
-    forgetting = _read_all(members, domain, general, at_learning)
-    learning = _read_all(members, general, domain, -at_forgetting)
+    both = ranks[..., [wish.axes.index(name) for name in PLANE]]
+    fronts = {method: non_dominated(both[:, arms]) for method, arms in members.items()}
+    forgetting = _read_all(members, fronts, domain, general, at_learning)
+    learning = _read_all(members, fronts, general, domain, -at_forgetting)
     return (
         _match(at_learning, {name: 0.0 - values for name, values in forgetting.items()}),
         _match(at_forgetting, learning),
     )
 
 
-def _read_all(members: Mapping[str, list[int]], along: _Axis, of: _Axis, at: float) -> dict[str, Floats]:
+def _read_all(
+    members: Mapping[str, list[int]], fronts: Mapping[str, Bools], along: Axis, of: Axis, at: float
+) -> dict[str, Floats]:
     """Return by method [1 + replicates] values read off at `at`: the estimate, then resamples; nan: not reached."""
     whole, spread = np.stack([along.gain, of.gain], axis=-1), np.stack([along.resampled, of.resampled], axis=-1)
     return {
-        method: np.append(read_off(whole[arms], at), read_off(spread[:, arms], at)) for method, arms in members.items()
+        method: np.append(read_off(whole[arms], at), read_off(spread[:, arms], at, fronts[method]))
+        for method, arms in members.items()
     }
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from evalsvc import frontier
 from evalsvc.compare import compare, totals
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.frontier import Candidate, Wish, frontier
+from evalsvc.frontier import Candidate, Plane, Wish
 from evalsvc.points import Frontier
 from evalsvc.records import Comparison, RoleTotal, Serving, TaskScores
 from evalsvc.store import Store, StoredArm
@@ -260,28 +261,24 @@ def find_family(store: Store, base: str | None = None) -> Family:
     return known[0]
 
 
-def placed(
-    store: Store,
-    family: Family,
-    wish: Wish = Wish(),  # noqa: B008 (frozen)
-    suites: Collection[str] | None = None,
-) -> Frontier:
+def placed(store: Store, family: Family, wish: Wish = Wish()) -> Frontier:  # noqa: B008 (frozen)
     """Place a base and its arms on the plane of learning and forgetting.
+
+    Raises:
+        EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
+    """
+    return frontier.placed(measured(store, family), wish)
+
+
+def measured(store: Store, family: Family, suites: Sequence[str] | None = None) -> Plane:
+    """Measure what the arms of a base learned and forgot.
 
     Args:
         suites: The suites that count; None: all.
 
     Raises:
-        UsageError: An axis is unknown.
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
-    scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
-    base, *arms = (
-        Candidate(
-            arm.label,
-            arm.checkpoint,
-            [task for task in scores[arm.number] if suites is None or task.suite in suites],
-        )
-        for arm in (family.base, *family.arms)
-    )
-    return frontier(base, arms, wish)
+    scores = store.task_scores(family.base.number, [arm.number for arm in family.arms], suites=suites)
+    base, *arms = (Candidate(arm.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms))
+    return frontier.plane(base, arms)

@@ -3,64 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ranks = NDArray[np.int16] | NDArray[np.int32]
 
 
-def dominates(points: Floats) -> Bools:
+def dominates(these: Floats | Ranks, those: Floats | Ranks) -> Bools:
     """Return which points equal or beat which others on all axes and beat them on one.
 
     Args:
-        points: [arms, axes].
+        these: [a, axes], or their ranks.
+        those: [b, axes], ditto.
 
     Returns:
-        [arms, arms]: whether the first dominates the second.
+        [a, b]: whether the first dominates the second.
     """
-    at_least = np.ones((len(points), len(points)), dtype=bool)
+    at_least = np.ones((len(these), len(those)), dtype=bool)
     better = np.zeros_like(at_least)
-    for column in points.T:
-        # Ranks in a byte or two compare many times faster than the numbers themselves.
-        rank = np.unique(column, return_inverse=True)[1].astype(np.min_scalar_type(len(points)))
-        at_least &= rank[:, None] >= rank
-        better |= rank[:, None] > rank
+    for mine, other in zip(these.T, those.T, strict=True):
+        at_least &= np.greater_equal.outer(mine, other)
+        better |= np.greater.outer(mine, other)
     return at_least & better
 
 
-def share_dominated(points: Floats) -> Floats:
-    """Return in which share of the sets [sets, arms, axes] the first arm dominates the second, as [arms, arms].
+def ranked(points: Floats) -> Ranks:
+    """Return points [..., arms, axes] as their dense ranks per axis, from 0 up: all that dominance depends on.
 
-    One set after another: all at once would take gigabytes for a thousand arms.
+    Small integers are sorted and compared many times faster than the numbers themselves.
     """
-    count = np.zeros((points.shape[1], points.shape[1]))
-    for start in range(0, len(points), 255):
-        part = np.zeros(count.shape, dtype=np.uint8)  # adding bytes to bytes is quick, and 255 of them fit
-        for one in points[start : start + 255]:
-            part += dominates(one).view(np.uint8)
-        count += part
-    return count / len(points)
+    found = np.empty(points.shape, dtype=np.int16 if points.shape[-2] < 2**15 else np.int32)
+    for axis in range(points.shape[-1]):
+        column = np.ascontiguousarray(points[..., axis])
+        order = np.argsort(column, axis=-1)
+        column = np.take_along_axis(column, order, axis=-1)
+        rank = np.zeros(column.shape, dtype=found.dtype)
+        rank[..., 1:] = column[..., 1:] != column[..., :-1]
+        np.put_along_axis(found[..., axis], order, np.cumsum(rank, axis=-1, dtype=rank.dtype), axis=-1)
+    return found
 
 
-def non_dominated(points: Floats) -> Bools:
-    """Return which points [..., arms, axes] no other point of their set dominates, as [..., arms]."""
+def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) -> NDArray[np.intp]:
+    """Return, for each arm, one that dominates it in a share `level` of the sets or more, the surest of them; else -1.
+
+    Args:
+        sets: [sets, arms, axes], as from `ranked`.
+        often: [arms], in which share of the sets none dominates them.
+        best: [arms], arms that are asked first: where one of them will do, no other is looked for.
+    """
+    found = np.full(sets.shape[1], -1, dtype=np.intp)
+    rest = np.flatnonzero(1 - often >= level)  # the others are dominated in too few sets, by whomever
+    for by in (np.flatnonzero(best), np.arange(sets.shape[1])):
+        of, count = rest, np.zeros((len(by), len(rest)))
+        for start in range(0, len(sets), 255):
+            part = sets[start : start + 255]
+            count += _times_dominated(part[:, by], part[:, of])
+            # Whoever cannot get there any more is not asked again.
+            able = (count + len(sets) - start - len(part)) / len(sets) >= level
+            rows, columns = able.any(axis=1), able.any(axis=0)
+            by, of, count = by[rows], of[columns], count[rows][:, columns]
+        found[of] = by[count.argmax(axis=0)] if len(by) else -1
+        rest = np.setdiff1d(rest, of)
+    return found
+
+
+def _times_dominated(these: Ranks, those: Ranks) -> NDArray[np.uint8]:
+    """Return [a, b] in how many of 255 sets or fewer points [sets, a, axes] dominate others [sets, b, axes].
+
+    One set after another: all at once would take gigabytes for a thousand arms. Bytes are quick to add to bytes.
+    """
+    count = np.zeros((these.shape[1], those.shape[1]), dtype=np.uint8)
+    for mine, other in zip(these, those, strict=True):
+        count += dominates(mine, other).view(np.uint8)
+    return count
+
+
+def non_dominated(points: Floats | Ranks) -> Bools:
+    """Return which points [..., arms, axes], or their ranks, no other of their set dominates, as [..., arms]."""
     if points.shape[-1] == 2:
         return _staircase(points)
     sets = points.reshape(-1, *points.shape[-2:])
-    found = [~dominates(one).any(axis=0) for one in sets]
+    found = [~dominates(one, one).any(axis=0) for one in sets]
     return np.array(found, dtype=bool).reshape(points.shape[:-1])
 
 
-def _staircase(points: Floats) -> Bools:
+def _staircase(points: NDArray[Any]) -> Bools:
     """Return the non-dominated points of sets with two axes, by one sweep from the greatest first axis downwards."""
     order = np.lexsort((-points[..., 1], -points[..., 0]), axis=-1)
     x, y = (np.take_along_axis(points[..., axis], order, axis=-1) for axis in (0, 1))
     # Points with the same first axis stand together, the greatest second axis first.
     starts = np.concatenate([np.ones_like(x[..., :1], dtype=bool), x[..., 1:] != x[..., :-1]], axis=-1)
     start = np.maximum.accumulate(np.where(starts, np.arange(x.shape[-1]), 0), axis=-1)
-    best = np.concatenate([np.full_like(y[..., :1], -np.inf), np.maximum.accumulate(y, axis=-1)], axis=-1)
+    best = np.concatenate([np.full_like(y[..., :1], y.min(initial=0) - 1), np.maximum.accumulate(y, axis=-1)], axis=-1)
     beaten = (np.take_along_axis(best, start, axis=-1) >= y) | (np.take_along_axis(y, start, axis=-1) > y)
     found = np.empty(x.shape, dtype=bool)
     np.put_along_axis(found, order, ~beaten, axis=-1)
@@ -82,17 +120,19 @@ def hypervolume(points: Floats, reference: Sequence[float]) -> float:
     return volume
 
 
-def read_off(points: Floats, at: float) -> Floats:
+def read_off(points: Floats, at: float, front: Bools | None = None) -> Floats:
     """Return the second axis of frontiers where their first axis is `at`, by straight lines between their points.
 
     Args:
         points: [..., arms, 2]; only the non-dominated ones count.
+        front: [..., arms], which these are, where that is known.
 
     Returns:
         [...]; left of the frontier its first point's value, which has more on both axes; right of it nan: nothing gets
         there.
     """
-    front, x, y = non_dominated(points), points[..., 0], points[..., 1]
+    front = non_dominated(points) if front is None else front
+    x, y = points[..., 0], points[..., 1]
     right = np.where(front & (x >= at), x, np.inf).min(axis=-1)
     left = np.where(front & (x <= at), x, -np.inf).max(axis=-1)
     # Points of a frontier with the same first axis have the same second one.

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from evalsvc.stats.pareto import dominates, hypervolume, non_dominated, read_off, share_dominated
+from evalsvc.stats.pareto import certain_dominators, dominates, hypervolume, non_dominated, ranked, read_off
 
 # Biderman et al. 2024, "LoRA Learns Less and Forgets Less", tables S5 and S6: code IFT at epochs 1, 2, 4, 8, 16.
 HUMAN_EVAL = {
@@ -128,22 +128,43 @@ def test_sweep_and_sums_equal_all_pairs_at_once(axes: int) -> None:
     sets = np.concatenate([rng.integers(0, 5, (200, 12, axes)), rng.integers(0, 40, (200, 12, axes))]).astype(float)
     everything = in_full(sets)
     np.testing.assert_array_equal(non_dominated(sets), ~everything.any(axis=1))
-    np.testing.assert_array_equal(share_dominated(sets), everything.mean(axis=0))
+    np.testing.assert_array_equal(non_dominated(ranked(sets)), ~everything.any(axis=1))
+    for one, whole in zip(ranked(sets), everything, strict=True):
+        np.testing.assert_array_equal(dominates(one, one), whole)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("level", [0.6, 0.9, 0.995, 1.0])
+def test_who_dominates_for_certain_is_found_by_asking_the_best_first(axes: int, level: float) -> None:
+    rng = np.random.default_rng(7)
+    where = rng.normal(size=(40, axes))
+    sets = (where + rng.normal(size=(600, 40, axes)) * rng.choice([0.05, 0.6], size=(40, 1))).round(1)
+    ranks, best, shares = ranked(sets), non_dominated(where), in_full(sets).mean(axis=0)
+    found = certain_dominators(ranks, non_dominated(ranks).mean(axis=0), best, level)
+    np.testing.assert_array_equal(found >= 0, shares.max(axis=0) >= level)
+    for arm, by in enumerate(found):
+        if by >= 0:
+            asked = shares[best, arm] if shares[best, arm].max() >= level else shares[:, arm]
+            assert shares[by, arm] == asked.max()
+    assert 0 < (found >= 0).sum() < 40
 
 
 def test_a_thousand_arms_take_megabytes() -> None:
     sets = np.random.default_rng(5).normal(size=(2000, 1000, 2))
     tracemalloc.start()
-    shares, often = share_dominated(sets), non_dominated(sets).mean(axis=0)
+    ranks = ranked(sets)
+    often = non_dominated(ranks).mean(axis=0)
+    found = certain_dominators(ranks, often, non_dominated(sets[0]), 0.2)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 400e6  # all pairs of all sets at once would take 2e9
-    assert 0.24 < shares[~np.eye(1000, dtype=bool)].mean() < 0.26  # independent axes: one half of one half
+    assert (found >= 0).all()  # independent axes: a quarter of the arms dominates each in a quarter of the sets
     assert often.mean() * 1000 == pytest.approx(np.sum(1 / np.arange(1, 1001)), rel=0.02)  # records of a random order
 
 
 def test_domination_says_who() -> None:
-    found = dominates(np.array([(2.0, 2, 2), (1, 2, 2), (3, 0, 0)]))
+    points = np.array([(2.0, 2, 2), (1, 2, 2), (3, 0, 0)])
+    found = dominates(points, points)
     assert found.tolist() == [[False, True, False], [False] * 3, [False] * 3]
 
 
@@ -173,4 +194,5 @@ def test_both_tables_lie_where_the_figures_base_lines_say(x: Table, y: Table) ->
 
 def test_full_learns_more_and_forgets_more_at_20_billion_tokens() -> None:
     assert (CPT_GENERAL["full"][-1], CPT_GENERAL["r256"][-1]) == (0.545, 0.617)
-    assert dominates(points(CPT_HUMAN_EVAL, CPT_GENERAL, ["full", "r256"])[[7, 15]]).sum() == 0
+    last = points(CPT_HUMAN_EVAL, CPT_GENERAL, ["full", "r256"])[[7, 15]]
+    assert dominates(last, last).sum() == 0
