@@ -72,6 +72,7 @@ class Axis:
     Attributes:
         gain: [arms].
         resampled: [replicates, arms].
+        ranks: [replicates, arms], of `resampled` within each replicate.
         corner: Where volumes are measured from.
     """
 
@@ -79,11 +80,13 @@ class Axis:
     corner: float
     gain: Floats
     resampled: Floats
+    ranks: Ranks
     left_out: tuple[str, ...] = ()
 
     def of(self, arms: Sequence[int]) -> Axis:
         """Return the axis for some of its arms."""
-        return replace(self, gain=self.gain[arms], resampled=self.resampled[:, arms])
+        columns = (self.gain[arms], self.resampled[:, arms], self.ranks[:, arms])
+        return replace(self, gain=columns[0], resampled=columns[1], ranks=columns[2])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,9 +149,8 @@ def placed(plane: Plane, wish: Wish = Wish()) -> Frontier:
     learning, forgetting = (axis if all(known) else axis.of(kept) for axis in (plane.learning, plane.forgetting))
     axes = {"learning": learning, "forgetting": forgetting} | {name: _cost_axis(name, arms) for name in costs}
     chosen = [axes[name] for name in wish.axes]
-    # Rounded, so that two arms with the same counts tie whatever order their items were added up in.
-    points = np.stack([axis.gain for axis in chosen], axis=-1).round(12)
-    ranks = ranked(np.stack([axis.resampled for axis in chosen], axis=-1).round(12))
+    points = np.stack([_rounded(axis.gain) for axis in chosen], axis=-1)
+    ranks = np.stack([axis.ranks for axis in chosen], axis=-1)
     corner = [axis.corner for axis in chosen]
     methods = _methods(arms, points, corner)
     matched = _matched(arms, learning, forgetting, wish, ranks)
@@ -292,9 +294,15 @@ def _axis(
         differences = np.stack([e.influence - estimates[0].influence for e in estimates])
         task_gain = np.array([e.value - estimates[0].value for e in estimates])
         gain += sign * task_gain
-        resampled += sign * (task_gain + resampled_means(_by_cluster(differences, task), REPLICATES, rng))
+        resampled += resampled_means(_by_cluster(sign * differences, task), REPLICATES, rng)
+    resampled += gain
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
-    return Axis(unit, 0.0 if role == "domain" else -abs(level), gain, resampled, left_out)
+    return Axis(unit, 0.0 if role == "domain" else -abs(level), gain, resampled, ranked(_rounded(resampled)), left_out)
+
+
+def _rounded(values: Floats) -> Floats:
+    """Return values rounded, so that two arms with the same counts tie whatever order their items were added up in."""
+    return values.round(12)
 
 
 def _aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
@@ -327,7 +335,9 @@ def _cost_axis(name: str, placed: Sequence[Candidate]) -> Axis:
         )
     gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
     # A tenth beyond the dearest arm, so that this one still counts.
-    return Axis(name, float(gain.min()) * 1.1, gain, np.broadcast_to(gain, (REPLICATES, len(gain))))
+    shape = REPLICATES, len(gain)
+    resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(ranked(_rounded(gain)), shape)
+    return Axis(name, float(gain.min()) * 1.1, gain, resampled, ranks)
 
 
 # --------------------------------------------------------------------------------------------- methods at one level

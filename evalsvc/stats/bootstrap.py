@@ -26,8 +26,8 @@ def resampled_means(values: Floats, replicates: int, rng: np.random.Generator) -
         [replicates, arms].
     """
     n = values.shape[1]
-    parts = [counts @ values.T / n for counts in _counts(n, replicates, rng)]
-    return np.concatenate(parts)
+    shares = values.T / n
+    return np.concatenate([counts @ shares for counts in _counts(n, replicates, rng)])
 
 
 def _counts(n: int, replicates: int, rng: np.random.Generator) -> Iterator[Floats]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Ranks = NDArray[np.int16] | NDArray[np.int32]
+Ranks = NDArray[np.signedinteger[Any]]
 
 
 def dominates(these: Floats | Ranks, those: Floats | Ranks) -> Bools:
@@ -31,19 +31,17 @@ def dominates(these: Floats | Ranks, those: Floats | Ranks) -> Bools:
     return at_least & better
 
 
-def ranked(points: Floats) -> Ranks:
-    """Return points [..., arms, axes] as their dense ranks per axis, from 0 up: all that dominance depends on.
+def ranked(values: Floats) -> Ranks:
+    """Return values [..., arms] along one axis as their dense ranks, from 0 up: all that dominance depends on.
 
     Small integers are sorted and compared many times faster than the numbers themselves.
     """
-    found = np.empty(points.shape, dtype=np.int16 if points.shape[-2] < 2**15 else np.int32)
-    for axis in range(points.shape[-1]):
-        column = np.ascontiguousarray(points[..., axis])
-        order = np.argsort(column, axis=-1)
-        column = np.take_along_axis(column, order, axis=-1)
-        rank = np.zeros(column.shape, dtype=found.dtype)
-        rank[..., 1:] = column[..., 1:] != column[..., :-1]
-        np.put_along_axis(found[..., axis], order, np.cumsum(rank, axis=-1, dtype=rank.dtype), axis=-1)
+    order = np.argsort(values, axis=-1)
+    inorder = np.take_along_axis(values, order, axis=-1)
+    rank = np.zeros(values.shape, dtype=np.int16 if values.shape[-1] < 2**15 else np.int32)
+    rank[..., 1:] = inorder[..., 1:] != inorder[..., :-1]
+    found = np.empty_like(rank)
+    np.put_along_axis(found, order, np.cumsum(rank, axis=-1, dtype=rank.dtype), axis=-1)
     return found
 
 
@@ -51,7 +49,7 @@ def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) ->
     """Return, for each arm, one that dominates it in a share `level` of the sets or more, the surest of them; else -1.
 
     Args:
-        sets: [sets, arms, axes], as from `ranked`.
+        sets: [sets, arms, axes], each axis as from `ranked`.
         often: [arms], in which share of the sets none dominates them.
         best: [arms], arms that are asked first: where one of them will do, no other is looked for.
     """

@@ -38,6 +38,8 @@ class Page(NamedTuple):
 
 PAGES = {
     "frontier": Page("/", "Joint 90 % ellipses", ""),
+    "frontier, axis": Page("/", "x", "GPU-hours"),
+    "frontier, suites": Page("/?suites=clinic+(domain)&suites=reasoning+(general)", "Suites (none: all)", "law"),
     "compare": Page("/compare", "Arms", "full-001@500"),
     "samples": Page("/samples", "Suite", "mmlu"),
     "trajectory": Page("/trajectory", "Measure", "learning"),
@@ -85,8 +87,10 @@ def change(tab: Any, name: str, page: Page, server: psutil.Process) -> str:
         clock = Clock(server)
         field.press("Enter")
     else:
-        if name == "frontier":
+        if name.startswith("frontier"):
             tab.get_by_text("Axes, suites, methods").click()
+            tab.wait_for_timeout(STILL)
+        if name == "frontier":
             target = tab.get_by_text(page.label)
         elif name == "runs":
             target = tab.get_by_role("button", name=page.choice, exact=True)
