@@ -132,7 +132,7 @@ def plane(base: Candidate, arms: Sequence[Candidate]) -> Plane:
     )
 
 
-def placed(plane: Plane, wish: Wish = Wish()) -> Frontier:
+def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
     """Find the frontier among arms that were measured.
 
     Arms without scores on all of the base's tasks on the two axes, or without a cost that is asked for, are named as
@@ -142,11 +142,11 @@ def placed(plane: Plane, wish: Wish = Wish()) -> Frontier:
         EvidenceError: What queries of the base cost was never measured.
     """
     costs = [name for name in wish.axes if name in COSTS]
-    base, *adapted = plane.arms
+    base, *adapted = measured.arms
     known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in adapted]
     kept = [0, *(number for number, has_all in enumerate(known, start=1) if has_all)]
-    arms = [plane.arms[number] for number in kept]
-    learning, forgetting = (axis if all(known) else axis.of(kept) for axis in (plane.learning, plane.forgetting))
+    arms = [measured.arms[number] for number in kept]
+    learning, forgetting = (axis if all(known) else axis.of(kept) for axis in (measured.learning, measured.forgetting))
     axes = {"learning": learning, "forgetting": forgetting} | {name: _cost_axis(name, arms) for name in costs}
     chosen = [axes[name] for name in wish.axes]
     points = np.stack([_rounded(axis.gain) for axis in chosen], axis=-1)
@@ -156,7 +156,7 @@ def placed(plane: Plane, wish: Wish = Wish()) -> Frontier:
     matched = _matched(arms, learning, forgetting, wish, ranks)
     return Frontier(
         base=base.label,
-        points=_points(arms, axes, [plane.sure[number] for number in kept], points, ranks, methods),
+        points=_points(arms, axes, [measured.sure[number] for number in kept], points, ranks, methods),
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
         hypervolume=hypervolume(points, corner),
@@ -165,7 +165,7 @@ def placed(plane: Plane, wish: Wish = Wish()) -> Frontier:
         ),
         left_out=learning.left_out + forgetting.left_out,
         incomplete=(
-            *plane.incomplete,
+            *measured.incomplete,
             *(arm.label for arm, has_all in zip(adapted, known, strict=True) if not has_all),
         ),
         axes=wish.axes,

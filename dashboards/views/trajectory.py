@@ -43,7 +43,9 @@ with parts.told():
         st.info("No training run of several steps yet. Submit a folder with checkpoint-* folders inside.")
         st.stop()
     chosen = st.multiselect("Training runs", names, default=names[-FIRST:], key="runs", bind="query-params")
-    margin = parts.margin()
+    left, right = st.columns(2)
+    with left:
+        margin = parts.margin()
     runs = []
     for name in chosen:
         try:
@@ -56,7 +58,7 @@ if not runs:
 
 tasks = dict.fromkeys(f"{task.suite}/{task.task}" for run in runs for task in run.curves)
 measures = [*TOTALS, *tasks]
-measure = str(st.selectbox("Measure", measures, key="measure", bind="query-params"))
+measure = str(right.selectbox("Measure", measures, key="measure", bind="query-params"))
 curves = [made for run in runs if (made := curve(run, measure)) is not None]
 title: str
 limit: float | None

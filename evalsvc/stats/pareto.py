@@ -54,7 +54,7 @@ def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) ->
         best: [arms], arms that are asked first: where one of them will do, no other is looked for.
     """
     found = np.full(sets.shape[1], -1, dtype=np.intp)
-    rest = np.flatnonzero(1 - often >= level)  # the others are dominated in too few sets, by whomever
+    rest = np.flatnonzero(often <= 1 - level + 1e-9)  # the others are dominated in too few sets, by whomever
     for by in (np.flatnonzero(best), np.arange(sets.shape[1])):
         of, count = rest, np.zeros((len(by), len(rest)))
         for start in range(0, len(sets), 255):
