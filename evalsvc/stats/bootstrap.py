@@ -26,8 +26,9 @@ def resampled_means(values: Floats, replicates: int, rng: np.random.Generator) -
         [replicates, arms].
     """
     n = values.shape[1]
-    shares = values.T / n
-    return np.concatenate([counts @ shares for counts in _counts(n, replicates, rng)])
+    sums = np.concatenate([counts @ values.T for counts in _counts(n, replicates, rng)])
+    sums /= n
+    return sums
 
 
 def _counts(n: int, replicates: int, rng: np.random.Generator) -> Iterator[Floats]:
