@@ -26,7 +26,11 @@ def resampled_means(values: Floats, replicates: int, rng: np.random.Generator) -
         [replicates, arms].
     """
     n = values.shape[1]
-    sums = np.concatenate([counts @ values.T for counts in _counts(n, replicates, rng)])
+    sums = np.empty((replicates, len(values)))
+    start = 0
+    for counts in _counts(n, replicates, rng):
+        np.matmul(counts, values.T, out=sums[start : start + len(counts)])
+        start += len(counts)
     sums /= n
     return sums
 
