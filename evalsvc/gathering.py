@@ -92,7 +92,7 @@ def gather_all(
     for run in ledger.runs([base.number, *(arm.number for arm in several)]):
         runs.setdefault(run.arm, []).append(run)
     stale: dict[tuple[str, ...], str | None] = {}
-    known: dict[tuple[str, ...], _Plans] = {}
+    asked: _Plans | None = None
     if sampled is None:
         sampled = list(
             {run.suite: run.digest for run in runs.get(base.number, ()) if _is_sampled(run, policy)}.values()
@@ -101,36 +101,33 @@ def gather_all(
     at_once = max(1, _AT_ONCE // max(1, each))
     for start in range(0, len(several), at_once):
         part = several[start : start + at_once]
-        chosen: dict[int, list[PlannedRun] | EvidenceError] = {}
-        alike: dict[tuple[str, ...], list[int]] = {}
+        chosen: list[PlannedRun] = []  # the base's, and so the same for every arm that has them
+        wrong: dict[int, EvidenceError] = {}
         for arm in part:
             try:
-                found = _chosen(ledger, policy, base, arm, runs, plans, stale)
+                chosen = _chosen(ledger, policy, base, arm, runs, plans, stale)
             except EvidenceError as error:
-                chosen[arm.number] = error
-                continue
-            chosen[arm.number] = found
-            alike.setdefault(tuple(run.digest for run in found), []).append(arm.number)
-        read: dict[tuple[str, ...], Scores] = {}
-        for key, numbers in alike.items():
-            if key not in known:
-                known[key] = _Plans.of(ledger, key, in_order=policy.mode != "fixed" or half is not None)
+                wrong[arm.number] = error
+        scores: Scores = {}
+        able = [arm.number for arm in part if arm.number not in wrong]
+        if able:
+            digests = [run.digest for run in chosen]
+            if asked is None:
+                asked = _Plans.of(ledger, digests, in_order=policy.mode != "fixed" or half is not None)
             # What was chosen and not given are the newest plans, which is what a store reads by itself.
-            scores = store.task_scores(base.number, numbers, list(key) if plans is not None else None, policy.suites)
-            read[key] = {arm: {(s.suite, s.task): s for s in found} for arm, found in scores.items()}
+            read = store.task_scores(base.number, able, digests if plans is not None else None, policy.suites)
+            scores = {arm: {(s.suite, s.task): s for s in found} for arm, found in read.items()}
         for arm in part:
-            mine = chosen[arm.number]
-            if isinstance(mine, EvidenceError):
-                yield mine
+            if asked is None or arm.number in wrong:
+                yield wrong[arm.number]
                 continue
             try:
-                key = tuple(run.digest for run in mine)
-                pairs = known[key].pairs(base, arm, read[key], items or {}, half)
+                pairs = asked.pairs(base, arm, scores, items or {}, half)
                 ratios = _ratios(store, base, arm, sampled) if policy.diversity else ()
             except EvidenceError as error:
                 yield error
             else:
-                yield Evidence(base, arm, tuple(mine), tuple(pairs), ratios, tuple(sampled))
+                yield Evidence(base, arm, tuple(chosen), tuple(pairs), ratios, tuple(sampled))
 
 
 def _chosen(
