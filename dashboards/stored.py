@@ -2,7 +2,8 @@
 
 Every function takes a `State`, which names the store and says what it looked like: `now()` changes with the file,
 `finished()` only when a run is finished, so that what is dear to compute is not computed again while one still goes on.
-All of a page reads one state, and so shows one consistent picture.
+All of a page reads one state, and so shows one consistent picture. All sessions get the same objects: nobody may
+change what is returned.
 """
 
 from __future__ import annotations

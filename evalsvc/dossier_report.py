@@ -101,13 +101,16 @@ def _facts(checkpoint: Checkpoint, change: Change | None, memory: TrainingMemory
 def cost_lines(cost: Cost) -> list[tuple[str, str]]:
     """Return what a cost card says, what is not known included."""
     return [
-        ("GPU-hours", _amount(cost.gpu_hours)),
-        ("peak memory, GB", _amount(cost.peak_memory_gb)),
-        ("training tokens", _amount(cost.train_tokens)),
-        ("training samples", _amount(cost.train_samples)),
-        ("annotation cost", _amount(cost.annotation_cost)),
-        ("trainable share", _amount(cost.trainable_share)),
-        ("tokens per query", _amount(cost.tokens_per_query)),
+        (name, _amount(value))
+        for name, value in (
+            ("GPU-hours", cost.gpu_hours),
+            ("peak memory, GB", cost.peak_memory_gb),
+            ("training tokens", cost.train_tokens),
+            ("training samples", cost.train_samples),
+            ("annotation cost", cost.annotation_cost),
+            ("trainable share", cost.trainable_share),
+            ("tokens per query", cost.tokens_per_query),
+        )
     ]
 
 

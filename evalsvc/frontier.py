@@ -106,11 +106,6 @@ class Plane:
     sure: tuple[dict[str, Any], ...]
 
 
-def frontier(base: Candidate, arms: Sequence[Candidate], wish: Wish = Wish()) -> Frontier:
-    """Place the base and its arms on the plane of learning and forgetting; see `plane` and `placed`."""
-    return placed(plane(base, arms), wish)
-
-
 def plane(base: Candidate, arms: Sequence[Candidate]) -> Plane:
     """Measure what arms learned and forgot.
 

@@ -40,7 +40,7 @@ _COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Compariso
 _COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaskPair:
     """Both arms' scores on one task.
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.frontier import Candidate, Wish, frontier
-from evalsvc.points import Gap
+from evalsvc.frontier import Candidate, Wish, placed, plane
+from evalsvc.points import Frontier, Gap
 from evalsvc.records import Cost, TaskScores
 from tests.fakes import checkpoint
 from tests.test_compare import perplexity, scores
@@ -23,6 +23,10 @@ RNG = np.random.default_rng(11)
 
 def task(role: Literal["domain", "general"], values: np.ndarray) -> TaskScores:
     return scores(values.tolist(), suite=role, role=role, task=role)
+
+
+def frontier(base: Candidate, arms: list[Candidate], *wish: Wish) -> Frontier:
+    return placed(plane(base, arms), *wish)
 
 
 def candidate(number: int, domain: np.ndarray, general: np.ndarray) -> Candidate:
