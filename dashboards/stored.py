@@ -23,10 +23,11 @@ from evalsvc.changes import Change
 from evalsvc.claims import Card, Run
 from evalsvc.dossiers import Dossiers
 from evalsvc.errors import EvidenceError
-from evalsvc.frontier import Plane, Wish, placed
+from evalsvc.frontier import ROLES, Axis, Plane, Wish, axis, placed, plane
+from evalsvc.gains import Gains
 from evalsvc.ledger import Ledger, Record
 from evalsvc.points import Frontier
-from evalsvc.records import Checkpoint, Finding, TaskScores
+from evalsvc.records import Checkpoint, Finding, Role, TaskScores
 from evalsvc.service import Compared, Family
 from evalsvc.settings import default_db
 from evalsvc.stats.regression import Line
@@ -166,15 +167,29 @@ def families(state: State) -> dict[str, Family]:
     return dict(zip(named, found, strict=True))
 
 
-@st.cache_resource(show_spinner="Placing the arms", max_entries=4)
-def _plane(state: State, base: str, suites: tuple[str, ...]) -> Plane:
-    return service.measured(state.store, families(state)[base], suites or None)
+@st.cache_resource(show_spinner="Placing the arms", max_entries=2)
+def _gains(state: State, base: str) -> Gains:
+    return service.gains(state.store, families(state)[base])
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _axis(state: State, base: str, role: Role, only: tuple[str, ...]) -> Axis:
+    return axis(_gains(state, base), role, only or None)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _plane(state: State, base: str, only: tuple[str, ...]) -> Plane:
+    roles = suites(state, base)
+    learning, forgetting = (
+        _axis(state, base, role, tuple(suite for suite in only if roles.get(suite) == role)) for role in ROLES
+    )
+    return plane(_gains(state, base), learning, forgetting)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
-def frontier(state: State, base: str, axes: tuple[str, ...], suites: tuple[str, ...]) -> Frontier:
-    """Return the frontier of a base on some suites; none named: on all."""
-    return placed(_plane(state, base, suites), Wish(axes))
+def frontier(state: State, base: str, axes: tuple[str, ...], only: tuple[str, ...]) -> Frontier:
+    """Return the frontier of a base on some suites; of a role that none of them has, on all."""
+    return placed(_plane(state, base, only), Wish(axes))
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)

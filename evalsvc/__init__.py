@@ -16,7 +16,8 @@ The package in one line each, in the order in which modules may import each othe
     policies     policy files -> Policy
     checkpoints  path, hub id or adapter -> Checkpoint
     compare      paired scores -> Comparison
-    frontier     scores of many arms -> Frontier
+    gains        scores of many arms -> what they gained on each suite, resampled
+    frontier     what arms gained -> Frontier
     trajectory   comparisons of many steps -> Trajectory
     claims       claims about adaptation -> decided Cards
     matrices     tasks learned one after the other: files -> Matrix

@@ -1,8 +1,8 @@
-"""Scores of many arms of one base in, the learning-versus-forgetting frontier out. Pure: no I/O, no database.
+"""What many arms of one base gained in, the learning-versus-forgetting frontier out. Pure: no I/O, no database.
 
 Learning is the mean gain over domain suites, forgetting the mean loss over general suites: positive forgetting is
-always worse. Everything uncertain comes from one bootstrap of items (of clusters, where there are any) that all arms
-share, so that the pairing between arms survives. Inside, better is positive on every axis.
+always worse. Everything uncertain comes from the bootstrap of `gains`, which all arms share. Inside, better is positive
+on every axis.
 """
 
 from __future__ import annotations
@@ -10,35 +10,27 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 
-from evalsvc.compare import task_shares, unit_of
 from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.gains import Candidate, Gains
 from evalsvc.points import Ellipse, Frontier, Gap, Matched, MethodFrontier, Point, Read
-from evalsvc.records import Checkpoint, Cost, Floats, Role, TaskScores
-from evalsvc.stats.bootstrap import resampled_means
-from evalsvc.stats.estimates import SMOOTH, estimate
+from evalsvc.records import Cost, Floats, Role
 from evalsvc.stats.paired import LEVEL
-from evalsvc.stats.pareto import Bools, Ranks, certain_dominators, hypervolume, non_dominated, ranked, read_off
+from evalsvc.stats.pareto import Indices, Ranks, certain_dominators, hypervolume, non_dominated, ranked, read_off
 
-REPLICATES = 2000
-SEED = 1234
 ALPHA = 0.05
+ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 PLANE = ("learning", "forgetting")
+ROLES: tuple[Role, Role] = ("domain", "general")
+_ARMS = 64
+"""Arms that are looked at together: few enough that the processor keeps their resamples at hand."""
 COSTS = tuple(field.name for field in fields(Cost))
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An arm with its scores, ready to be placed."""
-
-    label: str
-    checkpoint: Checkpoint
-    scores: Sequence[TaskScores]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +59,39 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Axis:
-    """Gains over the base along one axis.
+    """Gains over the base along one axis, of the arms that can be placed on it.
 
     Attributes:
+        arms: [arms], their numbers among all arms.
         gain: [arms].
         resampled: [replicates, arms].
         ranks: [replicates, arms], of `resampled` within each replicate.
+        ends: [2, arms], of the gains' intervals.
         corner: Where volumes are measured from.
     """
 
     unit: str
     corner: float
+    arms: Indices
     gain: Floats
     resampled: Floats
     ranks: Ranks
+    ends: Floats
     left_out: tuple[str, ...] = ()
 
-    def of(self, arms: Sequence[int]) -> Axis:
-        """Return the axis for some of its arms."""
-        columns = (self.gain[arms], self.resampled[:, arms], self.ranks[:, arms])
-        return replace(self, gain=columns[0], resampled=columns[1], ranks=columns[2])
+    def of(self, arms: Indices) -> Axis:
+        """Return the axis for some of its arms, given by their numbers."""
+        if len(arms) == len(self.arms):
+            return self
+        kept = np.searchsorted(self.arms, arms)
+        return replace(
+            self,
+            arms=arms,
+            gain=self.gain[kept],
+            resampled=self.resampled[:, kept],
+            ranks=self.ranks[:, kept],
+            ends=self.ends[:, kept],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,24 +111,20 @@ class Plane:
     sure: tuple[dict[str, Any], ...]
 
 
-def plane(base: Candidate, arms: Sequence[Candidate]) -> Plane:
-    """Measure what arms learned and forgot.
-
-    Raises:
-        EvidenceError: The base has no scores on a domain suite or on a general suite.
-    """
-    tasks = {role: _axis_tasks(base, role) for role in ("domain", "general")}
-    needed = {(scores.suite, scores.task) for _, chosen, _ in tasks.values() for scores in chosen}
-    whole = [needed <= {(scores.suite, scores.task) for scores in arm.scores} for arm in arms]
-    complete = (base, *(arm for arm, has_all in zip(arms, whole, strict=True) if has_all))
-    rng = np.random.default_rng(SEED)
-    learning, forgetting = (_axis(tasks[role], complete, rng, role) for role in ("domain", "general"))
+def plane(measured: Gains, learning: Axis, forgetting: Axis) -> Plane:
+    """Put together what the arms that are on both axes learned and forgot."""
+    both = np.intersect1d(learning.arms, forgetting.arms)
+    learning, forgetting = learning.of(both), forgetting.of(both)
+    some = [slice(start, start + _ARMS) for start in range(0, len(both), _ARMS)]
+    with ThreadPoolExecutor() as pool:
+        sure = pool.map(lambda arms: list(_sure(learning, forgetting, arms)), some)
+    found = set(both)
     return Plane(
-        complete,
-        tuple(arm.label for arm, has_all in zip(arms, whole, strict=True) if not has_all),
+        tuple(arm for i, arm in enumerate(measured.arms) if i in found),
+        tuple(arm.label for i, arm in enumerate(measured.arms) if i not in found),
         learning,
         forgetting,
-        tuple(_sure(learning, forgetting)),
+        tuple(chain.from_iterable(sure)),
     )
 
 
@@ -139,22 +140,25 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
     costs = [name for name in wish.axes if name in COSTS]
     base, *adapted = measured.arms
     known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in adapted]
-    kept = [0, *(number for number, has_all in enumerate(known, start=1) if has_all)]
+    kept = np.flatnonzero([True, *known])
     arms = [measured.arms[number] for number in kept]
-    learning, forgetting = (axis if all(known) else axis.of(kept) for axis in (measured.learning, measured.forgetting))
-    axes = {"learning": learning, "forgetting": forgetting} | {name: _cost_axis(name, arms) for name in costs}
+    learning, forgetting = (axis.of(axis.arms[kept]) for axis in (measured.learning, measured.forgetting))
+    axes = {"learning": learning, "forgetting": forgetting} | {name: _cost_axis(name, arms, learning) for name in costs}
     chosen = [axes[name] for name in wish.axes]
-    points = np.stack([_rounded(axis.gain) for axis in chosen], axis=-1)
+    points = np.stack([axis.gain for axis in chosen], axis=-1)
     ranks = np.stack([axis.ranks for axis in chosen], axis=-1)
     corner = [axis.corner for axis in chosen]
     methods = _methods(arms, points, corner)
-    matched = _matched(arms, learning, forgetting, wish, ranks)
+    sure = [measured.sure[number] for number in kept]
+    with ThreadPoolExecutor() as pool:
+        matched = pool.submit(_matched, arms, learning, forgetting, wish)
+        placed_points = _points(arms, axes, sure, points, ranks, methods)
     return Frontier(
         base=base.label,
-        points=_points(arms, axes, [measured.sure[number] for number in kept], points, ranks, methods),
+        points=placed_points,
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
-        hypervolume=hypervolume(points, corner),
+        hypervolume=hypervolume(points[non_dominated(points)], corner),
         reference=tuple(
             0.0 + value if name == "learning" else 0.0 - value for name, value in zip(wish.axes, corner, strict=True)
         ),
@@ -165,8 +169,8 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
         ),
         axes=wish.axes,
         methods=methods,
-        equal_learning=matched[0],
-        equal_forgetting=matched[1],
+        equal_learning=matched.result()[0],
+        equal_forgetting=matched.result()[1],
     )
 
 
@@ -202,16 +206,18 @@ def _points(
     )
 
 
-def _sure(learning: Axis, forgetting: Axis) -> Iterator[dict[str, Any]]:
-    """Yield, for each arm, the intervals and the ellipse of its learning and forgetting, and what it gave for what."""
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    learned, forgot = learning.resampled, 0.0 - forgetting.resampled
-    (learned_low, learned_high), (forgot_low, forgot_high) = (np.quantile(a, ends, axis=0) for a in (learned, forgot))
+def _sure(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[dict[str, Any]]:
+    """Yield, for some arms, the intervals and the ellipse of learning and forgetting, and what was given for what."""
+    learned, forgot = learning.resampled[:, arms], 0.0 - forgetting.resampled[:, arms]
+    (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
     ellipses = _ellipses(learned, forgot)
+    learns = learned_low > 0  # in all but 5 % of the resamples, or in more
+    exchange = 0.0 - forgetting.gain[arms][learns] / learning.gain[arms][learns]
     # Where a resample learned nothing at all the ratio is as bad as it gets, or as good.
+    learned, forgot = learned[:, learns], forgot[:, learns]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
-    low, high = np.quantile(ratios, ends, axis=0, method="closest_observation")
+    exchanges = zip(exchange, *np.quantile(ratios, ENDS, axis=0, method="closest_observation"), strict=True)
     for i, ellipse in enumerate(ellipses):
         found = {
             "learning_low": float(learned_low[i]),
@@ -220,9 +226,8 @@ def _sure(learning: Axis, forgetting: Axis) -> Iterator[dict[str, Any]]:
             "forgetting_high": float(forgot_high[i]),
             "ellipse": ellipse,
         }
-        if learned_low[i] > 0:  # it learned in all but 5 % of the resamples, or in more
-            whole = 0.0 - float(forgetting.gain[i]) / float(learning.gain[i])
-            found |= {"exchange": whole, "exchange_low": float(low[i]), "exchange_high": float(high[i])}
+        if learns[i]:
+            found |= zip(("exchange", "exchange_low", "exchange_high"), map(float, next(exchanges)), strict=True)
         yield found
 
 
@@ -244,7 +249,7 @@ def _methods(placed: Sequence[Candidate], points: Floats, corner: Sequence[float
         mine = points[members]
         on = non_dominated(mine)
         labels = tuple(placed[i].label for i, kept in zip(members, on, strict=True) if kept)
-        found.append(MethodFrontier(method, labels, hypervolume(mine, corner)))
+        found.append(MethodFrontier(method, labels, hypervolume(mine[on], corner)))
     return tuple(found)
 
 
@@ -259,64 +264,44 @@ def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
 # ------------------------------------------------------------------------------------------------------------- axes
 
 
-def _axis_tasks(base: Candidate, role: Role) -> tuple[str, list[TaskScores], tuple[str, ...]]:
-    """Return an axis' unit, the base's tasks in it, and the names of the role's tasks in other units."""
-    tasks = [scores for scores in base.scores if scores.role == role and scores.aggregation in SMOOTH]
-    if not tasks:
-        raise EvidenceError(f"{base.label} has no scores on any {role} suite; submit it with one (see `suites list`)")
-    units = Counter(unit_of(scores) for scores in tasks)
+def axis(measured: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
+    """Return the mean gain over the suites of a role, or over some of them, for the arms that have them all.
+
+    Tasks in other units than most of them have are left out.
+
+    Raises:
+        EvidenceError: The base has no scores on any of them.
+    """
+    known = [suite for suite in measured.suites if suite.role == role and (suites is None or suite.suite in suites)]
+    if not known:
+        label = measured.arms[0].label
+        raise EvidenceError(f"{label} has no scores on any {role} suite; submit it with one (see `suites list`)")
+    units: Counter[str] = Counter()
+    for suite in known:
+        units[suite.unit] += len(suite.tasks)
     unit = max(units, key=lambda name: (units[name], name == "score"))
-    chosen = [scores for scores in tasks if unit_of(scores) == unit]
-    return unit, chosen, tuple(f"{s.suite}/{s.task}" for s in tasks if s not in chosen)
-
-
-def _axis(
-    axis: tuple[str, list[TaskScores], tuple[str, ...]],
-    arms: Sequence[Candidate],
-    rng: np.random.Generator,
-    role: Role,
-) -> Axis:
-    unit, tasks, left_out = axis
-    tables: list[Mapping[tuple[str, str], TaskScores]] = [{(s.suite, s.task): s for s in arm.scores} for arm in arms]
-    gain = np.zeros(len(arms))
-    resampled = np.zeros((REPLICATES, len(arms)))
-    level = 0.0
-    for share, task in zip(task_shares([(t.suite, t.weight) for t in tasks]), tasks, strict=True):
-        sign = share if task.higher_is_better else -share
-        found = [_aligned(task, table[task.suite, task.task], arm) for table, arm in zip(tables, arms, strict=True)]
-        estimates = [estimate(values, task.weights, task.aggregation) for values in found]
-        level += share * estimates[0].value
-        differences = np.stack([e.influence - estimates[0].influence for e in estimates])
-        task_gain = np.array([e.value - estimates[0].value for e in estimates])
-        gain += sign * task_gain
-        resampled += resampled_means(_by_cluster(sign * differences, task), REPLICATES, rng)
-    resampled += gain
+    chosen = [suite for suite in known if suite.unit == unit]
+    has = np.all([suite.has for suite in chosen], axis=0)
+    columns = slice(None) if has.all() else has
+    gain, resampled = np.zeros(has.sum()), np.zeros((len(chosen[0].resampled), has.sum()))
+    for suite in chosen:
+        gain += suite.gain[columns] / len(chosen)
+        resampled += suite.resampled[:, columns] / len(chosen)
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
-    return Axis(unit, 0.0 if role == "domain" else -abs(level), gain, resampled, ranked(_rounded(resampled)), left_out)
+    corner = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
+    return Axis(
+        unit,
+        corner,
+        np.flatnonzero(has),
+        gain,
+        resampled,
+        ranked(resampled),
+        np.quantile(resampled, ENDS, axis=0),
+        tuple(task for suite in known if suite.unit != unit for task in suite.tasks),
+    )
 
 
-def _rounded(values: Floats) -> Floats:
-    """Return values rounded, so that two arms with the same counts tie whatever order their items were added up in."""
-    return values.round(12)
-
-
-def _aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
-    if not np.array_equal(base.samples, scores.samples):
-        raise EvidenceError(f"{arm.label}: its samples of {base.suite}/{base.task} are not the base's; submit it again")
-    return scores.values
-
-
-def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
-    """Return influence values [arms, n] summed by cluster, as [arms, G] with the same mean; items without clusters."""
-    if task.clusters is None:
-        return influence
-    _, member = np.unique(task.clusters, return_inverse=True)
-    groups = int(member.max()) + 1
-    sums = np.stack([np.bincount(member, weights=row, minlength=groups) for row in influence])
-    return np.asarray(sums * groups / influence.shape[1])
-
-
-def _cost_axis(name: str, placed: Sequence[Candidate]) -> Axis:
+def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
     """Return a cost as a gain, cheaper is better: to make the base, which was not adapted, cost nothing.
 
     Raises:
@@ -330,16 +315,16 @@ def _cost_axis(name: str, placed: Sequence[Candidate]) -> Axis:
         )
     gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
     # A tenth beyond the dearest arm, so that this one still counts.
-    shape = REPLICATES, len(gain)
-    resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(ranked(_rounded(gain)), shape)
-    return Axis(name, float(gain.min()) * 1.1, gain, resampled, ranks)
+    shape = beside.resampled.shape
+    resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(ranked(gain), shape)
+    return Axis(name, float(gain.min()) * 1.1, beside.arms, gain, resampled, ranks, np.stack([gain, gain]))
 
 
 # --------------------------------------------------------------------------------------------- methods at one level
 
 
 def _matched(
-    placed: Sequence[Candidate], domain: Axis, general: Axis, wish: Wish, ranks: Ranks
+    placed: Sequence[Candidate], domain: Axis, general: Axis, wish: Wish
 ) -> tuple[Matched | None, Matched | None]:
     """Return forgetting at equal learning, and learning at equal forgetting, for the methods that learned anything.
 
@@ -355,25 +340,16 @@ def _matched(
     plane = np.stack([domain.gain, general.gain], axis=-1)
     farthest = [float((-plane[arms][non_dominated(plane[arms])])[:, 1].max()) for arms in members.values()]
     at_forgetting = max(0.0, min(farthest)) if wish.at_forgetting is None else wish.at_forgetting
-    both = ranks[..., [wish.axes.index(name) for name in PLANE]]
-    fronts = {method: non_dominated(both[:, arms]) for method, arms in members.items()}
-    forgetting = _read_all(members, fronts, domain, general, at_learning)
-    learning = _read_all(members, fronts, general, domain, -at_forgetting)
     return (
-        _match(at_learning, {name: 0.0 - values for name, values in forgetting.items()}),
-        _match(at_forgetting, learning),
+        _match(at_learning, {name: 0.0 - _read(domain, general, arms, at_learning) for name, arms in members.items()}),
+        _match(at_forgetting, {name: _read(general, domain, arms, -at_forgetting) for name, arms in members.items()}),
     )
 
 
-def _read_all(
-    members: Mapping[str, list[int]], fronts: Mapping[str, Bools], along: Axis, of: Axis, at: float
-) -> dict[str, Floats]:
-    """Return by method [1 + replicates] values read off at `at`: the estimate, then resamples; nan: not reached."""
-    whole, spread = np.stack([along.gain, of.gain], axis=-1), np.stack([along.resampled, of.resampled], axis=-1)
-    return {
-        method: np.append(read_off(whole[arms], at), read_off(spread[:, arms], at, fronts[method]))
-        for method, arms in members.items()
-    }
+def _read(along: Axis, of: Axis, arms: Sequence[int], at: float) -> Floats:
+    """Return [1 + replicates] values read off some arms' frontier: the estimate, then resamples; nan: not reached."""
+    (x, xs), (y, ys) = ((axis.gain[arms], axis.resampled[:, arms]) for axis in (along, of))
+    return np.append(read_off(x, y, at), read_off(xs, ys, at))
 
 
 def _match(at: float, values: Mapping[str, Floats]) -> Matched:
@@ -388,5 +364,5 @@ def _summary(found: Floats) -> tuple[float | None, float | None, float | None, f
     known = found[1:][~np.isnan(found[1:])]
     if not len(known):
         return value, None, None, 0.0
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(known, ENDS)
     return value, float(low), float(high), len(known) / (len(found) - 1)

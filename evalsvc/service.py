@@ -14,7 +14,8 @@ import numpy as np
 from evalsvc import frontier
 from evalsvc.compare import compare, totals
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.frontier import Candidate, Plane, Wish
+from evalsvc.frontier import Wish
+from evalsvc.gains import Candidate, Gains, measure
 from evalsvc.points import Frontier
 from evalsvc.records import Comparison, RoleTotal, Serving, TaskScores
 from evalsvc.store import Store, StoredArm
@@ -267,18 +268,16 @@ def placed(store: Store, family: Family, wish: Wish = Wish()) -> Frontier:  # no
     Raises:
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
-    return frontier.placed(measured(store, family), wish)
+    found = gains(store, family)
+    return frontier.placed(frontier.plane(found, *(frontier.axis(found, role) for role in frontier.ROLES)), wish)
 
 
-def measured(store: Store, family: Family, suites: Sequence[str] | None = None) -> Plane:
-    """Measure what the arms of a base learned and forgot.
-
-    Args:
-        suites: The suites that count; None: all.
+def gains(store: Store, family: Family) -> Gains:
+    """Measure what the arms of a base gained on every suite.
 
     Raises:
-        EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
+        EvidenceError: Samples differ.
     """
-    scores = store.task_scores(family.base.number, [arm.number for arm in family.arms], suites=suites)
+    scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
     base, *arms = (Candidate(arm.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms))
-    return frontier.plane(base, arms)
+    return measure(base, arms)

@@ -20,6 +20,7 @@ LEVELS = [
         "suites",
         "checkpoints",
         "compare",
+        "gains",
         "frontier",
         "matrices",
         "importer",
@@ -40,7 +41,8 @@ LEVELS = [
     ["__main__"],
 ]
 ALLOWED = {
-    ("frontier", "compare"),
+    ("gains", "compare"),
+    ("frontier", "gains"),
     ("harness", "suites"),
     ("demo", "submission"),
     ("records", "stats"),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.frontier import Candidate, Wish, placed, plane
+from evalsvc.frontier import ROLES, Wish, axis, placed, plane
+from evalsvc.gains import Candidate, measure
 from evalsvc.points import Frontier, Gap
 from evalsvc.records import Cost, TaskScores
 from tests.fakes import checkpoint
@@ -26,7 +27,8 @@ def task(role: Literal["domain", "general"], values: np.ndarray) -> TaskScores:
 
 
 def frontier(base: Candidate, arms: list[Candidate], *wish: Wish) -> Frontier:
-    return placed(plane(base, arms), *wish)
+    found = measure(base, arms)
+    return placed(plane(found, *(axis(found, role) for role in ROLES)), *wish)
 
 
 def candidate(number: int, domain: np.ndarray, general: np.ndarray) -> Candidate:
@@ -184,7 +186,7 @@ def test_what_a_method_does_not_reach_is_not_read_off() -> None:
 
 def test_the_gap_at_equal_learning_covers_at_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two methods that forget .08 and .04 where both learned .2: the interval holds .04 in 90 % of the runs."""
-    monkeypatch.setattr("evalsvc.frontier.REPLICATES", 400)
+    monkeypatch.setattr("evalsvc.gains.REPLICATES", 400)
     rng = np.random.default_rng(5)
     n, covered, runs = 300, 0, 100
 
@@ -221,6 +223,21 @@ def test_costs_are_axes_and_the_base_cost_nothing() -> None:
     assert cheap.equal_learning is None
     with pytest.raises(UsageError, match="must be two or more of learning, forgetting, gpu_hours"):
         frontier(KNOWN, arms, Wish(axes=("learning", "speed")))
+
+
+def test_arms_whose_cost_is_not_known_change_nothing_for_the_others() -> None:
+    rng = np.random.default_rng(2)
+    shares = rng.random((30, 2))
+    arms = [
+        method_arm(2 + i, "lora", x - 0.2, 0.8 - y, Cost(gpu_hours=1.0 + i) if i % 5 == 0 else None)
+        for i, (x, y) in enumerate(shares)
+    ]
+    wish = Wish(axes=("learning", "forgetting", "gpu_hours"))
+    known = frontier(KNOWN, [arm for arm in arms if arm.checkpoint.cost.gpu_hours], wish)
+    found = frontier(KNOWN, arms, wish)
+    assert len(found.incomplete) == 24
+    for one, other in zip(found.points, known.points, strict=True):
+        assert (one.arm, one.p_on_frontier, one.dominated_by) == (other.arm, other.p_on_frontier, other.dominated_by)
 
 
 def test_only_what_is_beyond_doubt_is_called_beaten() -> None:

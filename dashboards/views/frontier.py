@@ -37,7 +37,7 @@ with parts.told():
         suites = stored.suites(state, base)
         axis_suites = [suite for suite, role in suites.items() if role in {"domain", "general"}]
         only = st.multiselect(
-            "Suites (none: all)",
+            "Suites (none of a role: all of it)",
             axis_suites,
             format_func=lambda suite: f"{suite} ({suites[suite]})",
             key="suites",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -57,23 +57,28 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     methods = list(dict.fromkeys(method for method, _ in lines))
     sizes = _sizes([p for points in lines.values() for p in points], view.size)
     crowded = len(sizes) > CROWD
-    sure = {point.arm for point in placed if point.on_frontier or not crowded}
     for points in lines.values():
         points.sort(key=lambda point: point.step or 0)
     drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
     for (method, name), run in drawn.items():
-        figure.add_trace(_line(method, name, run, methods.index(method), view, sizes, sure))
-        if view.ellipses and (view.x, view.y) == ("learning", "retention"):
-            figure.add_trace(_ellipses(method, [p for p in run if p and p.arm in sure], methods.index(method)))
-    if view.methods:
-        for number, method in enumerate(methods):
-            own = [p for p in placed if p.method == method and p.on_method_frontier]
-            figure.add_trace(_front(own, view, colour(number), f"frontier of {method}", "dash"))
+        figure.add_trace(_line(method, name, run, methods.index(method), view, sizes))
+    for number, method in enumerate(methods):
+        own = [point for point in placed if point.method == method]
+        sure = [point for point in own if point.on_frontier or not crowded]
+        if not view.ellipses:
+            figure.add_trace(_intervals(method, sure, number, view))
+        elif (view.x, view.y) == ("learning", "retention"):
+            figure.add_trace(_ellipses(method, sure, number))
+        if view.methods:
+            front = [point for point in own if point.on_method_frontier]
+            figure.add_trace(_front(front, view, colour(number), f"frontier of {method}", "dash"))
     figure.add_trace(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
     for point in placed:
         if point.method == "base":
             figure.add_trace(_base(point, view))
     framed(figure, _title(view.x, frontier), _title(view.y, frontier), 560)
+    # Numbers need so much room: a browser that has to find out draws all points twice.
+    figure.update_layout(margin={"l": 70, "b": 60}, xaxis_automargin=False, yaxis_automargin=False)
     for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):
         if axis not in COSTS:
             add(0, line_width=1, line_color=GREY, opacity=0.5)
@@ -99,13 +104,11 @@ def _value(point: Point, axis: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _ends(point: Point | None, axis: str, sure: Container[str]) -> tuple[float, float | None, float | None]:
-    """Return where a point lies on an axis, with its interval if it is `sure`; gaps and costs have none."""
-    if point is None:
-        return 0.0, None, None
-    if axis == "learning" and point.arm in sure:
+def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
+    """Return where a point lies on an axis, with its interval; costs have none."""
+    if axis == "learning":
         return point.learning, point.learning_low, point.learning_high
-    if axis == "retention" and point.arm in sure:
+    if axis == "retention":
         return -point.forgetting, -point.forgetting_high, -point.forgetting_low
     return _value(point, axis) or 0.0, None, None
 
@@ -134,15 +137,12 @@ def _line(
     number: int,
     view: View,
     sizes: Mapping[str, float],
-    sure: Container[str],
 ) -> go.Scatter:
-    """Draw a training run, or several with gaps between them; of the arms that are `sure` with their intervals."""
+    """Draw a training run, or several with gaps between them."""
     of = colour(number)
     return go.Scatter(
         x=[point and _value(point, view.x) for point in points],
         y=[point and _value(point, view.y) for point in points],
-        error_x=None if view.ellipses else bars([_ends(p, view.x, sure) for p in points], of),
-        error_y=None if view.ellipses else bars([_ends(p, view.y, sure) for p in points], of),
         mode="lines+markers",
         name=safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
         legendgroup=safe(method),
@@ -156,6 +156,20 @@ def _line(
         customdata=[point and point.digest for point in points],
         hovertext=[point and _hover(point) for point in points],
         hoverinfo="text",
+    )
+
+
+def _intervals(method: str, points: Sequence[Point], number: int, view: View) -> go.Scatter:
+    of = colour(number)
+    return go.Scatter(
+        x=[_value(point, view.x) for point in points],
+        y=[_value(point, view.y) for point in points],
+        error_x=bars([_ends(point, view.x) for point in points], of),
+        error_y=bars([_ends(point, view.y) for point in points], of),
+        mode="none",
+        legendgroup=safe(method),
+        showlegend=False,
+        hoverinfo="skip",
     )
 
 

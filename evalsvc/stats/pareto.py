@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ranks = NDArray[np.signedinteger[Any]]
+
+Indices = NDArray[np.intp]
+
+_AT_HAND = 2**15
+_AT_ONCE = 8_000_000
+"""Pairs of arms times sets that are compared at the same time."""
 
 
 def dominates(these: Floats | Ranks, those: Floats | Ranks) -> Bools:
@@ -34,18 +41,31 @@ def dominates(these: Floats | Ranks, those: Floats | Ranks) -> Bools:
 def ranked(values: Floats) -> Ranks:
     """Return values [..., arms] along one axis as their dense ranks, from 0 up: all that dominance depends on.
 
-    Small integers are sorted and compared many times faster than the numbers themselves.
+    Two arms with the same counts tie, whatever order their items were added up in: numbers are rounded first. Ranks are
+    sorted and compared many times faster than the numbers themselves.
     """
-    order = np.argsort(values, axis=-1)
-    inorder = np.take_along_axis(values, order, axis=-1)
-    rank = np.zeros(values.shape, dtype=np.int16 if values.shape[-1] < 2**15 else np.int32)
-    rank[..., 1:] = inorder[..., 1:] != inorder[..., :-1]
-    found = np.empty_like(rank)
-    np.put_along_axis(found, order, np.cumsum(rank, axis=-1, dtype=rank.dtype), axis=-1)
-    return found
+    return _in_parts(_ranked, values.reshape(-1, values.shape[-1])).reshape(values.shape)
 
 
-def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) -> NDArray[np.intp]:
+def _ranked(values: Floats) -> Ranks:
+    sets = values.round(12)
+    place = np.argsort(sets, axis=-1) + np.arange(0, sets.size, sets.shape[-1])[:, None]
+    inorder = sets.ravel()[place]
+    rank = np.zeros(sets.shape, dtype=np.int16 if sets.shape[-1] < 2**15 else np.int32)
+    rank[:, 1:] = inorder[:, 1:] != inorder[:, :-1]
+    found = np.empty(sets.size, dtype=rank.dtype)
+    found[place] = np.cumsum(rank, axis=-1, dtype=rank.dtype)
+    return found.reshape(sets.shape)
+
+
+def _in_parts(function: Callable[..., NDArray[Any]], *sets: NDArray[Any]) -> NDArray[Any]:
+    """Apply a function of sets [sets, arms] to so many of them at a time as the processor keeps at hand."""
+    size = max(1, _AT_HAND // sets[0].shape[1])
+    parts = [function(*(part[start : start + size] for part in sets)) for start in range(0, len(sets[0]), size)]
+    return np.concatenate(parts)
+
+
+def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) -> Indices:
     """Return, for each arm, one that dominates it in a share `level` of the sets or more, the surest of them; else -1.
 
     Args:
@@ -53,53 +73,72 @@ def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) ->
         often: [arms], in which share of the sets none dominates them.
         best: [arms], arms that are asked first: where one of them will do, no other is looked for.
     """
+    axes = [np.ascontiguousarray(sets[..., axis].T) for axis in range(sets.shape[-1])]
     found = np.full(sets.shape[1], -1, dtype=np.intp)
     rest = np.flatnonzero(often <= 1 - level + 1e-9)  # the others are dominated in too few sets, by whomever
-    for by in (np.flatnonzero(best), np.arange(sets.shape[1])):
-        of, count = rest, np.zeros((len(by), len(rest)))
-        for start in range(0, len(sets), 255):
-            part = sets[start : start + 255]
-            count += _times_dominated(part[:, by], part[:, of])
-            # Whoever cannot get there any more is not asked again.
-            able = (count + len(sets) - start - len(part)) / len(sets) >= level
-            rows, columns = able.any(axis=1), able.any(axis=0)
-            by, of, count = by[rows], of[columns], count[rows][:, columns]
-        found[of] = by[count.argmax(axis=0)] if len(by) else -1
+    for asked in (np.flatnonzero(best), np.arange(sets.shape[1])):
+        by, of = (pairs.ravel() for pairs in np.meshgrid(asked, rest, indexing="ij"))
+        by, of, count = _certain(axes, by, of, level)
+        # The last one written stays: of the surest, the first.
+        order = np.lexsort((-by, count))
+        found[of[order]] = by[order]
         rest = np.setdiff1d(rest, of)
     return found
 
 
-def _times_dominated(these: Ranks, those: Ranks) -> NDArray[np.uint8]:
-    """Return [a, b] in how many of 255 sets or fewer points [sets, a, axes] dominate others [sets, b, axes].
+def _certain(
+    axes: Sequence[Ranks], by: Indices, of: Indices, level: float
+) -> tuple[Indices, Indices, NDArray[np.int64]]:
+    """Return the pairs of arms of which one dominates the other in a share `level` of the sets or more, and how often.
 
-    One set after another: all at once would take gigabytes for a thousand arms. Bytes are quick to add to bytes.
+    Args:
+        axes: Of each axis [arms, sets].
     """
-    count = np.zeros((these.shape[1], those.shape[1]), dtype=np.uint8)
-    for mine, other in zip(these, those, strict=True):
-        count += dominates(mine, other).view(np.uint8)
-    return count
+    total, start, step = axes[0].shape[1], 0, 8
+    count = np.zeros(len(by), dtype=np.int64)
+    while start < total and len(by):
+        # Whoever cannot get there any more is not asked again: most pairs need a few sets only.
+        part = slice(start, start + step)
+        at_least = np.ones((len(by), axes[0][:1, part].shape[1]), dtype=bool)
+        better = np.zeros_like(at_least)
+        for ranks in axes:
+            mine, other = ranks[by, part], ranks[of, part]
+            at_least &= mine >= other
+            better |= mine > other
+        count += (at_least & better).sum(axis=1)
+        start = min(start + step, total)
+        able = (count + total - start) / total >= level
+        by, of, count = by[able], of[able], count[able]
+        step = max(1, min(2 * step, _AT_ONCE // max(1, len(by))))
+    return by, of, count
 
 
 def non_dominated(points: Floats | Ranks) -> Bools:
     """Return which points [..., arms, axes], or their ranks, no other of their set dominates, as [..., arms]."""
-    if points.shape[-1] == 2:
-        return _staircase(points)
     sets = points.reshape(-1, *points.shape[-2:])
+    if sets.dtype == np.float64:
+        sets = np.stack([ranked(axis) for axis in np.moveaxis(sets, -1, 0)], axis=-1)
+    if sets.shape[-1] == 2:
+        return _in_parts(_staircase, sets[..., 0], sets[..., 1]).reshape(points.shape[:-1])
     found = [~dominates(one, one).any(axis=0) for one in sets]
     return np.array(found, dtype=bool).reshape(points.shape[:-1])
 
 
-def _staircase(points: NDArray[Any]) -> Bools:
-    """Return the non-dominated points of sets with two axes, by one sweep from the greatest first axis downwards."""
-    order = np.lexsort((-points[..., 1], -points[..., 0]), axis=-1)
-    x, y = (np.take_along_axis(points[..., axis], order, axis=-1) for axis in (0, 1))
-    # Points with the same first axis stand together, the greatest second axis first.
-    starts = np.concatenate([np.ones_like(x[..., :1], dtype=bool), x[..., 1:] != x[..., :-1]], axis=-1)
-    start = np.maximum.accumulate(np.where(starts, np.arange(x.shape[-1]), 0), axis=-1)
-    best = np.concatenate([np.full_like(y[..., :1], y.min(initial=0) - 1), np.maximum.accumulate(y, axis=-1)], axis=-1)
-    beaten = (np.take_along_axis(best, start, axis=-1) >= y) | (np.take_along_axis(y, start, axis=-1) > y)
-    found = np.empty(x.shape, dtype=bool)
-    np.put_along_axis(found, order, ~beaten, axis=-1)
+def _staircase(x: Ranks, y: Ranks) -> Bools:
+    """Return the non-dominated points of sets with two axes [sets, arms], by one sweep from the greatest x downwards.
+
+    A point and its arm are one number, which sorts much faster than the order of several.
+    """
+    bits = int(max(x.max(), y.max(), x.shape[1])).bit_length()
+    mask, number = (1 << bits) - 1, np.dtype(np.int32 if 3 * bits < 32 else np.int64)
+    keys: NDArray[Any] = x.astype(number) << 2 * bits | y.astype(number) << bits | np.arange(x.shape[1], dtype=number)
+    keys.sort(axis=-1)
+    keys = keys[:, ::-1]
+    # By y, then by x: whoever is equal to the greatest so far has the greatest y, and of these the greatest x.
+    points = ((keys >> bits & mask) << bits) | keys >> 2 * bits
+    rows, places = np.nonzero(points == np.maximum.accumulate(points, axis=-1))
+    found = np.zeros(x.shape, dtype=bool)
+    found[rows, keys[rows, places] & mask] = True
     return found
 
 
@@ -118,26 +157,27 @@ def hypervolume(points: Floats, reference: Sequence[float]) -> float:
     return volume
 
 
-def read_off(points: Floats, at: float, front: Bools | None = None) -> Floats:
+def read_off(x: Floats, y: Floats, at: float) -> Floats:
     """Return the second axis of frontiers where their first axis is `at`, by straight lines between their points.
 
     Args:
-        points: [..., arms, 2]; only the non-dominated ones count.
-        front: [..., arms], which these are, where that is known.
+        x, y: [..., arms]; only the non-dominated points count.
 
     Returns:
         [...]; left of the frontier its first point's value, which has more on both axes; right of it nan: nothing gets
         there.
     """
-    front = non_dominated(points) if front is None else front
-    x, y = points[..., 0], points[..., 1]
-    right = np.where(front & (x >= at), x, np.inf).min(axis=-1)
-    left = np.where(front & (x <= at), x, -np.inf).max(axis=-1)
-    # Points of a frontier with the same first axis have the same second one.
-    high, low = (
-        np.where(front & (x == end[..., None]), y, -np.inf).max(axis=-1, initial=-np.inf) for end in (right, left)
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):  # where one of the neighbours is missing
+    return _in_parts(partial(_read_off, at=at), *(np.atleast_2d(axis) for axis in (x, y))).reshape(x.shape[:-1])
+
+
+def _read_off(x: Floats, y: Floats, at: float) -> Floats:
+    beyond = x >= at
+    # The frontier's next point to the right has the greatest y of all there; those to its left have more.
+    high = np.where(beyond, y, -np.inf).max(axis=-1)
+    right = np.where(beyond & (y == high[..., None]), x, -np.inf).max(axis=-1)
+    left = np.where(~beyond & (y > high[..., None]), x, -np.inf).max(axis=-1)
+    low = np.where(x == left[..., None], y, -np.inf).max(axis=-1)
+    with np.errstate(invalid="ignore"):  # where one of the neighbours is missing
         between = low + (high - low) * (at - left) / (right - left)
-    found = np.where((left == right) | np.isneginf(left), high, between)
-    return np.where(np.isposinf(right), np.nan, found)
+    found = np.where((right == at) | np.isneginf(left), high, between)
+    return np.where(np.isneginf(high), np.nan, found)

@@ -39,7 +39,7 @@ class Page(NamedTuple):
 PAGES = {
     "frontier": Page("/", "Joint 90 % ellipses", ""),
     "frontier, axis": Page("/", "x", "GPU-hours"),
-    "frontier, suites": Page("/?suites=clinic+(domain)&suites=reasoning+(general)", "Suites (none: all)", "law"),
+    "frontier, suites": Page("/?suites=clinic+(domain)&suites=reasoning+(general)", "Suites (none", "law"),
     "compare": Page("/compare", "Arms", "full-001@500"),
     "samples": Page("/samples", "Suite", "mmlu"),
     "trajectory": Page("/trajectory", "Measure", "learning"),

@@ -167,6 +167,12 @@ def test_a_thousand_arms_take_megabytes() -> None:
     assert often.mean() * 1000 == pytest.approx(np.sum(1 / np.arange(1, 1001)), rel=0.02)  # records of a random order
 
 
+def test_ranks_of_some_of_the_arms_will_do() -> None:
+    sets = np.random.default_rng(4).normal(size=(50, 300, 2))
+    some = np.arange(0, 300, 60)
+    np.testing.assert_array_equal(non_dominated(in_ranks(sets)[:, some]), non_dominated(sets[:, some]))
+
+
 def test_domination_says_who() -> None:
     points = np.array([(2.0, 2, 2), (1, 2, 2), (3, 0, 0)])
     found = dominates(points, points)
@@ -174,18 +180,18 @@ def test_domination_says_who() -> None:
 
 
 def test_reading_off_a_frontier() -> None:
-    front = np.array([(0.0, 0.0), (0.2, -0.1), (0.4, -0.3), (0.3, -0.5)])
-    assert read_off(front, 0.3) == pytest.approx(-0.2)  # between the second and third; the fourth is dominated
-    assert read_off(front, -1) == 0.0
-    assert read_off(front, 0.2) == pytest.approx(-0.1)
-    assert np.isnan(read_off(front, 0.5))
+    x, y = np.array([(0.0, 0.0), (0.2, -0.1), (0.4, -0.3), (0.3, -0.5)]).T
+    assert read_off(x, y, 0.3) == pytest.approx(-0.2)  # between the second and third; the fourth is dominated
+    assert read_off(x, y, -1) == 0.0
+    assert read_off(x, y, 0.2) == pytest.approx(-0.1)
+    assert np.isnan(read_off(x, y, 0.5))
     sets = np.random.default_rng(1).integers(0, 6, (300, 5, 2)).astype(float)
     for at in (-1.0, 0.0, 2.5, 3.0, 6.0):
         expected = []
         for one in sets:
             curve = np.unique(one[non_dominated(one)], axis=0)
             expected.append(np.interp(at, curve[:, 0], curve[:, 1], right=np.nan))
-        np.testing.assert_allclose(read_off(sets, at), expected)
+        np.testing.assert_allclose(read_off(sets[..., 0], sets[..., 1], at), expected)
 
 
 @pytest.mark.parametrize(("x", "y"), [(HUMAN_EVAL, GENERAL), (CPT_HUMAN_EVAL, CPT_GENERAL)])
