@@ -28,9 +28,9 @@ ALPHA = 0.05
 ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 PLANE = ("learning", "forgetting")
 ROLES: tuple[Role, Role] = ("domain", "general")
+COSTS = tuple(field.name for field in fields(Cost))
 _ARMS = 64
 """Arms that are looked at together: few enough that the processor keeps their resamples at hand."""
-COSTS = tuple(field.name for field in fields(Cost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,11 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
     sure = [measured.sure[number] for number in kept]
     with ThreadPoolExecutor() as pool:
         matched = pool.submit(_matched, arms, learning, forgetting, wish)
-        placed_points = _points(arms, axes, sure, points, ranks, methods)
+        found = _points(arms, axes, sure, points, ranks, methods)
+        equal_learning, equal_forgetting = matched.result()
     return Frontier(
         base=base.label,
-        points=placed_points,
+        points=found,
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
         hypervolume=hypervolume(points[non_dominated(points)], corner),
@@ -169,8 +170,8 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
         ),
         axes=wish.axes,
         methods=methods,
-        equal_learning=matched.result()[0],
-        equal_forgetting=matched.result()[1],
+        equal_learning=equal_learning,
+        equal_forgetting=equal_forgetting,
     )
 
 

@@ -109,9 +109,11 @@ def open_page(app: AppTest, name: str, **selection: str) -> AppTest:
 
 def test_axes_methods_and_suites_come_from_the_url(app: AppTest, db: Path) -> None:
     fill(db, 1)
-    app.query_params.update({"methods": "lora", "ellipses": "true", "suites": ["d", "g"]})
+    app.query_params.update({"methods": "lora", "ellipses": "true", "suites": ["d (domain)"]})
     app.run()
     assert not app.exception
+    assert app.multiselect(key="suites").value == ["d"]  # and of the other role all
+    assert len(app.dataframe[0].value) == 3
     assert app.multiselect(key="methods").value == ["lora"]
     assert app.toggle(key="ellipses").value
     app.selectbox(key="y").set_value("learning").run()

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ranks = NDArray[np.signedinteger[Any]]
-
 Indices = NDArray[np.intp]
 
 _AT_HAND = 2**15
+"""Numbers that the processor keeps at hand."""
 _AT_ONCE = 8_000_000
 """Pairs of arms times sets that are compared at the same time."""
 
@@ -97,19 +97,18 @@ def _certain(
     total, start, step = axes[0].shape[1], 0, 8
     count = np.zeros(len(by), dtype=np.int64)
     while start < total and len(by):
-        # Whoever cannot get there any more is not asked again: most pairs need a few sets only.
-        part = slice(start, start + step)
-        at_least = np.ones((len(by), axes[0][:1, part].shape[1]), dtype=bool)
+        stop = min(total, start + max(1, min(step, _AT_ONCE // len(by))))
+        at_least = np.ones((len(by), stop - start), dtype=bool)
         better = np.zeros_like(at_least)
         for ranks in axes:
-            mine, other = ranks[by, part], ranks[of, part]
+            mine, other = ranks[by, start:stop], ranks[of, start:stop]
             at_least &= mine >= other
             better |= mine > other
         count += (at_least & better).sum(axis=1)
-        start = min(start + step, total)
-        able = (count + total - start) / total >= level
+        # Whoever cannot get there any more is not asked again: most pairs need a few sets only.
+        able = (count + total - stop) / total >= level
         by, of, count = by[able], of[able], count[able]
-        step = max(1, min(2 * step, _AT_ONCE // max(1, len(by))))
+        start, step = stop, 2 * step
     return by, of, count
 
 
