@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +12,10 @@ from evalsvc.claims import Card, Run, cards, kinds_of, predicts
 from evalsvc.collapse import TaskDiversity, TaskDrift, diversity_of, drift_of, why_no_drift
 from evalsvc.compare import UNIT_INTERVAL
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.evidence import TokenDrift
+from evalsvc.evidence import Sampled, TokenDrift
 from evalsvc.matrices import Matrix
 from evalsvc.records import Comparison, Role, RoleTotal
-from evalsvc.service import Compared, Family, base_of, compared_all, compared_arms, families, find_arm, find_family
+from evalsvc.service import Compared, Family, base_of, compared_all, families, find_arm, find_family
 from evalsvc.stats.paired import t_interval
 from evalsvc.stats.regression import Line
 from evalsvc.store import Store, StoredArm, StoredResult
@@ -288,34 +288,54 @@ def _checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
     order = [arm.number for arm in once.values()]
     sampled, tokens = store.sampled(family.base.number, order), store.drifts(order)
     refused = _without_drift(store, replace(family, arms=tuple(once.values())), tokens)
-    found: list[tuple[StoredArm, Run]] = []
-    for arm in sorted(once.values(), key=lambda arm: -(arm.checkpoint.step or 0)):
-        seen = _run_name(arm) in {run.name for _, run in found}
-        if seen and not tokens[arm.number] and arm.number not in refused:
-            continue
-        try:
-            run = _run_facts(arm, compared_arms(store, family.base, arm))
-            ratios = diversity_of(sampled[family.base.number], sampled[arm.number]) if sampled[arm.number] else []
-        except EvidenceError:  # unfinished, or scored otherwise: it says nothing
-            continue
-        unique = [task.ratios[0].ratio for task in ratios]
-        kept = [ratio for ratio in unique if ratio is not None]
-        found.append(
-            (
-                arm,
-                replace(
-                    run,
-                    diversity=float(np.mean(kept)) if kept else None,
-                    drift=_drift(tokens[arm.number]),
-                    no_drift=refused.get(arm.number),
-                ),
-            )
+    drifted = {*refused, *(number for number in order if tokens[number])}
+    found = {
+        arm.number: (
+            arm,
+            replace(
+                _run_facts(arm, compared),
+                diversity=_unique(sampled[family.base.number], sampled[arm.number]),
+                drift=_drift(tokens[arm.number]),
+                no_drift=refused.get(arm.number),
+            ),
         )
-    return sorted(found, key=lambda row: order.index(row[0].number))
+        for arm, compared in _last_compared(store, family.base, list(once.values()), drifted)
+    }
+    return [found[number] for number in order if number in found]
+
+
+def _last_compared(
+    store: Store, base: StoredArm, arms: Sequence[StoredArm], always: Container[int]
+) -> Iterator[tuple[StoredArm, Compared]]:
+    """Yield, compared, of every training run the last step that can be, and arms that are `always` asked."""
+    left = sorted(arms, key=lambda arm: -(arm.checkpoint.step or 0))
+    while left:
+        last = {_run_name(arm): arm.number for arm in reversed(left)}
+        asked = [arm for arm in left if arm.number == last[_run_name(arm)] or arm.number in always]
+        answers = dict(zip((arm.number for arm in asked), compared_all(store, base, asked), strict=True))
+        rest, reached = [], set()
+        for arm in left:
+            found = answers.get(arm.number)
+            if isinstance(found, Compared):
+                yield arm, found
+                reached.add(_run_name(arm))
+            elif found is None and _run_name(arm) not in reached:
+                rest.append(arm)  # what came after it is unfinished, or was scored otherwise
+        left = rest
 
 
 def _run_name(arm: StoredArm) -> str:
     return arm.checkpoint.trajectory or arm.checkpoint.label
+
+
+def _unique(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> float | None:
+    """Return the mean share of different answers, as a ratio to the base's; None where that cannot be told."""
+    try:
+        ratios = [task.ratios[0].ratio for task in diversity_of(base, adapted)] if adapted else []
+    except EvidenceError:
+        return None
+    known = [ratio for ratio in ratios if ratio is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _drift(tasks: Sequence[TokenDrift]) -> float | None:

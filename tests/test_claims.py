@@ -170,6 +170,25 @@ def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> 
     assert {dropped[f"full{seed}@2"] for seed in range(3)} == {"supported"}
 
 
+def test_where_the_last_step_of_a_run_is_not_finished_the_one_before_counts(db: Path) -> None:
+    base, instruction = arm(1), plan("i", n=60, role="instruction", text="i")
+    made = [
+        replace(
+            arm(10 * run + step, parent=base.checkpoint).checkpoint, name=f"r{run}", step=step, trajectory=f"r{run}"
+        )
+        for run in (1, 2, 3)
+        for step in (1, 2, 3)
+    ]
+    store = Store(db)
+    store.register([base, *(Arm(of, NUMERICS) for of in made)], [instruction], "h:1")
+    store.finish(base, instruction, graded(instruction, [1.0] * 50 + [0.0] * 10))
+    for of in made:
+        if (of.name, of.step) not in {("r1", 3), ("r2", 2), ("r2", 3), ("r3", 1)}:
+            store.finish(Arm(of, NUMERICS), instruction, graded(instruction, [0.0] * 30 + [1.0] * 20 + [0.0] * 10))
+    about = [card.about for card in studies.claims(store) if card.claim == FELL]
+    assert about == ["r1@2", "r2@1", "r3@3"]
+
+
 def test_an_empty_store_decides_nothing(db: Path) -> None:
     store = Store(db)
     store.register([arm(1)], [plan()], "h:1")
