@@ -30,7 +30,6 @@ PLANE = ("learning", "forgetting")
 ROLES: tuple[Role, Role] = ("domain", "general")
 COSTS = tuple(field.name for field in fields(Cost))
 _ARMS = 64
-"""Arms that are looked at together: few enough that the processor keeps their resamples at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +114,8 @@ def plane(measured: Gains, learning: Axis, forgetting: Axis) -> Plane:
     """Put together what the arms that are on both axes learned and forgot."""
     both = np.intersect1d(learning.arms, forgetting.arms)
     learning, forgetting = learning.of(both), forgetting.of(both)
-    some = [slice(start, start + _ARMS) for start in range(0, len(both), _ARMS)]
     with ThreadPoolExecutor() as pool:
-        sure = pool.map(lambda arms: list(_sure(learning, forgetting, arms)), some)
+        sure = pool.map(lambda arms: list(_sure(learning, forgetting, arms)), _blocks(len(both)))
     found = set(both)
     return Plane(
         tuple(arm for i, arm in enumerate(measured.arms) if i in found),
@@ -146,7 +144,7 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
     axes = {"learning": learning, "forgetting": forgetting} | {name: _cost_axis(name, arms, learning) for name in costs}
     chosen = [axes[name] for name in wish.axes]
     points = np.stack([axis.gain for axis in chosen], axis=-1)
-    ranks = np.stack([axis.ranks for axis in chosen], axis=-1)
+    ranks = np.moveaxis(np.stack([axis.ranks for axis in chosen]), 0, -1)
     corner = [axis.corner for axis in chosen]
     methods = _methods(arms, points, corner)
     sure = [measured.sure[number] for number in kept]
@@ -205,6 +203,11 @@ def _points(
         )
         for i, arm in enumerate(placed)
     )
+
+
+def _blocks(arms: int) -> list[slice]:
+    """Return so many arms at a time as the processor keeps at hand with their resamples."""
+    return [slice(start, start + _ARMS) for start in range(0, arms, _ARMS)]
 
 
 def _sure(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[dict[str, Any]]:
@@ -286,8 +289,13 @@ def axis(measured: Gains, role: Role, suites: Sequence[str] | None = None) -> Ax
     columns = slice(None) if has.all() else has
     gain, resampled = np.zeros(has.sum()), np.zeros((len(chosen[0].resampled), has.sum()))
     for suite in chosen:
-        gain += suite.gain[columns] / len(chosen)
-        resampled += suite.resampled[:, columns] / len(chosen)
+        gain += suite.gain[columns]
+        resampled += suite.resampled[:, columns]
+    gain /= len(chosen)
+    resampled /= len(chosen)
+    with ThreadPoolExecutor() as pool:
+        ends = pool.map(lambda arms: np.quantile(resampled[:, arms], ENDS, axis=0), _blocks(len(gain)))
+        ranks = ranked(resampled)
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
     corner = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
     return Axis(
@@ -296,8 +304,8 @@ def axis(measured: Gains, role: Role, suites: Sequence[str] | None = None) -> Ax
         np.flatnonzero(has),
         gain,
         resampled,
-        ranked(resampled),
-        np.quantile(resampled, ENDS, axis=0),
+        ranks,
+        np.concatenate(list(ends), axis=1),
         tuple(task for suite in known if suite.unit != unit for task in suite.tasks),
     )
 
@@ -336,21 +344,21 @@ def _matched(
     }
     if not members or not set(PLANE) <= set(wish.axes):
         return None, None
-    least = np.min([domain.resampled[:, arms].max(axis=1) for arms in members.values()], axis=0)
-    at_learning = float(np.quantile(least, 1 - 0.95)) if wish.at_learning is None else wish.at_learning
-    plane = np.stack([domain.gain, general.gain], axis=-1)
-    farthest = [float((-plane[arms][non_dominated(plane[arms])])[:, 1].max()) for arms in members.values()]
-    at_forgetting = max(0.0, min(farthest)) if wish.at_forgetting is None else wish.at_forgetting
+    # The estimate, then the resamples.
+    planes = {
+        method: [np.vstack([axis.gain[arms], axis.resampled[:, arms]]) for axis in (domain, general)]
+        for method, arms in members.items()
+    }
+    if (at_learning := wish.at_learning) is None:
+        least = np.min([learned[1:].max(axis=1) for learned, _ in planes.values()], axis=0)
+        at_learning = float(np.quantile(least, 1 - 0.95))
+    if (at_forgetting := wish.at_forgetting) is None:
+        fronts = (np.stack([learned[0], kept[0]], axis=-1) for learned, kept in planes.values())
+        at_forgetting = max(0.0, min(float(-front[non_dominated(front), 1].min()) for front in fronts))
     return (
-        _match(at_learning, {name: 0.0 - _read(domain, general, arms, at_learning) for name, arms in members.items()}),
-        _match(at_forgetting, {name: _read(general, domain, arms, -at_forgetting) for name, arms in members.items()}),
+        _match(at_learning, {name: 0.0 - read_off(x, y, at_learning) for name, (x, y) in planes.items()}),
+        _match(at_forgetting, {name: read_off(y, x, -at_forgetting) for name, (x, y) in planes.items()}),
     )
-
-
-def _read(along: Axis, of: Axis, arms: Sequence[int], at: float) -> Floats:
-    """Return [1 + replicates] values read off some arms' frontier: the estimate, then resamples; nan: not reached."""
-    (x, xs), (y, ys) = ((axis.gain[arms], axis.resampled[:, arms]) for axis in (along, of))
-    return np.append(read_off(x, y, at), read_off(xs, ys, at))
 
 
 def _match(at: float, values: Mapping[str, Floats]) -> Matched:

@@ -16,6 +16,7 @@ Indices = NDArray[np.intp]
 
 _AT_HAND = 2**15
 """Numbers that the processor keeps at hand."""
+_FEW = 16
 _AT_ONCE = 8_000_000
 """Pairs of arms times sets that are compared at the same time."""
 
@@ -77,8 +78,10 @@ def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) ->
     found = np.full(sets.shape[1], -1, dtype=np.intp)
     rest = np.flatnonzero(often <= 1 - level + 1e-9)  # the others are dominated in too few sets, by whomever
     for asked in (np.flatnonzero(best), np.arange(sets.shape[1])):
-        by, of = (pairs.ravel() for pairs in np.meshgrid(asked, rest, indexing="ij"))
-        by, of, count = _certain(axes, by, of, level)
+        first = np.sum([dominates(one[asked], one[rest]) for one in sets[:_FEW]], axis=0)
+        able = (first + max(0, len(sets) - _FEW)) / len(sets) >= level
+        by, of = (arms[numbers] for arms, numbers in zip((asked, rest), np.nonzero(able), strict=True))
+        by, of, count = _certain(axes, by, of, first[able], level)
         # The last one written stays: of the surest, the first.
         order = np.lexsort((-by, count))
         found[of[order]] = by[order]
@@ -87,15 +90,15 @@ def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) ->
 
 
 def _certain(
-    axes: Sequence[Ranks], by: Indices, of: Indices, level: float
+    axes: Sequence[Ranks], by: Indices, of: Indices, count: NDArray[np.int64], level: float
 ) -> tuple[Indices, Indices, NDArray[np.int64]]:
     """Return the pairs of arms of which one dominates the other in a share `level` of the sets or more, and how often.
 
     Args:
         axes: Of each axis [arms, sets].
+        count: [pairs], in how many of the first few sets it does.
     """
-    total, start, step = axes[0].shape[1], 0, 8
-    count = np.zeros(len(by), dtype=np.int64)
+    total, start, step = axes[0].shape[1], _FEW, 2 * _FEW
     while start < total and len(by):
         stop = min(total, start + max(1, min(step, _AT_ONCE // len(by))))
         at_least = np.ones((len(by), stop - start), dtype=bool)
@@ -104,7 +107,7 @@ def _certain(
             mine, other = ranks[by, start:stop], ranks[of, start:stop]
             at_least &= mine >= other
             better |= mine > other
-        count += (at_least & better).sum(axis=1)
+        count = count + (at_least & better).sum(axis=1)
         # Whoever cannot get there any more is not asked again: most pairs need a few sets only.
         able = (count + total - stop) / total >= level
         by, of, count = by[able], of[able], count[able]
