@@ -136,6 +136,16 @@ def test_what_was_sampled_once_or_not_at_all_has_no_diversity(db: Path) -> None:
         studies.diversity(store, "full")
 
 
+def test_what_cannot_be_told_of_diversity_hides_nothing_else(db: Path) -> None:
+    store, sampled, instruction = Store(db), sampled_plan(3, 1), plan("i", n=60, role="instruction", text="i")
+    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full", method="full"), NUMERICS)
+    store.register([BASE, child], [sampled, instruction], "h:1")
+    for of, right in ((BASE, 50), (child, 20)):
+        fill(store, of, sampled, 9)
+        store.finish(of, instruction, graded(instruction, [1.0] * right + [0.0] * (60 - right)))
+    assert "full" in {card.about for card in studies.claims(store)}
+
+
 def test_arms_without_a_prompt_in_common_are_refused() -> None:
     one = Sampled("s", "t", np.array([1]), (("a", "b"),), np.zeros((1, 2), dtype=bool))
     other = replace(one, samples=np.array([2]))
