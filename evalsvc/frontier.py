@@ -110,7 +110,7 @@ class Plane:
     sure: tuple[dict[str, Any], ...]
 
 
-def plane(measured: Gains, learning: Axis, forgetting: Axis) -> Plane:
+def plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
     """Put together what the arms that are on both axes learned and forgot."""
     both = np.intersect1d(learning.arms, forgetting.arms)
     learning, forgetting = learning.of(both), forgetting.of(both)
@@ -118,8 +118,8 @@ def plane(measured: Gains, learning: Axis, forgetting: Axis) -> Plane:
         sure = pool.map(lambda arms: list(_sure(learning, forgetting, arms)), _blocks(len(both)))
     found = set(both)
     return Plane(
-        tuple(arm for i, arm in enumerate(measured.arms) if i in found),
-        tuple(arm.label for i, arm in enumerate(measured.arms) if i not in found),
+        tuple(arm for i, arm in enumerate(gains.arms) if i in found),
+        tuple(arm.label for i, arm in enumerate(gains.arms) if i not in found),
         learning,
         forgetting,
         tuple(chain.from_iterable(sure)),
@@ -157,7 +157,7 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
         points=found,
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
-        hypervolume=hypervolume(points[non_dominated(points)], corner),
+        hypervolume=hypervolume(points, corner),
         reference=tuple(
             0.0 + value if name == "learning" else 0.0 - value for name, value in zip(wish.axes, corner, strict=True)
         ),
@@ -251,9 +251,8 @@ def _methods(placed: Sequence[Candidate], points: Floats, corner: Sequence[float
     found = []
     for method, members in _members(placed).items():
         mine = points[members]
-        on = non_dominated(mine)
-        labels = tuple(placed[i].label for i, kept in zip(members, on, strict=True) if kept)
-        found.append(MethodFrontier(method, labels, hypervolume(mine[on], corner)))
+        labels = tuple(placed[i].label for i, kept in zip(members, non_dominated(mine), strict=True) if kept)
+        found.append(MethodFrontier(method, labels, hypervolume(mine, corner)))
     return tuple(found)
 
 
@@ -268,7 +267,7 @@ def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
 # ------------------------------------------------------------------------------------------------------------- axes
 
 
-def axis(measured: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
+def axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
     """Return the mean gain over the suites of a role, or over some of them, for the arms that have them all.
 
     Tasks in other units than most of them have are left out.
@@ -276,9 +275,9 @@ def axis(measured: Gains, role: Role, suites: Sequence[str] | None = None) -> Ax
     Raises:
         EvidenceError: The base has no scores on any of them.
     """
-    known = [suite for suite in measured.suites if suite.role == role and (suites is None or suite.suite in suites)]
+    known = [suite for suite in gains.suites if suite.role == role and (suites is None or suite.suite in suites)]
     if not known:
-        label = measured.arms[0].label
+        label = gains.arms[0].label
         raise EvidenceError(f"{label} has no scores on any {role} suite; submit it with one (see `suites list`)")
     units: Counter[str] = Counter()
     for suite in known:

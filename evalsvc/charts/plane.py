@@ -160,12 +160,12 @@ def _line(
 
 
 def _intervals(method: str, points: Sequence[Point], number: int, view: View) -> go.Scatter:
-    of = colour(number)
+    x, y = ([_ends(point, axis) for point in points] for axis in (view.x, view.y))
     return go.Scatter(
-        x=[_value(point, view.x) for point in points],
-        y=[_value(point, view.y) for point in points],
-        error_x=bars([_ends(point, view.x) for point in points], of),
-        error_y=bars([_ends(point, view.y) for point in points], of),
+        x=[middle for middle, _, _ in x],
+        y=[middle for middle, _, _ in y],
+        error_x=bars(x, colour(number)),
+        error_y=bars(y, colour(number)),
         mode="none",
         legendgroup=safe(method),
         showlegend=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -75,30 +76,28 @@ def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) ->
         best: [arms], arms that are asked first: where one of them will do, no other is looked for.
     """
     axes = [np.ascontiguousarray(sets[..., axis].T) for axis in range(sets.shape[-1])]
+    spare = len(sets) - math.ceil(level * len(sets) - 1e-9)  # so many sets may say otherwise
     found = np.full(sets.shape[1], -1, dtype=np.intp)
     rest = np.flatnonzero(often <= 1 - level + 1e-9)  # the others are dominated in too few sets, by whomever
     for asked in (np.flatnonzero(best), np.arange(sets.shape[1])):
-        first = np.sum([dominates(one[asked], one[rest]) for one in sets[:_FEW]], axis=0)
-        able = (first + max(0, len(sets) - _FEW)) / len(sets) >= level
-        by, of = (arms[numbers] for arms, numbers in zip((asked, rest), np.nonzero(able), strict=True))
-        by, of, count = _certain(axes, by, of, first[able], level)
+        missed = np.sum([~dominates(one[asked], one[rest]) for one in sets[:_FEW]], axis=0)  # most pairs need no more
+        by, of = (arms[numbers] for arms, numbers in zip((asked, rest), np.nonzero(missed <= spare), strict=True))
+        by, of, missed = _certain(axes, by, of, spare)
         # The last one written stays: of the surest, the first.
-        order = np.lexsort((-by, count))
+        order = np.lexsort((-by, -missed))
         found[of[order]] = by[order]
         rest = np.setdiff1d(rest, of)
     return found
 
 
-def _certain(
-    axes: Sequence[Ranks], by: Indices, of: Indices, count: NDArray[np.int64], level: float
-) -> tuple[Indices, Indices, NDArray[np.int64]]:
-    """Return the pairs of arms of which one dominates the other in a share `level` of the sets or more, and how often.
+def _certain(axes: Sequence[Ranks], by: Indices, of: Indices, spare: int) -> tuple[Indices, Indices, NDArray[np.int64]]:
+    """Return the pairs of arms of which one dominates the other in all sets but `spare`, and in how many it does not.
 
     Args:
         axes: Of each axis [arms, sets].
-        count: [pairs], in how many of the first few sets it does.
     """
-    total, start, step = axes[0].shape[1], _FEW, 2 * _FEW
+    total, start, step = axes[0].shape[1], 0, 2 * _FEW
+    missed = np.zeros(len(by), dtype=np.int64)
     while start < total and len(by):
         stop = min(total, start + max(1, min(step, _AT_ONCE // len(by))))
         at_least = np.ones((len(by), stop - start), dtype=bool)
@@ -107,12 +106,11 @@ def _certain(
             mine, other = ranks[by, start:stop], ranks[of, start:stop]
             at_least &= mine >= other
             better |= mine > other
-        count = count + (at_least & better).sum(axis=1)
-        # Whoever cannot get there any more is not asked again: most pairs need a few sets only.
-        able = (count + total - stop) / total >= level
-        by, of, count = by[able], of[able], count[able]
+        missed += (~(at_least & better)).sum(axis=1)
+        able = missed <= spare
+        by, of, missed = by[able], of[able], missed[able]
         start, step = stop, 2 * step
-    return by, of, count
+    return by, of, missed
 
 
 def non_dominated(points: Floats | Ranks) -> Bools:
@@ -147,11 +145,15 @@ def _staircase(x: Ranks, y: Ranks) -> Bools:
 def hypervolume(points: Floats, reference: Sequence[float]) -> float:
     """Return the volume that `points` [arms, axes] dominate above `reference`; points below it on an axis add nothing.
 
-    By slices along the last axis, each the volume of one axis less: exact, and quick for the tens of arms there are.
+    By slices along the last axis, each the volume of one axis less: exact, and quick for the tens of arms that no other
+    one dominates.
     """
     above = points[(points > np.asarray(reference)).all(axis=1)]
+    if not len(above):
+        return 0.0
     if above.shape[1] == 1:
-        return float(above[:, 0].max() - reference[0]) if len(above) else 0.0
+        return float(above[:, 0].max() - reference[0])
+    above = above[non_dominated(above)]
     volume, floor = 0.0, reference[-1]
     for height in np.unique(above[:, -1]):
         volume += (float(height) - floor) * hypervolume(above[above[:, -1] >= height, :-1], reference[:-1])
@@ -169,7 +171,8 @@ def read_off(x: Floats, y: Floats, at: float) -> Floats:
         [...]; left of the frontier its first point's value, which has more on both axes; right of it nan: nothing gets
         there.
     """
-    return _in_parts(partial(_read_off, at=at), *(np.atleast_2d(axis) for axis in (x, y))).reshape(x.shape[:-1])
+    sets = (axis.reshape(-1, axis.shape[-1]) for axis in (x, y))
+    return _in_parts(partial(_read_off, at=at), *sets).reshape(x.shape[:-1])
 
 
 def _read_off(x: Floats, y: Floats, at: float) -> Floats:
