@@ -8,6 +8,7 @@ change what is returned.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,10 @@ from evalsvc.changes import Change
 from evalsvc.claims import Card, Run
 from evalsvc.dossiers import Dossiers
 from evalsvc.errors import EvidenceError
-from evalsvc.frontier import ROLES, Axis, Plane, Wish, axis, placed, plane
+from evalsvc.frontier import ROLES, Axis, Plane, Wish, axis, compare_methods, placed, plane
 from evalsvc.gains import Gains
 from evalsvc.ledger import Ledger, Record
-from evalsvc.points import Frontier
+from evalsvc.points import EqualLevels, Frontier
 from evalsvc.records import Checkpoint, Finding, Role, TaskScores
 from evalsvc.service import Compared, Family
 from evalsvc.settings import default_db
@@ -36,6 +37,9 @@ from evalsvc.trajectory import Trajectory
 
 WAIT = 10.0
 """Seconds that a page waits for a writer."""
+
+MANY = 10_000
+"""Scores read at once from which on the garbage collector need not look at them: that takes longer than a page."""
 
 KEPT = 128
 """Results of one kind that are kept."""
@@ -103,6 +107,9 @@ class Kept(Store):
             elif was is not None:  # the base finished something just now
                 read = super().task_scores(base, wanted)
             self._scores.update({(base, arm): (marks[arm], found) for arm, found in read.items()})
+            if sum(map(len, read.values())) > MANY:
+                gc.collect()
+                gc.freeze()
         found = {arm: self._scores[base, arm][1] for arm in wanted}
         if suites is None:
             return found
@@ -190,6 +197,12 @@ def _plane(state: State, base: str, only: tuple[str, ...]) -> Plane:
 def frontier(state: State, base: str, axes: tuple[str, ...], only: tuple[str, ...]) -> Frontier:
     """Return the frontier of a base on some suites; of a role that none of them has, on all."""
     return placed(_plane(state, base, only), Wish(axes))
+
+
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
+def equal_levels(state: State, base: str, axes: tuple[str, ...], only: tuple[str, ...]) -> EqualLevels:
+    """Return the methods of a frontier compared where they get equally far."""
+    return compare_methods(_plane(state, base, only), Wish(axes))
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from evalsvc.claims import Card
 from evalsvc.collapse import TaskDiversity
-from evalsvc.points import Frontier, Gap, Matched, Read
+from evalsvc.points import EqualLevels, Frontier, Gap, Matched, Read
 from evalsvc.records import Comparison
 from evalsvc.report import SCHEMA, in_order_of_harm, interval, new_table, number, signed
 from evalsvc.service import Compared
@@ -85,7 +85,7 @@ def _share(count: int | None, n: int) -> str:
     return "-" if count is None else f"{count / n:.3f}"
 
 
-def frontier_tables(frontier: Frontier) -> list[Table]:
+def frontier_tables(frontier: Frontier, equal: EqualLevels) -> list[Table]:
     """Show the frontier of each method, and methods against each other at one level; nothing for a single method."""
     if len(frontier.methods) < 2:
         return []
@@ -95,8 +95,8 @@ def frontier_tables(frontier: Frontier) -> list[Table]:
     matched = [
         _matched_table(found, f"{what} at equal {level}", level)
         for found, what, level in (
-            (frontier.equal_learning, "Forgetting", "learning"),
-            (frontier.equal_forgetting, "Learning", "forgetting"),
+            (equal.learning, "Forgetting", "learning"),
+            (equal.forgetting, "Learning", "forgetting"),
         )
         if found is not None
     ]

@@ -19,7 +19,7 @@ import numpy as np
 
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.gains import Candidate, Gains
-from evalsvc.points import Ellipse, Frontier, Gap, Matched, MethodFrontier, Point, Read
+from evalsvc.points import Ellipse, EqualLevels, Frontier, Gap, Matched, MethodFrontier, Point, Read
 from evalsvc.records import Cost, Floats, Role
 from evalsvc.stats.paired import LEVEL
 from evalsvc.stats.pareto import Indices, Ranks, certain_dominators, hypervolume, non_dominated, ranked, read_off
@@ -109,6 +109,22 @@ class Plane:
     forgetting: Axis
     sure: tuple[dict[str, Any], ...]
 
+    def priced(self, axes: Sequence[str]) -> Plane:
+        """Return the plane for the base and the arms whose costs are known that are axes; the others are incomplete."""
+        costs = [name for name in axes if name in COSTS]
+        known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in self.arms[1:]]
+        if all(known):
+            return self
+        kept = np.flatnonzero([True, *known])
+        late = (arm.label for arm, has_all in zip(self.arms[1:], known, strict=True) if not has_all)
+        return Plane(
+            tuple(self.arms[i] for i in kept),
+            (*self.incomplete, *late),
+            self.learning.of(self.learning.arms[kept]),
+            self.forgetting.of(self.forgetting.arms[kept]),
+            tuple(self.sure[i] for i in kept),
+        )
+
 
 def plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
     """Put together what the arms that are on both axes learned and forgot."""
@@ -135,26 +151,18 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
     Raises:
         EvidenceError: What queries of the base cost was never measured.
     """
-    costs = [name for name in wish.axes if name in COSTS]
-    base, *adapted = measured.arms
-    known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in adapted]
-    kept = np.flatnonzero([True, *known])
-    arms = [measured.arms[number] for number in kept]
-    learning, forgetting = (axis.of(axis.arms[kept]) for axis in (measured.learning, measured.forgetting))
-    axes = {"learning": learning, "forgetting": forgetting} | {name: _cost_axis(name, arms, learning) for name in costs}
+    measured = measured.priced(wish.axes)
+    arms, learning, forgetting = measured.arms, measured.learning, measured.forgetting
+    axes = {"learning": learning, "forgetting": forgetting}
+    axes |= {name: _cost_axis(name, arms, learning) for name in wish.axes if name in COSTS}
     chosen = [axes[name] for name in wish.axes]
     points = np.stack([axis.gain for axis in chosen], axis=-1)
     ranks = np.moveaxis(np.stack([axis.ranks for axis in chosen]), 0, -1)
     corner = [axis.corner for axis in chosen]
     methods = _methods(arms, points, corner)
-    sure = [measured.sure[number] for number in kept]
-    with ThreadPoolExecutor() as pool:
-        matched = pool.submit(_matched, arms, learning, forgetting, wish)
-        found = _points(arms, axes, sure, points, ranks, methods)
-        equal_learning, equal_forgetting = matched.result()
     return Frontier(
-        base=base.label,
-        points=found,
+        base=arms[0].label,
+        points=_points(arms, axes, measured.sure, points, ranks, methods),
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
         hypervolume=hypervolume(points, corner),
@@ -162,14 +170,9 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
             0.0 + value if name == "learning" else 0.0 - value for name, value in zip(wish.axes, corner, strict=True)
         ),
         left_out=learning.left_out + forgetting.left_out,
-        incomplete=(
-            *measured.incomplete,
-            *(arm.label for arm, has_all in zip(adapted, known, strict=True) if not has_all),
-        ),
+        incomplete=measured.incomplete,
         axes=wish.axes,
         methods=methods,
-        equal_learning=equal_learning,
-        equal_forgetting=equal_forgetting,
     )
 
 
@@ -331,18 +334,18 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
 # --------------------------------------------------------------------------------------------- methods at one level
 
 
-def _matched(
-    placed: Sequence[Candidate], domain: Axis, general: Axis, wish: Wish
-) -> tuple[Matched | None, Matched | None]:
-    """Return forgetting at equal learning, and learning at equal forgetting, for the methods that learned anything.
+def compare_methods(measured: Plane, wish: Wish = Wish()) -> EqualLevels:
+    """Compare the methods that learned anything: forgetting at equal learning, and learning at equal forgetting.
 
     If no level is wished for, it is the most that all of these methods reach: for learning, in 95 % of the resamples.
     """
+    measured = measured.priced(wish.axes)
+    domain, general = measured.learning, measured.forgetting
     members = {
-        method: [0, *arms] for method, arms in _members(placed).items() if domain.gain[arms].max(initial=0.0) > 0
+        method: [0, *arms] for method, arms in _members(measured.arms).items() if domain.gain[arms].max(initial=0.0) > 0
     }
     if not members or not set(PLANE) <= set(wish.axes):
-        return None, None
+        return EqualLevels()
     # The estimate, then the resamples.
     planes = {
         method: [np.vstack([axis.gain[arms], axis.resampled[:, arms]]) for axis in (domain, general)]
@@ -354,7 +357,7 @@ def _matched(
     if (at_forgetting := wish.at_forgetting) is None:
         fronts = (np.stack([learned[0], kept[0]], axis=-1) for learned, kept in planes.values())
         at_forgetting = max(0.0, min(float(-front[non_dominated(front), 1].min()) for front in fronts))
-    return (
+    return EqualLevels(
         _match(at_learning, {name: 0.0 - read_off(x, y, at_learning) for name, (x, y) in planes.items()}),
         _match(at_forgetting, {name: read_off(y, x, -at_forgetting) for name, (x, y) in planes.items()}),
     )

@@ -108,6 +108,19 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True)
+class EqualLevels:
+    """Methods compared where they get equally far; None where no method learned anything, or an axis is missing.
+
+    Attributes:
+        learning: Forgetting of every method at the same learning.
+        forgetting: Learning of every method at the same forgetting.
+    """
+
+    learning: Matched | None = None
+    forgetting: Matched | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Frontier:
     """The points of all arms of one base, and how good the non-dominated ones are together.
 
@@ -118,8 +131,6 @@ class Frontier:
         reference: The corner that `hypervolume` is measured from, one value per axis.
         left_out: Tasks whose unit is not that of their axis.
         incomplete: Arms without scores on some task of the axes, or without a cost that is an axis.
-        equal_learning: Forgetting of every method at the same learning.
-        equal_forgetting: Learning of every method at the same forgetting.
     """
 
     base: str
@@ -132,5 +143,3 @@ class Frontier:
     incomplete: tuple[str, ...]
     axes: tuple[str, ...] = ("learning", "forgetting")
     methods: tuple[MethodFrontier, ...] = ()
-    equal_learning: Matched | None = None
-    equal_forgetting: Matched | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from evalsvc.points import Frontier, Point
+from evalsvc.points import EqualLevels, Frontier, Point
 from evalsvc.records import Checkpoint, Comparison
 
 if TYPE_CHECKING:  # what is shown decides what is loaded, not the module that shows it
@@ -99,7 +99,7 @@ def compared_json(compared: Compared) -> dict[str, Any]:
     }
 
 
-def frontier_json(frontier: Frontier) -> dict[str, Any]:
+def frontier_json(frontier: Frontier, equal: EqualLevels) -> dict[str, Any]:
     """Return a frontier as `frontier --json` prints it."""
     return {
         "schema": SCHEMA,
@@ -107,8 +107,8 @@ def frontier_json(frontier: Frontier) -> dict[str, Any]:
         "axes": list(frontier.axes),
         "points": [asdict(point) for point in frontier.points],
         "methods": [asdict(method) for method in frontier.methods],
-        "equal_learning": frontier.equal_learning and asdict(frontier.equal_learning),
-        "equal_forgetting": frontier.equal_forgetting and asdict(frontier.equal_forgetting),
+        "equal_learning": equal.learning and asdict(equal.learning),
+        "equal_forgetting": equal.forgetting and asdict(equal.forgetting),
         "hypervolume": {"value": frontier.hypervolume, "reference": list(frontier.reference)},
         "learning_unit": frontier.learning_unit,
         "forgetting_unit": frontier.forgetting_unit,

@@ -268,8 +268,17 @@ def placed(store: Store, family: Family, wish: Wish = Wish()) -> Frontier:  # no
     Raises:
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
+    return frontier.placed(plane(store, family), wish)
+
+
+def plane(store: Store, family: Family) -> frontier.Plane:
+    """Measure what the arms of a base learned and forgot.
+
+    Raises:
+        EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
+    """
     found = gains(store, family)
-    return frontier.placed(frontier.plane(found, *(frontier.axis(found, role) for role in frontier.ROLES)), wish)
+    return frontier.plane(found, *(frontier.axis(found, role) for role in frontier.ROLES))
 
 
 def gains(store: Store, family: Family) -> Gains:

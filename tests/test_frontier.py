@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.frontier import ROLES, Wish, axis, placed, plane
+from evalsvc.frontier import ROLES, Plane, Wish, axis, compare_methods, placed, plane
 from evalsvc.gains import Candidate, measure
-from evalsvc.points import Frontier, Gap
+from evalsvc.points import EqualLevels, Frontier, Gap
 from evalsvc.records import Cost, TaskScores
 from tests.fakes import checkpoint
 from tests.test_compare import perplexity, scores
@@ -26,9 +26,17 @@ def task(role: Literal["domain", "general"], values: np.ndarray) -> TaskScores:
     return scores(values.tolist(), suite=role, role=role, task=role)
 
 
-def frontier(base: Candidate, arms: list[Candidate], *wish: Wish) -> Frontier:
+def measured(base: Candidate, arms: list[Candidate]) -> Plane:
     found = measure(base, arms)
-    return placed(plane(found, *(axis(found, role) for role in ROLES)), *wish)
+    return plane(found, *(axis(found, role) for role in ROLES))
+
+
+def frontier(base: Candidate, arms: list[Candidate], *wish: Wish) -> Frontier:
+    return placed(measured(base, arms), *wish)
+
+
+def compared(base: Candidate, arms: list[Candidate], *wish: Wish) -> EqualLevels:
+    return compare_methods(measured(base, arms), *wish)
 
 
 def candidate(number: int, domain: np.ndarray, general: np.ndarray) -> Candidate:
@@ -151,19 +159,16 @@ def test_methods_are_compared_at_equal_learning_and_at_equal_forgetting() -> Non
         *(method_arm(2, "full", 0.2, 0.10), method_arm(3, "full", 0.4, 0.30)),
         *(method_arm(4, "lora", 0.2, 0.02), method_arm(5, "lora", 0.3, 0.06), method_arm(6, "lora", 0.25, 0.2)),
     ]
-    found = frontier(KNOWN, arms, Wish(at_learning=0.25, at_forgetting=0.05))
-    assert found.equal_learning is not None
-    assert {read.method: read.value for read in found.equal_learning.methods} == pytest.approx(
-        {"full": 0.15, "lora": 0.04}
-    )
-    (gap,) = found.equal_learning.gaps
+    equal = compared(KNOWN, arms, Wish(at_learning=0.25, at_forgetting=0.05))
+    assert equal.learning is not None
+    assert {read.method: read.value for read in equal.learning.methods} == pytest.approx({"full": 0.15, "lora": 0.04})
+    (gap,) = equal.learning.gaps
     assert (gap.first, gap.second) == ("full", "lora")
     assert gap.value == pytest.approx(0.11)
     assert (gap.low or 0) > 0.05
-    assert found.equal_forgetting is not None
-    assert {read.method: read.value for read in found.equal_forgetting.methods} == pytest.approx(
-        {"full": 0.1, "lora": 0.275}
-    )
+    assert equal.forgetting is not None
+    assert {read.method: read.value for read in equal.forgetting.methods} == pytest.approx({"full": 0.1, "lora": 0.275})
+    found = frontier(KNOWN, arms)
     by_method = {method.method: method for method in found.methods}
     assert by_method["lora"].arms == ("c4", "c5")
     assert by_method["full"].hypervolume == pytest.approx(0.4 * 0.5 + 0.2 * 0.2)
@@ -172,13 +177,13 @@ def test_methods_are_compared_at_equal_learning_and_at_equal_forgetting() -> Non
 
 def test_what_a_method_does_not_reach_is_not_read_off() -> None:
     arms = [method_arm(2, "full", 0.4, 0.30), method_arm(3, "lora", 0.2, 0.02)]
-    found = frontier(KNOWN, arms, Wish(at_learning=0.35)).equal_learning
+    found = compared(KNOWN, arms, Wish(at_learning=0.35)).learning
     assert found is not None
     reads = {read.method: read for read in found.methods}
     assert reads["full"].value == pytest.approx(0.3 * 0.35 / 0.4)
     assert (reads["lora"].value, reads["lora"].reached) == (None, 0.0)
     assert found.gaps == (Gap("full", "lora", None, None, None, 0.0),)
-    everywhere = frontier(KNOWN, arms).equal_learning
+    everywhere = compared(KNOWN, arms).learning
     assert everywhere is not None
     assert 0.15 < everywhere.at < 0.2
     assert all(read.reached >= 0.95 for read in everywhere.methods)
@@ -199,7 +204,7 @@ def test_the_gap_at_equal_learning_covers_at_its_level(monkeypatch: pytest.Monke
     base = candidate(1, np.zeros(n), np.ones(n))
     for _ in range(runs):
         arms = [arm(2, "full", 0.4, 0.16), arm(3, "lora", 0.4, 0.08)]
-        found = frontier(base, arms, Wish(at_learning=0.2)).equal_learning
+        found = compared(base, arms, Wish(at_learning=0.2)).learning
         assert found is not None
         covered += (found.gaps[0].low or 0) <= 0.04 <= (found.gaps[0].high or 0)
     assert covered / runs == pytest.approx(0.90, abs=0.08)
@@ -219,8 +224,7 @@ def test_costs_are_axes_and_the_base_cost_nothing() -> None:
     assert found.reference == pytest.approx((0, 0.8, 8.8))
     boxes = 0.4 * 0.7 * 0.8 + 0.3 * 0.68 * 7.0  # full's, and lora's beyond the hours that full needs
     assert found.hypervolume == pytest.approx(boxes)
-    cheap = frontier(KNOWN, arms, Wish(axes=("learning", "gpu_hours")))
-    assert cheap.equal_learning is None
+    assert compared(KNOWN, arms, Wish(axes=("learning", "gpu_hours"))) == EqualLevels()
     with pytest.raises(UsageError, match="must be two or more of learning, forgetting, gpu_hours"):
         frontier(KNOWN, arms, Wish(axes=("learning", "speed")))
 

@@ -134,9 +134,11 @@ if len(found.methods) > 1:
     )
     corner = ", ".join(f"{axis} {at:.3g}" for axis, at in zip(found.axes, found.reference, strict=True))
     st.caption(f"Hypervolume: area between the frontier and the corner ({parts.plain(corner)}).")
+    # Dear on many arms, and so last: it is found while the browser draws the points.
+    equal = stored.equal_levels(state, base, wanted, tuple(only))
     for matched, what, level in (
-        (found.equal_learning, "Forgetting", "learning"),
-        (found.equal_forgetting, "Learning", "forgetting"),
+        (equal.learning, "Forgetting", "learning"),
+        (equal.forgetting, "Learning", "forgetting"),
     ):
         if matched is None:
             continue

@@ -92,15 +92,16 @@ def frontier(
 ) -> None:
     """Show learning against forgetting for every arm of a base, and which arms no other arm dominates."""
     from evalsvc import details, report, service
-    from evalsvc.frontier import Wish
+    from evalsvc.frontier import Wish, compare_methods, placed
 
     store = open_store(db)
     wish = Wish(tuple(name.strip() for name in axes.split(",")), at_learning, at_forgetting)
-    found = service.placed(store, service.find_family(store, base), wish)
+    plane = service.plane(store, service.find_family(store, base))
+    found, equal = placed(plane, wish), compare_methods(plane, wish)
     if as_json:
-        print_json(report.frontier_json(found))
+        print_json(report.frontier_json(found, equal))
     else:
-        show(report.frontier_table(found), *details.frontier_tables(found))
+        show(report.frontier_table(found), *details.frontier_tables(found, equal))
 
 
 @app.command("report", epilog="Example: evalsvc report --output forgetting.html --figures figures")
@@ -139,6 +140,8 @@ def dashboard(
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
+        # Walking a large store's objects takes longer than a page, and comes before its last tables are sent.
+        "runner.postScriptGC": "false",
     }
     flags = [part for key, value in options.items() for part in (f"--{key}", value)]
     os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(app_file), *flags])  # noqa: S606 (no shell)
