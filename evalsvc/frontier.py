@@ -22,7 +22,16 @@ from evalsvc.gains import Candidate, Gains
 from evalsvc.points import Ellipse, EqualLevels, Frontier, Gap, Matched, MethodFrontier, Point, Read
 from evalsvc.records import Cost, Floats, Role
 from evalsvc.stats.paired import LEVEL
-from evalsvc.stats.pareto import Indices, Ranks, certain_dominators, hypervolume, non_dominated, ranked, read_off
+from evalsvc.stats.pareto import (
+    THREADS,
+    Indices,
+    Ranks,
+    certain_dominators,
+    hypervolume,
+    non_dominated,
+    ranked,
+    read_off,
+)
 
 ALPHA = 0.05
 ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
@@ -130,7 +139,7 @@ def plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
     """Put together what the arms that are on both axes learned and forgot."""
     both = np.intersect1d(learning.arms, forgetting.arms)
     learning, forgetting = learning.of(both), forgetting.of(both)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         sure = pool.map(lambda arms: list(_sure(learning, forgetting, arms)), _blocks(len(both)))
     found = set(both)
     return Plane(
@@ -184,9 +193,11 @@ def _points(
     ranks: Ranks,
     methods: Sequence[MethodFrontier],
 ) -> tuple[Point, ...]:
-    often = non_dominated(ranks).mean(axis=0)
     on_frontier = non_dominated(points)
-    beaten_by = certain_dominators(ranks, often, on_frontier, 1 - ALPHA / max(1, len(placed) - 1))
+    with ThreadPoolExecutor(THREADS) as pool:
+        resampled = pool.submit(non_dominated, ranks)
+        beaten_by = certain_dominators(ranks, on_frontier, 1 - ALPHA / max(1, len(placed) - 1))
+        often = resampled.result().mean(axis=0)
     of_method = {label for method in methods for label in method.arms}
     return tuple(
         Point(
@@ -295,7 +306,7 @@ def axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
         resampled += suite.resampled[:, columns]
     gain /= len(chosen)
     resampled /= len(chosen)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         ends = pool.map(lambda arms: np.quantile(resampled[:, arms], ENDS, axis=0), _blocks(len(gain)))
         ranks = ranked(resampled)
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.

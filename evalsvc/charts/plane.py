@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -22,6 +23,8 @@ COSTS = {
     "tokens_per_query": "tokens per query",
 }
 _SMALL, _LARGE = 7.0, 26.0
+Trace = dict[str, Any]
+"""A trace of plotly's, not yet checked: that takes long for many points, and is done once for the whole figure."""
 CROWD = 60
 """Arms beyond which only those on the frontier show their intervals, and the legend names methods instead of runs."""
 
@@ -48,7 +51,6 @@ class View:
 
 def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     """Draw every arm of a base; as a rule learning (x) against retained general ability (y), right and up is better."""
-    figure = go.Figure()
     lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
     placed = [p for p in frontier.points if _value(p, view.x) is not None and _value(p, view.y) is not None]
     for point in placed:
@@ -60,23 +62,20 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     for points in lines.values():
         points.sort(key=lambda point: point.step or 0)
     drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
-    for (method, name), run in drawn.items():
-        figure.add_trace(_line(method, name, run, methods.index(method), view, sizes))
+    traces = [_line(method, name, run, methods.index(method), view, sizes) for (method, name), run in drawn.items()]
     for number, method in enumerate(methods):
         own = [point for point in placed if point.method == method]
         sure = [point for point in own if point.on_frontier or not crowded]
         if not view.ellipses:
-            figure.add_trace(_intervals(method, sure, number, view))
+            traces.append(_intervals(method, sure, number, view))
         elif (view.x, view.y) == ("learning", "retention"):
-            figure.add_trace(_ellipses(method, sure, number))
+            traces.append(_ellipses(method, sure, number))
         if view.methods:
             front = [point for point in own if point.on_method_frontier]
-            figure.add_trace(_front(front, view, colour(number), f"frontier of {method}", "dash"))
-    figure.add_trace(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
-    for point in placed:
-        if point.method == "base":
-            figure.add_trace(_base(point, view))
-    framed(figure, _title(view.x, frontier), _title(view.y, frontier), 560)
+            traces.append(_front(front, view, colour(number), f"frontier of {method}", "dash"))
+    traces.append(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
+    traces += [_base(point, view) for point in placed if point.method == "base"]
+    figure = framed(go.Figure(traces), _title(view.x, frontier), _title(view.y, frontier), 560)
     # Numbers need so much room: a browser that has to find out draws all points twice.
     figure.update_layout(margin={"l": 70, "b": 60}, xaxis_automargin=False, yaxis_automargin=False)
     for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):
@@ -137,43 +136,46 @@ def _line(
     number: int,
     view: View,
     sizes: Mapping[str, float],
-) -> go.Scatter:
+) -> Trace:
     """Draw a training run, or several with gaps between them."""
     of = colour(number)
-    return go.Scatter(
-        x=[point and _value(point, view.x) for point in points],
-        y=[point and _value(point, view.y) for point in points],
-        mode="lines+markers",
-        name=safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
-        legendgroup=safe(method),
-        line={"width": 1, "dash": "dot", "color": of},
-        marker={
+    return {
+        "type": "scatter",
+        "x": [point and _value(point, view.x) for point in points],
+        "y": [point and _value(point, view.y) for point in points],
+        "mode": "lines+markers",
+        "name": safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
+        "legendgroup": safe(method),
+        "line": {"width": 1, "dash": "dot", "color": of},
+        "marker": {
             "symbol": marker(number),
             "size": [sizes[point.arm] if point else 0.0 for point in points],
             "color": of,
-            "line": {"width": 1, "color": "white"},
+            # Outlines keep a few markers apart; of a thousand they are a fifth of the drawing.
+            "line": {"width": 1 if len(sizes) <= CROWD else 0, "color": "white"},
         },
-        customdata=[point and point.digest for point in points],
-        hovertext=[point and _hover(point) for point in points],
-        hoverinfo="text",
-    )
+        "customdata": [point and point.digest for point in points],
+        "hovertext": [point and _hover(point) for point in points],
+        "hoverinfo": "text",
+    }
 
 
-def _intervals(method: str, points: Sequence[Point], number: int, view: View) -> go.Scatter:
+def _intervals(method: str, points: Sequence[Point], number: int, view: View) -> Trace:
     x, y = ([_ends(point, axis) for point in points] for axis in (view.x, view.y))
-    return go.Scatter(
-        x=[middle for middle, _, _ in x],
-        y=[middle for middle, _, _ in y],
-        error_x=bars(x, colour(number)),
-        error_y=bars(y, colour(number)),
-        mode="none",
-        legendgroup=safe(method),
-        showlegend=False,
-        hoverinfo="skip",
-    )
+    return {
+        "type": "scatter",
+        "x": [middle for middle, _, _ in x],
+        "y": [middle for middle, _, _ in y],
+        "error_x": bars(x, colour(number)),
+        "error_y": bars(y, colour(number)),
+        "mode": "none",
+        "legendgroup": safe(method),
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
 
 
-def _ellipses(method: str, points: Sequence[Point], number: int) -> go.Scatter:
+def _ellipses(method: str, points: Sequence[Point], number: int) -> Trace:
     x: list[float | None] = []
     y: list[float | None] = []
     for point in points:
@@ -188,45 +190,48 @@ def _ellipses(method: str, points: Sequence[Point], number: int) -> go.Scatter:
             y.append(-(point.forgetting + a * math.sin(turn) + b * math.cos(turn)))
         x.append(None)
         y.append(None)
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        line={"width": 1, "color": colour(number)},
-        opacity=0.6,
-        legendgroup=safe(method),
-        showlegend=False,
-        hoverinfo="skip",
-    )
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "mode": "lines",
+        "line": {"width": 1, "color": colour(number)},
+        "opacity": 0.6,
+        "legendgroup": safe(method),
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
 
 
-def _front(points: Sequence[Point], view: View, of: str, name: str, dash: str) -> go.Scatter:
+def _front(points: Sequence[Point], view: View, of: str, name: str, dash: str) -> Trace:
     """Draw the staircase behind which every point is dominated."""
     ends = sorted((_value(point, view.x) or 0.0, _value(point, view.y) or 0.0) for point in points)
-    return go.Scatter(
-        x=[x for x, _ in ends],
-        y=[y for _, y in ends],
-        mode="lines",
+    return {
+        "type": "scatter",
+        "x": [x for x, _ in ends],
+        "y": [y for _, y in ends],
+        "mode": "lines",
         # Between two points only the value of the one that is worse on y, or dearer on x, is reached.
-        line={"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": of, "dash": dash},
-        opacity=0.6,
-        name=safe(name),
-        hoverinfo="skip",
-    )
+        "line": {"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": of, "dash": dash},
+        "opacity": 0.6,
+        "name": safe(name),
+        "hoverinfo": "skip",
+    }
 
 
-def _base(point: Point, view: View) -> go.Scatter:
-    return go.Scatter(
-        x=[_value(point, view.x)],
-        y=[_value(point, view.y)],
-        mode="markers+text",
-        name="base",
-        text=["base"],
-        textposition="top right",
-        marker={"symbol": "cross", "size": 14, "color": GREY},
-        hovertext=[f"{safe(point.arm)}: the base, by definition at the origin"],
-        hoverinfo="text",
-    )
+def _base(point: Point, view: View) -> Trace:
+    return {
+        "type": "scatter",
+        "x": [_value(point, view.x)],
+        "y": [_value(point, view.y)],
+        "mode": "markers+text",
+        "name": "base",
+        "text": ["base"],
+        "textposition": "top right",
+        "marker": {"symbol": "cross", "size": 14, "color": GREY},
+        "hovertext": [f"{safe(point.arm)}: the base, by definition at the origin"],
+        "hoverinfo": "text",
+    }
 
 
 def _hover(point: Point) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,9 +17,10 @@ Bools = NDArray[np.bool_]
 Ranks = NDArray[np.signedinteger[Any]]
 Indices = NDArray[np.intp]
 
-_AT_HAND = 2**15
+_AT_HAND = 2**16
 """Numbers that the processor keeps at hand."""
-_FEW = 16
+THREADS = os.cpu_count()
+_FEW = 4
 _AT_ONCE = 8_000_000
 """Pairs of arms times sets that are compared at the same time."""
 
@@ -62,23 +65,26 @@ def _ranked(values: Floats) -> Ranks:
 
 def _in_parts(function: Callable[..., NDArray[Any]], *sets: NDArray[Any]) -> NDArray[Any]:
     """Apply a function of sets [sets, arms] to so many of them at a time as the processor keeps at hand."""
-    size = max(1, _AT_HAND // sets[0].shape[1])
-    parts = [function(*(part[start : start + size] for part in sets)) for start in range(0, len(sets[0]), size)]
-    return np.concatenate(parts)
+    total, arms = sets[0].shape
+    size = max(1, _AT_HAND // arms)
+    if total <= size:
+        return function(*sets)
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = pool.map(lambda start: function(*(part[start : start + size] for part in sets)), range(0, total, size))
+        return np.concatenate(list(parts))
 
 
-def certain_dominators(sets: Ranks, often: Floats, best: Bools, level: float) -> Indices:
+def certain_dominators(sets: Ranks, best: Bools, level: float) -> Indices:
     """Return, for each arm, one that dominates it in a share `level` of the sets or more, the surest of them; else -1.
 
     Args:
         sets: [sets, arms, axes], each axis as from `ranked`.
-        often: [arms], in which share of the sets none dominates them.
         best: [arms], arms that are asked first: where one of them will do, no other is looked for.
     """
     axes = [np.ascontiguousarray(sets[..., axis].T) for axis in range(sets.shape[-1])]
     spare = len(sets) - math.ceil(level * len(sets) - 1e-9)  # so many sets may say otherwise
     found = np.full(sets.shape[1], -1, dtype=np.intp)
-    rest = np.flatnonzero(often <= 1 - level + 1e-9)  # the others are dominated in too few sets, by whomever
+    rest = np.arange(sets.shape[1])
     for asked in (np.flatnonzero(best), np.arange(sets.shape[1])):
         missed = np.sum([~dominates(one[asked], one[rest]) for one in sets[:_FEW]], axis=0)  # most pairs need no more
         by, of = (arms[numbers] for arms, numbers in zip((asked, rest), np.nonzero(missed <= spare), strict=True))
@@ -96,7 +102,7 @@ def _certain(axes: Sequence[Ranks], by: Indices, of: Indices, spare: int) -> tup
     Args:
         axes: Of each axis [arms, sets].
     """
-    total, start, step = axes[0].shape[1], 0, 2 * _FEW
+    total, start, step = axes[0].shape[1], 0, _FEW
     missed = np.zeros(len(by), dtype=np.int64)
     while start < total and len(by):
         stop = min(total, start + max(1, min(step, _AT_ONCE // len(by))))
