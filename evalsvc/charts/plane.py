@@ -66,9 +66,9 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     for number, method in enumerate(methods):
         own = [point for point in placed if point.method == method]
         sure = [point for point in own if point.on_frontier or not crowded]
-        if not view.ellipses:
+        if sure and not view.ellipses:
             traces.append(_intervals(method, sure, number, view))
-        elif (view.x, view.y) == ("learning", "retention"):
+        elif sure and (view.x, view.y) == ("learning", "retention"):
             traces.append(_ellipses(method, sure, number))
         if view.methods:
             front = [point for point in own if point.on_method_frontier]

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -177,11 +176,6 @@ def read_off(x: Floats, y: Floats, at: float) -> Floats:
         [...]; left of the frontier its first point's value, which has more on both axes; right of it nan: nothing gets
         there.
     """
-    sets = (axis.reshape(-1, axis.shape[-1]) for axis in (x, y))
-    return _in_parts(partial(_read_off, at=at), *sets).reshape(x.shape[:-1])
-
-
-def _read_off(x: Floats, y: Floats, at: float) -> Floats:
     beyond = x >= at
     # The frontier's next point to the right has the greatest y of all there; those to its left have more.
     high = np.where(beyond, y, -np.inf).max(axis=-1)
