@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 st.set_page_config(page_title="evalsvc", page_icon="📉", layout="wide")
+st.html(Path(__file__).with_name("figures.css"))
 st.navigation(
     {
         "Choose": [

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import stored
 import streamlit as st
 
-from evalsvc.charts import CONFIG
+from evalsvc.charts import CONFIG, on_screen
 from evalsvc.errors import EvalsvcError
 
 Row = TypeVar("Row")
@@ -49,7 +49,8 @@ def base_of(state: stored.State) -> str:
 
 def figure(drawn: Any, key: str, **options: Any) -> Any:
     """Show a figure at full width; its camera button saves an SVG."""
-    return st.plotly_chart(drawn, width="stretch", key=key, config=CONFIG, **options)
+    drawn = on_screen(drawn, selects="on_select" in options)
+    return st.plotly_chart(drawn, width="stretch", theme=None, key=key, config=CONFIG, **options)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, **options: Any) -> Any:

@@ -57,10 +57,11 @@ def figures_of(frontier: Frontier, compared: Sequence[Compared], rest: Rest = Re
     if known:
         margin = rest.trajectories[0].margin
         figures["trajectories"] = charts.curves_figure(known, "forgetting (positive is worse)", margin)
-    return figures | {
+    figures |= {
         _rules(position, record): charts.rules_figure(outcomes(record))
         for position, record in enumerate(rest.decisions)
     }
+    return {name: charts.on_paper(figure) for name, figure in figures.items()}
 
 
 def outcomes(record: Record) -> list[RuleOutcome]:

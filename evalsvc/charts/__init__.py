@@ -5,7 +5,7 @@ from evalsvc.charts.forest import forest_figure, rules_figure, threshold_of, tra
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure, power_figure
 from evalsvc.charts.plane import CROWD, View, frontier_figure
-from evalsvc.charts.style import CONFIG, inlined_plotly
+from evalsvc.charts.style import CONFIG, inlined_plotly, on_paper, on_screen
 
 __all__ = [
     "CONFIG",
@@ -18,6 +18,8 @@ __all__ = [
     "forest_figure",
     "frontier_figure",
     "inlined_plotly",
+    "on_paper",
+    "on_screen",
     "power_figure",
     "rules_figure",
     "threshold_of",

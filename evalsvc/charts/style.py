@@ -16,9 +16,10 @@ from plotly.offline import get_plotlyjs
 # Okabe and Ito (2008), "Color Universal Design", without black and yellow, which fail on one of the two themes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "star")
-GREY = "#7f7f7f"
+GREY, FAINT = "#7f7f7f", "rgba(127,127,127,0.2)"
 WORSE, BETTER = COLOURS[1], COLOURS[0]
 LONGEST = 60
+_FAMILY = "Source Sans, sans-serif"  # the dashboard's
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
     "toImageButtonOptions": {"format": "svg", "filename": "evalsvc"},
@@ -65,11 +66,34 @@ def framed(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         height=height,
         hovermode="closest",
-        template="plotly_white",
     )
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     return figure
+
+
+def on_paper(figure: go.Figure) -> go.Figure:
+    """Give a figure the colours of a white page."""
+    return figure.update_layout(template="plotly_white")
+
+
+def on_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
+    """Give a figure colours that can be read on a dark page and on a light one, so that it need not be drawn for each.
+
+    Streamlit's theme, and what it adds to a figure that `selects`, would have the browser draw all of it twice.
+    """
+    figure.layout.template = None
+    figure.update_layout(
+        font={"family": _FAMILY, "color": GREY},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": _FAMILY, "color": "black"}},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
+        datarevision=1,  # the same numbers in other arrays are no reason to draw
+    )
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT)
+    return figure.update_layout(clickmode="event+select", dragmode="pan") if selects else figure
 
 
 def unit_words(unit: str | None) -> str:
