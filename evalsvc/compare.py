@@ -69,7 +69,21 @@ def compare(
 
 
 def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> Comparison:
-    """Compare two arms on one task.
+    """Compare two arms on one task in every way.
+
+    Raises:
+        EvidenceError: They have no sample in common, or were scored by different metrics.
+    """
+    found = subtract(base, adapted)
+    ours, theirs = common(base.samples, adapted.samples)
+    more = _of_answers(base, adapted, ours, theirs)
+    if found.lost is not None:
+        more |= _of_transitions(base, adapted, rerun, ours, theirs, found.clusters)
+    return replace(found, **more)
+
+
+def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
+    """Compare two arms on one task by their difference, with lost and gained, and nothing more: all that a test takes.
 
     Raises:
         EvidenceError: They have no sample in common, or were scored by different metrics.
@@ -84,10 +98,9 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
     if not len(ours):
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
     binary = base.aggregation == "mean" and is_binary(base.values[ours]) and is_binary(adapted.values[theirs])
-    found = _difference(base, base.values[ours], adapted.values[theirs], ours, binary=binary)
-    more = _of_answers(base, adapted, ours, theirs)
-    if binary:
-        more |= _of_transitions(base, adapted, rerun, ours, theirs, found.clusters)
+    b, a = base.values[ours], adapted.values[theirs]
+    found = _difference(base, b, a, ours, binary=binary)
+    lost, gained, _ = transitions(b, a) if binary else (None, None, len(ours))
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -100,7 +113,9 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
         higher_is_better=base.higher_is_better,
         weight=base.weight,
         coverage=len(ours) / len(base.samples),
-        **{"lost": None, "gained": None} | found._asdict() | more,
+        lost=lost,
+        gained=gained,
+        **found._asdict(),
     )
 
 
@@ -160,7 +175,7 @@ def _of_transitions(
     theirs: NDArray[np.intp],
     clusters: int | None,
 ) -> dict[str, Any]:
-    """Return what only binary items have: lost and gained, their brackets and floors, calibration, blind spots."""
+    """Return what only binary items have: brackets and floors of lost and gained, calibration, blind spots."""
     b, a = base.values[ours], adapted.values[theirs]
     lost, gained, n = transitions(b, a)
     right = int(b.sum())
@@ -174,8 +189,6 @@ def _of_transitions(
     if clusters is not None and clusters < FEW_CLUSTERS:
         spots = (*spots, f"only {clusters} clusters")
     return {
-        "lost": lost,
-        "gained": gained,
         "chance": None if choices is None else chance_bracket(lost, gained, right, n, choices),
         "floor": floor,
         "calibration": calibration,

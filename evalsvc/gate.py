@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.compare import UNIT_INTERVAL, common, compare_task, task_shares
+from evalsvc.compare import UNIT_INTERVAL, common, subtract, task_shares
 from evalsvc.errors import EvidenceError
 from evalsvc.policies import Policy, WaiverEntry
 from evalsvc.records import Comparison, Floats, TaskScores
@@ -36,6 +36,7 @@ Mask = NDArray[np.bool_]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 # What was found out about scores is remembered as long as they are in memory: a base is compared with many arms.
 _FAULTS: WeakKeyDictionary[TaskScores, str | None] = WeakKeyDictionary()
+_SHARES: WeakKeyDictionary[TaskScores, bool] = WeakKeyDictionary()
 _COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 _COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
@@ -60,7 +61,7 @@ class TaskPair:
         """Both arms on all samples that there are."""
         known = _COMPARED.setdefault(self.adapted, WeakKeyDictionary())
         if self.base not in known:
-            known[self.base] = compare_task(self.base, self.adapted)
+            known[self.base] = subtract(self.base, self.adapted)
         return known[self.base]
 
     def part(self, mask: Mask) -> TaskPair:
@@ -254,6 +255,7 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     for scores in (base, adapted):
         if scores not in _FAULTS:
             _FAULTS[scores] = _fault(scores)
+            _SHARES[scores] = bool(((scores.values >= 0) & (scores.values <= 1)).all())
         if fault := _FAULTS[scores]:
             raise EvidenceError(f"{name}: {fault}")
     coverage = len(common(base.samples, adapted.samples)[0]) / max(len(base.samples), 1)
@@ -264,8 +266,7 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
         )
     if bits and base.aggregation != "bits_per_byte":
         raise EvidenceError(f"{name}: drift is measured in bits per byte, and its metric is {base.metric}")
-    in_unit = all(((scores.values >= 0) & (scores.values <= 1)).all() for scores in (base, adapted))
-    if not bits and (base.aggregation != "mean" or not in_unit):
+    if not bits and (base.aggregation != "mean" or not (_SHARES[base] and _SHARES[adapted])):
         raise EvidenceError(
             f"{name}: a margin is a share of items, and {base.metric} is not a mean of values in [0, 1]; "
             "use another metric of the task, or a drift rule"

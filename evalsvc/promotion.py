@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from evalsvc import looks
-from evalsvc.compare import compare_task
+from evalsvc.compare import subtract
 from evalsvc.decisions import Decision, Question, decide, judged
 from evalsvc.driver import Job, Progress
 from evalsvc.errors import CheckpointError, EvidenceError, PolicyError, UsageError
@@ -119,7 +119,7 @@ def seen_discordance(store: Store, base: StoredArm) -> dict[looks.Key, float]:
     ours = {(s.suite, s.task): s for s in scores[base.number]}
     for arm in arms:
         for theirs in scores[arm.number]:
-            compared = compare_task(ours[theirs.suite, theirs.task], theirs)
+            compared = subtract(ours[theirs.suite, theirs.task], theirs)
             if compared.lost is not None and compared.gained is not None:
                 share = (compared.lost + compared.gained) / compared.n
                 found.setdefault((theirs.suite, theirs.task), []).append(share)
