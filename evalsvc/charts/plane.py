@@ -23,10 +23,11 @@ COSTS = {
     "tokens_per_query": "tokens per query",
 }
 _SMALL, _LARGE = 7.0, 26.0
-Trace = dict[str, Any]
-"""A trace of plotly's, not yet checked: that takes long for many points, and is done once for the whole figure."""
 CROWD = 60
 """Arms beyond which only those on the frontier show their intervals, and the legend names methods instead of runs."""
+
+Trace = dict[str, Any]
+"""A trace as plotly takes it, not yet checked: with many points that takes long, and is done once for all traces."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ Bools = NDArray[np.bool_]
 Ranks = NDArray[np.signedinteger[Any]]
 Indices = NDArray[np.intp]
 
-_AT_HAND = 2**16
-"""Numbers that the processor keeps at hand."""
 THREADS = os.cpu_count()
+_AT_HAND = 2**16
+"""Numbers that a processor keeps at hand."""
 _FEW = 4
 _AT_ONCE = 8_000_000
 """Pairs of arms times sets that are compared at the same time."""
@@ -63,7 +63,7 @@ def _ranked(values: Floats) -> Ranks:
 
 
 def _in_parts(function: Callable[..., NDArray[Any]], *sets: NDArray[Any]) -> NDArray[Any]:
-    """Apply a function of sets [sets, arms] to so many of them at a time as the processor keeps at hand."""
+    """Apply a function of sets [sets, arms] on all processors, to so many at a time as each keeps at hand."""
     total, arms = sets[0].shape
     size = max(1, _AT_HAND // arms)
     if total <= size:
