@@ -24,7 +24,7 @@ from evalsvc.records import Comparison, Floats, Ints, RoleTotal, TaskScores
 from evalsvc.stats.calibration import calibration_drift
 from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
-from evalsvc.stats.paired import mcnemar, t_interval, t_test, tango_interval, transitions
+from evalsvc.stats.paired import Transitions, mcnemar, t_interval, t_test, tango_interval, transitions
 from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
 
 UNIT_INTERVAL = "score"
@@ -78,7 +78,7 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
     ours, theirs = common(base.samples, adapted.samples)
     more = _of_answers(base, adapted, ours, theirs)
     if found.lost is not None:
-        more |= _of_transitions(base, adapted, rerun, ours, theirs, found.clusters)
+        more |= _of_transitions(found, base, adapted, rerun, ours, theirs)
     return replace(found, **more)
 
 
@@ -99,8 +99,8 @@ def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
     binary = base.aggregation == "mean" and is_binary(base.values[ours]) and is_binary(adapted.values[theirs])
     b, a = base.values[ours], adapted.values[theirs]
-    found = _difference(base, b, a, ours, binary=binary)
-    lost, gained, _ = transitions(b, a) if binary else (None, None, len(ours))
+    counts = transitions(b, a) if binary else None
+    found = _difference(base, b, a, ours, counts)
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -113,8 +113,8 @@ def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
         higher_is_better=base.higher_is_better,
         weight=base.weight,
         coverage=len(ours) / len(base.samples),
-        lost=lost,
-        gained=gained,
+        lost=None if counts is None else counts.lost,
+        gained=None if counts is None else counts.gained,
         **found._asdict(),
     )
 
@@ -129,9 +129,13 @@ def common(ours: Ints, theirs: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp]
 
 
 def _difference(
-    scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray[np.intp], *, binary: bool
+    scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray[np.intp], counts: Transitions | None
 ) -> _Difference:
-    """Return the difference of two arms' values on the same samples, the base's `ours`."""
+    """Return the difference of two arms' values on the same samples, the base's `ours`.
+
+    Args:
+        counts: Of binary values.
+    """
     if scores.aggregation not in SMOOTH:
         return _Difference(float(np.mean(base)), float(np.mean(adapted)))
     weights = None if scores.weights is None else scores.weights[ours]
@@ -142,8 +146,8 @@ def _difference(
         test, df = "cluster-robust t", groups - 1
     else:
         stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
-        if binary:
-            lost, gained, n = transitions(base, adapted)
+        if counts is not None:
+            lost, gained, n = counts
             low, high = tango_interval(lost, gained, n)
             error = stderr if math.isfinite(stderr) else None
             return _Difference(one.value, other.value, error, low, high, mcnemar(lost, gained).exact, "Tango score")
@@ -168,16 +172,17 @@ def _of_answers(
 
 
 def _of_transitions(
+    found: Comparison,
     base: TaskScores,
     adapted: TaskScores,
     rerun: TaskScores | None,
     ours: NDArray[np.intp],
     theirs: NDArray[np.intp],
-    clusters: int | None,
 ) -> dict[str, Any]:
     """Return what only binary items have: brackets and floors of lost and gained, calibration, blind spots."""
+    assert found.lost is not None
+    assert found.gained is not None
     b, a = base.values[ours], adapted.values[theirs]
-    lost, gained, n = transitions(b, a)
     right = int(b.sum())
     choices = None if not base.chance else 1 / base.chance
     floor = calibration = None
@@ -185,11 +190,11 @@ def _of_transitions(
         floor = above_floor(b, rerun.values[np.searchsorted(rerun.samples, base.samples[ours])], a)
     if base.confidence is not None and adapted.confidence is not None:
         calibration = calibration_drift((base.confidence[ours], b), (adapted.confidence[theirs], a))
-    spots = blind_spots(right, n, base.chance)
-    if clusters is not None and clusters < FEW_CLUSTERS:
-        spots = (*spots, f"only {clusters} clusters")
+    spots = blind_spots(right, found.n, base.chance)
+    if found.clusters is not None and found.clusters < FEW_CLUSTERS:
+        spots = (*spots, f"only {found.clusters} clusters")
     return {
-        "chance": None if choices is None else chance_bracket(lost, gained, right, n, choices),
+        "chance": None if choices is None else chance_bracket(found.lost, found.gained, right, found.n, choices),
         "floor": floor,
         "calibration": calibration,
         "blind_spots": spots,

@@ -35,8 +35,7 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 Mask = NDArray[np.bool_]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 # What was found out about scores is remembered as long as they are in memory: a base is compared with many arms.
-_FAULTS: WeakKeyDictionary[TaskScores, str | None] = WeakKeyDictionary()
-_SHARES: WeakKeyDictionary[TaskScores, bool] = WeakKeyDictionary()
+_LOOKED: WeakKeyDictionary[TaskScores, tuple[str | None, bool]] = WeakKeyDictionary()
 _COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 _COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
@@ -252,11 +251,9 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     name = f"{base.suite}/{base.task}"
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(f"{name}: the arms have different metrics ({base.metric}, {adapted.metric}); submit again")
-    for scores in (base, adapted):
-        if scores not in _FAULTS:
-            _FAULTS[scores] = _fault(scores)
-            _SHARES[scores] = bool(((scores.values >= 0) & (scores.values <= 1)).all())
-        if fault := _FAULTS[scores]:
+    looked = [_looked(scores) for scores in (base, adapted)]
+    for fault, _ in looked:
+        if fault:
             raise EvidenceError(f"{name}: {fault}")
     coverage = len(common(base.samples, adapted.samples)[0]) / max(len(base.samples), 1)
     if coverage < min_coverage:
@@ -266,11 +263,18 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
         )
     if bits and base.aggregation != "bits_per_byte":
         raise EvidenceError(f"{name}: drift is measured in bits per byte, and its metric is {base.metric}")
-    if not bits and (base.aggregation != "mean" or not (_SHARES[base] and _SHARES[adapted])):
+    if not bits and (base.aggregation != "mean" or not all(in_unit for _, in_unit in looked)):
         raise EvidenceError(
             f"{name}: a margin is a share of items, and {base.metric} is not a mean of values in [0, 1]; "
             "use another metric of the task, or a drift rule"
         )
+
+
+def _looked(scores: TaskScores) -> tuple[str | None, bool]:
+    """Return an arm's fault, and whether all its values lie in [0, 1]."""
+    if scores not in _LOOKED:
+        _LOOKED[scores] = _fault(scores), bool(((scores.values >= 0) & (scores.values <= 1)).all())
+    return _LOOKED[scores]
 
 
 def _fault(scores: TaskScores) -> str | None:

@@ -594,9 +594,8 @@ def test_a_figure_is_drawn_once(served: str) -> None:
         points = page.locator(".js-plotly-plot .scatterlayer path.point")
         points.first.wait_for(timeout=60_000)
         settled(page)
-        assert (
-            page.evaluate("window.styled") == 2 * points.count()
-        )  # plotly shapes every marker, then styles all of them
+        # Plotly shapes every marker, then styles all of them.
+        assert page.evaluate("window.styled") == 2 * points.count()
 
 
 def luminance(colour: str) -> float:

@@ -120,7 +120,7 @@ def change(tab: Any, name: str, page: Page, server: psutil.Process) -> str:
         clock = Clock(server)
         target.first.click()
     tab.wait_for_timeout(60)  # until the browser has told the server
-    seconds = tab.evaluate(DRAWN) / 1000
+    seconds = tab.wait_for_function(DRAWN, timeout=LIMIT).json_value() / 1000
     return f"{seconds:6.2f} s ({clock.cpu():5.2f})"
 
 
