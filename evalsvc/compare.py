@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.errors import EvidenceError
-from evalsvc.records import Comparison, Floats, Ints, RoleTotal, TaskScores
+from evalsvc.records import Comparison, Floats, RoleTotal, TaskScores
 from evalsvc.stats.calibration import calibration_drift
 from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
-from evalsvc.stats.paired import Transitions, mcnemar, t_interval, t_test, tango_interval, transitions
+from evalsvc.stats.paired import Transitions, is_binary, mcnemar, t_interval, t_test, tango_interval, transitions
 from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
 
 UNIT_INTERVAL = "score"
 """Unit of metrics whose values lie in [0, 1], which may be averaged with each other."""
+
+Places = NDArray[np.intp] | slice
+"""Where samples stand among an arm's: their positions, or a slice of them all."""
 
 ALPHA = 0.05
 FEW_CLUSTERS = 30
@@ -75,7 +78,7 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
         EvidenceError: They have no sample in common, or were scored by different metrics.
     """
     found = subtract(base, adapted)
-    ours, theirs = common(base.samples, adapted.samples)
+    ours, theirs = _common(base, adapted)
     more = _of_answers(base, adapted, ours, theirs)
     if found.lost is not None:
         more |= _of_transitions(found, base, adapted, rerun, ours, theirs)
@@ -94,12 +97,12 @@ def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
             f"{where}: scored by {base.metric} ({base.filter}) and {adapted.metric} ({adapted.filter}); "
             "submit both with the same suite"
         )
-    ours, theirs = common(base.samples, adapted.samples)
-    if not len(ours):
-        raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
-    binary = base.aggregation == "mean" and is_binary(base.values[ours]) and is_binary(adapted.values[theirs])
+    ours, theirs = _common(base, adapted)
     b, a = base.values[ours], adapted.values[theirs]
-    counts = transitions(b, a) if binary else None
+    if not len(b):
+        raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
+    binary = (base.binary or is_binary(b)) and (adapted.binary or is_binary(a))
+    counts = transitions(b, a) if binary and base.aggregation == "mean" else None
     found = _difference(base, b, a, ours, counts)
     return Comparison(
         suite=base.suite,
@@ -107,29 +110,33 @@ def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
         task=base.task,
         metric=base.metric,
         filter=base.filter,
-        n=len(ours),
+        n=len(b),
         difference=found.adapted - found.base,
         unit=unit_of(base),
         higher_is_better=base.higher_is_better,
         weight=base.weight,
-        coverage=len(ours) / len(base.samples),
+        coverage=len(b) / len(base.samples),
         lost=None if counts is None else counts.lost,
         gained=None if counts is None else counts.gained,
         **found._asdict(),
     )
 
 
-def common(ours: Ints, theirs: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return where the samples that both arms have stand in each; both are sorted."""
-    if np.array_equal(ours, theirs):
-        everywhere = np.arange(len(ours))
-        return everywhere, everywhere
-    _, left, right = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
-    return left, right
+def coverage(base: TaskScores, adapted: TaskScores) -> float:
+    """Return the share of the base's samples that both arms have."""
+    return len(base.samples[_common(base, adapted)[0]]) / max(len(base.samples), 1)
+
+
+def _common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]:
+    """Return where the samples that both arms have stand in each."""
+    if base.samples is adapted.samples or np.array_equal(base.samples, adapted.samples):
+        return slice(None), slice(None)
+    _, ours, theirs = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
+    return ours, theirs
 
 
 def _difference(
-    scores: TaskScores, base: Floats, adapted: Floats, ours: NDArray[np.intp], counts: Transitions | None
+    scores: TaskScores, base: Floats, adapted: Floats, ours: Places, counts: Transitions | None
 ) -> _Difference:
     """Return the difference of two arms' values on the same samples, the base's `ours`.
 
@@ -157,9 +164,7 @@ def _difference(
     return _Difference(one.value, other.value, stderr, low, high, t_test(gap, stderr, df), test, groups)
 
 
-def _of_answers(
-    base: TaskScores, adapted: TaskScores, ours: NDArray[np.intp], theirs: NDArray[np.intp]
-) -> dict[str, Any]:
+def _of_answers(base: TaskScores, adapted: TaskScores, ours: Places, theirs: Places) -> dict[str, Any]:
     """Return how often both arms answer alike, and how many answers could not be parsed, where that is known."""
     if base.answers is None or adapted.answers is None:
         return {}
@@ -176,8 +181,8 @@ def _of_transitions(
     base: TaskScores,
     adapted: TaskScores,
     rerun: TaskScores | None,
-    ours: NDArray[np.intp],
-    theirs: NDArray[np.intp],
+    ours: Places,
+    theirs: Places,
 ) -> dict[str, Any]:
     """Return what only binary items have: brackets and floors of lost and gained, calibration, blind spots."""
     assert found.lost is not None
@@ -246,15 +251,9 @@ def _gain_ends(comparison: Comparison) -> tuple[float, float] | None:
     return (comparison.low, comparison.high) if comparison.higher_is_better else (-comparison.high, -comparison.low)
 
 
-def is_binary(values: Floats) -> bool:
-    """Whether all values are 0 or 1."""
-    return bool(((values == 0) | (values == 1)).all())
-
-
 def unit_of(scores: TaskScores) -> str:
     """Return the unit in which a task's difference may be averaged with other tasks'."""
-    bounded = scores.aggregation == "mean" and bool(((scores.values >= 0) & (scores.values <= 1)).all())
-    return UNIT_INTERVAL if bounded else scores.metric
+    return UNIT_INTERVAL if scores.aggregation == "mean" and scores.bounded else scores.metric
 
 
 def totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:

@@ -49,21 +49,29 @@ class Database:
         """
         self.path = path
         self.wait = wait
+        self._within = threading.local()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open the file for one consistent look; never creates or migrates it.
+        """Open the file for one consistent look; never creates or migrates it. Reads within a read are one look.
 
         Raises:
             StoreError: There is no store, or it cannot be read.
         """
+        if outer := getattr(self._within, "connection", None):
+            yield outer
+            return
         if not self.path.is_file():
             raise StoreError(f"store {self.path}: no such file; submit a checkpoint first, or name it with --db")
         with self._connect(read_only=True) as connection:
             applied = _applied(connection, self.path)
             if len(applied) < len(MIGRATIONS):
                 raise StoreError(f"store {self.path}: was written by an older evalsvc; `evalsvc status` upgrades it")
-            yield connection
+            self._within.connection = connection
+            try:
+                yield connection
+            finally:
+                self._within.connection = None
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

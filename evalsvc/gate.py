@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.compare import UNIT_INTERVAL, common, subtract, task_shares
+from evalsvc.compare import UNIT_INTERVAL, coverage, subtract, task_shares
 from evalsvc.errors import EvidenceError
 from evalsvc.policies import Policy, WaiverEntry
 from evalsvc.records import Comparison, Floats, TaskScores
@@ -34,8 +34,7 @@ from evalsvc.stats.power import POWER
 Verdict = Literal["pass", "fail", "inconclusive"]
 Mask = NDArray[np.bool_]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
-# What was found out about scores is remembered as long as they are in memory: a base is compared with many arms.
-_LOOKED: WeakKeyDictionary[TaskScores, tuple[str | None, bool]] = WeakKeyDictionary()
+# Remembered as long as the scores are in memory: many gates may be asked of an arm.
 _COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 _COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
@@ -251,41 +250,20 @@ def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     name = f"{base.suite}/{base.task}"
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(f"{name}: the arms have different metrics ({base.metric}, {adapted.metric}); submit again")
-    looked = [_looked(scores) for scores in (base, adapted)]
-    for fault, _ in looked:
-        if fault:
-            raise EvidenceError(f"{name}: {fault}")
-    coverage = len(common(base.samples, adapted.samples)[0]) / max(len(base.samples), 1)
-    if coverage < min_coverage:
+    if fault := base.fault or adapted.fault:
+        raise EvidenceError(f"{name}: {fault}")
+    if (covered := coverage(base, adapted)) < min_coverage:
         raise EvidenceError(
-            f"{name}: both arms have scores on {coverage:.1%} of the base's items, "
+            f"{name}: both arms have scores on {covered:.1%} of the base's items, "
             f"the policy needs {min_coverage:.1%}; submit the checkpoint again"
         )
     if bits and base.aggregation != "bits_per_byte":
         raise EvidenceError(f"{name}: drift is measured in bits per byte, and its metric is {base.metric}")
-    if not bits and (base.aggregation != "mean" or not all(in_unit for _, in_unit in looked)):
+    if not bits and not (base.aggregation == "mean" and base.bounded and adapted.bounded):
         raise EvidenceError(
             f"{name}: a margin is a share of items, and {base.metric} is not a mean of values in [0, 1]; "
             "use another metric of the task, or a drift rule"
         )
-
-
-def _looked(scores: TaskScores) -> tuple[str | None, bool]:
-    """Return an arm's fault, and whether all its values lie in [0, 1]."""
-    if scores not in _LOOKED:
-        _LOOKED[scores] = _fault(scores), bool(((scores.values >= 0) & (scores.values <= 1)).all())
-    return _LOOKED[scores]
-
-
-def _fault(scores: TaskScores) -> str | None:
-    """Return what is wrong with one arm's scores, whatever they are compared with."""
-    if not (np.diff(scores.samples) > 0).all():
-        return "an item has two scores in one arm; the store is damaged, submit again"
-    if not np.isfinite(scores.values).all():
-        return f"{scores.metric} is not a number for some items; choose another metric"
-    if scores.weights is not None and not (np.isfinite(scores.weights) & (scores.weights > 0)).all():
-        return "some items have no size in bytes; take them out of the task"
-    return None
 
 
 # --------------------------------------------------------------------------------------------------------- evidence
@@ -296,8 +274,9 @@ class Measured:
     """A rule's evidence, as its test takes it."""
 
     rule: Rule
-    comparisons: tuple[Comparison, ...]
     test: MarginTest
+    comparisons: tuple[Comparison, ...] = ()
+    tasks: tuple[Paired, ...] = ()
 
     @property
     def n(self) -> int:
@@ -315,10 +294,10 @@ def measure(rule: Rule, z_alpha: float) -> Measured:
         EvidenceError: A task has no interval.
     """
     if rule.ratio is not None:
-        return Measured(rule, (), _ratio_test(rule.ratio, rule.threshold, z_alpha))
+        return Measured(rule, _ratio_test(rule.ratio, rule.threshold, z_alpha))
     compared = compared_tasks(rule)
-    test = margin_test([paired(c) for c in compared], rule.shares, rule.threshold, z_alpha)
-    return Measured(rule, compared, test)
+    tasks = tuple(paired(c) for c in compared)
+    return Measured(rule, margin_test(tasks, rule.shares, rule.threshold, z_alpha), compared, tasks)
 
 
 def compared_tasks(rule: Rule) -> tuple[Comparison, ...]:
@@ -415,8 +394,7 @@ def outcome_of(
     look: int | None = None,
 ) -> RuleOutcome:
     """Return what became of a rule, with what it would have needed if it is undecided."""
-    compared, found = m.comparisons, m.test
-    counts = [paired(c).counts for c in compared]
+    found, counts = m.test, [task.counts for task in m.tasks]
     lost = sum(c[0] for c in counts if c) if counts and all(counts) else None
     gained = sum(c[1] for c in counts if c) if counts and all(counts) else None
     return RuleOutcome(

@@ -87,97 +87,88 @@ def gather_all(
     sampled: Sequence[str] | None = None,
 ) -> Iterator[Evidence | EvidenceError]:
     """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
-    ledger = Ledger(store.path)
-    runs: dict[int, list[PlannedRun]] = {}
-    for run in ledger.runs([base.number, *(arm.number for arm in several)]):
-        runs.setdefault(run.arm, []).append(run)
-    stale: dict[tuple[str, ...], str | None] = {}
-    asked: _Plans | None = None
-    if sampled is None:
-        sampled = list(
-            {run.suite: run.digest for run in runs.get(base.number, ()) if _is_sampled(run, policy)}.values()
-        )
-    each = sum(run.requests for run in runs.get(base.number, ()) if run.suite in policy.suites)
-    at_once = max(1, _AT_ONCE // max(1, each))
+    in_order = policy.mode != "fixed" or half is not None
+    asked = _Asked.of(Ledger(store.path), policy, base, several, plans, sampled, in_order=in_order)
+    at_once = max(1, _AT_ONCE // max(1, sum(run.requests for run in asked.runs)))
     for start in range(0, len(several), at_once):
         part = several[start : start + at_once]
-        chosen: list[PlannedRun] = []  # the base's, and so the same for every arm that has them
-        wrong: dict[int, EvidenceError] = {}
-        for arm in part:
-            try:
-                chosen = _chosen(ledger, policy, base, arm, runs, plans, stale)
-            except EvidenceError as error:
-                wrong[arm.number] = error
+        able = [arm.number for arm in part if arm.number not in asked.wrong]
         scores: Scores = {}
-        able = [arm.number for arm in part if arm.number not in wrong]
         if able:
-            digests = [run.digest for run in chosen]
-            if asked is None:
-                asked = _Plans.of(ledger, digests, in_order=policy.mode != "fixed" or half is not None)
             # What was chosen and not given are the newest plans, which is what a store reads by itself.
-            read = store.task_scores(base.number, able, digests if plans is not None else None, policy.suites)
+            digests = None if plans is None else [run.digest for run in asked.runs]
+            read = store.task_scores(base.number, able, digests, policy.suites)
             scores = {arm: {(s.suite, s.task): s for s in found} for arm, found in read.items()}
         for arm in part:
-            if asked is None or arm.number in wrong:
-                yield wrong[arm.number]
-                continue
             try:
-                pairs = asked.pairs(base, arm, scores, items or {}, half)
-                ratios = _ratios(store, base, arm, sampled) if policy.diversity else ()
+                if arm.number in asked.wrong:
+                    raise asked.wrong[arm.number]
+                pairs = tuple(asked.pairs(base, arm, scores, items or {}, half))
+                ratios = _ratios(store, base, arm, asked.sampled) if policy.diversity else ()
             except EvidenceError as error:
                 yield error
             else:
-                yield Evidence(base, arm, tuple(chosen), tuple(pairs), ratios, tuple(sampled))
-
-
-def _chosen(
-    ledger: Ledger,
-    policy: Policy,
-    base: StoredArm,
-    adapted: StoredArm,
-    runs: Mapping[int, Sequence[PlannedRun]],
-    plans: Sequence[str] | None,
-    stale: dict[tuple[str, ...], str | None],
-) -> list[PlannedRun]:
-    """Return the base's runs that count for an arm.
-
-    Args:
-        runs: By arm, oldest plan first.
-        stale: By plans, which of their suites has changed on disk; what is not known yet is found out, and kept there.
-
-    Raises:
-        EvidenceError: One is missing, unfinished or stale.
-    """
-    of_base, own = runs.get(base.number, ()), runs.get(adapted.number, ())
-    if plans is not None:
-        named = {run.suite: run for run in of_base if run.digest in plans}
-        return [named[suite] for suite in policy.suites if suite in named]
-    chosen = [_newest([*of_base, *own], suite, base, adapted) for suite in policy.suites]
-    sampled = {run.suite: run for run in (*of_base, *own) if _is_sampled(run, policy)}
-    key = tuple(run.digest for run in (*chosen, *sampled.values()))
-    if key not in stale:
-        problems = ((suite, changed(files)) for suite, files in ledger.files(key).items())
-        stale[key] = next((f"suite {suite!r}: {problem}" for suite, problem in problems if problem), None)
-    if problem := stale[key]:
-        raise EvidenceError(f"{problem}; submit {adapted.checkpoint.label} again, or add --evaluate")
-    return chosen
+                yield Evidence(base, arm, asked.runs, pairs, ratios, asked.sampled)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plans:
-    """What some plans ask.
+class _Asked:
+    """What both arms were asked, as one look at a store tells.
 
     Attributes:
+        runs: The base's, which are the same for every arm that can be compared on them.
+        sampled: Digests of the plans whose sampled answers count.
+        wrong: Why arms cannot be compared, by number.
         sizes: By suite, task, number of items and weight of each of its tasks.
         numbers: Digests of the samples by number, where a seeded order of the items matters.
     """
 
+    runs: tuple[PlannedRun, ...]
+    sampled: tuple[str, ...]
+    wrong: dict[int, EvidenceError]
     sizes: dict[str, list[tuple[str, int, float]]]
     numbers: dict[int, str] | None
 
     @classmethod
-    def of(cls, ledger: Ledger, plans: Sequence[str], *, in_order: bool) -> _Plans:
-        return cls(ledger.sizes(plans), ledger.sample_digests(list(plans)) if in_order else None)
+    def of(
+        cls,
+        ledger: Ledger,
+        policy: Policy,
+        base: StoredArm,
+        several: Sequence[StoredArm],
+        plans: Sequence[str] | None,
+        sampled: Sequence[str] | None,
+        *,
+        in_order: bool,
+    ) -> _Asked:
+        chosen: list[PlannedRun] = []
+        wrong: dict[int, EvidenceError] = {}
+        rests_on: dict[int, tuple[str, ...]] = {}
+        with ledger.look():
+            runs: dict[int, list[PlannedRun]] = {arm.number: [] for arm in (base, *several)}
+            for run in ledger.runs(list(runs)):
+                runs[run.arm].append(run)
+            of_base = runs[base.number]
+            for arm in several:
+                both = [*of_base, *runs[arm.number]]
+                try:
+                    chosen = _chosen(policy, base, arm, both, plans)
+                except EvidenceError as error:
+                    wrong[arm.number] = error
+                else:
+                    newest = {run.suite: run.digest for run in both if _is_sampled(run, policy)}
+                    rests_on[arm.number] = tuple(dict.fromkeys([*(run.digest for run in chosen), *newest.values()]))
+            digests = [run.digest for run in chosen]
+            sizes = ledger.sizes(digests)
+            numbers = ledger.sample_digests(digests) if in_order else None
+            files = {} if plans is not None else {key: ledger.files(key) for key in set(rests_on.values())}
+        stale = {key: _stale(of_suites) for key, of_suites in files.items()}
+        for arm in several:
+            if problem := stale.get(rests_on.get(arm.number, ())):
+                label = arm.checkpoint.label
+                wrong[arm.number] = EvidenceError(f"{problem}; submit {label} again, or add --evaluate")
+        newest = {run.suite: run.digest for run in of_base if _is_sampled(run, policy)}
+        return cls(tuple(chosen), tuple(newest.values() if sampled is None else sampled), wrong, sizes, numbers)
 
     def pairs(
         self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items, half: Half | None
@@ -204,6 +195,26 @@ class _Plans:
                     places = np.array([looks.place(self.numbers[int(s)]) for s in here.samples])
                 pair = TaskPair(here, there, items.get((suite, task), count), places)
                 yield _halved(pair, half) if half else pair
+
+
+def _chosen(
+    policy: Policy, base: StoredArm, adapted: StoredArm, runs: Sequence[PlannedRun], plans: Sequence[str] | None
+) -> list[PlannedRun]:
+    """Return the base's runs that count, given both arms', oldest plan first.
+
+    Raises:
+        EvidenceError: One is missing or unfinished.
+    """
+    if plans is not None:
+        named = {run.suite: run for run in runs if run.arm == base.number and run.digest in plans}
+        return [named[suite] for suite in policy.suites if suite in named]
+    return [_newest(runs, suite, base, adapted) for suite in policy.suites]
+
+
+def _stale(files: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
+    """Return which suite says something else by now, given each one's files."""
+    problems = ((suite, changed(of_suite)) for suite, of_suite in files.items())
+    return next((f"suite {suite!r}: {problem}" for suite, problem in problems if problem), None)
 
 
 def _is_sampled(run: PlannedRun, policy: Policy) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -65,6 +66,10 @@ class Ledger:
     def __init__(self, path: Path, wait: float = 60.0) -> None:
         self.path = path
         self._database = Database(path, wait)
+
+    def look(self) -> AbstractContextManager[Any]:
+        """Have all that is read here within be one consistent look at the store, which is opened once."""
+        return self._database.read()
 
     def runs(self, arms: Sequence[int]) -> list[PlannedRun]:
         """Return all runs of some arms, oldest plan first."""

@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.stats.calibration import CalibrationDrift
+from evalsvc.stats.paired import is_binary
 from evalsvc.stats.transitions import ChanceBracket, Floor
 
 Role = Literal["domain", "general", "instruction", "safety", "drift", "diversity"]
@@ -415,7 +417,7 @@ class Graded:
 # ------------------------------------------------------------------------------------------------------- comparison
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, eq=False)  # not by slots: what is found out about an arm's scores is kept with them
 class TaskScores:
     """One arm's scores on one task in its primary metric, sorted by sample.
 
@@ -444,6 +446,27 @@ class TaskScores:
     confidence: Floats | None = None
     chance: float | None = None
     format_of: str | None = None
+
+    @cached_property
+    def binary(self) -> bool:
+        """Whether all values are 0 or 1."""
+        return is_binary(self.values)
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether all values lie in [0, 1]."""
+        return bool(((self.values >= 0) & (self.values <= 1)).all())
+
+    @cached_property
+    def fault(self) -> str | None:
+        """What is wrong with the scores, whatever they are compared with."""
+        if not (self.samples[1:] > self.samples[:-1]).all():
+            return "an item has two scores in one arm; the store is damaged, submit again"
+        if not np.isfinite(self.values).all():
+            return f"{self.metric} is not a number for some items; choose another metric"
+        if self.weights is not None and not (np.isfinite(self.weights) & (self.weights > 0)).all():
+            return "some items have no size in bytes; take them out of the task"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

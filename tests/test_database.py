@@ -189,6 +189,29 @@ def test_a_failed_transaction_is_undone(db: Path) -> None:
     assert count(db) == 0
 
 
+def test_reads_within_a_read_are_one_look_and_only_of_their_own_thread(db: Path) -> None:
+    database, began, seen = Database(db), threading.Event(), []
+
+    def elsewhere() -> None:
+        began.set()
+        with database.read() as connection:
+            seen.append(connection)
+
+    with database.write():
+        pass
+    other = threading.Thread(target=elsewhere)
+    with database.read() as outer:
+        other.start()
+        began.wait()
+        with database.read() as inner:
+            assert inner is outer
+        assert outer.execute("SELECT count(*) FROM failures").fetchone() == (0,)  # it is still open
+    other.join()
+    with database.read() as later:
+        assert len({id(one) for one in (outer, later, *seen)}) == 3
+        assert later.execute("SELECT count(*) FROM failures").fetchone() == (0,)
+
+
 def test_threads_of_one_process_never_lose_the_lock(db: Path) -> None:
     """Readers in threads beside a writing process: without one gate per process, most opens run without a lock."""
     with Database(db).write():

@@ -12,8 +12,10 @@ import pytest
 from evalsvc import advice, gathering
 from evalsvc.advice import Terms, advise, in_order, rung_of
 from evalsvc.compare import compare_task
+from evalsvc.database import Database
 from evalsvc.errors import UsageError
 from evalsvc.gate import decide, rules_of
+from evalsvc.gathering import gather_all
 from evalsvc.ledger import Ledger
 from evalsvc.policies import Policy, Retention
 from evalsvc.records import Comparison, Cost
@@ -112,3 +114,18 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
     assert rejected.rule == "retention/facts"
     assert store.arms()  # and nothing was decided for good:
     assert Ledger(db).chain(arm(1).checkpoint.digest) == []
+
+
+def test_an_arm_whose_scores_are_gone_keeps_no_other_from_being_judged(db: Path) -> None:
+    broken = replace(arm(3, parent=arm(1).checkpoint).checkpoint, method="rag", name="broken")
+    for of in (CHILD, replace(CHILD, checkpoint=broken)):
+        fill(db, "facts", {"easy": binary(0, 0, 300)}, adapted=of)
+    with Database(db).write() as connection:
+        connection.execute("DELETE FROM scores WHERE run = (SELECT max(run) FROM runs)")
+    store = Store(db)
+    policy = Terms((), ("facts",), margin=0.05).policy()
+    family = find_family(store)
+    each = gather_all(store, policy, family.base, family.arms)
+    found = {arm.label: given for arm, given in zip(family.arms, each, strict=True)}
+    assert str(found["broken"]) == "facts/easy: broken has no scores; submit broken again"
+    assert isinstance(found["c2"], gathering.Evidence)

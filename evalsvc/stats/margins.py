@@ -66,20 +66,24 @@ class MarginTest(NamedTuple):
 def bounds(tasks: Sequence[Paired], z: ArrayLike) -> tuple[Floats, Floats]:
     """Return lower and upper bounds [len(z), tasks] of every task's difference at each z >= 0."""
     level = np.atleast_1d(np.asarray(z, dtype=np.float64))[:, None]
-    n = np.array([task.n for task in tasks], dtype=np.float64)
-    difference = np.array([task.difference for task in tasks])
-    tail = np.maximum(ndtr(-level), 1e-300)
-    half = -stdtrit(np.array([task.df for task in tasks]), tail) * np.array([task.stderr for task in tasks])
-    normal = np.isinf([task.df for task in tasks])
-    half = np.where(normal, level * np.array([task.stderr for task in tasks]), half)
-    half = np.where([task.bounded for task in tasks], np.maximum(half, level**2 / (n + level**2)), half)
+    low, high = np.empty((len(level), len(tasks))), np.empty((len(level), len(tasks)))
+    binary = np.array([task.counts is not None for task in tasks], dtype=np.bool_)
+    if binary.any():
+        lost, gained, n = np.array([(*task.counts, task.n) for task in tasks if task.counts is not None]).T
+        low[:, binary], high[:, binary] = tango_bounds(lost, gained, n, level)
+    if not binary.all():
+        low[:, ~binary], high[:, ~binary] = _t_bounds([task for task in tasks if task.counts is None], level)
+    return low, high
+
+
+def _t_bounds(tasks: Sequence[Paired], level: Floats) -> tuple[Floats, Floats]:
+    """Return lower and upper bounds [len(level), tasks] by Student's t, at each z [len(level), 1]."""
+    n, difference, stderr, df, bounded = np.array([(t.n, t.difference, t.stderr, t.df, t.bounded) for t in tasks]).T
+    half = -stdtrit(df, np.maximum(ndtr(-level), 1e-300)) * stderr
+    half = np.where(np.isinf(df), level * stderr, half)
+    half = np.where(bounded, np.maximum(half, level**2 / (n + level**2)), half)
     low, high = difference - half, difference + half
-    binary = [position for position, task in enumerate(tasks) if task.counts is not None]
-    if binary:
-        lost, gained = np.array([task.counts for task in tasks if task.counts is not None]).T
-        low[:, binary], high[:, binary] = tango_bounds(lost, gained, n[binary], level)
-    clipped = np.array([task.bounded for task in tasks])
-    return np.where(clipped, np.maximum(low, -1), low), np.where(clipped, np.minimum(high, 1), high)
+    return np.where(bounded, np.maximum(low, -1), low), np.where(bounded, np.minimum(high, 1), high)
 
 
 def combined(shares: ArrayLike, differences: ArrayLike, low: Floats, high: Floats) -> tuple[Floats, Floats]:
