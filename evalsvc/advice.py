@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 
 from evalsvc.claims import kinds_of
 from evalsvc.decisions import judge
@@ -114,8 +115,9 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
     gains = store.mean_gains(family.base.number) if len(arms) > THOROUGH else {}
     short = {arm.number: _short(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
     evidence = gather_all(store, policy, family.base, [arm for arm in arms if short.get(arm.number) is None])
+    of_rung = {rung: list(group) for rung, group in groupby(arms, lambda arm: rung_of(arm.checkpoint))}
     for rung in RUNGS[1:]:
-        mine = [arm for arm in arms if rung_of(arm.checkpoint) == rung]
+        mine = of_rung.get(rung, [])
         if not mine:
             tried.append(Tried(rung, None, None, "no arm", None, "the store has none of this kind"))
         for arm in mine:

@@ -24,7 +24,16 @@ from evalsvc.records import Comparison, Floats, RoleTotal, TaskScores
 from evalsvc.stats.calibration import calibration_drift
 from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
-from evalsvc.stats.paired import Transitions, is_binary, mcnemar, t_interval, t_test, tango_interval, transitions
+from evalsvc.stats.paired import (
+    Transitions,
+    is_binary,
+    mcnemar,
+    t_interval,
+    t_test,
+    tango_interval,
+    transition_error,
+    transitions,
+)
 from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
 
 UNIT_INTERVAL = "score"
@@ -145,6 +154,11 @@ def _difference(
     """
     if scores.aggregation not in SMOOTH:
         return _Difference(float(np.mean(base)), float(np.mean(adapted)))
+    if counts is not None and scores.clusters is None:
+        stderr = transition_error(*counts) if counts.n > 1 else None
+        low, high = tango_interval(*counts)
+        p_value = mcnemar(counts.lost, counts.gained).exact
+        return _Difference(float(base.mean()), float(adapted.mean()), stderr, low, high, p_value, "Tango score")
     weights = None if scores.weights is None else scores.weights[ours]
     one, other = (estimate(values, weights, scores.aggregation) for values in (base, adapted))
     gap, influence = other.value - one.value, other.influence - one.influence
@@ -153,11 +167,6 @@ def _difference(
         test, df = "cluster-robust t", groups - 1
     else:
         stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
-        if counts is not None:
-            lost, gained, n = counts
-            low, high = tango_interval(lost, gained, n)
-            error = stderr if math.isfinite(stderr) else None
-            return _Difference(one.value, other.value, error, low, high, mcnemar(lost, gained).exact, "Tango score")
     if not math.isfinite(stderr):
         return _Difference(one.value, other.value, clusters=groups)
     low, high = t_interval(gap, stderr, df)

@@ -212,10 +212,9 @@ def last_alpha(policy: Policy) -> float:
 
 def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float) -> None:
     """Refuse a mean over suites that has too few items even if none of them changes."""
+    whole = {suite: sum(task.weight for task in tasks) for suite, tasks in suites.items()}
     parts = tuple(
-        (task.items, task.weight / sum(other.weight for other in tasks) / len(suites))
-        for tasks in suites.values()
-        for task in tasks
+        (task.items, task.weight / whole[suite] / len(suites)) for suite, tasks in suites.items() for task in tasks
     )
     if needed := _needed(parts, margin, alpha):
         items = sum(count for count, _ in parts)

@@ -46,6 +46,13 @@ def transitions(base: Floats, adapted: Floats) -> Transitions:
     return Transitions(int((base > adapted).sum()), int((adapted > base).sum()), len(base))
 
 
+def transition_error(lost: int, gained: int, n: int) -> float:
+    """Return the standard error of (gained - lost) / n: that of n differences -1, 0 and 1; nan if n < 2."""
+    if n < 2:
+        return math.nan
+    return math.sqrt((lost + gained - (gained - lost) ** 2 / n) / (n - 1) / n)
+
+
 def tango_z(difference: ArrayLike, lost: ArrayLike, gained: ArrayLike, n: ArrayLike) -> Floats:
     """Return the score statistic of H0: (gained - lost) / n == `difference`.
 
@@ -77,7 +84,8 @@ def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike)
 
     By Newton's method, and by bisection wherever a step of it leaves the bracket.
     """
-    n10, n01, m, z = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (lost, gained, n, z)))
+    n10, n01, m, z = (np.asarray(x, dtype=np.float64) for x in (lost, gained, n, z))
+    z = np.broadcast_to(z, np.broadcast_shapes(n10.shape, n01.shape, m.shape, z.shape))
     target = np.stack([z, -z])
     low, high = np.full(target.shape, -1.0), np.full(target.shape, 1.0)
     d = np.where(target > 0, -0.25, 0.25)
@@ -85,7 +93,8 @@ def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike)
         variance, turn = _variance(d, n10, n01, m)
         error = np.sqrt(np.maximum(variance, 0))
         gap = n01 - n10 - m * d - target * error
-        low, high = np.where(gap > 0, d, low), np.where(gap > 0, high, d)
+        below = gap > 0
+        low, high = np.where(below, d, low), np.where(below, high, d)
         with np.errstate(invalid="ignore", divide="ignore"):
             step = gap / (m + target * turn / (2 * error))
         step = np.where(gap == 0, 0.0, np.where(error > 0, step, np.nan))

@@ -9,7 +9,16 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference
 
-from evalsvc.stats.paired import mcnemar, t_interval, t_test, tango_bounds, tango_interval, tango_z, transitions
+from evalsvc.stats.paired import (
+    mcnemar,
+    t_interval,
+    t_test,
+    tango_bounds,
+    tango_interval,
+    tango_z,
+    transition_error,
+    transitions,
+)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +142,13 @@ def test_t_test_is_scipys_paired_t() -> None:
     assert t_test(float(d.mean()), float(d.std(ddof=1) / math.sqrt(40)), 39) == pytest.approx(expected, rel=1e-10)
     assert (t_test(0.0, 0.0, 5), t_test(0.1, 0.0, 5)) == (1.0, 0.0)
     assert t_test(1.96, 1.0, math.inf) == pytest.approx(0.05, abs=1e-4)
+
+
+@pytest.mark.parametrize(("lost", "gained", "n"), [(0, 0, 2), (3, 0, 3), (0, 5, 9), (12, 7, 400), (900, 3, 1000)])
+def test_counts_give_the_standard_error_of_the_differences(lost: int, gained: int, n: int) -> None:
+    differences = np.repeat([-1.0, 1.0, 0.0], [lost, gained, n - lost - gained])
+    assert transition_error(lost, gained, n) == pytest.approx(stats.sem(differences), rel=1e-14, abs=1e-17)
+
+
+def test_one_item_has_no_standard_error() -> None:
+    assert math.isnan(transition_error(1, 0, 1))
