@@ -155,10 +155,11 @@ def _difference(
     if scores.aggregation not in SMOOTH:
         return _Difference(float(np.mean(base)), float(np.mean(adapted)))
     if counts is not None and scores.clusters is None:
-        stderr = transition_error(*counts) if counts.n > 1 else None
+        stderr = transition_error(*counts)
+        error = stderr if math.isfinite(stderr) else None
         low, high = tango_interval(*counts)
         p_value = mcnemar(counts.lost, counts.gained).exact
-        return _Difference(float(base.mean()), float(adapted.mean()), stderr, low, high, p_value, "Tango score")
+        return _Difference(float(base.mean()), float(adapted.mean()), error, low, high, p_value, "Tango score")
     weights = None if scores.weights is None else scores.weights[ours]
     one, other = (estimate(values, weights, scores.aggregation) for values in (base, adapted))
     gap, influence = other.value - one.value, other.influence - one.influence

@@ -266,9 +266,10 @@ def _cut(
         arm, plan, position = (int(key[start]) for key in keys)
         suite, role, task, metric, filter_name, aggregation, better, weight, chance, format_of = known[plan, position]
         samples = numbers[start:end]
-        first = shared.setdefault((plan, position), samples)
-        if np.array_equal(first, samples):  # as a rule, and then seen at a glance ever after
-            samples = first
+        if (plan, position) not in shared:
+            shared[plan, position] = samples.copy()  # the column of all arms need not stay
+        if np.array_equal(shared[plan, position], samples):  # as a rule, and then seen at a glance ever after
+            samples = shared[plan, position]
         part = {name: column.part(start, end) for name, column in optional.items()}
         found[arm].append(
             TaskScores(

@@ -156,8 +156,7 @@ class _Asked:
                 except EvidenceError as error:
                     wrong[arm.number] = error
                 else:
-                    newest = {run.suite: run.digest for run in both if _is_sampled(run, policy)}
-                    rests_on[arm.number] = tuple(dict.fromkeys([*(run.digest for run in chosen), *newest.values()]))
+                    rests_on[arm.number] = (*(run.digest for run in chosen), *_sampled(both, policy))
             digests = [run.digest for run in chosen]
             sizes = ledger.sizes(digests)
             numbers = ledger.sample_digests(digests) if in_order else None
@@ -167,8 +166,8 @@ class _Asked:
             if problem := stale.get(rests_on.get(arm.number, ())):
                 label = arm.checkpoint.label
                 wrong[arm.number] = EvidenceError(f"{problem}; submit {label} again, or add --evaluate")
-        newest = {run.suite: run.digest for run in of_base if _is_sampled(run, policy)}
-        return cls(tuple(chosen), tuple(newest.values() if sampled is None else sampled), wrong, sizes, numbers)
+        answers = _sampled(of_base, policy) if sampled is None else tuple(sampled)
+        return cls(tuple(chosen), answers, wrong, sizes, numbers)
 
     def pairs(
         self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items, half: Half | None
@@ -217,8 +216,10 @@ def _stale(files: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
     return next((f"suite {suite!r}: {problem}" for suite, problem in problems if problem), None)
 
 
-def _is_sampled(run: PlannedRun, policy: Policy) -> bool:
-    return bool(policy.diversity) and run.role == "diversity" and run.state == "done" and run.part_of is None
+def _sampled(runs: Sequence[PlannedRun], policy: Policy) -> tuple[str, ...]:
+    """Return the digests of the plans whose sampled answers count: of each suite the newest that is done."""
+    asked = [run for run in runs if run.role == "diversity" and run.state == "done" and run.part_of is None]
+    return tuple({run.suite: run.digest for run in asked}.values()) if policy.diversity else ()
 
 
 def _ratios(store: Store, base: StoredArm, adapted: StoredArm, plans: Sequence[str]) -> tuple[Ratio, ...]:
