@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.errors import EvidenceError
-from evalsvc.records import Comparison, Floats, RoleTotal, TaskScores
+from evalsvc.records import Comparison, Floats, FullComparison, RoleTotal, TaskScores
 from evalsvc.stats.calibration import calibration_drift
 from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
@@ -61,7 +61,7 @@ class _Difference(NamedTuple):
 
 def compare(
     base: Sequence[TaskScores], adapted: Sequence[TaskScores], rerun: Sequence[TaskScores] = ()
-) -> list[Comparison]:
+) -> list[FullComparison]:
     """Compare an adapted arm with its base on every task that the base has.
 
     Args:
@@ -80,7 +80,7 @@ def compare(
     return _with_format_loss(_with_adjusted_p(found), formats)
 
 
-def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> Comparison:
+def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> FullComparison:
     """Compare two arms on one task in every way.
 
     Raises:
@@ -91,7 +91,7 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
     more = _of_answers(base, adapted, ours, theirs)
     if found.lost is not None:
         more |= _of_transitions(found, base, adapted, rerun, ours, theirs)
-    return replace(found, **more)
+    return FullComparison(**{field.name: getattr(found, field.name) for field in fields(found)}, **more)
 
 
 def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
@@ -216,7 +216,7 @@ def _of_transitions(
     }
 
 
-def _with_adjusted_p(found: list[Comparison]) -> list[Comparison]:
+def _with_adjusted_p(found: list[FullComparison]) -> list[FullComparison]:
     """Adjust the p-values for the number of tasks, and say which tasks moved."""
     tested = [(i, c.p_value) for i, c in enumerate(found) if c.p_value is not None]
     p = [p_value for _, p_value in tested]
@@ -228,7 +228,7 @@ def _with_adjusted_p(found: list[Comparison]) -> list[Comparison]:
     return found
 
 
-def _with_format_loss(found: list[Comparison], formats: Sequence[tuple[str, str]]) -> list[Comparison]:
+def _with_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
     """Say of losses on items that are asked in several prompt formats whether all formats show them.
 
     A loss that is beyond doubt in one format is a loss of format, not of knowledge, where another format shows none

@@ -16,7 +16,7 @@ from rich.text import Text
 from evalsvc.claims import Card
 from evalsvc.collapse import TaskDiversity
 from evalsvc.points import EqualLevels, Frontier, Gap, Matched, Read
-from evalsvc.records import Comparison
+from evalsvc.records import FullComparison
 from evalsvc.report import SCHEMA, in_order_of_harm, interval, new_table, number, signed
 from evalsvc.service import Compared
 from evalsvc.stats.diversity import WORSE_WHEN
@@ -41,11 +41,11 @@ def comparison_tables(compared: Compared) -> list[Table]:
     return [table]
 
 
-def _says_something(comparison: Comparison) -> bool:
+def _says_something(comparison: FullComparison) -> bool:
     return comparison.p_value is not None or bool(comparison.blind_spots)
 
 
-def _row(comparison: Comparison) -> list[str]:
+def _row(comparison: FullComparison) -> list[str]:
     chance, floor, calibration = comparison.chance, comparison.floor, comparison.calibration
     return [
         comparison.task,
@@ -63,7 +63,7 @@ def _row(comparison: Comparison) -> list[str]:
     ]
 
 
-def notes(comparison: Comparison) -> Sequence[str]:
+def notes(comparison: FullComparison) -> Sequence[str]:
     """Return what a reader must know before believing a comparison."""
     found = list(comparison.blind_spots)
     if comparison.coverage < 1:

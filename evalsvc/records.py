@@ -482,15 +482,6 @@ class Comparison:
         coverage: Share of the base's samples that both arms have.
         clusters: Clusters of samples that the interval takes as the unit; None where samples are independent.
         p_value: Two-sided, of no difference: McNemar's exact test for binary items, else that of `test`.
-        p_holm: `p_value` adjusted for all tasks of the comparison (Holm): which tasks moved.
-        q_value: Ditto by Benjamini and Hochberg, for exploring.
-        moved: "worse" or "better" where p_holm is at most 5 %.
-        agreement: Share of samples that both arms answer alike, right or wrong.
-        invalid_base, invalid_adapted: Answers that could not be parsed; they count as wrong, and are told apart here.
-        chance: lost and gained with the guesses taken off: the other end of a bracket, never a verdict.
-        floor: lost and gained between two runs of the base itself.
-        blind_spots: What the base's level keeps the task from showing.
-        format_loss: What the same items in other prompt formats say about a loss.
     """
 
     suite: str
@@ -514,6 +505,29 @@ class Comparison:
     coverage: float = 1.0
     clusters: int | None = None
     p_value: float | None = None
+
+    @property
+    def gain(self) -> float:
+        """The difference with better counted positive."""
+        return self.difference if self.higher_is_better else -self.difference
+
+
+@dataclass(frozen=True, slots=True)
+class FullComparison(Comparison):
+    """A comparison with all that people look at beside it, and no test takes.
+
+    Attributes:
+        p_holm: `p_value` adjusted for all tasks of the comparison (Holm): which tasks moved.
+        q_value: Ditto by Benjamini and Hochberg, for exploring.
+        moved: "worse" or "better" where p_holm is at most 5 %.
+        agreement: Share of samples that both arms answer alike, right or wrong.
+        invalid_base, invalid_adapted: Answers that could not be parsed; they count as wrong, and are told apart here.
+        chance: lost and gained with the guesses taken off: the other end of a bracket, never a verdict.
+        floor: lost and gained between two runs of the base itself.
+        blind_spots: What the base's level keeps the task from showing.
+        format_loss: What the same items in other prompt formats say about a loss.
+    """
+
     p_holm: float | None = None
     q_value: float | None = None
     moved: Literal["worse", "better"] | None = None
@@ -525,11 +539,6 @@ class Comparison:
     calibration: CalibrationDrift | None = None
     blind_spots: tuple[str, ...] = ()
     format_loss: str | None = None
-
-    @property
-    def gain(self) -> float:
-        """The difference with better counted positive."""
-        return self.difference if self.higher_is_better else -self.difference
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from evalsvc.points import EqualLevels, Frontier, Point
-from evalsvc.records import Checkpoint, Comparison
+from evalsvc.records import Checkpoint, FullComparison
 
 if TYPE_CHECKING:  # what is shown decides what is loaded, not the module that shows it
     from evalsvc.doctor import Finding
@@ -216,7 +216,7 @@ def results_table(results: Sequence[StoredResult]) -> Table:
     return table
 
 
-def _metric(comparison: Comparison) -> str:
+def _metric(comparison: FullComparison) -> str:
     return f"{comparison.metric} {'↑' if comparison.higher_is_better else '↓'}"
 
 
@@ -261,7 +261,7 @@ def comparison_tables(compared: Compared) -> list[Table]:
     return [tasks, roles]
 
 
-def in_order_of_harm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def in_order_of_harm(comparisons: Sequence[FullComparison]) -> list[FullComparison]:
     """Return comparisons by suite, the greatest loss first within each."""
     suites = list(dict.fromkeys(comparison.suite for comparison in comparisons))
     return sorted(comparisons, key=lambda c: (suites.index(c.suite), c.gain))

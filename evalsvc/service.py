@@ -17,7 +17,7 @@ from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.frontier import Wish
 from evalsvc.gains import Candidate, Gains, measure
 from evalsvc.points import Frontier
-from evalsvc.records import Comparison, RoleTotal, Serving, TaskScores
+from evalsvc.records import FullComparison, RoleTotal, Serving, TaskScores
 from evalsvc.store import Store, StoredArm
 
 _AT_ONCE = 16
@@ -30,7 +30,7 @@ class Compared:
 
     base: StoredArm
     adapted: StoredArm
-    tasks: tuple[Comparison, ...]
+    tasks: tuple[FullComparison, ...]
     roles: tuple[RoleTotal, ...]
 
 

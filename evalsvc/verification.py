@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from evalsvc.decisions import SCHEMA, decided, judge, p_pass, suite_record
 from evalsvc.errors import EvalsvcError, EvidenceError
@@ -36,7 +38,10 @@ def read_record(path: Path) -> Record:
 
 
 def verify(store: Store, record: Record) -> list[str]:
-    """Recompute a decision from the stored scores, and return what differs; nothing if it holds."""
+    """Recompute a decision from the stored scores, and return what differs; nothing if it holds.
+
+    Numbers are compared to nine digits: another processor adds up in another order.
+    """
     found = []
     if record_digest(record) != record.get("digest"):
         found.append("the record was edited: its content does not give its digest")
@@ -104,15 +109,26 @@ def _recomputed(store: Store, record: Record) -> Record:
 def _differences(record: Record, recomputed: Record) -> list[str]:
     found = []
     for key, value in recomputed.items():
-        if record.get(key) == value:
+        if _same(record.get(key), value):
             continue
         if isinstance(value, list) and isinstance(record.get(key), list) and len(value) == len(record[key]):
             for said, now in zip(record[key], value, strict=True):
-                if said != now:
+                if not _same(said, now):
                     name = now.get("rule") or "/".join(str(now.get(part, "")) for part in ("suite", "task"))
-                    parts = [part for part in now if said.get(part) != now[part]]
+                    parts = [part for part in now if not _same(said.get(part), now[part])]
                     told = ", ".join(f"{part} {said.get(part)!r} -> {now[part]!r}" for part in parts[:4])
                     found.append(f"{key} {name}: {told}")
         else:
             found.append(f"{key}: the record says {record.get(key)!r}, the stored scores give {value!r}"[:300])
     return found
+
+
+def _same(said: Any, now: Any) -> bool:
+    """Whether a record says what is computed now; what it says beyond that, nothing was decided on."""
+    if isinstance(said, dict) and isinstance(now, dict):
+        return all(key in said and _same(said[key], value) for key, value in now.items())
+    if isinstance(said, list) and isinstance(now, list):
+        return len(said) == len(now) and all(map(_same, said, now))
+    if isinstance(said, float) and isinstance(now, float):
+        return math.isclose(said, now, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(said == now)

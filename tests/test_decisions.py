@@ -448,6 +448,24 @@ def test_scores_that_changed_afterwards_are_named(evalsvc: Run, said: Callable[.
     assert "inputs core/a" in done.out
 
 
+@pytest.mark.parametrize(("shift", "code"), [(1e-14, 0), (1e-6, 5)])
+def test_a_record_of_another_processor_or_an_earlier_version_holds_but_for_what_matters(
+    evalsvc: Run, said: Callable[..., Path], db: Path, shift: float, code: int
+) -> None:
+    filled(db, BAD)
+    path = Path(decided(evalsvc, said(), db)["decision"]["path"])
+    record = json.loads(path.read_text())
+    (of_a,) = (entry for entry in record["inputs"] if entry["task"] == "a")
+    of_a["stderr"] *= 1 + shift
+    of_a["agreement"] = 0.9  # once kept, and never decided on
+    record["digest"] = record_digest(record)
+    with Database(db).write() as connection:
+        connection.execute("UPDATE decisions SET digest = ?, record = ?", [record["digest"], json.dumps(record)])
+    path.write_text(json.dumps(record))
+    done = evalsvc("verify", path, "--db", db)
+    assert (done.code, "inputs core/a: stderr" in done.out) == (code, code == 5)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "evalsvc decision", "schema": 9}'])
 def test_what_is_no_record_is_refused(evalsvc: Run, db: Path, tmp_path: Path, text: str) -> None:
     filled(db)

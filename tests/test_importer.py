@@ -22,7 +22,7 @@ from evalsvc import service
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.importer import Columns, Target, checkpoint, read_items, read_lm_eval
 from evalsvc.matrices import read_matrix
-from evalsvc.records import Comparison
+from evalsvc.records import FullComparison
 from evalsvc.store import Store
 from tests.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
 
@@ -175,7 +175,7 @@ def samples_of(data: Path, name: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def by_task(found: service.Compared) -> dict[str, Comparison]:
+def by_task(found: service.Compared) -> dict[str, FullComparison]:
     return {task.task: task for task in found.tasks}
 
 

@@ -12,7 +12,7 @@ import pytest
 from evalsvc import service, studies
 from evalsvc.compare import compare
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.records import Arm, Comparison
+from evalsvc.records import Arm, FullComparison
 from evalsvc.settings import Compute
 from evalsvc.store import Store
 from evalsvc.submission import Source, Submission, submit
@@ -24,7 +24,7 @@ from tests.test_published import write_suites
 from tests.test_store import graded
 
 
-def step(learned: float, forgot: float, bits: float = 0.0) -> list[Comparison]:
+def step(learned: float, forgot: float, bits: float = 0.0) -> list[FullComparison]:
     """Compare a base that knows 20 % of the domain and 80 % of the general items with a step of its adaptation."""
 
     def arm(domain: float, general: float, more: float) -> list[object]:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, framed, marker, safe, unit_words
 from evalsvc.gate import RuleOutcome
-from evalsvc.records import Comparison
+from evalsvc.records import Comparison, FullComparison
 
 _ROW = 26
 
@@ -21,7 +21,7 @@ def gain_ends(comparison: Comparison) -> tuple[float, float | None, float | None
     return comparison.gain, low, high
 
 
-def forest_figure(arms: Sequence[tuple[str, Sequence[Comparison]]], margin: float | None = None) -> go.Figure:
+def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: float | None = None) -> go.Figure:
     """Draw the paired difference of every task with its interval, the worst task on top.
 
     Args:
@@ -52,7 +52,7 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[Comparison]]], margin: floa
     return figure
 
 
-def _tasks(arm: str, tasks: Sequence[Comparison], number: int, rows: Sequence[float]) -> go.Scatter:
+def _tasks(arm: str, tasks: Sequence[FullComparison], number: int, rows: Sequence[float]) -> go.Scatter:
     ends = [gain_ends(task) for task in tasks]
     return go.Scatter(
         x=[middle for middle, _, _ in ends],
@@ -79,7 +79,7 @@ def _interval(middle: float, low: float | None, high: float | None) -> str:
     return f"{middle:+.3f}" if low is None or high is None else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def transitions_figure(tasks: Sequence[Comparison]) -> go.Figure:
+def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
     """Draw the share of items lost (left) and gained (right) of each binary task, with the floor of a second run."""
     known = [(task, task.lost, task.gained) for task in tasks if task.lost is not None and task.gained is not None]
     known.sort(key=lambda row: row[0].gain)
