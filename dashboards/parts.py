@@ -54,8 +54,10 @@ def figure(drawn: Any, key: str, **options: Any) -> Any:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, **options: Any) -> Any:
-    """Show rows as a table that can be sorted."""
-    return st.dataframe(list(rows), width="stretch", hide_index=True, column_config=dict(columns or {}), **options)
+    """Show rows as a table that can be sorted; what is not known stays empty."""
+    return st.dataframe(
+        list(rows), width="stretch", hide_index=True, column_config=dict(columns or {}), placeholder="", **options
+    )
 
 
 def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:

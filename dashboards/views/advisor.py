@@ -64,7 +64,7 @@ tried = sum(one.verdict in looked_at and one.rung != "base" for one in advice.tr
 st.caption(
     "From the cheapest kind upwards: base, in-context examples, retrieval, PEFT, full fine-tuning, continued "
     "pre-training; within a kind by GPU-hours, then by training step. Every learning rule must be shown to hold "
-    f"and every retention rule too, each at one-sided 5 %. {tried:,} arms were judged on the same items, so that one "
-    f"at the margin passes with a chance of up to {1 - 0.95 ** max(1, tried):.0%}: confirm the choice with "
-    "`evalsvc gate --half confirm`. No decision was kept."
+    "and every retention rule too, each at one-sided 5 %. "
+    f"Arms judged on the same items: {tried:,}. The chance that one at the margin passes is up to "
+    f"{1 - 0.95 ** max(1, tried):.0%}: confirm the choice with `evalsvc gate --half confirm`. No decision was kept."
 )

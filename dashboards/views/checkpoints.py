@@ -22,15 +22,13 @@ with parts.told():
     chosen = labels[str(st.selectbox("Checkpoint", list(labels), key="checkpoint", bind="query-params"))]
     change, findings = stored.dossier(state, chosen)
 
-st.dataframe(
+parts.table(
     [
         {"what": "method", "value": chosen.method},
         {"what": "folder", "value": chosen.path},
         {"what": "digest", "value": chosen.digest},
         *({"what": what, "value": value} for what, value in cost_lines(chosen.cost)),
-    ],
-    width="stretch",
-    hide_index=True,
+    ]
 )
 
 for finding in findings:
@@ -54,7 +52,7 @@ st.caption(
     f"Relative norm: of the change over that of the base. Changed: {parts.plain(change.tolerance)}. "
     "A description, not a verdict."
 )
-st.dataframe(
+parts.table(
     [
         {
             "layers": group.group,
@@ -66,8 +64,6 @@ st.dataframe(
         }
         for group in (by_group(change) if change.tensors else [])
     ],
-    width="stretch",
-    hide_index=True,
-    column_config={"changed": st.column_config.NumberColumn(format="percent")}
+    {"changed": st.column_config.NumberColumn(format="percent")}
     | {name: st.column_config.NumberColumn(format="%.3g") for name in ("relative norm", "rank-90", "effective rank")},
 )
