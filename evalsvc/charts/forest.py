@@ -39,10 +39,10 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: 
         shift = (number - (len(arms) - 1) / 2) * min(0.25, 0.7 / max(1, len(arms)))
         figure.add_trace(_tasks(arm, tasks, number, [rows[f"{t.suite}/{t.task}"] + shift for t in tasks]))
     units = {task.unit for _, tasks in arms for task in tasks}
-    title = f"adapted - base, better counted positive<br>({unit_words(next(iter(units), None))})"
+    title = f"adapted - base ({unit_words(next(iter(units), None))})<br>better counted positive"
     if margin:
-        title += f"; dashed: margin {margin:g}"
-    framed(figure, title, "", 130 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
+        title += f"<br>dashed: margin {margin:g}"
+    framed(figure, title, "", 145 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
     figure.update_yaxes(
         tickvals=list(rows.values()), ticktext=[safe(name) for name in rows], range=[len(rows) - 0.4, -0.6]
     )
@@ -157,7 +157,7 @@ def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
             hoverinfo="skip",
         )
     )
-    framed(figure, "adapted - base, better counted positive<br>(unit of each rule)", "", 130 + _ROW * len(rules))
+    framed(figure, "adapted - base (rule's unit)<br>better counted positive", "", 130 + _ROW * len(rules))
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     return figure
