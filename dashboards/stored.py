@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import streamlit as st
 
 from evalsvc import service, studies
@@ -118,8 +117,7 @@ class Kept(Store):
 
 def _same(one: Sequence[TaskScores], other: Sequence[TaskScores]) -> bool:
     return len(one) == len(other) and all(
-        (a.suite, a.task) == (b.suite, b.task) and np.array_equal(a.samples, b.samples)
-        for a, b in zip(one, other, strict=True)
+        (a.suite, a.task) == (b.suite, b.task) and a.aligned(b) for a, b in zip(one, other, strict=True)
     )
 
 

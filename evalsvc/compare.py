@@ -26,7 +26,6 @@ from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
 from evalsvc.stats.paired import (
     Transitions,
-    is_binary,
     mcnemar,
     t_interval,
     t_test,
@@ -110,8 +109,8 @@ def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
     b, a = base.values[ours], adapted.values[theirs]
     if not len(b):
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
-    binary = (base.binary or is_binary(b)) and (adapted.binary or is_binary(a))
-    counts = transitions(b, a) if binary and base.aggregation == "mean" else None
+    binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
+    counts = transitions(b, a) if binary else None
     found = _difference(base, b, a, ours, counts)
     return Comparison(
         suite=base.suite,
@@ -138,7 +137,7 @@ def coverage(base: TaskScores, adapted: TaskScores) -> float:
 
 def _common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]:
     """Return where the samples that both arms have stand in each."""
-    if base.samples is adapted.samples or np.array_equal(base.samples, adapted.samples):
+    if base.aligned(adapted):
         return slice(None), slice(None)
     _, ours, theirs = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
     return ours, theirs
@@ -238,10 +237,10 @@ def _with_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, 
     for i, name in enumerate(formats):
         families[name].append(i)
     for members in families.values():
-        ends = {i: _gain_ends(found[i]) for i in members}
-        if len(members) < 2 or any(end is None for end in ends.values()):
+        ends = {i: found[i].gain_interval for i in members}
+        known = {i: (low, high) for i, (low, high) in ends.items() if low is not None and high is not None}
+        if len(members) < 2 or len(known) < len(members):
             continue
-        known = {i: end for i, end in ends.items() if end is not None}
         for i in (i for i in members if known[i][1] < 0):
             kept = [found[j].task for j in members if known[j][0] <= 0 <= known[j][1] and known[j][0] > known[i][1]]
             if kept:
@@ -254,11 +253,9 @@ def _with_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, 
     return found
 
 
-def _gain_ends(comparison: Comparison) -> tuple[float, float] | None:
-    """Return the interval of a gain, better counted positive."""
-    if comparison.low is None or comparison.high is None:
-        return None
-    return (comparison.low, comparison.high) if comparison.higher_is_better else (-comparison.high, -comparison.low)
+def is_binary(values: Floats) -> bool:
+    """Whether all values are 0 or 1."""
+    return bool(((values == 0) | (values == 1)).all())
 
 
 def unit_of(scores: TaskScores) -> str:

@@ -111,7 +111,7 @@ def _spread(values: Floats, has: Bools) -> Floats:
 
 
 def _aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
-    if not np.array_equal(base.samples, scores.samples):
+    if not base.aligned(scores):
         raise EvidenceError(f"{arm.label}: its samples of {base.suite}/{base.task} are not the base's; submit it again")
     return scores.values
 

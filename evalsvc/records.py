@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.stats.calibration import CalibrationDrift
-from evalsvc.stats.paired import is_binary
 from evalsvc.stats.transitions import ChanceBracket, Floor
 
 Role = Literal["domain", "general", "instruction", "safety", "drift", "diversity"]
@@ -448,11 +447,6 @@ class TaskScores:
     format_of: str | None = None
 
     @cached_property
-    def binary(self) -> bool:
-        """Whether all values are 0 or 1."""
-        return is_binary(self.values)
-
-    @cached_property
     def bounded(self) -> bool:
         """Whether all values lie in [0, 1]."""
         return bool(((self.values >= 0) & (self.values <= 1)).all())
@@ -467,6 +461,10 @@ class TaskScores:
         if self.weights is not None and not (np.isfinite(self.weights) & (self.weights > 0)).all():
             return "some items have no size in bytes; take them out of the task"
         return None
+
+    def aligned(self, other: TaskScores) -> bool:
+        """Whether both have the same samples; as a rule they share one array of them."""
+        return self.samples is other.samples or np.array_equal(self.samples, other.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,6 +508,14 @@ class Comparison:
     def gain(self) -> float:
         """The difference with better counted positive."""
         return self.difference if self.higher_is_better else -self.difference
+
+    @property
+    def gain_interval(self) -> tuple[float | None, float | None]:
+        """Ends of the gain's interval."""
+        if self.higher_is_better:
+            return self.low, self.high
+        low, high = (None if end is None else 0.0 - end for end in (self.high, self.low))
+        return low, high
 
 
 @dataclass(frozen=True, slots=True)

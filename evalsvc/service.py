@@ -188,7 +188,7 @@ def _paired(
     for i, task in enumerate(base):
         key = task.suite, task.task
         other = theirs.get(key)
-        if other is None or np.array_equal(task.samples, other.samples):
+        if other is None or task.aligned(other):
             continue
         lone, others_lone = np.setdiff1d(task.samples, other.samples), np.setdiff1d(other.samples, task.samples)
         differ = np.intersect1d(store.documents(lone), store.documents(others_lone))

@@ -153,7 +153,7 @@ def _minus(value: float | None) -> float | None:
 
 def _curve(comparisons: Sequence[Comparison]) -> Curve:
     first = comparisons[0]
-    gains = tuple(_gain(c) for c in comparisons)
+    gains = tuple(Change(c.gain, *c.gain_interval) for c in comparisons)
     path = [0.0, *(gain.value for gain in gains)]
     rises = [after - before for before, after in pairwise(path)]
     trend: Trend = "mixed"
@@ -174,10 +174,3 @@ def _curve(comparisons: Sequence[Comparison]) -> Curve:
         trend=trend,
         paired=first.test != UNPAIRED,
     )
-
-
-def _gain(comparison: Comparison) -> Change:
-    low, high = comparison.low, comparison.high
-    if not comparison.higher_is_better:
-        low, high = _minus(high), _minus(low)
-    return Change(comparison.gain, low, high)

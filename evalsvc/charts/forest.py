@@ -8,17 +8,9 @@ import plotly.graph_objects as go
 
 from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, framed, marker, safe, unit_words
 from evalsvc.gate import RuleOutcome
-from evalsvc.records import Comparison, FullComparison
+from evalsvc.records import FullComparison
 
 _ROW = 26
-
-
-def gain_ends(comparison: Comparison) -> tuple[float, float | None, float | None]:
-    """Return a difference and its interval with better counted positive."""
-    low, high = comparison.low, comparison.high
-    if not comparison.higher_is_better:
-        low, high = (None if high is None else -high), (None if low is None else -low)
-    return comparison.gain, low, high
 
 
 def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: float | None = None) -> go.Figure:
@@ -53,7 +45,7 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: 
 
 
 def _tasks(arm: str, tasks: Sequence[FullComparison], number: int, rows: Sequence[float]) -> go.Scatter:
-    ends = [gain_ends(task) for task in tasks]
+    ends = [(task.gain, *task.gain_interval) for task in tasks]
     return go.Scatter(
         x=[middle for middle, _, _ in ends],
         y=list(rows),

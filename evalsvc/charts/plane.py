@@ -63,7 +63,9 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     for points in lines.values():
         points.sort(key=lambda point: point.step or 0)
     drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
-    traces = [_line(method, name, run, methods.index(method), view, sizes) for (method, name), run in drawn.items()]
+    # Outlines keep a few markers apart; of a thousand they are a fifth of the drawing.
+    outline = 0 if crowded else 1
+    traces = [_line(*run, methods.index(run[0]), points, view, sizes, outline) for run, points in drawn.items()]
     for number, method in enumerate(methods):
         own = [point for point in placed if point.method == method]
         sure = [point for point in own if point.on_frontier or not crowded]
@@ -133,10 +135,11 @@ def _sizes(points: Sequence[Point], size: str | None) -> dict[str, float]:
 def _line(
     method: str,
     name: str,
-    points: Sequence[Point | None],
     number: int,
+    points: Sequence[Point | None],
     view: View,
     sizes: Mapping[str, float],
+    outline: int,
 ) -> Trace:
     """Draw a training run, or several with gaps between them."""
     of = colour(number)
@@ -152,8 +155,7 @@ def _line(
             "symbol": marker(number),
             "size": [sizes[point.arm] if point else 0.0 for point in points],
             "color": of,
-            # Outlines keep a few markers apart; of a thousand they are a fifth of the drawing.
-            "line": {"width": 1 if len(sizes) <= CROWD else 0, "color": "white"},
+            "line": {"width": outline, "color": "white"},
         },
         "customdata": [point and point.digest for point in points],
         "hovertext": [point and _hover(point) for point in points],

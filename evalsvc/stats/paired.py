@@ -36,11 +36,6 @@ class Transitions(NamedTuple):
     n: int
 
 
-def is_binary(values: Floats) -> bool:
-    """Whether all values are 0 or 1."""
-    return bool(((values == 0) | (values == 1)).all())
-
-
 def transitions(base: Floats, adapted: Floats) -> Transitions:
     """Count the items that changed; both arrays hold 0 and 1, in the same order of items."""
     return Transitions(int((base > adapted).sum()), int((adapted > base).sum()), len(base))
