@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import stored
 import streamlit as st
 
-from evalsvc.charts import CONFIG, on_screen
+from evalsvc.charts.style import CONFIG, on_screen
 from evalsvc.errors import EvalsvcError
 
 Row = TypeVar("Row")

@@ -16,23 +16,28 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from evalsvc import service, studies
-from evalsvc.advice import Advice, Terms, advise
-from evalsvc.browse import Asked, Browser, FailedRequest, Filter, ItemPage
-from evalsvc.changes import Change
-from evalsvc.claims import Card, Run
-from evalsvc.dossiers import Dossiers
+from evalsvc.analysis import stored, stored_claims, training_runs
+from evalsvc.analysis.claims import Card, Run
+from evalsvc.analysis.frontier import ROLES, Axis, Plane, Wish, axis, compare_methods, placed, plane
+from evalsvc.analysis.stored import Compared
+from evalsvc.analysis.suite_gains import Gains
+from evalsvc.analysis.trajectory import Trajectory
 from evalsvc.errors import EvidenceError
-from evalsvc.frontier import ROLES, Axis, Plane, Wish, axis, compare_methods, placed, plane
-from evalsvc.gains import Gains
-from evalsvc.ledger import Ledger, Record
-from evalsvc.points import EqualLevels, Frontier
-from evalsvc.records import Checkpoint, Finding, Role, TaskScores
-from evalsvc.service import Compared, Family
+from evalsvc.gating.advisor import Advice, Terms, advise
+from evalsvc.records.arms import Checkpoint, Finding
+from evalsvc.records.frontier import EqualLevels, Frontier
+from evalsvc.records.scores import TaskScores
+from evalsvc.records.vocabulary import Role
+from evalsvc.records.weight_changes import Change
 from evalsvc.settings import default_db
 from evalsvc.stats.regression import Line
-from evalsvc.store import Store, StoredArm, StoredRun
-from evalsvc.trajectory import Trajectory
+from evalsvc.store import arms as arms_module
+from evalsvc.store.arms import Family, StoredArm
+from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.decisions import Ledger, Record
+from evalsvc.store.items import Asked, Browser, FailedRequest, Filter, ItemPage
+from evalsvc.store.runs import StoredRun
+from evalsvc.store.store import Store
 
 WAIT = 10.0
 """Seconds that a page waits for a writer."""
@@ -167,14 +172,14 @@ def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def families(state: State) -> dict[str, Family]:
     """Return every base that has adapted arms, by name, with them."""
-    found = service.families(state.store)
+    found = arms_module.families(state.store.arms())
     named = unique_names([family.base for family in found])
     return dict(zip(named, found, strict=True))
 
 
 @st.cache_resource(show_spinner="Placing the arms", max_entries=2)
 def _gains(state: State, base: str) -> Gains:
-    return service.gains(state.store, families(state)[base])
+    return stored.gains(state.store, families(state)[base])
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -216,7 +221,7 @@ def compared(state: State, base: str, adapted: str, reference: str | None = None
     """Compare an arm with its base, or with another arm of it."""
     family = families(state)[base]
     named = unique_names([family.base, *family.arms])
-    return service.compared_arms(state.store, named[reference] if reference else family.base, named[adapted])
+    return stored.compared_arms(state.store, named[reference] if reference else family.base, named[adapted])
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
@@ -242,27 +247,27 @@ def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
     """Return a training run of a base step by step."""
     family = families(state)[base]
     _read(state, family, name)
-    return studies.followed(state.store, name, margin, family.base.checkpoint.digest)[0]
+    return training_runs.followed(state.store, name, margin, family.base.checkpoint.digest)[0]
 
 
 @st.cache_resource(show_spinner="Comparing the steps that have drift", max_entries=KEPT)
 def drift(state: State, base: str) -> tuple[list[Run], Card, Line | None]:
     """Return the checkpoints of a base with their drift, and the line of forgetting on it."""
     _read(state, families(state)[base])
-    return studies.drift_line(state.store, families(state)[base])
+    return stored_claims.drift_line(state.store, families(state)[base])
 
 
 @st.cache_resource(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
-def _studied(state: State) -> list[studies.Studied]:
+def _studied(state: State) -> list[stored_claims.Studied]:
     for family in families(state).values():
         _read(state, family)
-    return studies.studied(state.store)
+    return stored_claims.studied(state.store)
 
 
 def claims(state: State, margin: float) -> list[Card]:
     """Return all claims, decided; none if there is nothing to decide one with."""
     try:
-        return studies.decided(_studied(state), margin)
+        return stored_claims.decided(_studied(state), margin)
     except EvidenceError:
         return []
 

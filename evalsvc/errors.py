@@ -12,6 +12,8 @@ Exit codes 3 and 4 (gate: fail, inconclusive) are verdicts, not errors. A messag
 the rule, and the next step, in one line; `cli` alone prints it. This module imports nothing.
 """
 
+from __future__ import annotations
+
 
 class EvalsvcError(Exception):
     """Base of all errors that users are shown without a traceback."""

@@ -15,9 +15,9 @@ for name in ("RAY_ADDRESS", "EVALSVC_DB", "EVALSVC_ADDRESS", "LOCAL_RANK"):
 
 import pytest
 
-from evalsvc.checkpoints import Description, open_base, open_checkpoints
-from evalsvc.records import Checkpoint
-from tests import tasks, tiny
+from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
+from evalsvc.records.arms import Checkpoint
+from tests.support import tasks, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from evalsvc.database import Database
+from evalsvc.store.database import Database
 from tests.conftest import ROOT
-from tests.evidence import binary, fill
+from tests.support.evidence import binary, fill
 
 ACTION = ROOT / ".github" / "actions" / "gate"
 POLICY = {"version": 1, "retention": [{"suite": "core", "margin": 0.05}]}

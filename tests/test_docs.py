@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from evalsvc import cli
+from tests.cli.test_cli import commands
 from tests.conftest import ROOT
-from tests.test_cli import commands
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

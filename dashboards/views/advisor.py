@@ -6,7 +6,7 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.advice import Terms
+from evalsvc.gating.advisor import Terms
 
 st.title("Advisor")
 MARKS = {"pass": "✓", "fail": "✗", "short": "✗", "inconclusive": "?", "no evidence": "!"}

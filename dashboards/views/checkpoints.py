@@ -7,8 +7,8 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.changes import by_group
-from evalsvc.dossier_report import cost_lines
+from evalsvc.records.weight_changes import by_group
+from evalsvc.reports.checkpoints import cost_lines
 
 st.title("Checkpoints")
 

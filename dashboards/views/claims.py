@@ -6,7 +6,7 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.claims import Card
+from evalsvc.analysis.claims import Card
 
 st.title("Claims")
 PAGE = 20

@@ -7,11 +7,11 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.compare import totals
-from evalsvc.details import notes
+from evalsvc.analysis.compare import totals
+from evalsvc.analysis.stored import Compared
 from evalsvc.errors import EvidenceError
-from evalsvc.report import LEVEL_NOTE, in_order_of_harm
-from evalsvc.service import Compared
+from evalsvc.reports.comparison import in_order_of_harm, notes
+from evalsvc.reports.formatting import LEVEL_NOTE
 
 st.title("Compare")
 

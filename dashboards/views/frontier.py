@@ -7,9 +7,10 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.charts.plane import COSTS
-from evalsvc.points import Gap, Read
-from evalsvc.report import LEVEL_NOTE, by_learning
+from evalsvc.charts.frontier import COSTS
+from evalsvc.records.frontier import Gap, Read
+from evalsvc.reports.formatting import LEVEL_NOTE
+from evalsvc.reports.frontier import by_learning
 
 st.title("Learning and forgetting")
 NAMES = {"learning": "learning", "retention": "retention"} | COSTS

@@ -10,10 +10,10 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.decision_report import shortage
-from evalsvc.gate import RuleOutcome
-from evalsvc.verification import verify
-from evalsvc.whatif import power_curve, what_if
+from evalsvc.gating.verdict import RuleOutcome
+from evalsvc.gating.verify import verify
+from evalsvc.gating.what_if import power_curve, what_if
+from evalsvc.reports.decisions import shortage
 
 st.title("Gate")
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}

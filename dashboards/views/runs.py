@@ -9,7 +9,7 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.store import StoredRun, is_alive
+from evalsvc.store.runs import StoredRun, is_alive
 
 st.title("Runs")
 EVERY = "2s"

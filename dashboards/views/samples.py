@@ -9,8 +9,8 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.browse import FATES, PAGE, Answer, Filter, PairedItem
-from evalsvc.decision_report import cut, quote
+from evalsvc.reports.decisions import cut, quote
+from evalsvc.store.items import FATES, PAGE, Answer, Filter, PairedItem
 
 st.title("Samples")
 EVERY = "all"

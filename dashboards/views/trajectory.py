@@ -7,10 +7,10 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.curves import conclusions
+from evalsvc.analysis.trajectory import Change, Trajectory
 from evalsvc.errors import EvidenceError
-from evalsvc.report import LEVEL_NOTE
-from evalsvc.trajectory import Change, Trajectory
+from evalsvc.reports.formatting import LEVEL_NOTE
+from evalsvc.reports.trajectories import conclusions
 
 st.title("Trajectory")
 TOTALS = ("forgetting", "learning")

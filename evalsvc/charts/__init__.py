@@ -1,11 +1,11 @@
 """Records in, plotly figures out: what report and dashboard both draw. The only importer of plotly."""
 
-from evalsvc.charts.curves import Curve, curves_figure, drift_figure
 from evalsvc.charts.forest import forest_figure, rules_figure, threshold_of, transitions_figure
+from evalsvc.charts.frontier import CROWD, View, frontier_figure
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure, power_figure
-from evalsvc.charts.plane import CROWD, View, frontier_figure
 from evalsvc.charts.style import CONFIG, inlined_plotly, on_paper, on_screen
+from evalsvc.charts.trajectories import Curve, curves_figure, drift_figure
 
 __all__ = [
     "CONFIG",

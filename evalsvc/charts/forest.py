@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, framed, marker, safe, unit_words
-from evalsvc.gate import RuleOutcome
-from evalsvc.records import FullComparison
+from evalsvc.gating.verdict import RuleOutcome
+from evalsvc.records.comparisons import FullComparison
 
 _ROW = 26
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from evalsvc.changes import Change
 from evalsvc.charts.style import BETTER, GREY, WORSE, framed, safe
+from evalsvc.records.weight_changes import Change
 
 _LAYER = re.compile(r"^(?:.*\.)?(?:layers|h|blocks|block|layer)\.(\d+)\.(.+)$")
 OUTSIDE = "outside"

@@ -6,6 +6,6 @@ findings   what their files say against them
 costs      what they cost to make
 """
 
-from evalsvc.checkpoints.forms import Description, locate, open_base, open_checkpoints, weight_files
+from evalsvc.checkpoints.discover import Description, locate, open_base, open_checkpoints, weight_files
 
 __all__ = ["Description", "locate", "open_base", "open_checkpoints", "weight_files"]

@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from evalsvc.checkpoints.safetensors import read_headers
 from evalsvc.errors import CheckpointError
-from evalsvc.records import DECLARED, Cost
-from evalsvc.tensors import read_headers
+from evalsvc.records.arms import DECLARED, Cost
 
 CARD = "evalsvc.json"
 TRAINER_STATE = "trainer_state.json"

@@ -12,7 +12,19 @@ import traceback
 
 import typer
 
-from evalsvc.cli import checkpoints, gate, importing, reading, scoring, studying, suites
+from evalsvc.cli import (
+    checkpoints,
+    claims,
+    compare,
+    demo,
+    doctor,
+    gate,
+    import_results,
+    report,
+    submit,
+    suites,
+    trajectory,
+)
 from evalsvc.errors import EvalsvcError
 
 app = typer.Typer(
@@ -24,10 +36,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (scoring, reading, gate, studying):
+for part in (demo, submit, compare, trajectory, claims, gate, report, doctor):
     app.add_typer(part.app)
 app.add_typer(suites.app, name="suites")
-app.add_typer(importing.app, name="import")
+app.add_typer(import_results.app, name="import")
 app.add_typer(checkpoints.app, name="checkpoints")
 
 

@@ -18,14 +18,14 @@ Adapted = Annotated[str | None, typer.Option("--base", help="What it was adapted
 @app.command("list", epilog="Example: evalsvc checkpoints list --json")
 def list_checkpoints(db: Db = None, address: Address = None, as_json: Json = False) -> None:
     """List the checkpoints in the store, with what they cost."""
-    from evalsvc import dossier_report
+    from evalsvc.reports import checkpoints
 
     arms = open_store(db).arms()
     found = list({arm.checkpoint.digest: arm.checkpoint for arm in arms}.values())
     if as_json:
-        print_json(dossier_report.checkpoints_json(found))
+        print_json(checkpoints.checkpoints_json(found))
     else:
-        show(dossier_report.checkpoints_table(found))
+        show(checkpoints.checkpoints_table(found))
 
 
 @app.command(
@@ -40,17 +40,17 @@ def show_checkpoint(
     quiet: Quiet = False,
 ) -> None:
     """Show what a checkpoint is, what it cost, and what adapting changed in its weights."""
-    from evalsvc import dossier_report
-    from evalsvc.dossier import compile_dossier
+    from evalsvc.reports import checkpoints
+    from evalsvc.scoring.inspect_checkpoint import compile_dossier
 
     store = open_store(db)
     with working(quiet) as (note, progress):
         found = compile_dossier(store, checkpoint, base, progress, note)
     parts = (found.checkpoint, found.change, found.memory, found.findings)
     if as_json:
-        print_json(dossier_report.dossier_json(*parts))
+        print_json(checkpoints.dossier_json(*parts))
     else:
-        show(*dossier_report.dossier_tables(*parts))
+        show(*checkpoints.dossier_tables(*parts))
 
 
 @app.command("check", epilog="Example: evalsvc checkpoints check runs/lora --base models/base --suite valley")
@@ -66,16 +66,16 @@ def check_checkpoint(
     quiet: Quiet = False,
 ) -> None:
     """Check a checkpoint as `submit` does, before anything is scored; exits with 2 if it would be refused."""
-    from evalsvc import dossier_report
-    from evalsvc.dossier import check_checkpoints
-    from evalsvc.submission import chosen_numerics
+    from evalsvc.reports import checkpoints
+    from evalsvc.scoring.inspect_checkpoint import check_checkpoints
+    from evalsvc.scoring.submit import chosen_numerics
 
     with working(quiet) as (note, progress):
         numerics = chosen_numerics(Compute(device=device))
         looked_at, findings = check_checkpoints(checkpoint, base, suite or (), numerics, progress, note)
     if as_json:
-        print_json(dossier_report.findings_json(findings, looked_at))
+        print_json(checkpoints.findings_json(findings, looked_at))
     else:
-        show(dossier_report.findings_table(findings, looked_at))
+        show(checkpoints.findings_table(findings, looked_at))
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(2)

@@ -16,9 +16,10 @@ from evalsvc.errors import EvalsvcError
 from evalsvc.settings import Compute
 
 if TYPE_CHECKING:
-    from evalsvc.decisions import Decision, Question
-    from evalsvc.policies import Policy
-    from evalsvc.store import Store
+    from evalsvc.gating.decisions import Decision, Question
+    from evalsvc.gating.policy import Policy
+    from evalsvc.store.store import Store
+
 
 app = typer.Typer()
 
@@ -51,7 +52,7 @@ def gate(
     quiet: Quiet = False,
 ) -> None:
     """Decide whether a checkpoint may be promoted: exit code 0 pass, 3 fail, 4 inconclusive, 5 no evidence."""
-    from evalsvc.policies import load_policy
+    from evalsvc.gating.policy import load_policy
 
     with _reported(checkpoint, junit, markdown):
         said = load_policy(policy)
@@ -59,7 +60,7 @@ def gate(
         if plan:
             _show_plan(store, said, checkpoint, base, suite or [], as_json=as_json)
             return
-        from evalsvc.decisions import Question, decide
+        from evalsvc.gating.decisions import Question, decide
 
         question = Question(checkpoint, said, base, batch, half)
         if evaluate:
@@ -74,8 +75,8 @@ def gate(
 def _show_plan(
     store: Store, policy: Policy, checkpoint: str, base: str | None, suites: list[str], *, as_json: bool
 ) -> None:
-    from evalsvc import decision_report as report
-    from evalsvc.promotion import power_plan
+    from evalsvc.gating.evaluate import power_plan
+    from evalsvc.reports import decisions as report
 
     found = power_plan(store, policy, checkpoint, base, suites)
     if as_json:
@@ -89,9 +90,9 @@ def _evaluated(
 ) -> Decision:
     """Score and decide."""
     with working(quiet) as (note, progress):
-        from evalsvc.promotion import evaluate
-        from evalsvc.service import base_of, find_arm
-        from evalsvc.submission import Source, Submission
+        from evalsvc.gating.evaluate import evaluate
+        from evalsvc.scoring.submission import Source, Submission
+        from evalsvc.store.arms import base_of, find_arm
 
         source, base = question.checkpoint, question.base
         if store.path.is_file() and not Path(source).exists():
@@ -104,7 +105,7 @@ def _evaluated(
 
 
 def _show(decision: Decision, junit: Path | None, markdown: Path | None, *, as_json: bool) -> None:
-    from evalsvc import decision_report as report
+    from evalsvc.reports import decisions as report
 
     _write(junit, markdown, report.junit(decision), report.markdown(decision))
     if as_json:
@@ -119,7 +120,7 @@ def _reported(checkpoint: str, junit: Path | None, markdown: Path | None) -> Ite
     try:
         yield
     except EvalsvcError as error:
-        from evalsvc import decision_report as report
+        from evalsvc.reports import decisions as report
 
         text = str(error)
         _write(junit, markdown, report.no_verdict_junit(checkpoint, text), report.no_verdict_markdown(checkpoint, text))
@@ -150,8 +151,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute a decision from the stored scores: exit code 0 if it holds, 5 if anything differs."""
-    from evalsvc.verification import read_record
-    from evalsvc.verification import verify as differences
+    from evalsvc.gating.verify import read_record
+    from evalsvc.gating.verify import verify as differences
 
     record = read_record(decision)
     found = differences(open_store(db), record)

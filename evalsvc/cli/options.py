@@ -13,7 +13,7 @@ def _forward(address: str | None) -> None:
     """Run this very command on a cluster instead, if one is named."""
     if not address:
         return
-    from evalsvc.cluster import run_remotely
+    from evalsvc.scoring.remote import run_remotely
 
     arguments = iter(sys.argv[1:])
     kept = [a for a in arguments if not (a.startswith("--address=") or (a == "--address" and next(arguments, None)))]

@@ -15,13 +15,13 @@ from evalsvc.settings import default_db
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from evalsvc.driver import Job
-    from evalsvc.store import Store
+    from evalsvc.scoring.driver import Job
+    from evalsvc.store.store import Store
 
 
 def open_store(db: Path | None) -> Store:
     """Return the store that a flag or the environment names, brought up to date."""
-    from evalsvc.store import Store
+    from evalsvc.store.store import Store
 
     store = Store(db or default_db())
     store.upgrade()
@@ -32,20 +32,22 @@ def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
     """Write the HTML report of a base and its arms, and return its figures by name."""
     from datetime import UTC, datetime
 
-    from evalsvc import page, service
-    from evalsvc.charts import CROWD
+    from evalsvc.analysis import stored
+    from evalsvc.charts.frontier import CROWD
+    from evalsvc.reports import html
+    from evalsvc.store import arms
 
-    family = service.find_family(store, base)
-    placed = service.placed(store, family)
+    family = arms.find_family(store.arms(), base)
+    placed = stored.placed(store, family)
     best = {point.arm for point in placed.points if point.on_method_frontier}
     shown = [arm for arm in family.arms if len(family.arms) <= CROWD or arm.label in best]
     # An unfinished arm is named in the frontier's caption.
-    found = service.compared_all(store, family.base, shown)
+    found = stored.compared_all(store, family.base, shown)
     compared = [one for one in found if not isinstance(one, EvidenceError)]
-    rest = page.rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
-    figures = page.figures_of(placed, compared, rest)
+    rest = html.rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
+    figures = html.figures_of(placed, compared, rest)
     try:
-        path.write_text(page.html(placed, compared, rest, figures, datetime.now(UTC)), encoding="utf-8")
+        path.write_text(html.html(placed, compared, rest, figures, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
         raise EvalsvcError(f"report {path}: cannot be written: {error.strerror}") from error
     return figures

@@ -15,20 +15,20 @@ app = typer.Typer(help="List, show and check suites.", no_args_is_help=True)
 @app.command("list", epilog="Example: evalsvc suites list --json")
 def list_suites(as_json: Json = False) -> None:
     """List the suites that come with evalsvc."""
-    from evalsvc import report
-    from evalsvc.suites import shipped_suites
+    from evalsvc.harness.suites import shipped_suites
+    from evalsvc.reports import suites
 
     found = list(shipped_suites())
     if as_json:
         print_json({"schema": 1, "suites": [suite.model_dump(mode="json") for suite in found]})
     else:
-        show(report.suites_table(found))
+        show(suites.suites_table(found))
 
 
 @app.command("show", epilog="Example: evalsvc suites show valley")
 def show_suite(suite: Annotated[str, typer.Argument(help="Suite name or file.")], as_json: Json = False) -> None:
     """Show what a suite says."""
-    from evalsvc.suites import find_suite
+    from evalsvc.harness.suites import find_suite
 
     found = find_suite(suite)
     if as_json:
@@ -44,11 +44,11 @@ def check_suite(
     as_json: Json = False,
 ) -> None:
     """Load every task of a suite, check golds, metrics and filters, and say what margin its items can resolve."""
-    from evalsvc import report
-    from evalsvc.inspection import check
+    from evalsvc.harness.suite_check import check
+    from evalsvc.reports import suites
 
     tasks = check(suite, allow_task_code=allow_task_code)
     if as_json:
         print_json({"schema": 1, "tasks": [task._asdict() for task in tasks]})
     else:
-        show(report.check_table(tasks))
+        show(suites.check_table(tasks))

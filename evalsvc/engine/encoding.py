@@ -30,8 +30,9 @@ import numpy as np
 from transformers import AutoConfig, AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Checkpoint, Request
-from evalsvc.work import Tokens
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.plans import Request
+from evalsvc.records.shards import Tokens
 
 _DEFAULT_MAX_LENGTH = 2048
 _DEFAULT_MAX_GEN_TOKS = 256

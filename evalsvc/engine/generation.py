@@ -33,9 +33,9 @@ from evalsvc.engine.attention import (
 from evalsvc.engine.devices import spare_memory
 from evalsvc.engine.likelihood import Head
 from evalsvc.engine.packs import BLOCK_ROWS, Pack, packs
-from evalsvc.engine.plain import Stops, Wish, is_out_of_memory
-from evalsvc.records import Ints
-from evalsvc.work import Prompts
+from evalsvc.engine.unpacked import Stops, Wish, is_out_of_memory
+from evalsvc.records.shards import Prompts
+from evalsvc.records.vocabulary import Ints
 
 CPU_SLOTS = 16
 """Answers that grow at the same time on a CPU; the prompts of one pack may be more."""

@@ -14,9 +14,9 @@ from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import pack_attention
 from evalsvc.engine.devices import spare_memory
 from evalsvc.engine.packs import BLOCK_ROWS, Pack, packs
-from evalsvc.engine.plain import is_out_of_memory
-from evalsvc.records import Floats, Ints
-from evalsvc.work import Likelihoods
+from evalsvc.engine.unpacked import is_out_of_memory
+from evalsvc.records.shards import Likelihoods
+from evalsvc.records.vocabulary import Floats, Ints
 
 CPU_PACK_ROWS = 1536
 """Rows per forward pass on a CPU; from 512 to 2048 the speed is the same."""

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evalsvc.engine import trie as tries
-from evalsvc.records import Ints
-from evalsvc.work import Trie
+from evalsvc.records.shards import Trie
+from evalsvc.records.vocabulary import Ints
 
 BLOCK_ROWS = 256
 """Largest subtree that is computed with a mask instead of unit by unit."""

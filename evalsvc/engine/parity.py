@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from evalsvc.engine import likelihood, plain
+from evalsvc.engine import likelihood, unpacked
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME, REGISTERED
 from evalsvc.engine.encoding import first_line
-from evalsvc.work import Likelihoods, Tokens
+from evalsvc.records.shards import Likelihoods, Tokens
 
 _ROWS, _BLOCK = 32, 8
 """Sizes at which a short probe has trunks, blocks and ancestors from earlier packs."""
@@ -52,7 +52,7 @@ def examine(model: Any, own: str) -> Parity:
         return Parity(False, "it attends in chunks", None, own)
     work = probe(int(config.vocab_size), _lengths(config))
     model.set_attn_implementation(own)
-    expected, _ = plain.score(model, work)
+    expected, _ = unpacked.score(model, work)
     try:
         REGISTERED.windows.clear()
         model.set_attn_implementation(NAME)

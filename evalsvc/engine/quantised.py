@@ -22,7 +22,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from evalsvc.errors import UsageError
-from evalsvc.records import Quantisation
+from evalsvc.records.vocabulary import Quantisation
 
 BLOCK = 64
 _NF4 = (

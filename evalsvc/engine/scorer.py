@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from evalsvc.engine import generation, likelihood, plain
+from evalsvc.engine import generation, likelihood, unpacked
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME
 from evalsvc.engine.likelihood import Reference
-from evalsvc.engine.models import Resident, read_ahead, silence
 from evalsvc.engine.parity import Parity
-from evalsvc.records import Arm, Floats, Response
-from evalsvc.work import Likelihoods, Prompts, Shard, ShardResult
+from evalsvc.engine.resident import Resident, read_ahead, silence
+from evalsvc.records.arms import Arm
+from evalsvc.records.plans import Response
+from evalsvc.records.shards import Likelihoods, Prompts, Shard, ShardResult
+from evalsvc.records.vocabulary import Floats
 
 REFERENCE_BYTES = 2**28
 """Hidden states of references that are kept for the next arm."""
@@ -104,7 +106,7 @@ class Scorer:
     ) -> list[Response]:
         assert self._resident is not None
         tokenizer = self._resident.tokenizer
-        by_settings = {settings: plain.Wish.of(settings, tokenizer) for settings in set(work.settings)}
+        by_settings = {settings: unpacked.Wish.of(settings, tokenizer) for settings in set(work.settings)}
         wishes = [by_settings[settings] for settings in work.settings]
         seeds = [_seed(request, arm.numerics.rerun) for request in requests]
         if parity.trie and all(generation.follows(model, wish) for wish in by_settings.values()):
@@ -112,9 +114,11 @@ class Scorer:
             answers = generation.generate(model, tokenizer, work, wishes, seeds, rows)
         else:
             model.set_attn_implementation(parity.attention)
-            answers = plain.generate(model, tokenizer, work, wishes, seeds)
+            answers = unpacked.generate(model, tokenizer, work, wishes, seeds)
         return [
-            Response(request, text=plain.text_of(tokenizer, tokens, wish), tokens=len(tokens), truncated=int(truncated))
+            Response(
+                request, text=unpacked.text_of(tokenizer, tokens, wish), tokens=len(tokens), truncated=int(truncated)
+            )
             for request, tokens, wish, truncated in zip(requests, answers, wishes, work.truncated, strict=True)
         ]
 
@@ -127,7 +131,7 @@ def _likelihoods(
         outcome = likelihood.score(model, work, _rows(model, shard.arm), reference=reference)
         values, greedy, kl = outcome.loglikelihood, outcome.greedy, outcome.kl
     else:
-        values, greedy = plain.score(model, work, _batch(plain.BATCH_TOKENS, shard.arm))
+        values, greedy = unpacked.score(model, work, _batch(unpacked.BATCH_TOKENS, shard.arm))
     tokens = np.bincount(work.owners, minlength=len(requests))
     columns = (values, greedy, work.rolling, tokens, work.truncated)
     return [

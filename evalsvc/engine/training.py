@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evalsvc.engine.models import silence
+from evalsvc.engine.resident import silence
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 IGNORED = -100

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evalsvc.records import Ints
-from evalsvc.work import Tokens, Trie
+from evalsvc.records.shards import Tokens, Trie
+from evalsvc.records.vocabulary import Ints
 
 
 def in_order(sequences: Sequence[Tokens]) -> list[int]:

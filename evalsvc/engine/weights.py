@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 import torch
 
-from evalsvc.changes import Change, TensorChange
-from evalsvc.records import Floats
+from evalsvc.checkpoints.safetensors import Tensor
+from evalsvc.records.vocabulary import Floats
+from evalsvc.records.weight_changes import Change, TensorChange
 from evalsvc.stats.spectrum import completed, effective_rank, rank_90
-from evalsvc.tensors import Tensor
 
 TOLERANCE = 1e-5
 """Absolute difference above which a weight counts as changed (as Mukherjee et al. 2025 count, for bfloat16)."""

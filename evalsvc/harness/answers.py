@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from lm_eval.api.task import Task
 
-from evalsvc.records import canonical, digest
+from evalsvc.records.digests import canonical, digest
 
 
 class Answer(NamedTuple):

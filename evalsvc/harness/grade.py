@@ -22,7 +22,8 @@ from evalsvc.errors import EvidenceError, SuiteError
 from evalsvc.harness.answers import Answer, Reader
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.tasks import quiet
-from evalsvc.records import Graded, Metric, PlannedTask, Response, Result, Score
+from evalsvc.records.plans import Metric, PlannedTask, Response
+from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
 
 Raw = dict[tuple[str, str], list[Any]]

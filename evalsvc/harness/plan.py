@@ -20,20 +20,11 @@ from lm_eval.api.task import Task
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from evalsvc.errors import SuiteError
+from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import LoadedSuite, LoadedTask, quiet
-from evalsvc.records import (
-    Aggregation,
-    Kind,
-    Metric,
-    Plan,
-    PlannedTask,
-    Rendering,
-    Request,
-    Sample,
-    canonical,
-    digest,
-)
-from evalsvc.suites import Suite
+from evalsvc.records.digests import canonical, digest
+from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Sample
+from evalsvc.records.vocabulary import Aggregation, Kind
 
 Render = Callable[..., str]
 """Chat history (list of role/content dicts) and `add_generation_prompt` -> prompt."""

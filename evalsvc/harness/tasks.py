@@ -32,9 +32,9 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from evalsvc.errors import SuiteError
-from evalsvc.records import digest
+from evalsvc.harness.suites import Suite, TaskEntry, file_digest
+from evalsvc.records.digests import digest
 from evalsvc.settings import cache_dir
-from evalsvc.suites import Suite, TaskEntry, file_digest
 
 _FUNCTION = re.compile(r"^[^#\n]*!function\s+([\w./]+)\.\w+", re.MULTILINE)
 

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evalsvc.records import Arm, Checkpoint, Plan, Rendering, Request
-from evalsvc.work import Shard
+from evalsvc.records.arms import Arm, Checkpoint
+from evalsvc.records.plans import Plan, Rendering, Request
+from evalsvc.records.shards import Shard
 from tests.benchmarks import workloads
 from tests.benchmarks.texts import Texts
 
@@ -45,7 +46,7 @@ def planning(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
 
 
 def _plan(file: str, cuts: str) -> dict[str, Any]:
-    from evalsvc.engine.shards import Cutter
+    from evalsvc.engine.sharding import Cutter
 
     plan, base = _kept(Path(file))
     before = _peak_memory()
@@ -66,7 +67,7 @@ def _plan(file: str, cuts: str) -> dict[str, Any]:
 def memory(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
     """Compare the peak of scoring some requests with the peak of ten times as many of the same kind."""
     from evalsvc.engine.encoding import load_encoder
-    from evalsvc.engine.shards import cut
+    from evalsvc.engine.sharding import cut
     from tests.benchmarks.measure import NUMERICS
 
     kinds: dict[str, tuple[int, Callable[[int], tuple[Request, ...]]]] = {
@@ -117,7 +118,7 @@ def _score(folder: str) -> dict[str, Any]:
 def _load(scorer: Any, shard: Shard) -> float:
     """Load a shard's checkpoint by one small request; return the memory that this took, in MB."""
     from evalsvc.engine.encoding import load_encoder
-    from evalsvc.engine.shards import cut
+    from evalsvc.engine.sharding import cut
 
     request = Request.of("loglikelihood", ("one", " two"))
     small = cut([request], load_encoder(shard.arm.checkpoint))
@@ -136,8 +137,8 @@ def index(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
 
 def _index(file: str) -> dict[str, Any]:
     from evalsvc.errors import SuiteError
+    from evalsvc.harness.suites import load_suite
     from evalsvc.harness.tasks import load
-    from evalsvc.suites import load_suite
 
     suite = load_suite(Path(file))
     found = {}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evalsvc.checkpoints import identity
+from evalsvc.checkpoints import digests
 from evalsvc.settings import core_count
 
 BYTES = 2
@@ -88,7 +88,7 @@ def main() -> None:
             print(f"{tool[0]:12} {size / _seconds(tool):6.2f} GB/s")
         for what in ("evalsvc", "cached"):
             began = time.perf_counter()
-            identity.read_contents([base])
+            digests.read_contents([base])
             print(f"{what:12} {size / (time.perf_counter() - began):6.2f} GB/s, on {core_count()} cores")
         before, peak, seconds = peak_memory(base, adapted)
         print(

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from evalsvc.stats.betting import evidence
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.sequential import spending_bounds
-from tests import simulate
+from tests.support import simulate
 
 # n, discordance, margin, and the truth in margins: those of the table's source, and what lies between.
 CELLS = [

@@ -16,15 +16,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from evalsvc.changes import Change, TensorChange
-from evalsvc.database import Connection, Database
-from evalsvc.decisions import Question, decide
-from evalsvc.dossiers import Dossiers
-from evalsvc.policies import Learning, Policy, Retention
-from evalsvc.records import Arm, Cost, Finding, Plan, Role
-from evalsvc.store import Store, driver_name
-from tests.evidence import Array, plan
-from tests.fakes import NUMERICS, arm
+from evalsvc.gating.decisions import Question, decide
+from evalsvc.gating.policy import Learning, Policy, Retention
+from evalsvc.records.arms import Arm, Cost, Finding
+from evalsvc.records.plans import Plan
+from evalsvc.records.vocabulary import Role
+from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.database import Connection, Database
+from evalsvc.store.runs import driver_name
+from evalsvc.store.store import Store
+from tests.support.evidence import Array, plan
+from tests.support.fakes import NUMERICS, arm
 
 ITEMS = 200
 SUITES: dict[str, tuple[Role, int]] = {

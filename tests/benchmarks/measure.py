@@ -23,9 +23,11 @@ from transformers import AutoConfig
 from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Encoder, Prompt, Scored, load_encoder
 from evalsvc.engine.scorer import Scorer
-from evalsvc.engine.shards import Cut, cut
-from evalsvc.records import Arm, Checkpoint, Floats, Numerics, Request, Response
-from evalsvc.work import Shard
+from evalsvc.engine.sharding import Cut, cut
+from evalsvc.records.arms import Arm, Checkpoint, Numerics
+from evalsvc.records.plans import Request, Response
+from evalsvc.records.shards import Shard
+from evalsvc.records.vocabulary import Floats
 from tests.benchmarks.workloads import Workload
 
 NUMERICS = Numerics("cpu", "float32", torch.__version__, "")

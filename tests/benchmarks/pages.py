@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import psutil
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.dashboard import CHROMIUM, served
+from tests.support.dashboard import CHROMIUM, served
 
 LIMIT = 120_000
 STILL = 1000

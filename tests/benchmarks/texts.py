@@ -23,8 +23,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evalsvc.checkpoints import Description, open_base, open_checkpoints
-from evalsvc.records import Checkpoint
+from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
+from evalsvc.records.arms import Checkpoint
 
 VOCABULARY = 8192
 WINDOW = 2048

@@ -10,7 +10,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evalsvc.records import Kind, Request, canonical
+from evalsvc.records.digests import canonical
+from evalsvc.records.plans import Request
+from evalsvc.records.vocabulary import Kind
 from tests.benchmarks.texts import Question, Texts
 
 Pairs = list[tuple[str, str]]

@@ -14,12 +14,12 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from evalsvc.checkpoints import Description, open_checkpoints
 from evalsvc.checkpoints.costs import card_of, trained, training_memory
-from evalsvc.engine.callback import CostCard
+from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Cost
-from tests import tiny
+from evalsvc.hooks.cost_card import CostCard
+from evalsvc.records.arms import Cost
+from tests.support import tiny
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +111,17 @@ def test_a_step_that_is_still_being_written_is_left_out(models: Path, run: Path,
 def test_a_step_that_is_removed_meanwhile_is_left_out(
     models: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evalsvc.checkpoints import forms
+    from evalsvc.checkpoints import discover
 
     folder = Path(shutil.copytree(run, tmp_path / "run"))
-    real = forms._open_one
+    real = discover._open_one
 
     def rotate(path: Path, *rest: Any) -> Any:
         if path.name == "checkpoint-2":
             shutil.rmtree(path)
         return real(path, *rest)
 
-    monkeypatch.setattr(forms, "_open_one", rotate)
+    monkeypatch.setattr(discover, "_open_one", rotate)
     _, found = open_checkpoints(str(folder), str(models / "base"), Description())
     assert [checkpoint.step for checkpoint in found] == [4]
 

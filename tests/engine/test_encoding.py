@@ -11,9 +11,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, cut_at_stops, generation_settings, stop_texts
-from evalsvc.engine.plain import loglikelihoods
-from evalsvc.records import Request
-from tests import tiny
+from evalsvc.engine.unpacked import loglikelihoods
+from evalsvc.records.plans import Request
+from tests.support import tiny
 
 WINDOW = 32
 MODEL = tiny.llama(window=WINDOW)

@@ -12,14 +12,15 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from evalsvc.engine import generation, plain
+from evalsvc.engine import generation, unpacked
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME
 from evalsvc.engine.encoding import Encoder, Prompt
-from evalsvc.engine.shards import cut
-from evalsvc.records import Request, canonical
-from evalsvc.work import Prompts
-from tests import architectures, tiny
+from evalsvc.engine.sharding import cut
+from evalsvc.records.digests import canonical
+from evalsvc.records.plans import Request
+from evalsvc.records.shards import Prompts
+from tests.support import architectures, tiny
 
 TOKENIZER: Any = tiny.tokenizer()
 GREEDY = canonical({"do_sample": False, "max_gen_toks": 12, "until": ["a"]})
@@ -50,9 +51,9 @@ def prompts(kind: str) -> Prompts:
 @pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gpt_oss", "gpt2", "qwen3_moe"])
 def test_tokens_are_those_of_transformers_generate(name: str, kind: str) -> None:
     model, work = architectures.make(name), prompts(kind)
-    wishes = [plain.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in work.settings]
     seeds = list(range(100, 100 + len(wishes)))
-    expected = plain.generate(model, TOKENIZER, work, wishes, seeds)
+    expected = unpacked.generate(model, TOKENIZER, work, wishes, seeds)
     model.set_attn_implementation(NAME)
     for rows in (1536, 32):
         assert generation.generate(model, TOKENIZER, work, wishes, seeds, rows) == expected
@@ -61,7 +62,7 @@ def test_tokens_are_those_of_transformers_generate(name: str, kind: str) -> None
 def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     model, work = architectures.make("llama"), prompts("shared")
     model.set_attn_implementation(NAME)
-    wishes = [plain.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in work.settings]
     seeds = list(range(len(wishes)))
     expected = generation.generate(model, TOKENIZER, work, wishes, seeds, 256)
     ready = generation._Slots.ready
@@ -88,7 +89,7 @@ def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: py
 
 def test_fewer_answers_grow_side_by_side_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     model, work = architectures.make("llama"), prompts("apart")
-    wishes = [plain.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in work.settings]
     arguments = model, TOKENIZER, work, wishes, [0] * len(wishes), 256, 16
     assert generation._Run(*arguments)._side_by_side == len(wishes)
     monkeypatch.setattr(generation, "spare_memory", lambda _: 1)
@@ -110,9 +111,9 @@ def test_texts_are_those_of_stock() -> None:
     made = cut(requests, encoder)
     for part in made.slices:
         assert isinstance(part.work, Prompts)
-        wishes = [plain.Wish.of(settings, TOKENIZER) for settings in part.work.settings]
+        wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in part.work.settings]
         answers = generation.generate(model, TOKENIZER, part.work, wishes, [0] * len(wishes), 64)
-        texts = [plain.text_of(TOKENIZER, tokens, wish) for tokens, wish in zip(answers, wishes, strict=True)]
+        texts = [unpacked.text_of(TOKENIZER, tokens, wish) for tokens, wish in zip(answers, wishes, strict=True)]
         found |= dict(zip(made.digests(part), texts, strict=True))
     assert [found[request.digest] for request in requests] == wanted
     assert len({len(text) for text in wanted}) > 2
@@ -120,15 +121,15 @@ def test_texts_are_those_of_stock() -> None:
 
 def test_what_does_not_grow_token_by_token_is_left_to_transformers() -> None:
     model = architectures.make("llama")
-    assert generation.follows(model, plain.Wish((), 8, {"do_sample": True, "temperature": 0.5}))
-    assert not generation.follows(model, plain.Wish((), 8, {"do_sample": False, "num_beams": 3}))
+    assert generation.follows(model, unpacked.Wish((), 8, {"do_sample": True, "temperature": 0.5}))
+    assert not generation.follows(model, unpacked.Wish((), 8, {"do_sample": False, "num_beams": 3}))
 
 
 def test_an_answer_that_runs_into_eos_ends() -> None:
     model = architectures.make("llama")
     model.set_attn_implementation(NAME)
     work = prompts("apart")
-    wishes = [plain.Wish((), 40, {"do_sample": False}) for _ in work.settings]
+    wishes = [unpacked.Wish((), 40, {"do_sample": False}) for _ in work.settings]
     free = generation.generate(model, TOKENIZER, work, wishes, [0] * 10, 64)
     model.generation_config.eos_token_id = [free[0][3], 359]
     ended = generation.generate(model, TOKENIZER, work, wishes, [0] * 10, 64)

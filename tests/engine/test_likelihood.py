@@ -12,8 +12,8 @@ import torch
 from evalsvc.engine import likelihood
 from evalsvc.engine.attention import NAME, PackAttention
 from evalsvc.engine.packs import BLOCK_ROWS, Pack
-from tests import architectures
 from tests.engine.test_parity import sequences, work_of
+from tests.support import architectures
 
 ITEMS = sequences(np.random.default_rng(5))
 WORK = work_of(ITEMS)

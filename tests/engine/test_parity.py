@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 
-from evalsvc.engine import likelihood, plain
+from evalsvc.engine import likelihood, unpacked
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME, FlexPackAttention
 from evalsvc.engine.packs import packs
 from evalsvc.engine.parity import Parity, examine, probe
-from evalsvc.work import Likelihoods, Tokens
-from tests import architectures, tiny
+from evalsvc.records.shards import Likelihoods, Tokens
+from tests.support import architectures, tiny
 
 WINDOW = 96
 VOCABULARY = 360
@@ -109,7 +109,7 @@ def test_what_the_trie_cannot_follow_takes_the_plain_path_and_says_why(name: str
     assert not parity.trie
     assert "packed rows" in parity.reason
     items = sequences(np.random.default_rng(0))
-    values, greedy = plain.score(model, work_of(items))
+    values, greedy = unpacked.score(model, work_of(items))
     for value, hit, (wanted, wanted_greedy) in zip(values, greedy, stock(model, items), strict=True):
         assert value == pytest.approx(wanted, abs=1e-4, rel=1e-6)
         assert hit == wanted_greedy

@@ -10,8 +10,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from evalsvc.engine.models import load_full
 from evalsvc.engine.quantised import _NF4, quantise, rounded_int8, rounded_nf4
+from evalsvc.engine.resident import load_full
 from evalsvc.errors import CheckpointError, UsageError
 
 CPU = torch.device("cpu")

@@ -15,17 +15,18 @@ import torch
 from peft import PeftModel
 from transformers import LlamaForCausalLM
 
-from evalsvc.checkpoints import Description, open_checkpoints
-from evalsvc.engine import likelihood, plain
+from evalsvc.checkpoints.discover import Description, open_checkpoints
+from evalsvc.engine import likelihood, unpacked
 from evalsvc.engine.attention import PackAttention
 from evalsvc.engine.encoding import Scored
-from evalsvc.engine.models import Resident
 from evalsvc.engine.packs import Pack
 from evalsvc.engine.parity import Parity
+from evalsvc.engine.resident import Resident
 from evalsvc.engine.scorer import Scorer
 from evalsvc.errors import CheckpointError
-from evalsvc.records import Arm, Checkpoint, Request
-from tests import tiny
+from evalsvc.records.arms import Arm, Checkpoint
+from evalsvc.records.plans import Request
+from tests.support import tiny
 
 REQUESTS = (
     Request.of("loglikelihood", ("the cat", " sat on")),
@@ -132,9 +133,9 @@ def test_a_padded_vocabulary_is_never_resized(base: Checkpoint, lora: Checkpoint
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.llama()
     items = [Scored(np.array((1, 2, 3, i), np.int32), np.array((i,), np.int32)) for i in range(4, 20)]
-    expected = plain.loglikelihoods(model, items)
+    expected = unpacked.loglikelihoods(model, items)
     sizes: list[int] = []
-    forward = plain._forward
+    forward = unpacked._forward
 
     def scarce(model: torch.nn.Module, batch: list[tuple[int, ...]]) -> torch.Tensor:
         if len(batch) > 3:
@@ -142,8 +143,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.Mo
         sizes.append(len(batch))
         return forward(model, batch)
 
-    monkeypatch.setattr(plain, "_forward", scarce)
-    found = plain.loglikelihoods(model, items)
+    monkeypatch.setattr(unpacked, "_forward", scarce)
+    found = unpacked.loglikelihoods(model, items)
     assert max(sizes) <= 3
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-5)
 
@@ -173,7 +174,7 @@ def test_a_rerun_has_other_batches_on_either_path(
     base: Checkpoint, monkeypatch: pytest.MonkeyPatch, trie: bool
 ) -> None:
     sizes: list[int] = []
-    owner, name = (likelihood, "packs") if trie else (plain, "_forward")
+    owner, name = (likelihood, "packs") if trie else (unpacked, "_forward")
     usual = getattr(owner, name)
 
     def watched(first: Any, second: Any, *rest: Any) -> Any:
@@ -182,7 +183,7 @@ def test_a_rerun_has_other_batches_on_either_path(
 
     monkeypatch.setattr(owner, name, watched)
     if not trie:
-        monkeypatch.setattr("evalsvc.engine.models.examine", lambda *_: Parity(False, "a test", None, "eager"))
+        monkeypatch.setattr("evalsvc.engine.resident.examine", lambda *_: Parity(False, "a test", None, "eager"))
     many = [Request.of("loglikelihood", (f"{i} the cat " * 15, " sat on")) for i in range(300)]
     used = []
     for rerun in (0, 1):

@@ -11,12 +11,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import T5Config, T5ForConditionalGeneration
 
-from evalsvc.checkpoints import Description, open_checkpoints
+from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.engine.encoding import load_encoder
 from evalsvc.engine.scorer import Scorer
-from evalsvc.engine.shards import cut
-from evalsvc.records import Checkpoint, Request
-from tests import tiny
+from evalsvc.engine.sharding import cut
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.plans import Request
+from tests.support import tiny
 
 PAIRS = [("the cat", " sat on"), ("the cat", " dog"), ("the cat ", "sat"), ("", "the sun"), ("one two " * 40, " three")]
 SETTINGS = '{"do_sample":false,"max_gen_toks":9,"until":["a"]}'

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from evalsvc.engine import trie as tries
 from evalsvc.engine.packs import Pack, packs
-from evalsvc.work import Tokens, Trie
+from evalsvc.records.shards import Tokens, Trie
 
 # Few letters, so that sequences share, nest and repeat.
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=25)

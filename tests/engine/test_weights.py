@@ -12,16 +12,16 @@ from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, TaskType
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from evalsvc.changes import Change, TensorChange
-from evalsvc.checkpoints import Description, open_checkpoints
-from evalsvc.checkpoints.findings import is_zero
-from evalsvc.checkpoints.identity import read_contents
-from evalsvc.dossier import compute_change
+from evalsvc.checkpoints.digests import read_contents
+from evalsvc.checkpoints.discover import Description, open_checkpoints
+from evalsvc.checkpoints.file_checks import is_zero
+from evalsvc.checkpoints.safetensors import Tensor, read_headers
 from evalsvc.engine import weights
 from evalsvc.engine.weights import Between, Stored, full_change, measure
+from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.scoring.inspect_checkpoint import compute_change
 from evalsvc.stats.spectrum import effective_rank, rank_90
-from evalsvc.tensors import Tensor, read_headers
-from tests.test_integrity import adapter
+from tests.scoring.test_preflight import adapter
 
 
 def ignore(done: int, total: int) -> None:

@@ -13,10 +13,11 @@ import pytest
 from evalsvc.errors import EvidenceError, SuiteError
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned, plan
+from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import load
-from evalsvc.records import Graded, Rendering, Response
-from evalsvc.suites import Suite
-from tests.tasks import CHOICE, MEAN, write_task
+from evalsvc.records.plans import Rendering, Response
+from evalsvc.records.scores import Graded
+from tests.support.tasks import CHOICE, MEAN, write_task
 
 
 def planned(folder: Path, *tasks: str, allow: bool = False) -> Planned:

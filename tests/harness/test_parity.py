@@ -15,10 +15,11 @@ from evalsvc.engine.encoding import load_tokenizer, render_chat
 from evalsvc.engine.scorer import Scorer
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned, plan
+from evalsvc.harness.suites import Suite, TaskEntry
 from evalsvc.harness.tasks import load
-from evalsvc.records import Checkpoint, Rendering, Request, Response
-from evalsvc.suites import Suite, TaskEntry
-from tests import tiny
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.plans import Rendering, Request, Response
+from tests.support import tiny
 
 GREEDY = ("mc", "mc_shots", "mc_info", "cloze", "roll", "gen", "family")
 
@@ -126,7 +127,7 @@ def test_chat_templates_render_as_in_lm_eval(
     monkeypatch.chdir(task_folder)
     tiny.llama().save_pretrained(tmp_path / "chat")
     tiny.tokenizer(tiny.CHAT).save_pretrained(tmp_path / "chat")
-    from evalsvc.checkpoints import open_base
+    from evalsvc.checkpoints.discover import open_base
 
     chat = open_base(str(tmp_path / "chat"))
     assert chat.tokenizer != base.tokenizer

@@ -11,11 +11,11 @@ import pytest
 from evalsvc.errors import SuiteError
 from evalsvc.harness import tasks as harness_tasks
 from evalsvc.harness.plan import chosen_docs, plan
+from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import load
-from evalsvc.records import Plan, Rendering
+from evalsvc.records.plans import Plan, Rendering
 from evalsvc.settings import cache_dir
-from evalsvc.suites import Suite
-from tests.tasks import CHOICE, MEAN, write_task
+from tests.support.tasks import CHOICE, MEAN, write_task
 
 ROWS = [{"query": f"q{i}", "choices": ["a", "b"], "gold": i % 2} for i in range(12)]
 

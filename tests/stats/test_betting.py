@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evalsvc.stats.betting import evidence, log_capital, log_wealth, pool_interval
-from tests import simulate
+from tests.support import simulate
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from evalsvc.stats.sequential import crossing_probability, spending_bounds, spent
-from tests import simulate
+from tests.support import simulate
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,223 @@
+"""Claims about adaptation as hypotheses that the stored arms decide: supported, refuted or undecided. Pure.
+
+A claim about a checkpoint rests on its items. A claim about a *method* rests on independent training runs: items cannot
+tell how another seed would have done, so below three runs of either method it stays undecided, whatever the checkpoints
+at hand show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from evalsvc.analysis.trajectory import MARGIN, Change
+from evalsvc.records.vocabulary import Role
+from evalsvc.stats.groups import welch
+from evalsvc.stats.regression import Line, line
+
+SEEDS = 3
+
+Verdict = Literal["supported", "refuted", "undecided"]
+Measure = Literal["learning", "forgetting", "text", "diversity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run at its last step.
+
+    Attributes:
+        kinds: What it counts as: its method; "peft", "replay", "no replay" where that holds.
+        learning, forgetting: Against the base; positive forgetting is worse.
+        text: Bits per byte more than the base on general text; positive is worse.
+        diversity: unique@K as a ratio to the base's.
+        drift: Forward KL from the base, nats per token.
+        no_drift: Why there is none although the run was scored on texts.
+        roles: Gains by role with their intervals over items, better counted positive.
+    """
+
+    name: str
+    arm: str
+    kinds: frozenset[str]
+    learning: float | None = None
+    forgetting: float | None = None
+    text: float | None = None
+    diversity: float | None = None
+    drift: float | None = None
+    no_drift: str | None = None
+    roles: tuple[tuple[Role, Change], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MethodClaim:
+    """That one kind of run has more of something than another."""
+
+    name: str
+    text: str
+    measure: Measure
+    more: str
+    less: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A claim, what it is about, and what decided it.
+
+    Attributes:
+        estimate, low, high: Of what the test looks at, 90 %.
+        reason: Why the verdict is what it is, in one sentence.
+        evidence: The numbers behind it, one line per run or role.
+    """
+
+    claim: str
+    text: str
+    about: str
+    verdict: Verdict
+    test: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    reason: str
+    evidence: tuple[str, ...]
+
+
+METHOD_CLAIMS = (
+    MethodClaim("full-forgets-more", "full fine-tuning forgets more than LoRA", "forgetting", "full", "lora"),
+    MethodClaim("full-learns-more", "full fine-tuning learns more than LoRA", "learning", "full", "lora"),
+    MethodClaim("peft-keeps-diversity", "PEFT keeps more diversity than full fine-tuning", "diversity", "peft", "full"),
+    MethodClaim("replay-keeps-text", "CPT with replay keeps general text", "text", "no replay", "replay"),
+)
+FELL = "general-and-instruction-fell"
+PREDICTS = "drift-predicts-forgetting"
+
+
+def about_method(claim: MethodClaim, runs: Sequence[Run], about: str) -> Card | None:
+    """Decide a claim about two methods; None where the runs have nothing to do with it.
+
+    Welch's t over runs, the two-sided 90 % interval of the difference: supported above 0, refuted below.
+    """
+    groups = [
+        [(run, value) for run in runs if kind in run.kinds and (value := getattr(run, claim.measure)) is not None]
+        for kind in (claim.more, claim.less)
+    ]
+    if not any(groups):
+        return None
+    evidence = tuple(f"{kind}: {_values(group)}" for kind, group in zip((claim.more, claim.less), groups, strict=True))
+    counts = [len(group) for group in groups]
+    values = [np.array([value for _, value in group]) for group in groups]
+    estimate = float(values[0].mean() - values[1].mean()) if all(counts) else None
+    card = Card(claim.name, claim.text, about, "undecided", "none", estimate, None, None, None, "", evidence)
+    if min(counts) < SEEDS:
+        what = "one checkpoint, not a method claim" if max(counts) == 1 else "not a method claim"
+        reason = (
+            f"{counts[0]} runs of {claim.more}, {counts[1]} of {claim.less}: {what}; "
+            f"it needs at least {SEEDS} runs of each, from different seeds"
+        )
+        return replace(card, reason=reason)
+    found = welch(values[0], values[1])
+    return replace(
+        card,
+        verdict=_verdict(found.low, found.high),
+        test=f"Welch t over runs, {found.df:.1f} df",
+        low=found.low,
+        high=found.high,
+        p_value=found.p_value,
+        reason=f"{claim.measure} of {claim.more} less that of {claim.less} over {counts[0]} and {counts[1]} runs: "
+        f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]; it holds for these items and seeds like these",
+    )
+
+
+def _values(group: Sequence[tuple[Run, float]]) -> str:
+    return ", ".join(f"{run.arm} {value:+.3f}" for run, value in group) or "no run"
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    if low > 0:
+        return "supported"
+    return "refuted" if high < 0 else "undecided"
+
+
+def fell(run: Run, margin: float = MARGIN) -> Card:
+    """Decide whether both general ability and instruction following of a checkpoint fell, from its items.
+
+    Both must have fallen beyond doubt (intersection-union, 5 % without correction). Refuted as soon as for one of them
+    a fall by the margin is excluded.
+    """
+    gains = dict(run.roles)
+    evidence, verdicts = [], []
+    for role in ("general", "instruction"):
+        gain = gains.get(role)
+        if gain is None or gain.low is None or gain.high is None:
+            evidence.append(f"{role}: no suite with an interval was scored")
+            verdicts.append("undecided")
+            continue
+        evidence.append(f"{role}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
+        verdicts.append("supported" if gain.high < 0 else "refuted" if gain.low > -margin else "undecided")
+    verdict: Verdict = "undecided"
+    reason = "neither a fall of both is certain, nor is one excluded"
+    if set(verdicts) == {"supported"}:
+        verdict, reason = "supported", "both fell beyond doubt"
+    elif "refuted" in verdicts:
+        kept = ("general", "instruction")[verdicts.index("refuted")]
+        verdict, reason = "refuted", f"{kept}: a fall by {margin:g} is excluded"
+    return Card(
+        claim=FELL,
+        text="general QA and instruction following fell",
+        about=run.arm,
+        verdict=verdict,
+        test="one-sided 5 % bounds of both roles",
+        estimate=None,
+        low=None,
+        high=None,
+        p_value=None,
+        reason=reason,
+        evidence=tuple(evidence),
+    )
+
+
+def predicts(runs: Sequence[Run], about: str) -> tuple[Card, Line | None]:
+    """Decide whether drift predicts forgetting over checkpoints, by a straight line through them."""
+    pairs = [(run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
+    evidence = tuple(
+        f"{run.arm}: KL {run.drift:.4f}, forgetting {run.forgetting:+.3f}"
+        for run in runs
+        if run.drift is not None and run.forgetting is not None
+    ) + tuple(f"{run.arm} is left out: {run.no_drift}" for run in runs if run.no_drift)
+    text = "KL drift from the base predicts forgetting"
+    card = Card(PREDICTS, text, about, "undecided", "none", None, None, None, None, "", evidence)
+    try:
+        found = line(np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs]))
+    except ValueError as error:
+        return replace(card, reason=f"{len(pairs)} checkpoints have both: {error}"), None
+    reason = (
+        f"slope {found.slope:+.3f} [{found.slope_low:+.3f}, {found.slope_high:+.3f}] per nat, {found.n} checkpoints, "
+        f"R2 {found.r2:.2f} [{found.r2_low:.2f}, {found.r2_high:.2f}]; steps of one run are not independent"
+    )
+    card = replace(
+        card,
+        verdict=_verdict(found.slope_low, found.slope_high),
+        test="least squares, t of the slope",
+        estimate=found.slope,
+        low=found.slope_low,
+        high=found.slope_high,
+        p_value=found.p_value,
+        reason=reason,
+    )
+    return card, found
+
+
+def cards(runs: Sequence[Run], checkpoints: Sequence[Run], about: str, margin: float = MARGIN) -> list[Card]:
+    """Decide every claim that the runs have to do with.
+
+    Args:
+        runs: Training runs at their last step.
+        checkpoints: All checkpoints, for the line of forgetting on drift.
+    """
+    found = [card for claim in METHOD_CLAIMS if (card := about_method(claim, runs, about)) is not None]
+    found += [fell(run, margin) for run in runs if {"general", "instruction"} & {role for role, _ in run.roles}]
+    if any(run.drift is not None or run.no_drift for run in checkpoints):
+        found.append(predicts(checkpoints, about)[0])
+    return found

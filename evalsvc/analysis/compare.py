@@ -1,0 +1,302 @@
+"""Paired scores in, Comparisons out. Pure: no I/O, no database.
+
+Samples are paired by identity, never by row. What the difference of a metric is, and which interval it has:
+
+* items that are 0 or 1: Tango's score interval of (gained - lost) / n, with McNemar's exact test;
+* other means, and the perplexities: Student's t on the paired influence values (for a mean: the paired differences);
+* samples in clusters, whatever the metric: Student's t with a cluster-robust error, G - 1 degrees of freedom;
+* metrics that only an aggregation of their own can compute (F1, BLEU, ...): a difference without an interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsvc.errors import EvidenceError
+from evalsvc.records.comparisons import Comparison, FullComparison, RoleTotal
+from evalsvc.records.scores import TaskScores
+from evalsvc.records.vocabulary import Floats
+from evalsvc.stats.calibration import calibration_drift
+from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
+from evalsvc.stats.multiplicity import benjamini_hochberg, holm
+from evalsvc.stats.paired import Transitions, mcnemar, t_interval, t_test, tango_interval, transition_error, transitions
+from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
+
+UNIT_INTERVAL = "score"
+"""Unit of metrics whose values lie in [0, 1], which may be averaged with each other."""
+
+Places = NDArray[np.intp] | slice
+"""Where samples stand among an arm's: their positions, or a slice of them all."""
+
+ALPHA = 0.05
+FEW_CLUSTERS = 30
+
+
+class _Difference(NamedTuple):
+    """Level of both arms, their difference, and how sure it is; see `Comparison`."""
+
+    base: float
+    adapted: float
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    test: str = "none"
+    clusters: int | None = None
+
+
+def compare(
+    base: Sequence[TaskScores], adapted: Sequence[TaskScores], rerun: Sequence[TaskScores] = ()
+) -> list[FullComparison]:
+    """Compare an adapted arm with its base on every task that the base has.
+
+    Args:
+        rerun: The base's scores in a second run, for the floor under lost and gained.
+
+    Raises:
+        EvidenceError: A task is missing from the adapted arm, or the two arms' scores of it cannot be paired.
+    """
+    theirs, again = ({(scores.suite, scores.task): scores for scores in arm} for arm in (adapted, rerun))
+    keys = [(scores.suite, scores.task) for scores in base]
+    missing = ["/".join(key) for key in keys if key not in theirs]
+    if missing:
+        raise EvidenceError(f"{len(missing)} tasks have no scores to compare ({', '.join(missing[:3])}); submit again")
+    found = [compare_task(scores, theirs[key], again.get(key)) for key, scores in zip(keys, base, strict=True)]
+    formats = [(scores.suite, scores.format_of or scores.task) for scores in base]
+    return _with_format_loss(_with_adjusted_p(found), formats)
+
+
+def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> FullComparison:
+    """Compare two arms on one task in every way.
+
+    Raises:
+        EvidenceError: They have no sample in common, or were scored by different metrics.
+    """
+    found = subtract(base, adapted)
+    ours, theirs = _common(base, adapted)
+    more = _of_answers(base, adapted, ours, theirs)
+    if found.lost is not None:
+        more |= _of_transitions(found, base, adapted, rerun, ours, theirs)
+    return FullComparison(**{field.name: getattr(found, field.name) for field in fields(found)}, **more)
+
+
+def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
+    """Compare two arms on one task by their difference, with lost and gained, and nothing more: all that a test takes.
+
+    Raises:
+        EvidenceError: They have no sample in common, or were scored by different metrics.
+    """
+    where = f"{base.suite}/{base.task}"
+    if (base.metric, base.filter) != (adapted.metric, adapted.filter):
+        raise EvidenceError(
+            f"{where}: scored by {base.metric} ({base.filter}) and {adapted.metric} ({adapted.filter}); "
+            "submit both with the same suite"
+        )
+    ours, theirs = _common(base, adapted)
+    b, a = base.values[ours], adapted.values[theirs]
+    if not len(b):
+        raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
+    binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
+    counts = transitions(b, a) if binary else None
+    found = _difference(base, b, a, ours, counts)
+    return Comparison(
+        suite=base.suite,
+        role=base.role,
+        task=base.task,
+        metric=base.metric,
+        filter=base.filter,
+        n=len(b),
+        difference=found.adapted - found.base,
+        unit=unit_of(base),
+        higher_is_better=base.higher_is_better,
+        weight=base.weight,
+        coverage=len(b) / len(base.samples),
+        lost=None if counts is None else counts.lost,
+        gained=None if counts is None else counts.gained,
+        **found._asdict(),
+    )
+
+
+def coverage(base: TaskScores, adapted: TaskScores) -> float:
+    """Return the share of the base's samples that both arms have."""
+    return len(base.samples[_common(base, adapted)[0]]) / max(len(base.samples), 1)
+
+
+def _common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]:
+    """Return where the samples that both arms have stand in each."""
+    if base.aligned(adapted):
+        return slice(None), slice(None)
+    _, ours, theirs = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
+    return ours, theirs
+
+
+def _difference(
+    scores: TaskScores, base: Floats, adapted: Floats, ours: Places, counts: Transitions | None
+) -> _Difference:
+    """Return the difference of two arms' values on the same samples, the base's `ours`.
+
+    Args:
+        counts: Of binary values.
+    """
+    if scores.aggregation not in SMOOTH:
+        return _Difference(float(np.mean(base)), float(np.mean(adapted)))
+    if counts is not None and scores.clusters is None:
+        stderr = transition_error(*counts)
+        error = stderr if math.isfinite(stderr) else None
+        low, high = tango_interval(*counts)
+        p_value = mcnemar(counts.lost, counts.gained).exact
+        return _Difference(float(base.mean()), float(adapted.mean()), error, low, high, p_value, "Tango score")
+    weights = None if scores.weights is None else scores.weights[ours]
+    one, other = (estimate(values, weights, scores.aggregation) for values in (base, adapted))
+    gap, influence = other.value - one.value, other.influence - one.influence
+    if scores.clusters is not None:
+        stderr, groups = clustered_error(influence, scores.clusters[ours])
+        test, df = "cluster-robust t", groups - 1
+    else:
+        stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
+    if not math.isfinite(stderr):
+        return _Difference(one.value, other.value, clusters=groups)
+    low, high = t_interval(gap, stderr, df)
+    return _Difference(one.value, other.value, stderr, low, high, t_test(gap, stderr, df), test, groups)
+
+
+def _of_answers(base: TaskScores, adapted: TaskScores, ours: Places, theirs: Places) -> dict[str, Any]:
+    """Return how often both arms answer alike, and how many answers could not be parsed, where that is known."""
+    if base.answers is None or adapted.answers is None:
+        return {}
+    invalid = [None if arm.invalid is None else arm.invalid[at] for arm, at in ((base, ours), (adapted, theirs))]
+    return {
+        "agreement": float((base.answers[ours] == adapted.answers[theirs]).mean()),
+        "invalid_base": None if invalid[0] is None else int(invalid[0].sum()),
+        "invalid_adapted": None if invalid[1] is None else int(invalid[1].sum()),
+    }
+
+
+def _of_transitions(
+    found: Comparison,
+    base: TaskScores,
+    adapted: TaskScores,
+    rerun: TaskScores | None,
+    ours: Places,
+    theirs: Places,
+) -> dict[str, Any]:
+    """Return what only binary items have: brackets and floors of lost and gained, calibration, blind spots."""
+    assert found.lost is not None
+    assert found.gained is not None
+    b, a = base.values[ours], adapted.values[theirs]
+    right = int(b.sum())
+    choices = None if not base.chance else 1 / base.chance
+    floor = calibration = None
+    if rerun is not None and np.isin(base.samples[ours], rerun.samples).all():
+        floor = above_floor(b, rerun.values[np.searchsorted(rerun.samples, base.samples[ours])], a)
+    if base.confidence is not None and adapted.confidence is not None:
+        calibration = calibration_drift((base.confidence[ours], b), (adapted.confidence[theirs], a))
+    spots = blind_spots(right, found.n, base.chance)
+    if found.clusters is not None and found.clusters < FEW_CLUSTERS:
+        spots = (*spots, f"only {found.clusters} clusters")
+    return {
+        "chance": None if choices is None else chance_bracket(found.lost, found.gained, right, found.n, choices),
+        "floor": floor,
+        "calibration": calibration,
+        "blind_spots": spots,
+    }
+
+
+def _with_adjusted_p(found: list[FullComparison]) -> list[FullComparison]:
+    """Adjust the p-values for the number of tasks, and say which tasks moved."""
+    tested = [(i, c.p_value) for i, c in enumerate(found) if c.p_value is not None]
+    p = [p_value for _, p_value in tested]
+    for (i, _), p_holm, q_value in zip(tested, holm(p), benjamini_hochberg(p), strict=True):
+        moved: Literal["worse", "better"] | None = None
+        if p_holm <= ALPHA:
+            moved = "better" if found[i].gain > 0 else "worse"
+        found[i] = replace(found[i], p_holm=float(p_holm), q_value=float(q_value), moved=moved)
+    return found
+
+
+def _with_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
+    """Say of losses on items that are asked in several prompt formats whether all formats show them.
+
+    A loss that is beyond doubt in one format is a loss of format, not of knowledge, where another format shows none
+    and its loss is smaller beyond doubt: its interval contains 0, and lies above that of the first.
+    """
+    families: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, name in enumerate(formats):
+        families[name].append(i)
+    for members in families.values():
+        ends = {i: found[i].gain_interval for i in members}
+        known = {i: (low, high) for i, (low, high) in ends.items() if low is not None and high is not None}
+        if len(members) < 2 or len(known) < len(members):
+            continue
+        for i in (i for i in members if known[i][1] < 0):
+            kept = [found[j].task for j in members if known[j][0] <= 0 <= known[j][1] and known[j][0] > known[i][1]]
+            if kept:
+                label = f"format loss: the knowledge is there in {', '.join(kept)}"
+            elif all(end[1] < 0 for end in known.values()):
+                label = "lost in every format"
+            else:
+                label = "undecided: other formats lose no less beyond doubt"
+            found[i] = replace(found[i], format_loss=label)
+    return found
+
+
+def is_binary(values: Floats) -> bool:
+    """Whether all values are 0 or 1."""
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def unit_of(scores: TaskScores) -> str:
+    """Return the unit in which a task's difference may be averaged with other tasks'."""
+    return UNIT_INTERVAL if scores.aggregation == "mean" and scores.bounded else scores.metric
+
+
+def totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:
+    """Return the mean difference of every role and unit, better counted positive, with its worst task.
+
+    The mean is unweighted over suites; within a suite tasks count by their weight. Tasks without a standard error leave
+    the total without an interval.
+    """
+    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        groups[comparison.role, comparison.unit].append(comparison)
+    return [_total(group) for group in groups.values()]
+
+
+def _total(group: list[Comparison]) -> RoleTotal:
+    shares = task_shares([(c.suite, c.weight) for c in group])
+    difference = float(sum(share * c.gain for share, c in zip(shares, group, strict=True)))
+    errors = [c.stderr for c in group]
+    low = high = spread = None
+    if all(error is not None for error in errors):
+        spread = math.sqrt(sum((share * (error or 0.0)) ** 2 for share, error in zip(shares, errors, strict=True)))
+        low, high = t_interval(difference, spread, math.inf)
+        if group[0].unit == UNIT_INTERVAL:  # the normal approximation knows nothing of the ends of the scale
+            low, high = max(-1.0, low), min(1.0, high)
+    worst = min(group, key=lambda c: c.gain)
+    return RoleTotal(
+        role=group[0].role,
+        unit=group[0].unit,
+        suites=len({c.suite for c in group}),
+        tasks=len(group),
+        difference=difference,
+        low=low,
+        high=high,
+        worst_task=worst.task,
+        worst_difference=worst.gain,
+        stderr=spread,
+    )
+
+
+def task_shares(tasks: Sequence[tuple[str, float]]) -> list[float]:
+    """Return each task's share in the mean over suites, given (suite, weight); shares add up to 1."""
+    total: dict[str, float] = defaultdict(float)
+    for suite, weight in tasks:
+        total[suite] += weight
+    return [weight / total[suite] / len(total) for suite, weight in tasks]

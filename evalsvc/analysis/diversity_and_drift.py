@@ -1,0 +1,69 @@
+"""Sampled texts and token drift of an arm against its base: what is left of its diversity, how far it moved. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evalsvc.errors import EvidenceError
+from evalsvc.records.vocabulary import Role
+from evalsvc.stats.diversity import Ratio, compare_diversity
+from evalsvc.stats.drift import Drift, drift
+from evalsvc.store.scores import Sampled, TokenDrift
+
+SEED = 1234
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDiversity:
+    """One task's measures of diversity, each as a ratio to the base's."""
+
+    suite: str
+    task: str
+    answers: int
+    ratios: tuple[Ratio, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDrift:
+    """One task's drift; the role tells texts of the domain from general ones."""
+
+    suite: str
+    role: Role
+    task: str
+    drift: Drift
+
+
+def diversity_of(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[TaskDiversity]:
+    """Compare sampled answers, prompt by prompt.
+
+    Raises:
+        EvidenceError: The two arms have no prompt in common on some task, or one answer per prompt only.
+    """
+    theirs = {(task.suite, task.task): task for task in adapted}
+    found = []
+    for one in base:
+        where = f"{one.suite}/{one.task}"
+        other = theirs.get((one.suite, one.task))
+        if other is None:
+            raise EvidenceError(f"{where}: the adapted arm has no sampled answers; submit it again")
+        common, ours, mine = np.intersect1d(one.samples, other.samples, assume_unique=True, return_indices=True)
+        answers = [[task.answers[i] for i in at] for task, at in ((one, ours), (other, mine))]
+        if not len(common):
+            raise EvidenceError(f"{where}: the two arms have no prompt in common; submit both with the same suite")
+        k = len(answers[0][0])
+        if k < 2:
+            raise EvidenceError(
+                f"{where}: has one answer per prompt, must have several; give the task `repeats` and `do_sample: true`"
+            )
+        ended = one.unfinished[ours], other.unfinished[mine]
+        ratios = compare_diversity(answers[0], answers[1], ended, np.random.default_rng(SEED))
+        found.append(TaskDiversity(one.suite, one.task, k, tuple(ratios)))
+    return found
+
+
+def drift_of(tasks: Sequence[TokenDrift]) -> list[TaskDrift]:
+    """Summarise an arm's drift, task by task."""
+    return [TaskDrift(task.suite, task.role, task.task, drift(task.kl, task.texts)) for task in tasks]

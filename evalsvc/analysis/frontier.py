@@ -1,0 +1,391 @@
+"""What many arms of one base gained in, the learning-versus-forgetting frontier out. Pure: no I/O, no database.
+
+Learning is the mean gain over domain suites, forgetting the mean loss over general suites: positive forgetting is
+always worse. Everything uncertain comes from the bootstrap of `gains`, which all arms share. Inside, better is positive
+on every axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+
+from evalsvc.analysis.suite_gains import Candidate, Gains
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.records.arms import Cost
+from evalsvc.records.frontier import Ellipse, EqualLevels, Frontier, Gap, Matched, MethodFrontier, Point, Read
+from evalsvc.records.vocabulary import Floats, Role
+from evalsvc.stats.paired import LEVEL
+from evalsvc.stats.pareto import (
+    THREADS,
+    Indices,
+    Ranks,
+    certain_dominators,
+    hypervolume,
+    non_dominated,
+    ranked,
+    read_off,
+)
+
+ALPHA = 0.05
+ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+PLANE = ("learning", "forgetting")
+ROLES: tuple[Role, Role] = ("domain", "general")
+COSTS = tuple(field.name for field in fields(Cost))
+_ARMS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a frontier is asked for.
+
+    Attributes:
+        axes: Any of learning, forgetting and the fields of `Cost`.
+        at_learning, at_forgetting: Where methods are compared; None: as far as all of them get.
+    """
+
+    axes: tuple[str, ...] = PLANE
+    at_learning: float | None = None
+    at_forgetting: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse axes that there are not.
+
+        Raises:
+            UsageError: An axis is unknown, or there are not two.
+        """
+        unknown = [name for name in self.axes if name not in (*PLANE, *COSTS)]
+        if unknown or len(set(self.axes)) < 2:
+            raise UsageError(f"axes {','.join(self.axes)}: must be two or more of {', '.join((*PLANE, *COSTS))}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axis:
+    """Gains over the base along one axis, of the arms that can be placed on it.
+
+    Attributes:
+        arms: [arms], their numbers among all arms.
+        gain: [arms].
+        resampled: [replicates, arms].
+        ranks: [replicates, arms], of `resampled` within each replicate.
+        ends: [2, arms], of the gains' intervals.
+        corner: Where volumes are measured from.
+    """
+
+    unit: str
+    corner: float
+    arms: Indices
+    gain: Floats
+    resampled: Floats
+    ranks: Ranks
+    ends: Floats
+    left_out: tuple[str, ...] = ()
+
+    def of(self, arms: Indices) -> Axis:
+        """Return the axis for some of its arms, given by their numbers."""
+        if len(arms) == len(self.arms):
+            return self
+        kept = np.searchsorted(self.arms, arms)
+        return replace(
+            self,
+            arms=arms,
+            gain=self.gain[kept],
+            resampled=self.resampled[:, kept],
+            ranks=self.ranks[:, kept],
+            ends=self.ends[:, kept],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """What arms learned and forgot: the part of a frontier that is dear to compute, whatever its axes.
+
+    Attributes:
+        arms: The base, and the arms that have scores on all of its tasks.
+        incomplete: The others' labels.
+        sure: How sure each arm's learning and forgetting are, as `Point` says it.
+    """
+
+    arms: tuple[Candidate, ...]
+    incomplete: tuple[str, ...]
+    learning: Axis
+    forgetting: Axis
+    sure: tuple[dict[str, Any], ...]
+
+    def priced(self, axes: Sequence[str]) -> Plane:
+        """Return the plane for the base and the arms whose costs are known that are axes; the others are incomplete."""
+        costs = [name for name in axes if name in COSTS]
+        known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in self.arms[1:]]
+        if all(known):
+            return self
+        kept = np.flatnonzero([True, *known])
+        late = (arm.label for arm, has_all in zip(self.arms[1:], known, strict=True) if not has_all)
+        return Plane(
+            tuple(self.arms[i] for i in kept),
+            (*self.incomplete, *late),
+            self.learning.of(self.learning.arms[kept]),
+            self.forgetting.of(self.forgetting.arms[kept]),
+            tuple(self.sure[i] for i in kept),
+        )
+
+
+def plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
+    """Put together what the arms that are on both axes learned and forgot."""
+    both = np.intersect1d(learning.arms, forgetting.arms)
+    learning, forgetting = learning.of(both), forgetting.of(both)
+    with ThreadPoolExecutor(THREADS) as pool:
+        sure = pool.map(lambda arms: list(_sure(learning, forgetting, arms)), _blocks(len(both)))
+    found = set(both)
+    return Plane(
+        tuple(arm for i, arm in enumerate(gains.arms) if i in found),
+        tuple(arm.label for i, arm in enumerate(gains.arms) if i not in found),
+        learning,
+        forgetting,
+        tuple(chain.from_iterable(sure)),
+    )
+
+
+def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
+    """Find the frontier among arms that were measured.
+
+    Arms without scores on all of the base's tasks on the two axes, or without a cost that is asked for, are named as
+    incomplete and not placed.
+
+    Raises:
+        EvidenceError: What queries of the base cost was never measured.
+    """
+    measured = measured.priced(wish.axes)
+    arms, learning, forgetting = measured.arms, measured.learning, measured.forgetting
+    axes = {"learning": learning, "forgetting": forgetting}
+    axes |= {name: _cost_axis(name, arms, learning) for name in wish.axes if name in COSTS}
+    chosen = [axes[name] for name in wish.axes]
+    points = np.stack([axis.gain for axis in chosen], axis=-1)
+    ranks = np.moveaxis(np.stack([axis.ranks for axis in chosen]), 0, -1)
+    corner = [axis.corner for axis in chosen]
+    methods = _methods(arms, points, corner)
+    return Frontier(
+        base=arms[0].label,
+        points=_points(arms, axes, measured.sure, points, ranks, methods),
+        learning_unit=learning.unit,
+        forgetting_unit=forgetting.unit,
+        hypervolume=hypervolume(points, corner),
+        reference=tuple(
+            0.0 + value if name == "learning" else 0.0 - value for name, value in zip(wish.axes, corner, strict=True)
+        ),
+        left_out=learning.left_out + forgetting.left_out,
+        incomplete=measured.incomplete,
+        axes=wish.axes,
+        methods=methods,
+    )
+
+
+def _points(
+    placed: Sequence[Candidate],
+    axes: Mapping[str, Axis],
+    sure: Sequence[Mapping[str, Any]],
+    points: Floats,
+    ranks: Ranks,
+    methods: Sequence[MethodFrontier],
+) -> tuple[Point, ...]:
+    on_frontier = non_dominated(points)
+    with ThreadPoolExecutor(THREADS) as pool:
+        resampled = pool.submit(non_dominated, ranks)
+        beaten_by = certain_dominators(ranks, on_frontier, 1 - ALPHA / max(1, len(placed) - 1))
+        often = resampled.result().mean(axis=0)
+    of_method = {label for method in methods for label in method.arms}
+    return tuple(
+        Point(
+            arm=arm.label,
+            digest=arm.checkpoint.digest,
+            method=arm.checkpoint.method,
+            step=arm.checkpoint.step,
+            trajectory=arm.checkpoint.trajectory,
+            learning=float(axes["learning"].gain[i]),
+            forgetting=0.0 - float(axes["forgetting"].gain[i]),
+            on_frontier=bool(on_frontier[i]),
+            p_on_frontier=float(often[i]),
+            cost=arm.checkpoint.cost,
+            on_method_frontier=arm.label in of_method,
+            dominated_by=placed[beaten_by[i]].label if beaten_by[i] >= 0 else None,
+            **sure[i],
+        )
+        for i, arm in enumerate(placed)
+    )
+
+
+def _blocks(arms: int) -> list[slice]:
+    """Return so many arms at a time as the processor keeps at hand with their resamples."""
+    return [slice(start, start + _ARMS) for start in range(0, arms, _ARMS)]
+
+
+def _sure(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[dict[str, Any]]:
+    """Yield, for some arms, the intervals and the ellipse of learning and forgetting, and what was given for what."""
+    learned, forgot = learning.resampled[:, arms], 0.0 - forgetting.resampled[:, arms]
+    (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
+    ellipses = _ellipses(learned, forgot)
+    learns = learned_low > 0  # in all but 5 % of the resamples, or in more
+    exchange = 0.0 - forgetting.gain[arms][learns] / learning.gain[arms][learns]
+    # Where a resample learned nothing at all the ratio is as bad as it gets, or as good.
+    learned, forgot = learned[:, learns], forgot[:, learns]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
+    exchanges = zip(exchange, *np.quantile(ratios, ENDS, axis=0, method="closest_observation"), strict=True)
+    for i, ellipse in enumerate(ellipses):
+        found = {
+            "learning_low": float(learned_low[i]),
+            "learning_high": float(learned_high[i]),
+            "forgetting_low": float(forgot_low[i]),
+            "forgetting_high": float(forgot_high[i]),
+            "ellipse": ellipse,
+        }
+        if learns[i]:
+            found |= zip(("exchange", "exchange_low", "exchange_high"), map(float, next(exchanges)), strict=True)
+        yield found
+
+
+def _ellipses(learned: Floats, forgot: Floats) -> list[Ellipse]:
+    """Return the ellipses of normals with the resamples' covariances [replicates, arms].
+
+    Chi-squared's quantile at 2 df is -2 ln(1 - p).
+    """
+    centred = np.stack([values - values.mean(axis=0) for values in (learned, forgot)])
+    variances, directions = np.linalg.eigh(np.einsum("ira,jra->aij", centred, centred) / (len(learned) - 1))
+    minor, major = np.sqrt(np.maximum(variances, 0.0) * (-2 * math.log(1 - LEVEL))).T
+    angles = np.degrees(np.arctan2(directions[:, 1, 1], directions[:, 0, 1])) % 180.0
+    return [Ellipse(float(a), float(b), float(angle)) for a, b, angle in zip(major, minor, angles, strict=True)]
+
+
+def _methods(placed: Sequence[Candidate], points: Floats, corner: Sequence[float]) -> tuple[MethodFrontier, ...]:
+    found = []
+    for method, members in _members(placed).items():
+        mine = points[members]
+        labels = tuple(placed[i].label for i, kept in zip(members, non_dominated(mine), strict=True) if kept)
+        found.append(MethodFrontier(method, labels, hypervolume(mine, corner)))
+    return tuple(found)
+
+
+def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
+    """Return the adapted arms of every method."""
+    found: dict[str, list[int]] = {}
+    for i, arm in enumerate(placed[1:], start=1):
+        found.setdefault(arm.checkpoint.method, []).append(i)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- axes
+
+
+def axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
+    """Return the mean gain over the suites of a role, or over some of them, for the arms that have them all.
+
+    Tasks in other units than most of them have are left out.
+
+    Raises:
+        EvidenceError: The base has no scores on any of them.
+    """
+    known = [suite for suite in gains.suites if suite.role == role and (suites is None or suite.suite in suites)]
+    if not known:
+        label = gains.arms[0].label
+        raise EvidenceError(f"{label} has no scores on any {role} suite; submit it with one (see `suites list`)")
+    units: Counter[str] = Counter()
+    for suite in known:
+        units[suite.unit] += len(suite.tasks)
+    unit = max(units, key=lambda name: (units[name], name == "score"))
+    chosen = [suite for suite in known if suite.unit == unit]
+    has = np.all([suite.has for suite in chosen], axis=0)
+    columns = slice(None) if has.all() else has
+    gain, resampled = np.zeros(has.sum()), np.zeros((len(chosen[0].resampled), has.sum()))
+    for suite in chosen:
+        gain += suite.gain[columns]
+        resampled += suite.resampled[:, columns]
+    gain /= len(chosen)
+    resampled /= len(chosen)
+    with ThreadPoolExecutor(THREADS) as pool:
+        ends = pool.map(lambda arms: np.quantile(resampled[:, arms], ENDS, axis=0), _blocks(len(gain)))
+        ranks = ranked(resampled)
+    # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
+    corner = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
+    return Axis(
+        unit,
+        corner,
+        np.flatnonzero(has),
+        gain,
+        resampled,
+        ranks,
+        np.concatenate(list(ends), axis=1),
+        tuple(task for suite in known if suite.unit != unit for task in suite.tasks),
+    )
+
+
+def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
+    """Return a cost as a gain, cheaper is better: to make the base, which was not adapted, cost nothing.
+
+    Raises:
+        EvidenceError: What queries of the base cost was never measured.
+    """
+    first, *costs = (getattr(arm.checkpoint.cost, name) for arm in placed)
+    if first is None and name == "tokens_per_query":
+        raise EvidenceError(
+            f"{placed[0].label} has no tokens_per_query, which is measured when prompts of a domain suite are asked; "
+            "submit an arm of it again with such a suite, or choose other axes"
+        )
+    gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
+    # A tenth beyond the dearest arm, so that this one still counts.
+    shape = beside.resampled.shape
+    resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(ranked(gain), shape)
+    return Axis(name, float(gain.min()) * 1.1, beside.arms, gain, resampled, ranks, np.stack([gain, gain]))
+
+
+# --------------------------------------------------------------------------------------------- methods at one level
+
+
+def compare_methods(measured: Plane, wish: Wish = Wish()) -> EqualLevels:
+    """Compare the methods that learned anything: forgetting at equal learning, and learning at equal forgetting.
+
+    If no level is wished for, it is the most that all of these methods reach: for learning, in 95 % of the resamples.
+    """
+    measured = measured.priced(wish.axes)
+    domain, general = measured.learning, measured.forgetting
+    members = {
+        method: [0, *arms] for method, arms in _members(measured.arms).items() if domain.gain[arms].max(initial=0.0) > 0
+    }
+    if not members or not set(PLANE) <= set(wish.axes):
+        return EqualLevels()
+    # The estimate, then the resamples.
+    planes = {
+        method: [np.vstack([axis.gain[arms], axis.resampled[:, arms]]) for axis in (domain, general)]
+        for method, arms in members.items()
+    }
+    if (at_learning := wish.at_learning) is None:
+        least = np.min([learned[1:].max(axis=1) for learned, _ in planes.values()], axis=0)
+        at_learning = float(np.quantile(least, 1 - 0.95))
+    if (at_forgetting := wish.at_forgetting) is None:
+        fronts = (np.stack([learned[0], kept[0]], axis=-1) for learned, kept in planes.values())
+        at_forgetting = max(0.0, min(float(-front[non_dominated(front), 1].min()) for front in fronts))
+    return EqualLevels(
+        _match(at_learning, {name: 0.0 - read_off(x, y, at_learning) for name, (x, y) in planes.items()}),
+        _match(at_forgetting, {name: read_off(y, x, -at_forgetting) for name, (x, y) in planes.items()}),
+    )
+
+
+def _match(at: float, values: Mapping[str, Floats]) -> Matched:
+    reads = tuple(Read(method, *_summary(found)) for method, found in values.items())
+    gaps = tuple(Gap(a, b, *_summary(values[a] - values[b])) for a, b in combinations(values, 2))
+    return Matched(at, reads, gaps)
+
+
+def _summary(found: Floats) -> tuple[float | None, float | None, float | None, float]:
+    """Return estimate, interval over the resamples that have one, and their share."""
+    value = None if math.isnan(found[0]) else float(found[0])
+    known = found[1:][~np.isnan(found[1:])]
+    if not len(known):
+        return value, None, None, 0.0
+    low, high = np.quantile(known, ENDS)
+    return value, float(low), float(high), len(known) / (len(found) - 1)

@@ -1,0 +1,71 @@
+"""Sampled answers and token drift of stored arms, compared with their base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evalsvc.analysis.claims import Card, predicts
+from evalsvc.analysis.diversity_and_drift import TaskDiversity, TaskDrift, diversity_of, drift_of
+from evalsvc.analysis.stored_claims import claim_checkpoints, explain_missing_drift
+from evalsvc.errors import EvidenceError
+from evalsvc.store.arms import Family, StoredArm, base_of, find_arm
+from evalsvc.store.store import Store
+
+
+def diversity(store: Store, adapted: str) -> list[TaskDiversity]:
+    """Compare an arm's sampled answers to open prompts with its base's.
+
+    Raises:
+        UsageError: The name means no arm, or several.
+        EvidenceError: There are no sampled answers, or they cannot be compared.
+    """
+    arms = store.arms()
+    chosen = find_arm(arms, adapted)
+    base = base_of(arms, chosen)
+    sampled = store.sampled(base.number, [chosen.number])
+    if not sampled[base.number]:
+        raise EvidenceError(
+            f"{base.label} has no sampled answers; submit {chosen.label} with a suite of role diversity"
+        )
+    return diversity_of(sampled[base.number], sampled[chosen.number])
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """How far an arm moved from its base, and what it forgot.
+
+    Attributes:
+        tasks: Empty where `refusal` says why no drift is known.
+    """
+
+    arm: StoredArm
+    tasks: tuple[TaskDrift, ...]
+    forgetting: float | None
+    refusal: str | None = None
+
+
+def drifted(store: Store, family: Family) -> tuple[list[Drifted], Card]:
+    """Return the drift of a base's arms, and whether it predicts what they forgot.
+
+    Raises:
+        EvidenceError: No arm has drift; says why, where one was scored on texts.
+    """
+    runs = claim_checkpoints(store, family)
+    tokens = store.drifts([arm.number for arm in family.arms])
+    forgot = {arm.number: run.forgetting for arm, run in runs}
+    refused = explain_missing_drift(store, family, tokens)
+    found = [
+        Drifted(arm, tuple(drift_of(tokens[arm.number])), forgot.get(arm.number), refused.get(arm.number))
+        for arm in family.arms
+        if tokens[arm.number] or arm.number in refused
+    ]
+    if found and all(one.refusal for one in found):
+        more = f" (and {len(found) - 1} arms more)" if len(found) > 1 else ""
+        raise EvidenceError(f"{found[0].arm.label}: {found[0].refusal}{more}")
+    if not found:
+        raise EvidenceError(
+            f"no arm of {family.base.label} has drift; submit one with a suite of role drift whose tasks "
+            "are texts (loglikelihood_rolling)"
+        )
+    about = f"arms of {family.base.label}"
+    return found, predicts([run for _, run in runs], about)[0]

@@ -1,0 +1,128 @@
+"""What arms gained over their base on each suite, resampled: all that a frontier needs to know of scores.
+
+Pure: no I/O, no database. Better is positive, whatever the metric. Items are resampled (clusters, where there are any),
+the same ones for all arms, so that the pairing between arms survives. Every task has draws of its own, whatever other
+tasks there are: suites can be added up in any selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evalsvc.analysis.compare import task_shares, unit_of
+from evalsvc.errors import EvidenceError
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.scores import TaskScores
+from evalsvc.records.vocabulary import Floats, Role
+from evalsvc.stats.bootstrap import resampled_means
+from evalsvc.stats.estimates import SMOOTH, estimate
+from evalsvc.stats.pareto import Bools
+
+REPLICATES = 2000
+SEED = 1234
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An arm with its scores, ready to be placed."""
+
+    label: str
+    checkpoint: Checkpoint
+    scores: Sequence[TaskScores]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SuiteGain:
+    """What arms gained over their base on a suite's tasks of one unit: their mean, each counted by its weight.
+
+    Attributes:
+        tasks: As SUITE/TASK.
+        level: The base's.
+        has: [arms], which have scores on all of these tasks; the others' gains mean nothing.
+        gain: [arms].
+        resampled: [replicates, arms].
+    """
+
+    suite: str
+    role: Role
+    unit: str
+    tasks: tuple[str, ...]
+    level: float
+    has: Bools
+    gain: Floats
+    resampled: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gains:
+    """A base and its arms, base first, and what they gained on every suite."""
+
+    arms: tuple[Candidate, ...]
+    suites: tuple[SuiteGain, ...]
+
+
+def measure(base: Candidate, arms: Sequence[Candidate]) -> Gains:
+    """Measure what arms gained on the domain and general suites that their base has done.
+
+    Raises:
+        EvidenceError: Samples of an arm are not the base's.
+    """
+    everyone = (base, *arms)
+    groups: dict[tuple[str, Role, str], list[TaskScores]] = {}
+    for scores in base.scores:
+        if scores.role in {"domain", "general"} and scores.aggregation in SMOOTH:
+            groups.setdefault((scores.suite, scores.role, unit_of(scores)), []).append(scores)
+    tables = [{(s.suite, s.task): s for s in arm.scores} for arm in everyone]
+    return Gains(everyone, tuple(_suite_gain(*group, tasks, everyone, tables) for group, tasks in groups.items()))
+
+
+def _suite_gain(
+    suite: str,
+    role: Role,
+    unit: str,
+    tasks: Sequence[TaskScores],
+    arms: Sequence[Candidate],
+    tables: Sequence[Mapping[tuple[str, str], TaskScores]],
+) -> SuiteGain:
+    has = np.array([all((suite, task.task) in table for task in tasks) for table in tables])
+    able = [i for i, has_all in enumerate(has) if has_all]
+    gain, resampled, level = np.zeros(len(able)), np.zeros((REPLICATES, len(able))), 0.0
+    for share, task in zip(task_shares([(suite, task.weight) for task in tasks]), tasks, strict=True):
+        sign = share if task.higher_is_better else -share
+        found = [_aligned(task, tables[i][suite, task.task], arms[i]) for i in able]
+        estimates = [estimate(values, task.weights, task.aggregation) for values in found]
+        level += share * estimates[0].value
+        gain += sign * np.array([e.value - estimates[0].value for e in estimates])
+        differences = np.stack([e.influence - estimates[0].influence for e in estimates])
+        rng = np.random.default_rng([SEED, *f"{suite}/{task.task}".encode()])
+        resampled += resampled_means(_by_cluster(sign * differences, task), REPLICATES, rng)
+    resampled += gain
+    if not has.all():
+        gain, resampled = (_spread(values, has) for values in (gain, resampled))
+    return SuiteGain(suite, role, unit, tuple(f"{suite}/{task.task}" for task in tasks), level, has, gain, resampled)
+
+
+def _spread(values: Floats, has: Bools) -> Floats:
+    """Return values [..., arms that have any] with nan for the other arms."""
+    found = np.full((*values.shape[:-1], len(has)), np.nan)
+    found[..., has] = values
+    return found
+
+
+def _aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
+    if not base.aligned(scores):
+        raise EvidenceError(f"{arm.label}: its samples of {base.suite}/{base.task} are not the base's; submit it again")
+    return scores.values
+
+
+def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
+    """Return influence values [arms, n] summed by cluster, as [arms, G] with the same mean; items without clusters."""
+    if task.clusters is None:
+        return influence
+    _, member = np.unique(task.clusters, return_inverse=True)
+    groups = int(member.max()) + 1
+    sums = np.stack([np.bincount(member, weights=row, minlength=groups) for row in influence])
+    return np.asarray(sums * groups / influence.shape[1])

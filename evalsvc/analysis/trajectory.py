@@ -1,0 +1,177 @@
+"""Many steps of one training run: curves, where it breaks a margin, which step to keep. Pure: no I/O, no database."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from evalsvc.analysis.compare import UNIT_INTERVAL, totals
+from evalsvc.errors import EvidenceError
+from evalsvc.records.comparisons import Comparison, RoleTotal
+from evalsvc.records.vocabulary import Role
+
+MARGIN = 0.02
+
+UNPAIRED = "unpaired z"
+"""The test of published results without items."""
+
+Trend = Literal["better at every step", "worse at every step", "mixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change against the base with its interval, in the sense of its name: forgetting is worse when positive."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One checkpoint of a run; None for a role that was not scored."""
+
+    step: int
+    arm: str
+    learning: Change | None
+    forgetting: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One task over all steps, in the metric's unit.
+
+    Attributes:
+        levels: One per step.
+        gains: Against the base, better counted positive, with their intervals.
+        below_best: The best of base and steps less the last one; a maximum of noisy scores is a little too high.
+        trend: From the base through all steps.
+        paired: Whether the intervals pair items; published results without items cannot.
+    """
+
+    suite: str
+    role: Role
+    task: str
+    metric: str
+    higher_is_better: bool
+    base: float
+    levels: tuple[float, ...]
+    gains: tuple[Change, ...]
+    below_best: float
+    trend: Trend
+    paired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A training run, step by step.
+
+    Attributes:
+        margin: The largest forgetting tolerated.
+        first_above: First step whose forgetting is estimated above the margin.
+        first_proven: First step whose forgetting is above it beyond doubt (one-sided 5 %, each step by itself).
+        best_step: Among the steps whose forgetting is below the margin beyond doubt, the one that learned most.
+        learning_unit, forgetting_unit: "score", or a metric's name.
+        incomplete: Arms that are not finished, or cannot be compared.
+    """
+
+    name: str
+    method: str
+    base: str
+    margin: float
+    steps: tuple[Step, ...]
+    curves: tuple[Curve, ...]
+    first_above: int | None
+    first_proven: int | None
+    best_step: int | None
+    learning_unit: str | None
+    forgetting_unit: str | None
+    incomplete: tuple[str, ...] = ()
+
+
+def trajectory(
+    name: str, method: str, base: str, steps: Sequence[tuple[int, str, Sequence[Comparison]]], margin: float = MARGIN
+) -> Trajectory:
+    """Put the steps of a run together.
+
+    Args:
+        steps: (step, arm, its comparison with the base), in order; all with the same tasks.
+
+    Raises:
+        EvidenceError: There is no step, or steps differ in their tasks.
+    """
+    if not steps:
+        raise EvidenceError(f"trajectory {name}: has no finished step; submit it again to resume")
+    tasks = [(c.suite, c.task) for c in steps[0][2]]
+    for step, arm, comparisons in steps:
+        if [(c.suite, c.task) for c in comparisons] != tasks:
+            raise EvidenceError(
+                f"trajectory {name}: step {step} ({arm}) was not scored on the tasks of step {steps[0][0]}; "
+                "submit it with the same suites"
+            )
+    units = {role: _unit(role, steps[0][2]) for role in ("domain", "general")}
+    made = tuple(_step(step, arm, totals(comparisons), units) for step, arm, comparisons in steps)
+    within = [s for s in made if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
+    best = max(within, key=lambda s: s.learning.value if s.learning else 0.0, default=None)
+    return Trajectory(
+        name=name,
+        method=method,
+        base=base,
+        margin=margin,
+        steps=made,
+        curves=tuple(_curve([comparisons[i] for _, _, comparisons in steps]) for i in range(len(tasks))),
+        first_above=next((s.step for s in made if s.forgetting and s.forgetting.value > margin), None),
+        first_proven=next((s.step for s in made if s.forgetting and (s.forgetting.low or 0) > margin), None),
+        best_step=best.step if best and best.learning else None,
+        learning_unit=units["domain"],
+        forgetting_unit=units["general"],
+    )
+
+
+def _unit(role: str, comparisons: Sequence[Comparison]) -> str | None:
+    """Return the unit that most of a role's tasks have."""
+    units = Counter(c.unit for c in comparisons if c.role == role)
+    return max(units, key=lambda unit: (units[unit], unit == UNIT_INTERVAL)) if units else None
+
+
+def _step(step: int, arm: str, roles: Sequence[RoleTotal], units: dict[str, str | None]) -> Step:
+    found: dict[tuple[str, str | None], RoleTotal] = {(total.role, total.unit): total for total in roles}
+    learned, kept = found.get(("domain", units["domain"])), found.get(("general", units["general"]))
+    return Step(
+        step=step,
+        arm=arm,
+        learning=Change(learned.difference, learned.low, learned.high) if learned else None,
+        forgetting=Change(0.0 - kept.difference, _minus(kept.high), _minus(kept.low)) if kept else None,
+    )
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else 0.0 - value
+
+
+def _curve(comparisons: Sequence[Comparison]) -> Curve:
+    first = comparisons[0]
+    gains = tuple(Change(c.gain, *c.gain_interval) for c in comparisons)
+    path = [0.0, *(gain.value for gain in gains)]
+    rises = [after - before for before, after in pairwise(path)]
+    trend: Trend = "mixed"
+    if all(rise > 0 for rise in rises):
+        trend = "better at every step"
+    elif all(rise < 0 for rise in rises):
+        trend = "worse at every step"
+    return Curve(
+        suite=first.suite,
+        role=first.role,
+        task=first.task,
+        metric=first.metric,
+        higher_is_better=first.higher_is_better,
+        base=first.base,
+        levels=tuple(c.adapted for c in comparisons),
+        gains=gains,
+        below_best=max(path) - path[-1],
+        trend=trend,
+        paired=first.test != UNPAIRED,
+    )

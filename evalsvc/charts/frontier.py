@@ -1,0 +1,253 @@
+"""Arms on a plane: learning against retention, or against what it cost; the frontiers; the base at the origin."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from evalsvc.charts.style import GREY, bars, colour, framed, marker, safe, unit_words
+from evalsvc.records.frontier import Frontier, Point
+
+COSTS = {
+    "gpu_hours": "GPU-hours",
+    "train_tokens": "training tokens",
+    "peak_memory_gb": "peak memory, GB",
+    "train_samples": "training samples",
+    "annotation_cost": "annotation cost",
+    "trainable_share": "trainable share of parameters",
+    "tokens_per_query": "tokens per query",
+}
+_SMALL, _LARGE = 7.0, 26.0
+CROWD = 60
+"""Arms beyond which only those on the frontier show their intervals, and the legend names methods instead of runs."""
+
+Trace = dict[str, Any]
+"""A trace as plotly takes it, not yet checked: with many points that takes long, and is done once for all traces."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a frontier is looked at.
+
+    Attributes:
+        x, y: "learning", "retention", or a field of `Cost`.
+        size: A field of `Cost` that markers grow with; None: larger on the frontier.
+        ellipses: Joint 90 % ellipses instead of an interval per axis.
+        methods: Whether each method's own frontier is drawn.
+        only: Methods to draw; None: all.
+    """
+
+    x: str = "learning"
+    y: str = "retention"
+    size: str | None = None
+    ellipses: bool = False
+    methods: bool = False
+    only: tuple[str, ...] | None = None
+
+
+def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
+    """Draw every arm of a base; as a rule learning (x) against retained general ability (y), right and up is better."""
+    lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    placed = [p for p in frontier.points if _value(p, view.x) is not None and _value(p, view.y) is not None]
+    for point in placed:
+        if point.method != "base" and (view.only is None or point.method in view.only):
+            lines[point.method, point.trajectory or point.arm].append(point)
+    methods = list(dict.fromkeys(method for method, _ in lines))
+    sizes = _sizes([p for points in lines.values() for p in points], view.size)
+    crowded = len(sizes) > CROWD
+    for points in lines.values():
+        points.sort(key=lambda point: point.step or 0)
+    drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
+    # Outlines keep a few markers apart; of a thousand they are a fifth of the drawing.
+    outline = 0 if crowded else 1
+    traces = [_line(*run, methods.index(run[0]), points, view, sizes, outline) for run, points in drawn.items()]
+    for number, method in enumerate(methods):
+        own = [point for point in placed if point.method == method]
+        sure = [point for point in own if point.on_frontier or not crowded]
+        if sure and not view.ellipses:
+            traces.append(_intervals(method, sure, number, view))
+        elif sure and (view.x, view.y) == ("learning", "retention"):
+            traces.append(_ellipses(method, sure, number))
+        if view.methods:
+            front = [point for point in own if point.on_method_frontier]
+            traces.append(_front(front, view, colour(number), f"frontier of {method}", "dash"))
+    traces.append(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
+    traces += [_base(point, view) for point in placed if point.method == "base"]
+    figure = framed(go.Figure(traces), _title(view.x, frontier), _title(view.y, frontier), 560)
+    # Numbers need so much room: a browser that has to find out draws all points twice.
+    figure.update_layout(margin={"l": 70, "b": 60}, xaxis_automargin=False, yaxis_automargin=False)
+    for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):
+        if axis not in COSTS:
+            add(0, line_width=1, line_color=GREY, opacity=0.5)
+    return figure
+
+
+def _by_method(lines: Mapping[tuple[str, str], Sequence[Point]]) -> dict[tuple[str, str], list[Point | None]]:
+    """Return each method's training runs as one line with gaps: browsers are slow with hundreds of lines."""
+    found: dict[tuple[str, str], list[Point | None]] = defaultdict(list)
+    for (method, _), points in lines.items():
+        found[method, method] += [*points, None]
+    return found
+
+
+def _value(point: Point, axis: str) -> float | None:
+    if axis == "learning":
+        return point.learning
+    if axis == "retention":
+        return -point.forgetting
+    found = getattr(point.cost, axis)
+    if found is None and point.method == "base" and axis != "tokens_per_query":
+        return 0.0  # it was not adapted
+    return None if found is None else float(found)
+
+
+def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
+    """Return where a point lies on an axis, with its interval; costs have none."""
+    if axis == "learning":
+        return point.learning, point.learning_low, point.learning_high
+    if axis == "retention":
+        return -point.forgetting, -point.forgetting_high, -point.forgetting_low
+    return _value(point, axis) or 0.0, None, None
+
+
+def _title(axis: str, frontier: Frontier) -> str:
+    if axis == "learning":
+        return f"learning: gain on domain suites ({unit_words(frontier.learning_unit)})"
+    if axis == "retention":
+        return f"retention: change on general suites ({unit_words(frontier.forgetting_unit)})"
+    return f"{COSTS[axis]} (less is better)"
+
+
+def _sizes(points: Sequence[Point], size: str | None) -> dict[str, float]:
+    """Return marker diameters by arm: area grows with the cost, so that twice the ink is twice the cost."""
+    known = {p.arm: _value(p, size) for p in points} if size else {}
+    most = max((value for value in known.values() if value is not None), default=0.0)
+    if not most:
+        return {point.arm: 13.0 if point.on_frontier else 8.0 for point in points}
+    return {arm: max(_SMALL, _LARGE * math.sqrt(max(0.0, value or 0.0) / most)) for arm, value in known.items()}
+
+
+def _line(
+    method: str,
+    name: str,
+    number: int,
+    points: Sequence[Point | None],
+    view: View,
+    sizes: Mapping[str, float],
+    outline: int,
+) -> Trace:
+    """Draw a training run, or several with gaps between them."""
+    of = colour(number)
+    return {
+        "type": "scatter",
+        "x": [point and _value(point, view.x) for point in points],
+        "y": [point and _value(point, view.y) for point in points],
+        "mode": "lines+markers",
+        "name": safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
+        "legendgroup": safe(method),
+        "line": {"width": 1, "dash": "dot", "color": of},
+        "marker": {
+            "symbol": marker(number),
+            "size": [sizes[point.arm] if point else 0.0 for point in points],
+            "color": of,
+            "line": {"width": outline, "color": "white"},
+        },
+        "customdata": [point and point.digest for point in points],
+        "hovertext": [point and _hover(point) for point in points],
+        "hoverinfo": "text",
+    }
+
+
+def _intervals(method: str, points: Sequence[Point], number: int, view: View) -> Trace:
+    x, y = ([_ends(point, axis) for point in points] for axis in (view.x, view.y))
+    return {
+        "type": "scatter",
+        "x": [middle for middle, _, _ in x],
+        "y": [middle for middle, _, _ in y],
+        "error_x": bars(x, colour(number)),
+        "error_y": bars(y, colour(number)),
+        "mode": "none",
+        "legendgroup": safe(method),
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+
+
+def _ellipses(method: str, points: Sequence[Point], number: int) -> Trace:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for point in points:
+        if point.ellipse is None:
+            continue
+        turn = math.radians(point.ellipse.angle)
+        for step in range(41):
+            t = 2 * math.pi * step / 40
+            a, b = point.ellipse.major * math.cos(t), point.ellipse.minor * math.sin(t)
+            x.append(point.learning + a * math.cos(turn) - b * math.sin(turn))
+            # The ellipse's angle has forgetting pointing up; here retention does.
+            y.append(-(point.forgetting + a * math.sin(turn) + b * math.cos(turn)))
+        x.append(None)
+        y.append(None)
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "mode": "lines",
+        "line": {"width": 1, "color": colour(number)},
+        "opacity": 0.6,
+        "legendgroup": safe(method),
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+
+
+def _front(points: Sequence[Point], view: View, of: str, name: str, dash: str) -> Trace:
+    """Draw the staircase behind which every point is dominated."""
+    ends = sorted((_value(point, view.x) or 0.0, _value(point, view.y) or 0.0) for point in points)
+    return {
+        "type": "scatter",
+        "x": [x for x, _ in ends],
+        "y": [y for _, y in ends],
+        "mode": "lines",
+        # Between two points only the value of the one that is worse on y, or dearer on x, is reached.
+        "line": {"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": of, "dash": dash},
+        "opacity": 0.6,
+        "name": safe(name),
+        "hoverinfo": "skip",
+    }
+
+
+def _base(point: Point, view: View) -> Trace:
+    return {
+        "type": "scatter",
+        "x": [_value(point, view.x)],
+        "y": [_value(point, view.y)],
+        "mode": "markers+text",
+        "name": "base",
+        "text": ["base"],
+        "textposition": "top right",
+        "marker": {"symbol": "cross", "size": 14, "color": GREY},
+        "hovertext": [f"{safe(point.arm)}: the base, by definition at the origin"],
+        "hoverinfo": "text",
+    }
+
+
+def _hover(point: Point) -> str:
+    lines = [
+        f"<b>{safe(point.arm)}</b> ({safe(point.method)})",
+        f"learning {point.learning:+.3f} [{point.learning_low:+.3f}, {point.learning_high:+.3f}]",
+        f"forgetting {point.forgetting:+.3f} [{point.forgetting_low:+.3f}, {point.forgetting_high:+.3f}]",
+        f"on the frontier in {point.p_on_frontier:.0%} of resamples",
+    ]
+    if point.exchange is not None:
+        lines.append(f"forgot {point.exchange:.2f} [{point.exchange_low:.2f}, {point.exchange_high:.2f}] per 1 learned")
+    known = [(words, getattr(point.cost, name)) for name, words in COSTS.items()]
+    lines += [f"{words} {value:,.4g}" for words, value in known if value is not None]
+    if point.dominated_by:
+        lines.append(f"beaten for certain by {safe(point.dominated_by)}")
+    return "<br>".join(lines)

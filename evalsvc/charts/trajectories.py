@@ -1,0 +1,97 @@
+"""Over training steps: any metric with its interval; and drift beside forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from evalsvc.analysis.claims import Run
+from evalsvc.analysis.trajectory import Change
+from evalsvc.charts.style import GREY, WORSE, bars, colour, framed, marker, safe
+from evalsvc.stats.regression import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A training run in one measure.
+
+    Attributes:
+        marked: The first step that breaks the margin, if one does.
+    """
+
+    name: str
+    steps: tuple[int, ...]
+    changes: tuple[Change, ...]
+    marked: int | None = None
+
+
+def curves_figure(curves: Sequence[Curve], title: str, limit: float | None = None) -> go.Figure:
+    """Draw training runs step by step from the base at step 0, and the first step of each that breaks the limit."""
+    figure = go.Figure()
+    for number, curve in enumerate(curves):
+        rows = [(0.0, 0.0, 0.0), *((change.value, change.low, change.high) for change in curve.changes)]
+        steps = [0, *curve.steps]
+        figure.add_trace(
+            go.Scatter(
+                x=steps,
+                y=[middle for middle, _, _ in rows],
+                error_y=bars(rows, colour(number)),
+                mode="lines+markers",
+                name=safe(curve.name),
+                line={"color": colour(number), "width": 2},
+                marker={"symbol": marker(number), "size": 8},
+            )
+        )
+        if curve.marked is not None and curve.marked in steps:
+            figure.add_trace(
+                go.Scatter(
+                    x=[curve.marked],
+                    y=[rows[steps.index(curve.marked)][0]],
+                    mode="markers",
+                    name=f"{safe(curve.name)}: first step beyond the margin",
+                    showlegend=False,
+                    marker={"symbol": "circle-open", "size": 20, "color": WORSE, "line": {"width": 3}},
+                    hovertext=[f"{safe(curve.name)}: step {curve.marked:,} is the first beyond the margin"],
+                    hoverinfo="text",
+                )
+            )
+    framed(figure, "training step", title, 420)
+    figure.add_hline(y=0, line_width=1, line_color=GREY)
+    if limit is not None:
+        figure.add_hline(y=limit, line_width=1, line_color=WORSE, line_dash="dash", annotation_text="margin")
+    return figure
+
+
+def drift_figure(runs: Sequence[Run], fitted: Line | None) -> go.Figure:
+    """Draw forgetting against drift, one point per checkpoint, with the straight line through them."""
+    figure = go.Figure()
+    known = [(run, run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
+    for number, name in enumerate(dict.fromkeys(run.name for run, _, _ in known)):
+        mine = [row for row in known if row[0].name == name]
+        figure.add_trace(
+            go.Scatter(
+                x=[drift for _, drift, _ in mine],
+                y=[forgetting for _, _, forgetting in mine],
+                mode="markers",
+                name=safe(name),
+                marker={"symbol": marker(number), "size": 9, "color": colour(number)},
+                hovertext=[f"<b>{safe(run.arm)}</b><br>KL {x:.4f} nats<br>forgetting {y:+.3f}" for run, x, y in mine],
+                hoverinfo="text",
+            )
+        )
+    if fitted is not None:
+        ends = [min(x for _, x, _ in known), max(x for _, x, _ in known)]
+        figure.add_trace(
+            go.Scatter(
+                x=ends,
+                y=[fitted.intercept + fitted.slope * x for x in ends],
+                mode="lines",
+                name=f"least squares, R2 {fitted.r2:.2f}",
+                line={"color": GREY, "dash": "dash"},
+                hoverinfo="skip",
+            )
+        )
+    title = "forgetting: mean loss on general suites (positive is worse)"
+    return framed(figure, "drift from the base: KL(base || arm), nats per token", title, 420)

@@ -1,0 +1,123 @@
+"""What a checkpoint's files say against it, before any model is built. Reads files, imports no model code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from evalsvc.checkpoints.costs import TRAINING_ARGUMENTS, read_json
+from evalsvc.checkpoints.digests import Content, read_contents
+from evalsvc.checkpoints.discover import weight_files
+from evalsvc.records.arms import Checkpoint, Finding
+
+_LORA = re.compile(r"\.lora_(?:embedding_)?([AB])(?:\.|$)")
+_OTHER_TASKS = re.compile(r"For(?:Sequence|Token|Image|Audio)Classification|ForQuestionAnswering|ForMultipleChoice")
+EMBEDDINGS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out|output)\.weight$")
+"""Names of tensors with one row per token."""
+
+
+def examine_files(checkpoint: Checkpoint, base: Checkpoint | None) -> list[Finding]:
+    """Return what a checkpoint's files say against it.
+
+    Args:
+        base: What it was adapted from; None for a base.
+
+    Raises:
+        CheckpointError: A file cannot be read, or is no whole safetensors file.
+    """
+    folder = Path(checkpoint.path)
+    contents = [item for items in read_contents(weight_files(folder)).values() for item in items]
+    found = [*_numbers(checkpoint, contents), *_leftovers(checkpoint, folder), *_code(checkpoint, folder)]
+    if checkpoint.is_adapter and base is not None:
+        return [*found, *_adapter(checkpoint, base, folder, contents)]
+    return [*found, *_other_task(checkpoint, folder)]
+
+
+def _numbers(checkpoint: Checkpoint, contents: Sequence[Content]) -> Iterator[Finding]:
+    if bad := [content.name for content in contents if not content.finite]:
+        text = f"{len(bad)} of {len(contents)} tensors hold NaN or infinity (first: {bad[0]}); the training diverged"
+        yield Finding("error", "finite", checkpoint.label, text)
+
+
+def _leftovers(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
+    if pickled := sorted(path.name for path in folder.glob("*model*.bin") if path.name != TRAINING_ARGUMENTS):
+        text = f"{pickled[0]} is pickled and is not read: the safetensors files beside it are what is scored"
+        yield Finding("note", "pickled", checkpoint.label, text)
+
+
+def _code(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and (classes := read_json(folder / name).get("auto_map")):
+            text = f"{name} asks for code of its own ({next(iter(dict(classes)), '')}), which is never run"
+            yield Finding("warning", "custom-code", checkpoint.label, text)
+
+
+def _other_task(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
+    architectures = read_json(folder / "config.json").get("architectures") or []
+    if wrong := [name for name in architectures if _OTHER_TASKS.search(str(name))]:
+        text = f"is a {wrong[0]}, must be a causal language model; its head was trained for another task"
+        yield Finding("error", "task-type", checkpoint.label, text)
+
+
+# ----------------------------------------------------------------------------------------------------------- adapters
+
+
+def _adapter(checkpoint: Checkpoint, base: Checkpoint, folder: Path, contents: Sequence[Content]) -> Iterator[Finding]:
+    config = read_json(folder / "adapter_config.json")
+    task = config.get("task_type")
+    if task not in (None, "CAUSAL_LM"):
+        text = f"was trained for task {task}, must be CAUSAL_LM; its head would be left out"
+        yield Finding("error", "task-type", checkpoint.label, text)
+    if is_zero(contents):
+        text = "its change is exactly zero (every B or every A is zero): it was saved before it was trained"
+        yield Finding("error", "no-effect", checkpoint.label, text)
+    named = str(config.get("base_model_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1]
+    known = {Path(base.path).name, base.name, base.name.rsplit("/", 1)[-1]}
+    if named and named not in known:
+        text = f"says that it was trained on {named!r}, and is attached to {base.name!r}"
+        yield Finding("note", "base-name", checkpoint.label, text)
+    yield from _own_embeddings(checkpoint, base, config.get("modules_to_save") or [], contents)
+
+
+def is_zero(contents: Sequence[Content]) -> bool:
+    """Whether a LoRA adapter adds exactly nothing: of every pair of factors one is zero, and there is nothing else."""
+    factors: dict[str, list[bool]] = {}
+    for content in contents:
+        match = _LORA.search(content.name)
+        if match is None:
+            return False
+        factors.setdefault(content.name[: match.start()], []).append(content.zero)
+    return bool(factors) and all(any(pair) for pair in factors.values())
+
+
+def _own_embeddings(
+    checkpoint: Checkpoint, base: Checkpoint, trained: Sequence[str], contents: Sequence[Content]
+) -> Iterator[Finding]:
+    """Hold the embeddings that an adapter carries, without having trained them, against the base's.
+
+    Attaching writes them over the base's: a copy of the same is harmless, all others mean that the base is another.
+    """
+    carried = [content for content in contents if EMBEDDINGS.search(content.name)]
+    if not carried:
+        return
+    theirs = {
+        content.name: content
+        for items in read_contents(weight_files(Path(base.path))).values()
+        for content in items
+        if EMBEDDINGS.search(content.name)
+    }
+    tied = next(iter(theirs.values()), None) if len(theirs) == 1 else None
+    for content in carried:
+        other = theirs.get(content.name.removeprefix("base_model.model.")) or tied
+        if other is None or any(f".{name}.weight" in content.name for name in trained):
+            continue
+        if content.shape != other.shape:
+            text = (
+                f"its {content.name} has {content.shape[0]} rows and the base {other.shape[0]}: it was trained with "
+                "another vocabulary; merge it into the base that it was trained on, and submit the merged model"
+            )
+            yield Finding("error", "vocabulary", checkpoint.label, text)
+        elif content.dtype == other.dtype and content.sha256 != other.sha256:
+            text = f"carries embeddings ({content.name}) that are not the base's: it was trained on another base"
+            yield Finding("error", "embeddings", checkpoint.label, text)

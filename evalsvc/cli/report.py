@@ -1,0 +1,60 @@
+"""Commands that share what the store has: report, dashboard."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from evalsvc.cli.options import Base, Db
+from evalsvc.cli.output import open_store
+from evalsvc.cli.output import write_report as write
+from evalsvc.settings import default_db, shared_dir
+
+app = typer.Typer()
+
+
+@app.command("report", epilog="Example: evalsvc report --output forgetting.html --figures figures")
+def write_report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    base: Base = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Also write every figure as SVG and PNG into this folder; needs evalsvc[figures]."),
+    ] = None,
+    db: Db = None,
+) -> None:
+    """Write one HTML file that opens from disk: the dashboard's figures, its tables, decisions and claims."""
+    drawn = write(open_store(db), base, output)
+    print(output)
+    if figures is not None:
+        from evalsvc.charts.images import write_images
+
+        print(*write_images(drawn, figures), sep="\n")
+
+
+@app.command(epilog="Example: evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb --port 8600")
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501, db: Db = None
+) -> NoReturn:
+    """Serve the dashboard on this machine's loopback address."""
+    path = (db or default_db()).resolve()
+    open_store(path)
+    app_file = shared_dir("dashboards") / "app.py"
+    print(f"http://127.0.0.1:{port}  (store {path}; end with Ctrl-C)", flush=True)
+    os.environ["EVALSVC_DB"] = str(path)
+    options = {
+        "server.address": "127.0.0.1",
+        "server.port": str(port),
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+        # Walking a large store's objects takes longer than a page, and comes before its last tables are sent.
+        "runner.postScriptGC": "false",
+    }
+    flags = [part for key, value in options.items() for part in (f"--{key}", value)]
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(app_file), *flags])  # noqa: S606 (no shell)

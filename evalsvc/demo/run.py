@@ -1,0 +1,295 @@
+"""What `evalsvc demo` does: train a tiny base model, adapt it in five ways, submit all of them. Needs no network.
+
+The texts come from `world`, the training loop from `engine.training`; torch is only loaded where models are trained.
+A model's folder appears under its name when it is complete, together with `training.json`, which says from which texts
+and settings it was made: what is there, and was made from the same, is not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+from queue import Empty
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal
+
+from evalsvc.checkpoints.discover import Description
+from evalsvc.demo import world
+from evalsvc.errors import EvalsvcError, UsageError
+from evalsvc.records.arms import Cost
+from evalsvc.records.digests import canonical, digest
+from evalsvc.settings import Compute, core_count
+
+if TYPE_CHECKING:
+    from evalsvc.scoring.driver import Job
+
+
+SUITES = ("clinic", "valley", "commands", "valley-text")
+LEARNING_RATE = 1e-3
+"""Of every adaptation, so that methods differ in nothing but themselves."""
+TRAINER = "1"
+"""To be raised when `engine.training` makes something else of the same settings, so that old models are not reused."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One model to train.
+
+    Attributes:
+        name: Of its folder, and of its arms.
+        method: "base", "full", "lora" or "cpt".
+        save_at: Steps after which a checkpoint is kept.
+        rank: Of LoRA matrices; None changes all weights.
+        replay: Share of general texts among the texts.
+    """
+
+    name: str
+    method: Literal["base", "full", "lora", "cpt"]
+    learning_rate: float
+    save_at: tuple[int, ...]
+    rank: int | None = None
+    replay: float = 0.0
+
+    def texts(self, seed: int) -> list[str]:
+        """Return what it is trained on; general texts are others than those of the base."""
+        if self.method == "base":
+            return world.valley_texts(seed, 40_000)
+        if self.method != "cpt":
+            return world.clinic_questions(seed, 8_000)
+        replayed = world.valley_texts(seed + 1_000_000, round(8_000 * self.replay))
+        return world.with_replay(world.clinic_notes(seed, 8_000 - len(replayed)), replayed, seed)
+
+
+BASE = Training("base", "base", 3e-3, (4500,))
+ADAPTED = (
+    Training("full", "full", LEARNING_RATE, (120, 480, 1200)),
+    Training("lora-r4", "lora", LEARNING_RATE, (120, 480, 1200), rank=4),
+    Training("lora-r32", "lora", LEARNING_RATE, (120, 480, 1200), rank=32),
+    Training("cpt", "cpt", LEARNING_RATE, (60, 240, 600)),
+    Training("cpt-replay", "cpt", LEARNING_RATE, (60, 240, 600), replay=1 / 3),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What a demo left behind.
+
+    Attributes:
+        store: The DuckDB file with all runs.
+        base: Digest of the base arm: a name that stays clear when a store holds bases of older demos as well.
+        jobs: All runs, those of the base once.
+        reused: Names of the models that were there already.
+    """
+
+    store: Path
+    base: str
+    jobs: list[Job]
+    reused: tuple[str, ...]
+
+
+def run(folder: Path, *, workers: int | None, note: Callable[[str], None], progress: Progress, seed: int = 0) -> Demo:
+    """Train what is not there yet, and score what was not scored yet.
+
+    Args:
+        workers: Processes to train and to score with; None takes one per core, 0 works in this process.
+        note: Told in words what happens next.
+        progress: Told how far that has come.
+
+    Raises:
+        UsageError: The folder cannot be made.
+        EvalsvcError: A training process died, or scoring cannot go on; running again resumes.
+    """
+    models = folder / "models"
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"demo folder {folder}: cannot be made: {error}") from error
+    reused = _train_all(models, seed, workers, note, progress)
+    store = folder / "evalsvc.duckdb"
+    jobs = _submit_all(models, store, workers, note, progress)
+    base = next(job.arm.checkpoint.digest for job in jobs if job.arm.checkpoint.parent is None)
+    return Demo(store, base, jobs, reused)
+
+
+def _submit_all(
+    models: Path, db: Path, workers: int | None, note: Callable[[str], None], progress: Progress
+) -> list[Job]:
+    """Submit every adaptation with its base, and return all runs."""
+    # Here, because a training process imports this module and needs none of it: lm-eval takes seconds.
+    from evalsvc.scoring.submission import Source, Submission
+    from evalsvc.scoring.submit import submit
+    from evalsvc.store.store import Store
+
+    sources = []
+    for training in ADAPTED:
+        cost = Cost(train_tokens=int(_record(models / training.name)["tokens"]))
+        said = Description(method=training.method, name=training.name, cost=cost)
+        sources.append(Source(str(models / training.name), said))
+    compute = Compute(workers=workers, device="cpu")
+    submission = Submission(tuple(sources), str(models / BASE.name), SUITES, compute)
+    store = Store(db)
+    store.upgrade()
+    return submit(store, submission, progress, note)
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def _train_all(
+    models: Path, seed: int, workers: int | None, note: Callable[[str], None], progress: Progress
+) -> tuple[str, ...]:
+    """Train the base, then all adaptations side by side; return the names of what was there already."""
+    identities = _identities(seed)
+    missing = [t for t in (BASE, *ADAPTED) if _record(models / t.name).get("identity") != identities[t.name]]
+    if BASE in missing:
+        missing = [BASE, *ADAPTED]
+    reused = tuple(t.name for t in (BASE, *ADAPTED) if t not in missing)
+    if reused:
+        note(f"reusing {', '.join(reused)} in {models}")
+    for stage in ([t for t in missing if t == BASE], [t for t in missing if t != BASE]):
+        if stage:
+            note(f"training {', '.join(t.name for t in stage)}")
+            tasks = [(t, models, identities[t.name], seed) for t in stage]
+            if workers == 0:
+                _in_turn(tasks, progress)
+            else:
+                _side_by_side(tasks, min(workers or core_count(), len(stage)), progress)
+    return reused
+
+
+def _identities(seed: int) -> dict[str, str]:
+    """Return, by name, the digest of all that a model is made from; an adaptation's covers its base."""
+    found: dict[str, str] = {}
+    for training in (BASE, *ADAPTED):
+        content = digest(TRAINER, canonical(asdict(training)), str(seed), *training.texts(seed))
+        found[training.name] = digest(found.get(BASE.name, ""), content)
+    return found
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Return what a trained folder says of itself; nothing if it is not there."""
+    try:
+        found = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+_Task = tuple[Training, Path, str, int]
+
+
+def _train(task: _Task, progress: Progress) -> None:
+    """Train one model into a folder of another name, and give it its own when it is complete."""
+    from evalsvc.engine import training as engine  # torch takes seconds to import
+
+    training, models, identity, seed = task
+    folder, partial = models / training.name, models / f".{training.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    recipe = engine.Recipe(training.learning_rate, training.save_at, seed=seed)
+    texts = training.texts(seed)
+    if training.method == "base":
+        words = [*world.clinic_notes(seed, 2000), *world.clinic_questions(seed, 2000)]
+        trained = engine.train_base(texts, partial, recipe, progress, words=words)
+    else:
+        base = (models / BASE.name).resolve()
+        mark = None if training.method == "cpt" else world.ANSWER
+        trained = engine.adapt(base, texts, partial, recipe, progress, rank=training.rank, learn_after=mark)
+    record = {"identity": identity, "tokens": trained.tokens, "seconds": round(trained.seconds, 1)}
+    (partial / "training.json").write_text(json.dumps(record), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def _in_turn(tasks: Sequence[_Task], progress: Progress) -> None:
+    total, before = sum(task[0].save_at[-1] for task in tasks), 0
+
+    def report(done: int, _: int) -> None:
+        progress(before + done, total)
+
+    for task in tasks:
+        _train(task, report)
+        before += task[0].save_at[-1]
+
+
+def _side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress) -> None:
+    """Train in processes of one thread each.
+
+    Raises:
+        EvalsvcError: A process died, or cannot write.
+    """
+    total, done = sum(task[0].save_at[-1] for task in tasks), 0
+    context = get_context("spawn")  # a fork would inherit the locks of whatever threads this process has
+    reports: Any = context.Queue()
+    progress(0, total)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(reports,)) as pool:
+        try:
+            pending: set[Future[None]] = {pool.submit(_train_and_tell, task) for task in tasks}
+            while pending:
+                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                if steps := sum(_drained(reports)):
+                    done += steps
+                    progress(done, total)
+            progress(total, total)
+        except BaseException as error:
+            for child in active_children():  # else leaving the pool would wait for models that no one wants any more
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise EvalsvcError(
+                    "a training process was killed, perhaps for want of memory; run again to go on"
+                ) from error
+            if isinstance(error, OSError):
+                raise EvalsvcError(f"training cannot go on: {error}; run again to go on") from error
+            raise
+
+
+def _drained(reports: Any) -> Iterator[int]:
+    while True:
+        try:
+            yield reports.get_nowait()
+        except Empty:
+            return
+
+
+_reports: Any = None
+"""In a training process: where it tells how many more steps it has done."""
+
+
+def _prepare(reports: Any) -> None:
+    """Make a new process ready to train."""
+    global _reports
+    _reports = reports
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported; more threads than cores are many times slower
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for the parent to explain
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the demo is gone, however it went."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _train_and_tell(task: _Task) -> None:
+    told = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if done - told >= 10 or done == total:
+            _reports.put(done - told)
+            told = done
+
+    _train(task, tell)

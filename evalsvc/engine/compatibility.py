@@ -1,0 +1,226 @@
+"""Does it fit: tensors their architecture, an adapter its base, a tokenizer its embeddings?
+
+Models are built on torch's meta device, where tensors have shapes and no memory: nothing here reads weights.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from evalsvc.engine.encoding import first_line, load_tokenizer
+from evalsvc.engine.resident import silence
+from evalsvc.errors import CheckpointError
+from evalsvc.records.arms import Checkpoint, Finding
+
+Shapes = Mapping[str, tuple[int, ...]]
+_LAYER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.")
+_LEFT_FROM_AN_ADAPTER = re.compile(r"\.(?:lora_|ia3_|base_layer|modules_to_save)")
+
+
+def examine_fit(checkpoint: Checkpoint, base: Checkpoint | None, tensors: Shapes) -> list[Finding]:
+    """Return what does not fit, without loading weights.
+
+    Args:
+        base: What it was adapted from; None for a base.
+        tensors: Shapes of the tensors in the checkpoint's files, by name.
+    """
+    silence()
+    try:
+        config = _config(checkpoint.resident)
+    except CheckpointError as error:
+        return [Finding("error", "architecture", checkpoint.label, str(error))]
+    if checkpoint.is_adapter:
+        found = list(_adapter(checkpoint, config, tensors))
+    else:
+        found = [*_full(checkpoint), *_family(checkpoint, base, config)]
+    return found if any(item.severity == "error" for item in found) else [*found, *_tokens(checkpoint, base, config)]
+
+
+def _config(folder: str) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises anything on a damaged file
+        reason = first_line(error)
+        if "trust_remote_code" in str(error):
+            known = f"{len(CONFIG_MAPPING)} architectures of transformers"
+            reason = f"its architecture is code of its own, which is never run, and none of the {known}"
+        raise CheckpointError(f"its configuration cannot be loaded: {reason}") from error
+    return config
+
+
+def _empty_model(config: PretrainedConfig) -> Any:
+    loader: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return loader.from_config(config, trust_remote_code=False)
+
+
+# ------------------------------------------------------------------------------------------------------- full weights
+
+
+def _full(checkpoint: Checkpoint) -> Iterator[Finding]:
+    loader: Any = AutoModelForCausalLM
+    try:
+        _, told = loader.from_pretrained(
+            checkpoint.path,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except Exception as error:  # see _config
+        text = f"cannot be loaded as a causal language model: {first_line(error)}"
+        yield Finding("error", "architecture", checkpoint.label, text)
+        return
+    if wrong := sorted(told["mismatched_keys"]):
+        name, here, wanted = wrong[0]
+        text = (
+            f"{len(wrong)} tensors have other shapes than its configuration says (first: {name} is {_by(here)}, must "
+            f"be {_by(wanted)}); they would be replaced by random numbers"
+        )
+        yield Finding("error", "shapes", checkpoint.label, text)
+    if missing := sorted(told["missing_keys"]):
+        text = f"{len(missing)} tensors are missing (first: {missing[0]}); they would be replaced by random numbers"
+        yield Finding("error", "missing-tensors", checkpoint.label, text)
+    if unexpected := sorted(told["unexpected_keys"]):
+        rest = [name for name in unexpected if _LEFT_FROM_AN_ADAPTER.search(name)]
+        first = (
+            f"{len(unexpected)} tensors belong to no module and would be left out (first: {(rest or unexpected)[0]})"
+        )
+        text = f"{first}; merge the adapter before saving" if rest else first
+        yield Finding("error" if rest else "warning", "unexpected-tensors", checkpoint.label, text)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
+
+
+def _sizes(config: PretrainedConfig) -> dict[str, Any]:
+    text = config.get_text_config()
+    names = {"architecture": "model_type", "hidden size": "hidden_size", "depth": "num_hidden_layers"}
+    return {what: getattr(text, name, None) for what, name in names.items()}
+
+
+def _family(checkpoint: Checkpoint, base: Checkpoint | None, config: PretrainedConfig) -> Iterator[Finding]:
+    if base is None:
+        return
+    theirs = _config(base.path)
+    ours, other = _sizes(config), _sizes(theirs)
+    for what in ours:
+        if ours[what] != other[what]:
+            text = f"its {what} is {ours[what]}, the base's {other[what]}: it was not adapted from this base"
+            yield Finding("warning", "base-shape", checkpoint.label, text)
+    rows, before = config.get_text_config().vocab_size, theirs.get_text_config().vocab_size
+    if rows != before:
+        text = f"its vocabulary has {rows} rows and the base's {before}: read perplexities per byte, not per token"
+        yield Finding("note", "vocabulary", checkpoint.label, text)
+
+
+# ----------------------------------------------------------------------------------------------------------- adapters
+
+
+def _adapter(checkpoint: Checkpoint, config: PretrainedConfig, tensors: Shapes) -> Iterator[Finding]:
+    try:
+        expected = expected_tensors(checkpoint.path, config)
+    except Exception as error:  # peft raises ValueError, TypeError, KeyError, ... on what it cannot inject
+        if "meta" in str(error).lower():
+            return  # a few types compute with the base's weights when they are made: only scoring can tell
+        text = f"cannot be attached to {checkpoint.base_path}: {first_line(error)}"
+        yield Finding("error", "adapter-keys", checkpoint.label, text)
+        return
+    sizes = _sizes(config)
+    for name in sorted(tensors.keys() & expected.keys()):
+        if tensors[name] != expected[name]:
+            text = (
+                f"{name} is {_by(tensors[name])}, and this base needs {_by(expected[name])}: it was trained on a base "
+                f"of another size (this one: hidden size {sizes['hidden size']}, depth {sizes['depth']})"
+            )
+            yield Finding("error", "adapter-shapes", checkpoint.label, text)
+            return
+    # Embeddings that an adapter carries along are held against the base's by their content, elsewhere.
+    extra = [name for name in tensors.keys() - expected.keys() if not re.search("embed|lm_head|wte", name)]
+    if extra:
+        deepest = max((int(m[1]) + 1 for name in extra if (m := _LAYER.search(name))), default=0)
+        deep = f"; it has layers up to {deepest}, the base {sizes['depth']}" if deepest > (sizes["depth"] or 0) else ""
+        text = (
+            f"{len(extra)} of its {len(tensors)} tensors match no module of the base (first: {min(extra)}){deep}; "
+            "it was trained on another base"
+        )
+        yield Finding("error", "adapter-keys", checkpoint.label, text)
+    if missing := sorted(expected.keys() - tensors.keys()):
+        text = (
+            f"{len(missing)} of {len(expected)} tensors that its configuration promises are missing (first: "
+            f"{missing[0]}): those modules would answer as the base does"
+        )
+        yield Finding("error", "adapter-keys", checkpoint.label, text)
+
+
+def expected_tensors(folder: str, config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of the tensors that an adapter on this architecture consists of; may raise anything."""
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+
+    adapter = PeftConfig.from_pretrained(folder)
+    for name in ("init_lora_weights", "init_weights"):
+        if isinstance(getattr(adapter, name, None), str):
+            setattr(adapter, name, True)  # pissa and friends decompose weights, which are not there
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.device("meta"):
+            adapted = get_peft_model(_empty_model(config), adapter)
+        state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+# --------------------------------------------------------------------------------------------------------- tokenizers
+
+
+def _tokens(checkpoint: Checkpoint, base: Checkpoint | None, config: PretrainedConfig) -> Iterator[Finding]:
+    try:
+        tokenizer: Any = load_tokenizer(checkpoint)
+    except CheckpointError as error:
+        yield Finding("error", "tokenizer", checkpoint.label, str(error))
+        return
+    rows, largest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= rows:
+        text = (
+            f"its tokenizer has ids up to {largest}, and the embeddings {rows} rows: the tokenizer is another model's"
+        )
+        yield Finding("error", "vocabulary", checkpoint.label, text)
+    elif largest + 1 < rows and base is None:
+        text = f"its embeddings have {rows} rows for {largest + 1} tokens (padding); they are left as they are"
+        yield Finding("note", "vocabulary", checkpoint.label, text)
+    if base is not None and base.tokenizer != checkpoint.tokenizer:
+        yield from _against_base(checkpoint, tokenizer, load_tokenizer(base))
+
+
+def _against_base(checkpoint: Checkpoint, mine: Any, theirs: Any) -> Iterator[Finding]:
+    ours, other = mine.get_vocab(), theirs.get_vocab()
+    if ours != other:
+        added, gone = sorted(ours.keys() - other.keys()), sorted(other.keys() - ours.keys())
+        moved = [token for token in ours.keys() & other.keys() if ours[token] != other[token]]
+        parts = [
+            f"{len(tokens)} tokens {what} (first: {min(tokens)!r})"
+            for tokens, what in ((added, "more"), (gone, "fewer"), (moved, "under other ids"))
+            if tokens
+        ]
+        text = f"its tokenizer differs from the base's: {', '.join(parts)}; per-token metrics are not comparable"
+        yield Finding("warning", "tokenizer", checkpoint.label, text)
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        before, after = getattr(theirs, name, None), getattr(mine, name, None)
+        if before != after:
+            text = f"its {name} is {after!r}, the base's {before!r}"
+            severity: Any = "warning" if name in {"bos_token", "eos_token"} else "note"
+            yield Finding(severity, "special-tokens", checkpoint.label, text)
+    if mine.chat_template != theirs.chat_template:
+        which = "has a chat template and the base none" if not theirs.chat_template else "has another chat template"
+        which = which if mine.chat_template else "has no chat template and the base one"
+        text = f"{which}; choose what prompts of both arms are rendered with: --rendering base, adapted or plain"
+        yield Finding("warning", "chat-template", checkpoint.label, text)

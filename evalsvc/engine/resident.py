@@ -1,0 +1,293 @@
+"""Full weights in memory, and adapters attached to them, merged, and taken off again.
+
+One set of full weights stays resident. Another of the same architecture is put into the same modules, without building
+them anew. An adapter is attached unmerged, as lm-eval serves it, or merged into copies of the weights that it changes;
+the base's own tensors are never written. Embeddings are never resized: lm-eval does so for adapters whose base has a
+padded vocabulary, which changes the base's own scores.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from evalsvc.engine.encoding import first_line, load_tokenizer
+from evalsvc.engine.parity import Parity, examine
+from evalsvc.engine.quantised import bitsandbytes, quantise
+from evalsvc.errors import CheckpointError
+from evalsvc.records.arms import Checkpoint, Serving
+from evalsvc.records.vocabulary import Quantisation
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_NOT_ARCHITECTURE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+
+
+class Resident:
+    """The model that a worker holds, ready for one checkpoint at a time.
+
+    Attributes:
+        model: What to call: the base, with adapter layers in it, or a PEFT model around it.
+        parity: Which path the model takes.
+    """
+
+    def __init__(self, device: str, dtype: str) -> None:
+        self.device = torch.device(device)
+        self.dtype = DTYPES[dtype]
+        self._base: PreTrainedModel | None = None
+        self._base_path: tuple[str, Quantisation | None] | None = None
+        self._attention = ""
+        self._adapted: PeftModel | None = None
+        self._originals: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._held: tuple[Checkpoint, Serving] | None = None
+        self._untouched: list[tuple[str, int, int]] = []
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._parities: dict[str, Parity] = {}
+
+    def hold(self, checkpoint: Checkpoint, serving: Serving = Serving()) -> Any:  # noqa: B008 (frozen)
+        """Return the model of a checkpoint as it is served, loading what is not there yet.
+
+        Raises:
+            CheckpointError: Its files cannot be loaded, or the adapter does not fit its base or cannot be merged.
+            UsageError: It is to be quantised by what is not there.
+        """
+        if self._held is None or (checkpoint.digest, serving) != (self._held[0].digest, self._held[1]):
+            self._held = self._tokenizer = None  # whatever fails below leaves nothing half-loaded behind
+            self._detach()
+            self._hold_base(checkpoint.resident, serving.quantisation)
+            if checkpoint.is_adapter:
+                self._attach(checkpoint)
+                if serving.merged:
+                    self._merge(checkpoint)
+            self._held = checkpoint, serving
+        # Layers that an adapter puts into the base are called through the base, whose attention can be chosen.
+        return self._adapted if self._adapted is not None and _adds_tokens(self._adapted) else self._base
+
+    @property
+    def parity(self) -> Parity:
+        """Which path the held model takes; probed once per architecture and kind of adapter."""
+        kind = "" if self._adapted is None else str(self._adapted.peft_config["default"].peft_type)
+        if kind not in self._parities:
+            if self._adapted is not None and _adds_tokens(self._adapted):
+                self._parities[kind] = Parity(False, "its adapter puts tokens before the prompt", None, self._attention)
+            else:
+                self._parities[kind] = examine(self._base, self._attention)
+        return self._parities[kind]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The held checkpoint's tokenizer."""
+        assert self._held is not None
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._held[0])
+        return self._tokenizer
+
+    # ----------------------------------------------------------------------------------------------------- full weights
+
+    def _hold_base(self, path: str, quantisation: Quantisation | None) -> None:
+        if (path, quantisation) == self._base_path or (quantisation is None and self._exchange(path)):
+            return
+        self._base, self._base_path = None, None  # free the old weights before the new ones are read
+        self._parities = {}
+        self._base = load_full(path, self.device, self.dtype, quantisation)
+        self._attention = str(self._base.config._attn_implementation)
+        self._base_path = path, quantisation
+
+    def _exchange(self, path: str) -> bool:
+        """Put other weights into the modules that are there; False if they do not fit tensor by tensor."""
+        if self._base is None or self._base_path is None or self._base_path[1] is not None:
+            return False
+        if _architecture(path) != _comparable(self._base.config):
+            return False
+        try:
+            weights = _tensors(Path(path))
+        except (OSError, KeyError, ValueError, SafetensorError):
+            return False  # loading in the ordinary way says what is wrong
+        expected = self._base.state_dict()
+        tied = set(getattr(self._base, "all_tied_weights_keys", {}))
+        if set(weights) != set(expected) - tied or any(weights[k].shape != expected[k].shape for k in weights):
+            return False
+        self._base_path = None
+        with torch.no_grad():
+            placed = {key: tensor.to(self.device, self.dtype) for key, tensor in weights.items()}
+            self._base.load_state_dict(placed, strict=False, assign=True)
+        self._base.tie_weights()
+        self._base.requires_grad_(False)
+        self._base.generation_config = _generation(path, self._base)
+        self._base_path = path, None
+        return True
+
+    # --------------------------------------------------------------------------------------------------------- adapters
+
+    def _attach(self, checkpoint: Checkpoint) -> None:
+        from peft import PeftModel, get_peft_model_state_dict  # takes seconds, and most workers never need it
+        from peft.utils import load_peft_weights
+
+        self._untouched = _marks(cast(PreTrainedModel, self._base))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a misfit is reported below, as an error
+                adapted = PeftModel.from_pretrained(cast(PreTrainedModel, self._base), checkpoint.path)
+        except Exception as error:
+            self._base_path = None  # a failed injection may have left adapter layers in the base
+            self._base = None
+            raise CheckpointError(f"adapter {checkpoint.path}: cannot be attached: {first_line(error)}") from error
+        self._adapted = adapted.to(self.device).eval().requires_grad_(False)
+        saved = set(load_peft_weights(checkpoint.path, device="cpu"))
+        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        if unused := saved - expected - {key for key in saved if "embed" in key or "lm_head" in key}:
+            self._detach()
+            raise CheckpointError(
+                f"adapter {checkpoint.path}: {len(unused)} of its {len(saved)} tensors match no module of the base "
+                f"{checkpoint.base_path} (first: {min(unused)}); it was trained on another base"
+            )
+
+    def _merge(self, checkpoint: Checkpoint) -> None:
+        """Merge the attached adapter into copies of the weights that it changes."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        assert self._adapted is not None
+        layers = [module for module in self._adapted.modules() if isinstance(module, BaseTunerLayer)]
+        try:
+            for layer in layers:
+                for weight in layer.get_base_layer().parameters():
+                    self._originals.append((weight, weight.data))
+                    weight.data = weight.data.clone()
+            cast(Any, self._adapted).merge_adapter()
+        except Exception as error:
+            self._detach()
+            raise CheckpointError(f"adapter {checkpoint.path}: cannot be merged: {first_line(error)}") from error
+
+    def _detach(self) -> None:
+        for weight, original in reversed(self._originals):
+            weight.data = original
+        self._originals = []
+        if self._adapted is None:
+            return
+        if hasattr(self._adapted.base_model, "unload"):
+            self._base = self._adapted.base_model.unload()
+        else:  # prompt learning leaves the base's modules alone
+            self._base = self._adapted.get_base_model()
+        self._adapted = None
+        if _marks(self._base) != self._untouched:  # peft leaves some kinds' trained copies in place
+            self._base, self._base_path = None, None
+
+
+def load_full(
+    path: str, device: torch.device, dtype: torch.dtype, quantisation: Quantisation | None = None
+) -> PreTrainedModel:
+    """Return the model of a folder of full weights, ready to score.
+
+    Args:
+        dtype: Of what is not quantised, and of computing.
+
+    Raises:
+        CheckpointError: Its files cannot be loaded.
+        UsageError: bitsandbytes or a CUDA device is wanted, and is not there.
+    """
+    by_bitsandbytes = quantisation is not None and quantisation.startswith("bnb")
+    options: dict[str, Any] = {}
+    if quantisation is not None and by_bitsandbytes:
+        options = {"quantization_config": bitsandbytes(quantisation, device, dtype), "device_map": {"": device}}
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        loader: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = loader.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
+        )
+    except Exception as error:  # transformers raises anything from OSError to KeyError on a damaged folder
+        how = f" as {quantisation}" if quantisation else ""
+        raise CheckpointError(f"checkpoint {path}: cannot be loaded{how}: {first_line(error)}") from error
+    if not by_bitsandbytes:
+        if quantisation:
+            quantise(model, quantisation)
+        model = model.to(device)
+    return cast(PreTrainedModel, model.eval().requires_grad_(False))
+
+
+def read_ahead(folder: str) -> None:
+    """Read a checkpoint's weights in the background, so that they are in the machine's memory when they are needed."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if sum(file.stat().st_size for file in files) > psutil.virtual_memory().available // 2:
+        return
+
+    def read() -> None:
+        buffer = bytearray(1 << 20)
+        for file in files:
+            try:
+                with file.open("rb", buffering=0) as stream:
+                    while stream.readinto(buffer):
+                        pass
+            except OSError:  # whoever needs the file will say so
+                return
+
+    threading.Thread(target=read, name="read-ahead", daemon=True).start()
+
+
+def _marks(model: PreTrainedModel) -> list[tuple[str, int, int]]:
+    """Return what tells whether a model's tensors are still the same, unwritten ones."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return [(name, tensor.data_ptr(), tensor._version) for name, tensor in tensors]
+
+
+def _adds_tokens(adapted: PeftModel) -> bool:
+    return bool(adapted.peft_config["default"].is_prompt_learning)
+
+
+def _comparable(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key not in _NOT_ARCHITECTURE}
+
+
+def _architecture(path: str) -> dict[str, Any] | None:
+    try:
+        return _comparable(AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+    except Exception:  # loading in the ordinary way says what is wrong
+        return None
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a folder, mapped from its files."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    found: dict[str, torch.Tensor] = {}
+    for name in names:
+        with safe_open(folder / name, framework="pt") as file:
+            found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    return found
+
+
+def _generation(path: str, model: PreTrainedModel) -> GenerationConfig:
+    if (Path(path) / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(path, local_files_only=True)
+    return GenerationConfig.from_model_config(model.config)
+
+
+def silence() -> None:
+    """Keep transformers' bars and advice off the terminal of the driver."""
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("peft").setLevel(logging.ERROR)

@@ -1,0 +1,301 @@
+"""A plan's requests as token tries, cut into shards: made once per tokenizer, and kept on disk for the next time.
+
+Shards depend on requests and tokenizer alone: not on the order of the requests, the number of workers, the model, or on
+what has been scored already. Equal work therefore rounds equally, for the base as for every checkpoint, and after a
+resume as without one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsvc.engine import trie as tries
+from evalsvc.engine.encoding import (
+    Encoder,
+    Prompt,
+    RequestError,
+    Scored,
+    generation_settings,
+    load_encoder,
+    load_tokenizer,
+)
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.digests import digest
+from evalsvc.records.plans import Plan, Request
+from evalsvc.records.shards import Likelihoods, Prompts, Tokens, Trie
+
+SHARD_ROWS = 8192
+"""A shard has at least as many rows, if there are so many."""
+
+SHARE = 24
+"""A shard has at least so many times the rows that its beginning shares with the shard before, which it repeats."""
+
+_FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slice:
+    """One shard's part of a plan, whatever arm is scored.
+
+    Attributes:
+        members: int32 [requests], numbers of the requests in the plan's order by digest.
+    """
+
+    members: Tokens
+    work: Likelihoods | Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """All of a plan's requests as slices.
+
+    Attributes:
+        requests: Digests, sorted.
+        refused: Reasons by digest, of requests that this tokenizer and window cannot ask.
+    """
+
+    requests: tuple[str, ...]
+    slices: tuple[Slice, ...]
+    refused: dict[str, str]
+
+    def digests(self, part: Slice) -> tuple[str, ...]:
+        """Return the digests of a slice's requests."""
+        return tuple(self.requests[number] for number in part.members)
+
+    @cached_property
+    def prompt_tokens(self) -> float | None:
+        """Mean number of tokens before the answer, over all requests but texts; None if there are no others.
+
+        As the model reads them: after rendering, few-shot examples and retrieved passages included, and after cutting.
+        """
+        lengths = [_prompt_lengths(part.work) for part in self.slices]
+        counted = np.concatenate(lengths) if lengths else np.zeros(0)
+        return float(counted.mean()) if len(counted) else None
+
+    @property
+    def rows(self) -> int:
+        """Tokens that one pass over all slices computes."""
+        return sum(part.work.trie.rows for part in self.slices)
+
+
+class Cutter:
+    """Cuts plans, each once per tokenizer and window; remembers on disk what it made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._windows: dict[str, int] = {}
+        self._made: dict[str, Cut] = {}
+
+    def cut(self, plan: Plan, checkpoint: Checkpoint) -> Cut:
+        """Return a plan's slices for a checkpoint.
+
+        Raises:
+            CheckpointError: The checkpoint's tokenizer or configuration cannot be loaded.
+        """
+        encoder: Encoder | None = None
+        if checkpoint.digest not in self._windows:
+            encoder = load_encoder(checkpoint)
+            self._windows[checkpoint.digest] = encoder.max_length
+        window = str(self._windows[checkpoint.digest])
+        versions = [version(package) for package in ("transformers", "tokenizers")]
+        name = digest("cut", _FORMAT, str(SHARD_ROWS), str(SHARE), plan.digest, checkpoint.tokenizer, window, *versions)
+        if name not in self._made:
+            file = self._folder / f"{name}.npz"
+            self._made[name] = _load(file, plan.requests) or self._make(file, plan, encoder or load_encoder(checkpoint))
+        return self._made[name]
+
+    def same_tokens(self, plan: Plan, one: Checkpoint, other: Checkpoint) -> bool:
+        """Whether two checkpoints read a plan's requests as the same tokens of the same vocabulary.
+
+        Tokenizers may differ in what does not matter here, as in their chat template.
+        """
+        if one.tokenizer == other.tokenizer:
+            return True
+        if load_tokenizer(one).get_vocab() != load_tokenizer(other).get_vocab():
+            return False
+        cuts = self.cut(plan, one).slices, self.cut(plan, other).slices
+        return len(cuts[0]) == len(cuts[1]) and all(
+            np.array_equal(mine.members, theirs.members)
+            and np.array_equal(mine.work.trie.tokens, theirs.work.trie.tokens)
+            and np.array_equal(mine.work.trie.starts, theirs.work.trie.starts)
+            for mine, theirs in zip(*cuts, strict=True)
+        )
+
+    def _make(self, file: Path, plan: Plan, encoder: Encoder) -> Cut:
+        made = cut(plan.requests, encoder)
+        _save(made, file)
+        return made
+
+
+def _prompt_lengths(work: Likelihoods | Prompts) -> NDArray[np.int64]:
+    positions = tries.positions(work.trie)
+    if isinstance(work, Prompts):
+        return positions[work.ends] + 1
+    # What predicts the first token of an answer is the last one of its prompt.
+    last = np.full(len(work.rolling), np.iinfo(np.int64).max)
+    np.minimum.at(last, work.owners, positions[work.rows])
+    return last[~work.rolling] + 1
+
+
+def cut(requests: Sequence[Request], encoder: Encoder) -> Cut:
+    """Encode requests and cut them into slices."""
+    ordered = sorted(requests, key=lambda request: request.digest)
+    items: list[list[Scored] | Prompt | RequestError] = [RequestError()] * len(ordered)
+    kinds = {kind: [n for n, r in enumerate(ordered) if r.kind == kind] for kind in {r.kind for r in ordered}}
+    for kind, numbers in kinds.items():
+        chosen = [ordered[number] for number in numbers]
+        if kind == "loglikelihood":
+            encoded: Any = [
+                item if isinstance(item, RequestError) else [item] for item in encoder.loglikelihood(chosen)
+            ]
+        elif kind == "loglikelihood_rolling":
+            encoded = encoder.rolling(chosen)
+        else:
+            encoded = encoder.prompts(chosen)
+        for number, item in zip(numbers, encoded, strict=True):
+            items[number] = item
+    refused = {ordered[n].digest: str(item) for n, item in enumerate(items) if isinstance(item, RequestError)}
+    scored = {n: item for n, item in enumerate(items) if isinstance(item, list)}
+    prompts = {n: item for n, item in enumerate(items) if isinstance(item, Prompt)}
+    slices = [
+        *(_likelihoods(ordered, {n: scored[n] for n in part}, encoder.two_sided) for part in _parts(scored)),
+        *(_prompts(ordered, {n: prompts[n] for n in part}) for part in _prompt_parts(ordered, prompts)),
+    ]
+    return Cut(tuple(request.digest for request in ordered), tuple(slices), refused)
+
+
+def _parts(scored: dict[int, list[Scored]]) -> Iterator[list[int]]:
+    first = {number: windows[0].tokens for number, windows in scored.items()}
+    more = {number: sum(len(window.tokens) for window in windows[1:]) for number, windows in scored.items()}
+    return _cut_sorted(first, more)
+
+
+def _prompt_parts(ordered: list[Request], prompts: dict[int, Prompt]) -> Iterator[list[int]]:
+    tokens = {number: prompt.tokens for number, prompt in prompts.items()}
+    limits: dict[str, int] = {}
+    for number in prompts:
+        settings = ordered[number].arguments[1]
+        limits.setdefault(settings, generation_settings(json.loads(settings))[1])
+    return _cut_sorted(tokens, {number: limits[ordered[number].arguments[1]] for number in prompts})
+
+
+def _cut_sorted(tokens: dict[int, Tokens], more: dict[int, int]) -> Iterator[list[int]]:
+    """Yield the requests of each slice: neighbours in the order of their tokens.
+
+    Args:
+        tokens: First sequence of each request.
+        more: Rows beyond those of the first sequence.
+    """
+    numbers = list(tokens)
+    part: list[int] = []
+    rows = 0
+    previous: Tokens = np.zeros(0, np.int32)
+    for index in tries.in_order([tokens[number] for number in numbers]):
+        number = numbers[index]
+        shared = tries.common(previous, tokens[number])
+        if part and rows >= max(SHARD_ROWS, SHARE * shared):
+            yield part
+            part, rows, shared = [], 0, 0
+        part.append(number)
+        rows += len(tokens[number]) - shared + more[number]
+        previous = tokens[number]
+    if part:
+        yield part
+
+
+def _likelihoods(ordered: list[Request], items: dict[int, list[Scored]], two_sided: bool) -> Slice:
+    windows = [window for same in items.values() for window in same]
+    trie, rows = tries.build([w.tokens for w in windows], [1 if two_sided else len(w.targets) for w in windows])
+    if two_sided:
+        rows = [np.repeat(row, len(window.targets)) for row, window in zip(rows, windows, strict=True)]
+    targets = [sum(len(window.targets) for window in same) for same in items.values()]
+    return Slice(
+        np.array(list(items), np.int32),
+        Likelihoods(
+            trie=trie,
+            rows=np.concatenate(rows),
+            targets=np.concatenate([window.targets for window in windows]),
+            owners=np.repeat(np.arange(len(items), dtype=np.int32), targets),
+            rolling=np.array([ordered[number].kind == "loglikelihood_rolling" for number in items]),
+            truncated=np.array([same[0].truncated for same in items.values()], np.int32),
+        ),
+    )
+
+
+def _prompts(ordered: list[Request], items: dict[int, Prompt]) -> Slice:
+    trie, rows = tries.build([prompt.tokens for prompt in items.values()], [1] * len(items))
+    truncated = np.array([prompt.truncated for prompt in items.values()], np.int32)
+    settings = tuple(ordered[number].arguments[1] for number in items)
+    return Slice(np.array(list(items), np.int32), Prompts(trie, np.concatenate(rows), settings, truncated))
+
+
+# --------------------------------------------------------------------------------------------------------------- disk
+
+
+def _save(made: Cut, file: Path) -> None:
+    """Write a cut as one array per field, all slices one after another."""
+    arrays: dict[str, Any] = {"refused": np.array([part for item in made.refused.items() for part in item], np.str_)}
+    for kind in (Likelihoods, Prompts):
+        works = [(part.members, part.work) for part in made.slices if isinstance(part.work, kind)]
+        columns = {"members": [members for members, _ in works]}
+        for field in fields(Trie):
+            columns[field.name] = [getattr(work.trie, field.name) for _, work in works]
+        for name in _columns(kind):
+            columns[name if name != "rows" else "scored"] = [getattr(work, name) for _, work in works]
+        for name, values in columns.items():
+            arrays[f"{kind.__name__}.{name}"] = np.concatenate(values) if values else np.zeros(0, np.int32)
+            arrays[f"{kind.__name__}.{name}.counts"] = np.array([len(value) for value in values], np.int64)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    with unfinished.open("wb") as stream:
+        np.savez(stream, **arrays)
+    unfinished.replace(file)
+
+
+def _columns(kind: type[Likelihoods | Prompts]) -> list[str]:
+    return [field.name for field in fields(kind) if field.name not in ("trie", "settings")]
+
+
+def _load(file: Path, requests: Sequence[Request]) -> Cut | None:
+    """Return a cut from disk; None if it is not there or damaged: it is made again then."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return _read(arrays, requests)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+
+
+def _read(arrays: Any, requests: Sequence[Request]) -> Cut:
+    ordered = sorted(requests, key=lambda request: request.digest)
+    slices: list[Slice] = []
+    for kind in (Likelihoods, Prompts):
+        make: Any = kind
+
+        def column(name: str, kind: str = kind.__name__) -> list[Any]:
+            counts = arrays[f"{kind}.{name}.counts"]
+            return np.split(arrays[f"{kind}.{name}"], np.cumsum(counts)[:-1]) if len(counts) else []
+
+        tries_ = [Trie(*parts) for parts in zip(*(column(field.name) for field in fields(Trie)), strict=True)]
+        rest = zip(*(column(name if name != "rows" else "scored") for name in _columns(kind)), strict=True)
+        for members, trie, values in zip(column("members"), tries_, rest, strict=True):
+            given = dict(zip(_columns(kind), values, strict=True))
+            if kind is Prompts:
+                given["settings"] = tuple(ordered[number].arguments[1] for number in members)
+            slices.append(Slice(members, make(trie=trie, **given)))
+    refused = arrays["refused"].tolist()
+    return Cut(
+        tuple(request.digest for request in ordered),
+        tuple(slices),
+        dict(zip(refused[::2], refused[1::2], strict=True)),
+    )

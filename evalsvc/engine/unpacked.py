@@ -1,0 +1,206 @@
+"""The plain path: requests in padded batches, one full forward each. Works for every causal language model.
+
+Rows are right-padded without a mask, which causal attention never looks at; equal inputs share a row; the log-softmax
+is taken in float32 and at scored positions only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+
+from evalsvc.engine import trie as tries
+from evalsvc.engine.encoding import Scored, cut_at_stops, generation_settings, stop_texts
+from evalsvc.records.shards import Likelihoods, Prompts, Tokens
+from evalsvc.records.vocabulary import Floats
+
+BATCH_TOKENS = 2048
+"""Padded tokens per forward; halved when memory runs out."""
+
+
+def score(model: Any, work: Likelihoods, budget: int = BATCH_TOKENS) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return log-likelihoods in nats, float64 [requests], and whether every target is the argmax, bool [requests].
+
+    Args:
+        budget: Padded tokens per forward.
+    """
+    if model.config.is_encoder_decoder:
+        owners, items = _two_sided_items(work)
+        found = [_two_sided(model, item) for item in items]
+    else:
+        owners, items = items_of(work)
+        found = loglikelihoods(model, items, budget)
+    requests = len(work.rolling)
+    greedy: NDArray[np.bool_] = np.ones(requests, bool)
+    greedy[[owner for owner, (_, is_greedy) in zip(owners, found, strict=True) if not is_greedy]] = False
+    return np.bincount(owners, [value for value, _ in found], requests).astype(np.float64), greedy
+
+
+def items_of(work: Likelihoods) -> tuple[list[int], list[Scored]]:
+    """Return the sequences that a trie was built from, and the request of each."""
+    parents = tries.parents(work.trie)
+    rows, owners = work.rows, work.owners
+    begins = [0, *(np.flatnonzero((parents[rows[1:]] != rows[:-1]) | (owners[1:] != owners[:-1])) + 1).tolist()]
+    items = []
+    for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True):
+        tokens = work.trie.tokens[tries.path(work.trie, int(rows[end - 1]))]
+        items.append(Scored(tokens, work.targets[begin:end]))
+    return owners[begins].tolist(), items
+
+
+def _two_sided_items(work: Likelihoods) -> tuple[list[int], list[Scored]]:
+    bounds = np.flatnonzero(np.diff(work.owners)) + 1
+    rows, targets = np.split(work.rows, bounds), np.split(work.targets, bounds)
+    items = [
+        Scored(work.trie.tokens[tries.path(work.trie, int(row[0]))], target)
+        for row, target in zip(rows, targets, strict=True)
+    ]
+    return work.owners[[0, *bounds]].tolist(), items
+
+
+@torch.inference_mode()
+def _two_sided(model: Any, item: Scored) -> tuple[float, bool]:
+    source, target = (
+        torch.from_numpy(t.astype(np.int64))[None].to(_device(model)) for t in (item.tokens, item.targets)
+    )
+    return _score(model(input_ids=source, labels=target).logits[0], item.targets)
+
+
+@torch.inference_mode()
+def loglikelihoods(model: Any, items: Sequence[Scored], budget: int = BATCH_TOKENS) -> list[tuple[float, bool]]:
+    """Return (log-likelihood in nats, whether every target is the argmax) of each item."""
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for number, item in enumerate(items):
+        rows.setdefault(tuple(item.tokens.tolist()), []).append(number)
+    found: list[tuple[float, bool]] = [(0.0, False)] * len(items)
+    queue = sorted(rows, key=lambda tokens: (-len(tokens), tokens))
+    while queue:
+        batch = queue[: max(1, budget // len(queue[0]))]
+        try:
+            logits = _forward(model, batch)
+        except (RuntimeError, MemoryError) as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
+                raise
+            budget = len(queue[0]) * (len(batch) // 2)
+            continue
+        for row, tokens in enumerate(batch):
+            for number in rows[tokens]:
+                found[number] = _score(logits[row, : len(tokens)], items[number].targets)
+        queue = queue[len(batch) :]
+    return found
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that memory ran out, on whatever device."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _forward(model: Any, batch: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    longest = len(batch[0])
+    padded = [(*tokens, *(0 for _ in range(longest - len(tokens)))) for tokens in batch]
+    return cast(torch.Tensor, model(torch.tensor(padded, device=_device(model))).logits)
+
+
+def _score(logits: torch.Tensor, targets: Tokens) -> tuple[float, bool]:
+    scored = logits[-len(targets) :].float()
+    wanted = torch.from_numpy(targets.astype(np.int64)).to(scored.device)
+    picked = scored.gather(1, wanted[:, None])[:, 0] - scored.logsumexp(1)
+    return float(picked.double().sum()), bool((scored.argmax(1) == wanted).all())
+
+
+def _device(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
+
+
+# --------------------------------------------------------------------------------------------------------- generation
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How an answer is to be generated.
+
+    Attributes:
+        stops: Texts that end it; the tokenizer's EOS text is among them.
+        max_new_tokens: Most tokens to generate.
+        sampling: Settings for transformers' `generate`: do_sample, temperature, top_p, ...
+    """
+
+    stops: tuple[str, ...]
+    max_new_tokens: int
+    sampling: dict[str, Any]
+
+    @classmethod
+    def of(cls, settings: str, tokenizer: PreTrainedTokenizerBase) -> Wish:
+        """Read a task's generation settings, canonical JSON."""
+        stops, max_new_tokens, sampling = generation_settings(json.loads(settings))
+        return cls(stop_texts(tokenizer, stops), max_new_tokens, sampling)
+
+
+class Stops:
+    """Says when an answer holds one of its stop texts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        # A stop may arrive in other tokens than its own encoding: look back a little further.
+        longest = max((len(tokenizer.encode(stop, add_special_tokens=False)) for stop in stops), default=0)
+        self._look_back = longest + 2
+
+    def reached(self, tokens: Sequence[int]) -> bool:
+        """Whether the last of the generated tokens complete a stop text."""
+        text = str(self._tokenizer.decode(list(tokens[-self._look_back :])))
+        return any(stop in text for stop in self._stops)
+
+
+class _Criteria(StoppingCriteria):
+    """Stop texts, as transformers asks for them."""
+
+    def __init__(self, stops: Stops, start: int) -> None:
+        self._stops, self._start = stops, start
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
+        return torch.tensor([self._stops.reached(input_ids[0, self._start :].tolist())], device=input_ids.device)
+
+
+@torch.inference_mode()
+def generate(
+    model: Any, tokenizer: PreTrainedTokenizerBase, work: Prompts, wishes: Sequence[Wish], seeds: Sequence[int]
+) -> list[list[int]]:
+    """Return the generated tokens of each request.
+
+    One prompt at a time: a text then never depends on what else is in its batch.
+    """
+    padding = next(
+        (t for t in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) if t is not None), 0
+    )
+    found = []
+    for end, wish, seed in zip(work.ends.tolist(), wishes, seeds, strict=True):
+        prompt = work.trie.tokens[tries.path(work.trie, end)].astype(np.int64)
+        tokens = torch.from_numpy(prompt)[None].to(_device(model))
+        before, limit = len(prompt), wish.max_new_tokens
+        if model.config.is_encoder_decoder:  # lm-eval counts the prompt to the answer's limit
+            before, limit = 1, len(prompt) + limit - 1
+        torch.manual_seed(seed)
+        output = model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=limit,
+            stopping_criteria=StoppingCriteriaList([_Criteria(Stops(tokenizer, wish.stops), before)]),
+            pad_token_id=padding,
+            use_cache=True,
+            **wish.sampling,
+        )
+        found.append(output[0, before:].tolist())
+    return found
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], wish: Wish) -> str:
+    """Return generated tokens as text, cut at the first stop text."""
+    return cut_at_stops(str(tokenizer.decode(list(tokens), skip_special_tokens=True)), wish.stops)

@@ -1,0 +1,157 @@
+"""Which way of adapting is enough: from the cheapest kind upwards, the first arm that learns and does not forget.
+
+Every arm is judged as a gate would judge it, by learning and retention rules, and no decision is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+
+from evalsvc.errors import EvalsvcError, EvidenceError
+from evalsvc.gating.decisions import judge
+from evalsvc.gating.evidence import Evidence, gather_all
+from evalsvc.gating.policy import Learning, Policy, Retention
+from evalsvc.gating.verdict import Outcome, RuleOutcome
+from evalsvc.records.methods import RUNGS, rung_of
+from evalsvc.store.arms import Family, StoredArm
+from evalsvc.store.store import Store
+
+THOROUGH = 20
+"""So many arms are judged in full; of further ones those whose means alone are short of what is asked are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is asked of an arm.
+
+    Attributes:
+        learning, retention: Names of suites: the mean gain on each of the first must exceed `min_gain`, the mean loss
+            on each of the second must stay below `margin`.
+    """
+
+    learning: tuple[str, ...]
+    retention: tuple[str, ...]
+    min_gain: float = 0.0
+    margin: float = 0.02
+    alpha: float = 0.05
+
+    def policy(self) -> Policy:
+        """Return the terms as a policy."""
+        return Policy(
+            version=1,
+            alpha=self.alpha,
+            learning=Learning(suites=self.learning, min_gain=self.min_gain) if self.learning else None,
+            retention=tuple(Retention(suite=suite, margin=self.margin) for suite in self.retention),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one arm, or of a kind of which there is none.
+
+    Attributes:
+        verdict: "pass", "fail", "inconclusive", "short" (a mean alone is short of what is asked, and the rest was not
+            judged), "no evidence", "no arm", or "not needed".
+        decided_by: The test that decided: of a pass the rule that came closest to its threshold, else the first that
+            does not pass.
+        reason: The same in words, or why there is no evidence.
+    """
+
+    rung: str
+    arm: str | None
+    digest: str | None
+    verdict: str
+    decided_by: RuleOutcome | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The arms that were judged, in order, and the one to take, if any passes."""
+
+    tried: tuple[Tried, ...]
+    chosen: Tried | None
+
+
+def in_order(arms: Sequence[StoredArm]) -> list[StoredArm]:
+    """Return arms by kind, and within one by GPU-hours, then by training step: the fewer the cheaper."""
+
+    def cost(arm: StoredArm) -> tuple[int, float, int, str]:
+        hours = arm.checkpoint.cost.gpu_hours
+        unknown = float("inf") if hours is None else hours
+        return RUNGS.index(rung_of(arm.checkpoint)), unknown, arm.checkpoint.step or 0, arm.label
+
+    return sorted(arms, key=cost)
+
+
+def advise(store: Store, family: Family, terms: Terms) -> Advice:
+    """Judge a base's arms from the cheapest upwards until one passes.
+
+    Raises:
+        UsageError: The terms can never be met.
+        PolicyError: Ditto.
+    """
+    policy = terms.policy()
+    tried: list[Tried] = [_base(family, terms)]
+    chosen = tried[0] if tried[0].verdict == "pass" else None
+    arms = in_order([arm for arm in family.arms if rung_of(arm.checkpoint) != "base"])
+    gains = store.mean_gains(family.base.number) if len(arms) > THOROUGH else {}
+    short = {arm.number: _short(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
+    evidence = gather_all(store, policy, family.base, [arm for arm in arms if short.get(arm.number) is None])
+    of_rung = {rung: list(group) for rung, group in groupby(arms, lambda arm: rung_of(arm.checkpoint))}
+    for rung in RUNGS[1:]:
+        mine = of_rung.get(rung, [])
+        if not mine:
+            tried.append(Tried(rung, None, None, "no arm", None, "the store has none of this kind"))
+        for arm in mine:
+            lacks = short.get(arm.number)
+            if chosen is not None:
+                why = f"{chosen.arm} is cheaper and passes"
+                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
+            elif lacks is not None:
+                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "short", None, lacks))
+            else:
+                tried.append(_judged(policy, arm, next(evidence)))
+                chosen = tried[-1] if tried[-1].verdict == "pass" else None
+    return Advice(tuple(tried), chosen)
+
+
+def _base(family: Family, terms: Terms) -> Tried:
+    """Judge the base itself: it forgot nothing and learned nothing, by definition."""
+    asks = bool(terms.learning)
+    reason = "its gain is 0 by definition, and a gain is asked for" if asks else "nothing is asked but to keep"
+    digest = family.base.checkpoint.digest
+    return Tried("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
+
+
+def _short(terms: Terms, gains: Mapping[str, float]) -> str | None:
+    """Return on which suite an arm's mean gain is short of what is asked; None if on none that is known."""
+    asked = [("learning", suite, terms.min_gain) for suite in terms.learning]
+    asked += [("retention", suite, -terms.margin) for suite in terms.retention]
+    for what, suite, least in asked:
+        if suite in gains and gains[suite] <= least:
+            return f"{what}/{suite}: {gains[suite]:+.3f}, and more than {least:+g} is asked"
+    return None
+
+
+def _judged(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceError) -> Tried:
+    rung, digest = rung_of(arm.checkpoint), arm.checkpoint.digest
+    try:
+        if isinstance(evidence, EvidenceError):
+            raise evidence
+        outcome = judge(policy, evidence, 1.0, datetime.now(UTC).date())
+    except EvalsvcError as error:
+        return Tried(rung, arm.label, digest, "no evidence", None, str(error))
+    rule = _deciding(outcome)
+    reason = (
+        f"{rule.rule}: {rule.estimate:+.3f} [{rule.low:+.3f}, {rule.high:+.3f}], margin {rule.margin:g}, {rule.test}"
+    )
+    return Tried(rung, arm.label, digest, outcome.verdict, rule, reason)
+
+
+def _deciding(outcome: Outcome) -> RuleOutcome:
+    order = {"fail": 0, "inconclusive": 1, "pass": 2}
+    return min(outcome.rules, key=lambda rule: (order[rule.verdict], -(rule.p_pass or 0.0)))

@@ -1,0 +1,363 @@
+"""Decide on the evidence in a store, keep the decision with all that it rests on, and verify kept decisions.
+
+A decision record is JSON: digests of base, checkpoint, suites and policy, versions, seeds, the input of every test, the
+rules' outcomes, waivers and looks. It is kept in the store, chained to the last one of its base, and as a file in the
+folder `<store>.decisions`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evalsvc import __version__
+from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
+from evalsvc.gating import sequential, verdict
+from evalsvc.gating.evidence import Evidence, Half, Items, gather
+from evalsvc.gating.policy import Policy, TaskSize, check_possible
+from evalsvc.gating.rules import Rule, TaskPair, rules_of
+from evalsvc.gating.verdict import Outcome
+from evalsvc.records.digests import digest
+from evalsvc.records.scores import TaskScores
+from evalsvc.records.serialise import as_dict
+from evalsvc.stats.multiplicity import holm
+from evalsvc.store.arms import StoredArm, base_of, find_arm
+from evalsvc.store.decisions import Attempt, Ledger, PlannedRun, Record
+from evalsvc.store.store import Store
+
+SCHEMA = 1
+SHOWN_ITEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether a checkpoint may be promoted.
+
+    Attributes:
+        checkpoint, base: Labels, names, paths or digests of arms.
+        batch: Whether to correct for all candidates that were tried on the same suites.
+        half: Only look at one seeded half of every task's items: one to choose on, the other to confirm with.
+    """
+
+    checkpoint: str
+    policy: Policy
+    base: str | None = None
+    batch: bool = False
+    half: Half | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be answered, before anything is scored."""
+        mode = self.policy.mode
+        if self.half and mode != "fixed":
+            raise PolicyError(f"mode {mode}: halves are for mode fixed; take one of the two out")
+        if self.batch and mode == "group_sequential":
+            raise PolicyError("a batch is corrected by p-values, which mode group_sequential has none of; use another")
+
+
+@dataclass(frozen=True, slots=True)
+class LostItem:
+    """An item that the base got right and the checkpoint does not."""
+
+    suite: str
+    task: str
+    doc: str
+    target: str
+    base: float
+    adapted: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision as it was kept.
+
+    Attributes:
+        warnings: What its reader should know of earlier attempts.
+    """
+
+    outcome: Outcome
+    record: Record
+    path: Path
+    lost: tuple[LostItem, ...]
+    warnings: tuple[str, ...]
+
+
+def decide(
+    store: Store,
+    question: Question,
+    *,
+    fraction: float = 1.0,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+) -> Decision:
+    """Decide, and keep the decision.
+
+    Args:
+        fraction: Share of the items that has been asked so far, in the looks' order.
+        plans: Digests of the plans that hold them; None takes the newest whole ones.
+        items: How many items the whole tasks have, if that is less than all.
+
+    Raises:
+        UsageError: A name means no arm, or the policy can never be met.
+        EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided then.
+    """
+    evidence, outcome = judged(store, question, fraction=fraction, plans=plans, items=items)
+    ledger = Ledger(store.path)
+    key = _evidence_key(evidence, question.half)
+    others = _others(ledger.attempts(key), evidence.adapted.checkpoint.digest)
+    mine = p_pass(outcome)
+    batch = None
+    if question.batch:
+        batch = _batch(others, mine)
+        if outcome.verdict == "pass" and batch["adjusted"] > question.policy.alpha:
+            outcome = replace(outcome, verdict="inconclusive")
+    now = datetime.now(UTC)
+    record = ledger.append(
+        _record(question, evidence, outcome, now, fraction=fraction, items=items, batch=batch), key, mine
+    )
+    return Decision(
+        outcome,
+        record,
+        _write(store.path, record),
+        lost_items(store, evidence, outcome),
+        _warnings(outcome, others, question),
+    )
+
+
+def judged(
+    store: Store,
+    question: Question,
+    *,
+    fraction: float = 1.0,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+    today: date | None = None,
+) -> tuple[Evidence, Outcome]:
+    """Return what a decision would rest on and be, without keeping it.
+
+    Raises:
+        UsageError: A name means no arm, or the policy can never be met.
+        EvidenceError: Evidence is missing, incomplete or not comparable.
+    """
+    policy = question.policy
+    arms = store.arms()
+    adapted = find_arm(arms, question.checkpoint)
+    base = find_arm(arms, question.base) if question.base else base_of(arms, adapted)
+    if base.digest == adapted.digest:
+        raise EvidenceError(f"{base.checkpoint.label} is the base itself: name the checkpoint that should replace it")
+    if base.numerics != adapted.numerics:
+        raise EvidenceError(
+            f"{adapted.checkpoint.label} and {base.checkpoint.label} were scored under different numerics; submit both"
+        )
+    evidence = gather(store, policy, base, adapted, plans=plans, items=items, half=question.half)
+    return evidence, judge(policy, evidence, fraction, today or datetime.now(UTC).date())
+
+
+def judge(policy: Policy, evidence: Evidence, fraction: float, today: date) -> Outcome:
+    """Return the outcome of a policy on evidence.
+
+    Raises:
+        EvidenceError: Evidence is missing, incomplete or not comparable.
+        PolicyError: The policy can never be met by so few items.
+    """
+    rules = rules_of(policy, evidence.pairs, evidence.ratios)
+    check_possible(policy, _sizes(evidence.pairs))
+    arguments: tuple[Policy, list[Rule], Any, str, date] = (
+        policy,
+        rules,
+        policy.waiver_entries(),
+        evidence.adapted.checkpoint.digest,
+        today,
+    )
+    return verdict.decide(*arguments) if policy.mode == "fixed" else sequential.decide(*arguments, fraction)
+
+
+def _sizes(pairs: Sequence[TaskPair]) -> dict[str, tuple[TaskSize, ...]]:
+    found: dict[str, tuple[TaskSize, ...]] = {}
+    for pair in pairs:
+        size = TaskSize(pair.base.task, pair.items, pair.base.weight)
+        found[pair.base.suite] = (*found.get(pair.base.suite, ()), size)
+    return found
+
+
+def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
+    """Return the items that were lost most, of the tasks that lost most and are not waived."""
+    if outcome.verdict == "pass" and not outcome.degraded:
+        return ()
+    kept = {rule.rule.split("/")[1] for rule in outcome.rules if rule.rule.startswith("retention/")}
+    waived = {rule.rule for rule in outcome.rules if rule.waived}
+    losing = [
+        pair
+        for pair in sorted(evidence.pairs, key=lambda pair: pair.comparison.gain)
+        if pair.base.suite in kept
+        and pair.comparison.gain < 0
+        and f"retention/{pair.base.suite}/{pair.base.task}" not in waived
+    ]
+    each = SHOWN_ITEMS if len(losing) == 1 else (SHOWN_ITEMS + 1) // 2
+    found = [lost for pair in losing for lost in _losses(pair)[:each]][:SHOWN_ITEMS]
+    texts = Ledger(store.path).items([sample for _, sample, _, _ in found]) if found else {}
+    return tuple(
+        LostItem(pair.base.suite, pair.base.task, texts[sample].doc, texts[sample].target, base, adapted)
+        for pair, sample, base, adapted in found
+    )
+
+
+def _losses(pair: TaskPair) -> list[tuple[TaskPair, int, float, float]]:
+    """Return the samples that an adapted arm lost, worst first, with both arms' scores."""
+    samples, ours, theirs = np.intersect1d(pair.base.samples, pair.adapted.samples, return_indices=True)
+    base, adapted = pair.base.values[ours], pair.adapted.values[theirs]
+    gain = adapted - base if pair.base.higher_is_better else base - adapted
+    order = np.argsort(gain, kind="stable")
+    return [(pair, int(samples[n]), float(base[n]), float(adapted[n])) for n in order[: (gain < 0).sum()]]
+
+
+# ------------------------------------------------------------------------------------------------------------ record
+
+
+def _record(
+    question: Question,
+    evidence: Evidence,
+    outcome: Outcome,
+    now: datetime,
+    *,
+    fraction: float,
+    items: Items | None,
+    batch: Record | None,
+) -> Record:
+    base, adapted = evidence.base, evidence.adapted
+    return {
+        "schema": SCHEMA,
+        "kind": "evalsvc decision",
+        "decided": now.isoformat(timespec="seconds"),
+        "base": _arm(base),
+        "checkpoint": _arm(adapted),
+        "numerics": json.loads(adapted.numerics),
+        "policy": {"digest": question.policy.digest(), "content": question.policy.model_dump(mode="json")},
+        "suites": [suite_record(run) for run in evidence.plans],
+        "sampled": list(evidence.sampled),
+        "packages": _packages(),
+        "seeds": {"order": sequential.SEED},
+        "half": question.half,
+        "fraction": fraction,
+        "items": [[suite, task, count] for (suite, task), count in (items or {}).items()],
+        **decided(evidence, outcome),
+        "batch": batch,
+    }
+
+
+def decided(evidence: Evidence, outcome: Outcome) -> Record:
+    """Return what can be recomputed of a decision."""
+    return {
+        "inputs": [_input(pair) for pair in evidence.pairs],
+        "ratios": [asdict(ratio) for ratio in evidence.ratios],
+        "rules": [asdict(rule) for rule in outcome.rules],
+        "waivers": [{"waiver": json.loads(entry.text), "state": state} for entry, state in outcome.waivers],
+        "looks": [asdict(look) for look in outcome.looks],
+        "verdict": outcome.verdict,
+        "exit_code": outcome.exit_code,
+        "degraded": outcome.degraded,
+    }
+
+
+def _arm(arm: StoredArm) -> Record:
+    return {"arm": arm.checkpoint.label, "digest": arm.checkpoint.digest, "key": arm.digest}
+
+
+def suite_record(run: PlannedRun) -> Record:
+    """Return what a record says of a suite."""
+    return {
+        "suite": run.suite,
+        "role": run.role,
+        "digest": run.suite_digest,
+        "plan": run.digest,
+        "part_of": run.part_of,
+    }
+
+
+def _input(pair: TaskPair) -> Record:
+    comparison = as_dict(pair.comparison)
+    return {
+        **comparison,
+        "items": pair.items,
+        "scores": _scores_digest(pair.base),
+        "adapted_scores": _scores_digest(pair.adapted),
+    }
+
+
+def _scores_digest(scores: TaskScores) -> str:
+    state = hashlib.sha256()
+    for column in (scores.samples, scores.values, scores.weights):
+        state.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+    return state.hexdigest()[:32]
+
+
+def _packages() -> dict[str, str]:
+    found = {"evalsvc": __version__}
+    for name in ("numpy", "scipy", "lm-eval", "torch", "transformers", "peft"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _write(store: Path, record: Record) -> Path:
+    folder = store.with_name(store.name + ".decisions")
+    path = folder / f"{record['digest'][:16]}.json"
+    try:
+        folder.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EvalsvcError(f"decision {path}: cannot be written: {error.strerror}; the store has it") from error
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- alpha ledger
+
+
+def _evidence_key(evidence: Evidence, half: Half | None) -> str:
+    """Return the name of base and suite versions: what several candidates can be tried on."""
+    suites = sorted(run.part_of or run.digest for run in evidence.plans)
+    return digest("evidence", evidence.base.digest, half or "", *suites)
+
+
+def _others(attempts: Sequence[Attempt], checkpoint: str) -> list[Attempt]:
+    """Return the last attempt of every other candidate."""
+    return list({a.checkpoint: a for a in attempts if a.checkpoint != checkpoint}.values())
+
+
+def p_pass(outcome: Outcome) -> float | None:
+    """Return the p-value of the whole policy: the largest of its rules' (an intersection-union test)."""
+    found = [rule.p_pass for rule in outcome.rules if rule.waived is None]
+    known = [p for p in found if p is not None]
+    return max(known) if known and len(known) == len(found) else None
+
+
+def _batch(others: Sequence[Attempt], mine: float | None) -> Record:
+    if mine is None or any(other.p_pass is None for other in others):
+        raise EvidenceError(
+            "a batch is corrected by p-values, and a candidate that was decided in mode group_sequential has none; "
+            "decide on it again in mode fixed"
+        )
+    candidates = {other.checkpoint: other.p_pass for other in others}
+    adjusted = holm([mine, *(p for p in candidates.values() if p is not None)])
+    return {"others": candidates, "p": mine, "adjusted": float(adjusted[0])}
+
+
+def _warnings(outcome: Outcome, others: Sequence[Attempt], question: Question) -> tuple[str, ...]:
+    found = [f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"]
+    if others and not question.batch and outcome.verdict == "pass":
+        tried = len(others) + 1
+        chance = 1 - (1 - question.policy.alpha) ** tried
+        found.append(
+            f"{tried} candidates were tried on these suites: the chance that one at the margin passes is up to "
+            f"{chance:.0%}; --batch corrects for all of them, --half confirm decides on items that chose none"
+        )
+    return tuple(found)

@@ -1,0 +1,263 @@
+"""Before a verdict: what a policy can resolve and what that costs, and scoring a checkpoint until it is decided.
+
+Where a policy decides early, items are asked in the looks' order: each look is submitted as a plan of its own, part of
+the suite's whole plan, whose answers so far are never asked again; after the look that decides nothing more is asked.
+Looks that decided nothing are taken out of the store again: a decision leaves the plan that it rests on, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from evalsvc.analysis.compare import subtract
+from evalsvc.errors import CheckpointError, EvidenceError, PolicyError, UsageError
+from evalsvc.gating import sequential
+from evalsvc.gating.decisions import Decision, Question, decide, judged
+from evalsvc.gating.evidence import Items
+from evalsvc.gating.policy import FRACTIONS, Policy, TaskSize, check_possible
+from evalsvc.gating.power import RuleForecast, forecast
+from evalsvc.harness.plan import Planned, part
+from evalsvc.harness.suites import find_suite, load_suite
+from evalsvc.records.vocabulary import Floats
+from evalsvc.scoring.driver import Job, Progress
+from evalsvc.scoring.submission import Submission
+from evalsvc.scoring.submit import Prepared, prepare, score
+from evalsvc.store.arms import StoredArm, base_of, find_arm, find_family
+from evalsvc.store.decisions import Ledger
+from evalsvc.store.runs import driver_name
+from evalsvc.store.store import Store
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PowerPlan:
+    """What a policy can resolve, the requests that it takes, and the seconds, where earlier runs tell."""
+
+    rules: tuple[RuleForecast, ...]
+    requests: int
+    seconds: float | None
+
+
+# -------------------------------------------------------------------------------------------------------------- power
+
+
+def power_plan(store: Store, policy: Policy, checkpoint: str, base: str | None, suites: Sequence[str]) -> PowerPlan:
+    """Return what a policy can resolve for a checkpoint, before anything is computed.
+
+    Args:
+        checkpoint: An arm of the store, or one that is yet to be submitted.
+        suites: Files of suites that the store does not know.
+
+    Raises:
+        UsageError: A suite is not known, or the policy can never be met.
+    """
+    known, adapted = _known_arms(store, checkpoint, base)
+    sizes: dict[str, tuple[TaskSize, ...]] = {}
+    requests = 0
+    ledger = Ledger(store.path)
+    numbers = [arm.number for arm in (known, adapted) if arm is not None]
+    runs = [run for run in ledger.runs(numbers) if run.part_of is None] if numbers else []
+    done = {(run.arm, run.digest) for run in runs if run.state == "done"}
+    for suite, file in suite_files(store, policy, suites).items():
+        stored = [run for run in runs if run.suite == suite and known is not None and run.arm == known.number]
+        if stored and suite not in {find_suite(name).name for name in suites}:
+            sizes[suite] = tuple(TaskSize(*row) for row in ledger.sizes([stored[-1].digest])[suite])
+            newest = stored[-1]
+            left = [arm for arm in (known, adapted) if arm is None or (arm.number, newest.digest) not in done]
+            requests += len(left) * newest.requests
+        else:
+            planned = _planned(file)
+            sizes[suite] = sizes_of([planned])[suite]
+            requests += 2 * len(planned.plan.requests)
+    check_possible(policy, sizes)
+    discordance = seen_discordance(store, known) if known else {}
+    rate = ledger.rate() if store.path.is_file() else None
+    seconds = requests / rate if rate else None
+    return PowerPlan(tuple(forecast(policy, sizes, discordance)), requests, seconds)
+
+
+def prepared_plan(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
+    """Return what a policy can resolve on a submission that is ready to be scored.
+
+    Raises:
+        PolicyError: It asks for a suite that is not submitted, or can never be met.
+    """
+    sizes = sizes_of(prepared.planned)
+    for suite in policy.suites:
+        if suite not in sizes:
+            raise PolicyError(f"the policy asks for suite {suite!r}, which is not submitted; add --suite {suite}")
+    check_possible(policy, sizes)
+    discordance: Mapping[sequential.Key, float] = {}
+    requests, rate = len(prepared.arms) * sum(len(item.plan.requests) for item in prepared.planned), None
+    if store.path.is_file():
+        answered = store.answered(prepared.arms)
+        wanted = {request.digest for item in prepared.planned for request in item.plan.requests}
+        requests = sum(len(wanted - answered[arm.key]) for arm in prepared.arms)
+        base = next((arm for arm in store.arms() if arm.digest == prepared.arms[0].key), None)
+        discordance = seen_discordance(store, base) if base else {}
+        rate = Ledger(store.path).rate()
+    rules = tuple(forecast(policy, sizes, discordance))
+    return PowerPlan(rules, requests, requests / rate if rate else None)
+
+
+def sizes_of(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
+    """Return the sizes of planned suites' tasks."""
+    return {
+        item.plan.suite: tuple(TaskSize(task.name, len(task.samples), task.weight) for task in item.plan.tasks)
+        for item in planned
+    }
+
+
+def seen_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, float]:
+    """Return the share of items that adapted arms of a base changed either way, their median, by suite and task."""
+    arms = [a for a in store.arms() if a.checkpoint.parent == base.checkpoint.digest and a.numerics == base.numerics]
+    scores = store.task_scores(base.number, [arm.number for arm in arms])
+    found: dict[sequential.Key, list[float]] = {}
+    ours = {(s.suite, s.task): s for s in scores[base.number]}
+    for arm in arms:
+        for theirs in scores[arm.number]:
+            compared = subtract(ours[theirs.suite, theirs.task], theirs)
+            if compared.lost is not None and compared.gained is not None:
+                share = (compared.lost + compared.gained) / compared.n
+                found.setdefault((theirs.suite, theirs.task), []).append(share)
+    return {key: float(np.median(shares)) for key, shares in found.items()}
+
+
+def _known_arms(store: Store, checkpoint: str, base: str | None) -> tuple[StoredArm | None, StoredArm | None]:
+    """Return the arms of base and checkpoint, each if the store has it."""
+    if not store.path.is_file():
+        return None, None
+    arms = store.arms()
+
+    def known(find: Callable[[], StoredArm]) -> StoredArm | None:
+        try:
+            return find()
+        except (UsageError, EvidenceError):
+            return None
+
+    adapted = known(lambda: find_arm(arms, checkpoint))
+    if base:
+        return known(lambda: find_arm(arms, base)), adapted
+    if adapted:
+        return known(lambda: base_of(arms, adapted)), adapted
+    return known(lambda: find_family(store.arms()).base), None
+
+
+def _planned(file: str) -> Planned:
+    from evalsvc.harness import plan as planning
+    from evalsvc.harness import tasks as loading
+    from evalsvc.records.plans import Rendering
+
+    suite = find_suite(file)
+    return planning.plan(loading.load(suite), Rendering(None, suite.system_prompt))
+
+
+def suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str, str]:
+    """Return the file or shipped name of each of a policy's suites: those given, else the store's, else shipped ones.
+
+    Raises:
+        UsageError: A suite is nowhere to be found.
+    """
+    named = {find_suite(name).name: name for name in given}
+    ledger = Ledger(store.path) if store.path.is_file() else None
+    found = {}
+    for suite in policy.suites:
+        stored = ledger.suite_path(suite) if ledger else None
+        if suite not in named and stored and Path(stored).is_file() and load_suite(Path(stored)).name == suite:
+            found[suite] = stored
+        else:
+            found[suite] = named.get(suite, suite)
+            find_suite(found[suite])
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- evaluate
+
+
+def evaluate(store: Store, question: Question, submission: Submission, progress: Progress, note: Note) -> Decision:
+    """Score a checkpoint on the policy's suites, for as long as that is needed, and decide.
+
+    Raises:
+        UsageError: The checkpoint, a suite or the policy cannot be used.
+        EvidenceError: A run failed, or evidence is not comparable.
+    """
+    files = suite_files(store, question.policy, submission.suites)
+    prepared = prepare(store, replace(submission, suites=tuple(files.values())), progress, note)
+    if len(prepared.arms) != 2:
+        raise CheckpointError(f"a gate decides on one checkpoint, and {len(prepared.arms) - 1} were given; name one")
+    check_possible(question.policy, sizes_of(prepared.planned))
+    base, adapted = (arm.checkpoint.digest for arm in prepared.arms)
+    asked = replace(question, checkpoint=adapted, base=base)
+    if question.policy.mode == "fixed" or _complete(store, prepared):
+        _all_done(score(store, prepared, progress, note))
+        return decide(store, asked)
+    return _by_looks(store, asked, prepared, progress, note)
+
+
+def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Progress, note: Note) -> Decision:
+    policy = question.policy
+    whole = {item.plan.suite: item for item in prepared.planned}
+    growing = {entry.suite for entry in policy.retention} | set(policy.learning.suites if policy.learning else ())
+    places = {
+        (suite, task.name): np.array([sequential.place(sample.digest) for sample in task.samples])
+        for suite, item in whole.items()
+        for task in item.plan.tasks
+        if suite in growing
+    }
+    items: Items = {key: len(there) for key, there in places.items()}
+    with prepared.executor() as executor:
+        for number, fraction in enumerate(FRACTIONS[policy.mode], start=1):
+            if fraction == 1.0:
+                break
+            parts = [_part(item, places, items, fraction, policy) for item in whole.values()]
+            _all_done(score(store, replace(prepared, planned=tuple(parts)), progress, note, executor))
+            plans = [item.plan.digest for item in parts]
+            _, outcome = judged(store, question, fraction=fraction, plans=plans, items=items)
+            last = outcome.looks[-1]
+            note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
+            if outcome.verdict != "inconclusive":
+                return decide(store, question, fraction=fraction, plans=plans, items=items)
+            # Its scores are a part of those to come, and its answers are kept.
+            Ledger(store.path).forget_looks(plans, prepared.arms[0].key, prepared.arms[1].key, driver_name())
+        _all_done(score(store, prepared, progress, note, executor))
+    return decide(store, question)
+
+
+def _part(
+    item: Planned, places: Mapping[sequential.Key, Floats], items: Items, fraction: float, policy: Policy
+) -> Planned:
+    """Return the part of a suite that a look asks; the whole of it where its evidence does not grow."""
+    suite = item.plan.suite
+    if (suite, item.plan.tasks[0].name) not in places:
+        return item
+    masks = sequential.first(places, items, fraction, policy.mode)
+    chosen = {}
+    for task in item.plan.tasks:
+        there = places[suite, task.name]
+        # A few items of every task, so that each has an estimate; those beyond the look are not counted yet.
+        few = sequential.foremost(there, sequential.SMALLEST)
+        chosen[task.name] = [bool(kept) for kept in masks[suite, task.name] | few]
+    if all(all(mask) for mask in chosen.values()):
+        return item
+    return part(item, chosen)
+
+
+def _complete(store: Store, prepared: Prepared) -> bool:
+    """Whether the store has both arms' whole runs already, so that looking early saves nothing."""
+    if not store.path.is_file():
+        return False
+    done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
+    return all((arm.key, item.plan.digest) in done for arm in prepared.arms for item in prepared.planned)
+
+
+def _all_done(jobs: Sequence[Job]) -> None:
+    failed = [job for job in jobs if job.state != "done"]
+    if failed:
+        raise EvidenceError(
+            f"{len(failed)} of {len(jobs)} runs failed (first: {failed[0].error}), so nothing was decided; try again"
+        )

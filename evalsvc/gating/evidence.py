@@ -1,0 +1,289 @@
+"""What a policy asks for, out of a store: paired scores on its suites, or why there are none.
+
+Fails closed: whatever is missing, unfinished, unpaired or stale is an error that says what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from evalsvc.analysis.diversity_and_drift import diversity_of
+from evalsvc.errors import EvidenceError
+from evalsvc.gating import sequential
+from evalsvc.gating.policy import Policy
+from evalsvc.gating.rules import Ratio, TaskPair
+from evalsvc.harness.suites import changed
+from evalsvc.records.scores import TaskScores
+from evalsvc.stats.diversity import WORSE_WHEN
+from evalsvc.stats.paired import LEVEL
+from evalsvc.store.arms import StoredArm
+from evalsvc.store.decisions import Ledger, PlannedRun
+from evalsvc.store.store import Store
+
+Half = Literal["select", "confirm"]
+Items = Mapping[sequential.Key, int]
+"""Items of whole tasks, where evidence is not complete."""
+Scores = Mapping[int, Mapping[sequential.Key, TaskScores]]
+"""Scores by arm, by suite and task."""
+_AT_ONCE = 10_000_000
+"""Requests whose scores are in memory at the same time, or those of one arm if it was asked more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a decision rests on.
+
+    Attributes:
+        sampled: Digests of the plans whose sampled answers `ratios` are of.
+    """
+
+    base: StoredArm
+    adapted: StoredArm
+    plans: tuple[PlannedRun, ...]
+    pairs: tuple[TaskPair, ...]
+    ratios: tuple[Ratio, ...] = ()
+    sampled: tuple[str, ...] = ()
+
+
+def gather(
+    store: Store,
+    policy: Policy,
+    base: StoredArm,
+    adapted: StoredArm,
+    *,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+    half: Half | None = None,
+    sampled: Sequence[str] | None = None,
+) -> Evidence:
+    """Return both arms' scores on the policy's suites.
+
+    Args:
+        plans: Digests of the plans that hold them; None takes the newest whole ones.
+        sampled: Ditto, of sampled answers.
+
+    Raises:
+        EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.
+    """
+    (found,) = gather_all(store, policy, base, [adapted], plans=plans, items=items, half=half, sampled=sampled)
+    if isinstance(found, EvidenceError):
+        raise found
+    return found
+
+
+def gather_all(
+    store: Store,
+    policy: Policy,
+    base: StoredArm,
+    several: Sequence[StoredArm],
+    *,
+    plans: Sequence[str] | None = None,
+    items: Items | None = None,
+    half: Half | None = None,
+    sampled: Sequence[str] | None = None,
+) -> Iterator[Evidence | EvidenceError]:
+    """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
+    in_order = policy.mode != "fixed" or half is not None
+    asked = _Asked.of(Ledger(store.path), policy, base, several, plans, sampled, in_order=in_order)
+    at_once = max(1, _AT_ONCE // max(1, sum(run.requests for run in asked.runs)))
+    for start in range(0, len(several), at_once):
+        part = several[start : start + at_once]
+        able = [arm.number for arm in part if arm.number not in asked.wrong]
+        scores: Scores = {}
+        if able:
+            # What was chosen and not given are the newest plans, which is what a store reads by itself.
+            digests = None if plans is None else [run.digest for run in asked.runs]
+            read = store.task_scores(base.number, able, digests, policy.suites)
+            scores = {arm: {(s.suite, s.task): s for s in found} for arm, found in read.items()}
+        for arm in part:
+            try:
+                if arm.number in asked.wrong:
+                    raise asked.wrong[arm.number]
+                pairs = tuple(asked.pairs(base, arm, scores, items or {}, half))
+                ratios = _ratios(store, base, arm, asked.sampled) if policy.diversity else ()
+            except EvidenceError as error:
+                yield error
+            else:
+                yield Evidence(base, arm, asked.runs, pairs, ratios, asked.sampled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What both arms were asked, as one look at a store tells.
+
+    Attributes:
+        runs: The base's, which are the same for every arm that can be compared on them.
+        sampled: Digests of the plans whose sampled answers count.
+        wrong: Why arms cannot be compared, by number.
+        sizes: By suite, task, number of items and weight of each of its tasks.
+        numbers: Digests of the samples by number, where a seeded order of the items matters.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    sampled: tuple[str, ...]
+    wrong: dict[int, EvidenceError]
+    sizes: dict[str, list[tuple[str, int, float]]]
+    numbers: dict[int, str] | None
+
+    @classmethod
+    def of(
+        cls,
+        ledger: Ledger,
+        policy: Policy,
+        base: StoredArm,
+        several: Sequence[StoredArm],
+        plans: Sequence[str] | None,
+        sampled: Sequence[str] | None,
+        *,
+        in_order: bool,
+    ) -> _Asked:
+        chosen: list[PlannedRun] = []
+        wrong: dict[int, EvidenceError] = {}
+        rests_on: dict[int, tuple[str, ...]] = {}
+        with ledger.look():
+            runs: dict[int, list[PlannedRun]] = {arm.number: [] for arm in (base, *several)}
+            for run in ledger.runs(list(runs)):
+                runs[run.arm].append(run)
+            of_base = runs[base.number]
+            for arm in several:
+                both = [*of_base, *runs[arm.number]]
+                try:
+                    chosen = _chosen(policy, base, arm, both, plans)
+                except EvidenceError as error:
+                    wrong[arm.number] = error
+                else:
+                    rests_on[arm.number] = (*(run.digest for run in chosen), *_sampled(both, policy))
+            digests = [run.digest for run in chosen]
+            sizes = ledger.sizes(digests)
+            numbers = ledger.sample_digests(digests) if in_order else None
+            files = {} if plans is not None else {key: ledger.files(key) for key in set(rests_on.values())}
+        stale = {key: _stale(of_suites) for key, of_suites in files.items()}
+        for arm in several:
+            if problem := stale.get(rests_on.get(arm.number, ())):
+                label = arm.checkpoint.label
+                wrong[arm.number] = EvidenceError(f"{problem}; submit {label} again, or add --evaluate")
+        answers = _sampled(of_base, policy) if sampled is None else tuple(sampled)
+        return cls(tuple(chosen), answers, wrong, sizes, numbers)
+
+    def pairs(
+        self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items, half: Half | None
+    ) -> Iterator[TaskPair]:
+        """Yield the paired scores of an arm, task by task.
+
+        Raises:
+            EvidenceError: Some are missing.
+        """
+        again = f"submit {adapted.checkpoint.label} again"
+        for suite, tasks in self.sizes.items():
+            for task, count, _ in tasks:
+                here, there = (scores[arm.number].get((suite, task)) for arm in (base, adapted))
+                if here is None or there is None:
+                    label = (base if here is None else adapted).checkpoint.label
+                    raise EvidenceError(f"{suite}/{task}: {label} has no scores; {again}")
+                if len(here.samples) != count:
+                    raise EvidenceError(
+                        f"{suite}/{task}: {base.checkpoint.label} has scores on {len(here.samples)} of {count} items; "
+                        f"{again}"
+                    )
+                places = None
+                if self.numbers is not None:
+                    places = np.array([sequential.place(self.numbers[int(s)]) for s in here.samples])
+                pair = TaskPair(here, there, items.get((suite, task), count), places)
+                yield _halved(pair, half) if half else pair
+
+
+def _chosen(
+    policy: Policy, base: StoredArm, adapted: StoredArm, runs: Sequence[PlannedRun], plans: Sequence[str] | None
+) -> list[PlannedRun]:
+    """Return the base's runs that count, given both arms', oldest plan first.
+
+    Raises:
+        EvidenceError: One is missing or unfinished.
+    """
+    if plans is not None:
+        named = {run.suite: run for run in runs if run.arm == base.number and run.digest in plans}
+        return [named[suite] for suite in policy.suites if suite in named]
+    return [_newest(runs, suite, base, adapted) for suite in policy.suites]
+
+
+def _stale(files: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
+    """Return which suite says something else by now, given each one's files."""
+    problems = ((suite, changed(of_suite)) for suite, of_suite in files.items())
+    return next((f"suite {suite!r}: {problem}" for suite, problem in problems if problem), None)
+
+
+def _sampled(runs: Sequence[PlannedRun], policy: Policy) -> tuple[str, ...]:
+    """Return the digests of the plans whose sampled answers count: of each suite the newest that is done."""
+    asked = [run for run in runs if run.role == "diversity" and run.state == "done" and run.part_of is None]
+    return tuple({run.suite: run.digest for run in asked}.values()) if policy.diversity else ()
+
+
+def _ratios(store: Store, base: StoredArm, adapted: StoredArm, plans: Sequence[str]) -> tuple[Ratio, ...]:
+    """Return what is left of the base's diversity, by every measure that falls when answers collapse.
+
+    Raises:
+        EvidenceError: The two arms' sampled answers cannot be compared.
+    """
+    sampled = store.sampled(base.number, [adapted.number], plans)
+    if not sampled[base.number]:
+        return ()
+    return tuple(
+        Ratio(
+            f"{t.suite}/{t.task}/{r.measure}", r.measure, r.ratio, _stderr(r.ratio, r.low, r.high, r.prompts), r.prompts
+        )
+        for t in diversity_of(sampled[base.number], sampled[adapted.number])
+        for r in t.ratios
+        if WORSE_WHEN[r.measure] == "lower" and r.ratio is not None and r.low is not None and r.high is not None
+    )
+
+
+def _stderr(ratio: float, low: float, high: float, prompts: int) -> float:
+    """Return a ratio's standard error by the wider side of its interval, so that a skewed one is not taken for narrow.
+
+    Where no prompt differs, resampling cannot tell how many others would: that of as many pairs without a discordant
+    one then, by the end of Tango's interval for them, z^2 / (n + z^2).
+    """
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    return max(ratio - low, high - ratio) / z or z / (prompts + z**2)
+
+
+def _newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: StoredArm) -> PlannedRun:
+    """Return the base's run on the newest version of a suite, if both arms have finished it."""
+    label, of_base = adapted.checkpoint.label, base.checkpoint.label
+    whole = [run for run in runs if run.suite == suite and run.part_of is None]
+    mine = [run for run in whole if run.arm == base.number]
+    if not mine:
+        raise EvidenceError(
+            f"suite {suite!r}: the policy asks for it, and {of_base} was never scored on it; "
+            f"evalsvc submit {label} --suite {suite}"
+        )
+    newest = mine[-1]
+    if any(run.plan > newest.plan for run in whole):
+        raise EvidenceError(
+            f"suite {suite!r}: {label} was scored on a newer version than {of_base}, whose scores are stale; "
+            f"submit {label} again, which scores its base alongside"
+        )
+    theirs = next((run for run in whole if run.arm == adapted.number and run.plan == newest.plan), None)
+    if theirs is None:
+        raise EvidenceError(f"suite {suite!r}: {label} was not scored on its newest version; submit {label} again")
+    for who, run in ((of_base, newest), (label, theirs)):
+        if run.state != "done":
+            raise EvidenceError(
+                f"suite {suite!r}: the run of {who} is {run.state}, with {run.answered:,} of {run.requests:,} requests "
+                f"answered; submit {label} again to resume"
+            )
+    return newest
+
+
+def _halved(pair: TaskPair, half: Half) -> TaskPair:
+    assert pair.places is not None
+    first = sequential.foremost(pair.places, (len(pair.places) + 1) // 2)
+    mask = first if half == "select" else ~first
+    if not mask.any():
+        raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items to be halved")
+    return replace(pair.part(mask), items=int(mask.sum()))

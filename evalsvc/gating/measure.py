@@ -1,0 +1,119 @@
+"""A rule's evidence as its test takes it: estimate, interval, items needed, smallest margin that can be resolved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from evalsvc.analysis.compare import UNIT_INTERVAL
+from evalsvc.errors import EvidenceError
+from evalsvc.gating.rules import Ratio, Rule
+from evalsvc.records.comparisons import Comparison
+from evalsvc.stats.margins import MarginTest, Paired, margin_test, z_of
+from evalsvc.stats.power import POWER
+
+# --------------------------------------------------------------------------------------------------------- evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A rule's evidence, as its test takes it."""
+
+    rule: Rule
+    test: MarginTest
+    comparisons: tuple[Comparison, ...] = ()
+    tasks: tuple[Paired, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Items (for diversity: prompts) behind the test."""
+        return self.rule.ratio.n if self.rule.ratio else sum(c.n for c in self.comparisons)
+
+
+def measure(rule: Rule, z_alpha: float) -> Measured:
+    """Test one rule.
+
+    Args:
+        z_alpha: Of the bounds of its interval.
+
+    Raises:
+        EvidenceError: A task has no interval.
+    """
+    if rule.ratio is not None:
+        return Measured(rule, _ratio_test(rule.ratio, rule.threshold, z_alpha))
+    compared = compared_tasks(rule)
+    tasks = tuple(paired(c) for c in compared)
+    return Measured(rule, margin_test(tasks, rule.shares, rule.threshold, z_alpha), compared, tasks)
+
+
+def compared_tasks(rule: Rule) -> tuple[Comparison, ...]:
+    """Compare the arms on a rule's tasks.
+
+    Raises:
+        EvidenceError: A task has no interval.
+    """
+    compared = tuple(pair.comparison for pair in rule.pairs)
+    for comparison in compared:
+        if comparison.lost is None and comparison.stderr is None:
+            raise EvidenceError(
+                f"{rule.name}: {comparison.task} has {comparison.n} item{'s' if comparison.n > 1 else ''} and no "
+                "standard error, so nothing can be shown; ask more items"
+            )
+    return compared
+
+
+def paired(comparison: Comparison) -> Paired:
+    """Return a comparison as its test takes it, better counted positive."""
+    counts = None
+    if comparison.lost is not None and comparison.gained is not None and comparison.clusters is None:
+        worse, better = comparison.lost, comparison.gained
+        counts = (worse, better) if comparison.higher_is_better else (better, worse)
+    return Paired(
+        n=comparison.n,
+        difference=comparison.gain,
+        stderr=comparison.stderr or 0.0,
+        counts=counts,
+        df=max((comparison.clusters or comparison.n) - 1, 1),
+        bounded=comparison.unit == UNIT_INTERVAL,
+    )
+
+
+def _ratio_test(ratio: Ratio, threshold: float, z_alpha: float) -> MarginTest:
+    task = Paired(ratio.n, ratio.value - 1, ratio.stderr, None, ratio.n - 1, bounded=False)
+    return margin_test([task], [1.0], threshold, z_alpha)
+
+
+def name_test(m: Measured) -> str:
+    """Return the name of the procedure behind a rule's interval."""
+    names = sorted({c.test for c in m.comparisons}) or ["t of the ratio"]
+    return names[0] if len(m.comparisons) <= 1 else f"MOVER of {len(m.comparisons)} x {' and '.join(names)}"
+
+
+def _variance(m: Measured, *, unchanged: bool = False) -> float:
+    """Return the variance of the estimate; under no change, that of the same discordance around zero."""
+    if m.rule.ratio is not None:
+        return m.rule.ratio.stderr**2
+    total = 0.0
+    for share, c in zip(m.rule.shares, m.comparisons, strict=True):
+        variance = (c.stderr or 0.0) ** 2
+        total += share**2 * (variance + (c.gain**2 / c.n if unchanged else 0.0))
+    return total
+
+
+def items_needed(m: Measured, z_alpha: float) -> int | None:
+    """Return the items that would show the rule to hold in 80 % of cases, were the estimate the truth."""
+    distance = m.test.difference - m.rule.threshold
+    if distance <= 1e-6:  # at the threshold but for rounding: no number of items would do
+        return None
+    # Where no item has changed yet, the bound itself says how much is not known.
+    error = math.sqrt(_variance(m)) or (m.test.difference - m.test.low) / z_alpha
+    return max(m.n + 1, math.ceil(m.n * ((z_alpha + z_of(1 - POWER)) * error / distance) ** 2))
+
+
+def smallest_margin(m: Measured, z_alpha: float) -> float:
+    """Return the smallest margin that these items resolve in 80 % of unchanged checkpoints."""
+    margin = (z_alpha + z_of(1 - POWER)) * math.sqrt(_variance(m, unchanged=True))
+    if m.rule.unit != UNIT_INTERVAL:
+        return margin
+    floor = sum((s * z_alpha**2 / (c.n + z_alpha**2)) ** 2 for s, c in zip(m.rule.shares, m.comparisons, strict=True))
+    return min(1.0, max(margin, math.sqrt(floor)))

@@ -1,0 +1,245 @@
+"""Policy files: what a checkpoint must meet to be promoted. YAML is read by `suites`; decides nothing.
+
+A policy that could never pass, because a suite has too few items for its margin, is refused before any compute. Waivers
+are read one by one: one that cannot be understood does not waive, and is shown with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from statistics import NormalDist
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from evalsvc.errors import PolicyError
+from evalsvc.harness.suites import Name
+from evalsvc.records.digests import canonical, digest
+from evalsvc.stats.margins import Paired, bounds, combined, z_of
+from evalsvc.stats.power import smallest_passing_n
+from evalsvc.stats.sequential import spending_bounds
+from evalsvc.yaml_files import Strict, first_problem, read_yaml
+
+Mode = Literal["fixed", "group_sequential", "finite_pool"]
+FRACTIONS: Mapping[Mode, tuple[float, ...]] = {
+    "fixed": (1.0,),
+    "group_sequential": tuple(k / 5 for k in range(1, 6)),
+    "finite_pool": tuple(k / 20 for k in range(1, 21)),
+}
+"""Share of the items at each look."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Learning(Strict):
+    """The mean gain on each of these suites must exceed `min_gain`."""
+
+    suites: tuple[Name, ...] = Field(min_length=1)
+    min_gain: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Retention(Strict):
+    """The mean loss on a suite must stay below `margin`, and on each of its tasks below `per_task_margin`."""
+
+    suite: Name
+    margin: Share
+    per_task_margin: Share | None = None
+
+
+class Drift(Strict):
+    """The bits per byte of a suite must not rise by as much as this."""
+
+    suite: Name
+    max_bits_per_byte_increase: float = Field(gt=0, allow_inf_nan=False)
+
+
+class Diversity(Strict):
+    """The diversity of generated text, as a share of the base's, must exceed `min_ratio`."""
+
+    min_ratio: float = Field(gt=0, lt=1)
+
+
+class Require(Strict):
+    """What evidence must be like to count at all."""
+
+    min_coverage: float = Field(default=1.0, gt=0, le=1)
+    same_rendering: Literal[True] = True
+
+
+class Waiver(Strict):
+    """One rule is not asked of one checkpoint, for a reason, by somebody, until a day."""
+
+    rule: str = Field(min_length=1)
+    checkpoint: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    reason: str = Field(min_length=1)
+    owner: str = Field(min_length=1)
+    expires: date
+
+
+@dataclass(frozen=True, slots=True)
+class WaiverEntry:
+    """A waiver as it was read: the waiver, or what is wrong with it."""
+
+    text: str
+    waiver: Waiver | None = None
+    problem: str | None = None
+
+
+class Policy(Strict):
+    """What a checkpoint must meet to be promoted."""
+
+    version: Literal[1]
+    alpha: float = Field(default=0.05, gt=0, le=0.2)
+    mode: Mode = "fixed"
+    learning: Learning | None = None
+    retention: tuple[Retention, ...] = ()
+    group_margin: Share | None = None
+    drift: Drift | None = None
+    diversity: Diversity | None = None
+    require: Require = Require()
+    waivers: tuple[Any, ...] = ()
+
+    @field_validator("waivers", mode="before")
+    @classmethod
+    def _any_waivers(cls, value: Any) -> Any:
+        return () if value is None else value if isinstance(value, list | tuple) else (value,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Policy:
+        for what, names in (
+            ("retention", [entry.suite for entry in self.retention]),
+            ("learning.suites", list(self.learning.suites) if self.learning else []),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{what}: suite {name!r} appears {names.count(name)} times; name it once")
+        if self.group_margin is not None and not self.retention:
+            raise ValueError("group_margin: there is no retention suite to take the mean of; add retention, or drop it")
+        return self
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Names of all suites that the policy asks for, each once."""
+        named = [*(self.learning.suites if self.learning else ()), *(entry.suite for entry in self.retention)]
+        return tuple(dict.fromkeys([*named, *([self.drift.suite] if self.drift else [])]))
+
+    def digest(self) -> str:
+        """Return the digest of what the policy says."""
+        return digest("policy", canonical(self.model_dump(mode="json")))
+
+    def waiver_entries(self) -> list[WaiverEntry]:
+        """Return the waivers, those that cannot be understood included."""
+        found = []
+        for entry in self.waivers:
+            text = canonical(_plain(entry))
+            try:
+                found.append(WaiverEntry(text, Waiver.model_validate(entry)))
+            except ValidationError as error:
+                found.append(WaiverEntry(text, problem=first_problem(error, "the README for the keys of a waiver")))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a YAML file as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        PolicyError: It cannot be read, is not YAML, or breaks a rule; the message names file and key.
+    """
+    data = read_yaml(path, "policy", PolicyError)
+    try:
+        policy = Policy.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError(f"policy {path}: {first_problem(error, 'the README for the keys of a policy')}") from error
+    return policy.model_copy(update={"waivers": tuple(_plain(entry) for entry in policy.waivers)})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSize:
+    """How many items a task of a suite has, and its weight there."""
+
+    task: str
+    items: int
+    weight: float
+
+
+def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) -> None:
+    """Refuse a policy that not even an unchanged checkpoint could pass.
+
+    Args:
+        sizes: Suite name to its tasks; suites that are not there are not checked.
+
+    Raises:
+        PolicyError: A rule has too few items for its margin; the message says how many it would need.
+    """
+    if policy.mode == "finite_pool":  # the whole pool is certain of itself, however small
+        return
+    alpha = last_alpha(policy)
+    for entry in policy.retention:
+        tasks = sizes.get(entry.suite, ())
+        for task in tasks if entry.per_task_margin is not None else ():
+            needed = smallest_passing_n(entry.per_task_margin or 0.0, alpha)
+            if task.items < needed:
+                raise PolicyError(
+                    f"retention/{entry.suite}/{task.task}: {task.items} items cannot show that a loss stays below "
+                    f"{entry.per_task_margin}, not even if none changes; needs {needed} items, or a wider margin"
+                )
+        _check_mean(f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, alpha)
+    if policy.group_margin is not None:
+        known = {entry.suite: sizes[entry.suite] for entry in policy.retention if sizes.get(entry.suite)}
+        if len(known) == len(policy.retention):
+            _check_mean("retention/group", known, policy.group_margin, alpha)
+
+
+def last_alpha(policy: Policy) -> float:
+    """Return the level at which a rule is tested when all its items are in."""
+    if policy.mode != "group_sequential":
+        return policy.alpha
+    return NormalDist().cdf(-spending_bounds(FRACTIONS[policy.mode], policy.alpha)[-1])
+
+
+def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float) -> None:
+    """Refuse a mean over suites that has too few items even if none of them changes."""
+    whole = {suite: sum(task.weight for task in tasks) for suite, tasks in suites.items()}
+    parts = tuple(
+        (task.items, task.weight / whole[suite] / len(suites)) for suite, tasks in suites.items() for task in tasks
+    )
+    if needed := _needed(parts, margin, alpha):
+        items = sum(count for count, _ in parts)
+        raise PolicyError(
+            f"{rule}: {items:,} items cannot show that a loss stays below {margin}, not even if none changes; "
+            f"needs {needed:,} items, or a wider margin"
+        )
+
+
+@lru_cache(maxsize=2**10)
+def _needed(parts: tuple[tuple[int, float], ...], margin: float, alpha: float) -> int | None:
+    """Return how many items tasks with (items, share) would need to show anything; None if they have enough."""
+
+    def passes(factor: float) -> bool:
+        unchanged = [Paired(math.ceil(items * factor), 0.0, 0.0, (0, 0)) for items, _ in parts]
+        low, _ = combined([share for _, share in parts], [0.0] * len(parts), *bounds(unchanged, z_of(alpha)))
+        return bool(low[0] > -margin)
+
+    if not parts or passes(1.0):
+        return None
+    low, high = 1.0, 2.0
+    while not passes(high):
+        low, high = high, high * 2
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return sum(math.ceil(count * high) for count, _ in parts)

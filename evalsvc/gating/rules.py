@@ -1,0 +1,184 @@
+"""A policy and paired scores in, rules with their evidence out. Pure: no I/O, no database.
+
+Every rule says "the mean gain over these tasks exceeds a threshold" (for retention the threshold is -margin), and is
+tested once in each direction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsvc.analysis.compare import UNIT_INTERVAL, coverage, subtract, task_shares
+from evalsvc.errors import EvidenceError
+from evalsvc.gating.policy import Policy
+from evalsvc.records.comparisons import Comparison
+from evalsvc.records.scores import TaskScores
+from evalsvc.records.vocabulary import Floats
+
+Mask = NDArray[np.bool_]
+# Remembered as long as the scores are in memory: many gates may be asked of an arm.
+_COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
+_COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPair:
+    """Both arms' scores on one task.
+
+    Attributes:
+        items: Items of the whole task; more than the base's samples while a run goes on.
+        places: float64 [samples of the base], each sample's place in one random order of all items; only needed where
+            evidence is looked at before it is complete.
+    """
+
+    base: TaskScores
+    adapted: TaskScores
+    items: int
+    places: Floats | None = None
+
+    @property
+    def comparison(self) -> Comparison:
+        """Both arms on all samples that there are."""
+        known = _COMPARED.setdefault(self.adapted, WeakKeyDictionary())
+        if self.base not in known:
+            known[self.base] = subtract(self.base, self.adapted)
+        return known[self.base]
+
+    def part(self, mask: Mask) -> TaskPair:
+        """Return the pair on some of the base's samples; `items` stays."""
+        if mask.all():
+            return self
+        columns = {name: getattr(self.base, name) for name in _COLUMNS}
+        kept: dict[str, Any] = {name: None if column is None else column[mask] for name, column in columns.items()}
+        return replace(self, base=replace(self.base, **kept), places=None if self.places is None else self.places[mask])
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The diversity of an arm's generated text on one suite, as a share of its base's."""
+
+    suite: str
+    metric: str
+    value: float
+    stderr: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One demand of a policy.
+
+    Attributes:
+        name: kind/suite, kind/suite/task, "retention/group" or "diversity/suite".
+        margin: As the policy says it.
+        threshold: What the gain must exceed.
+        pairs: The tasks that it is about, and their shares in the mean.
+    """
+
+    name: str
+    margin: float
+    threshold: float
+    unit: str
+    pairs: tuple[TaskPair, ...] = ()
+    shares: tuple[float, ...] = ()
+    ratio: Ratio | None = None
+
+    @property
+    def grows(self) -> bool:
+        """Whether its evidence comes in bit by bit; other suites are asked as a whole at the first look."""
+        return self.ratio is None and self.unit == UNIT_INTERVAL
+
+
+# ----------------------------------------------------------------------------------------------------- what is asked
+
+
+def rules_of(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Ratio] = ()) -> list[Rule]:
+    """Return a policy's rules with the evidence for each.
+
+    Raises:
+        EvidenceError: A suite, task or ratio that the policy needs is missing, incomplete or of another kind.
+    """
+    rules: list[Rule] = []
+    if policy.learning:
+        gain = policy.learning.min_gain
+        rules += [_rule(f"learning/{s}", gain, gain, _suite(pairs, s, policy)) for s in policy.learning.suites]
+    kept: list[TaskPair] = []
+    for entry in policy.retention:
+        tasks = _suite(pairs, entry.suite, policy)
+        kept += tasks
+        rules.append(_rule(f"retention/{entry.suite}", entry.margin, -entry.margin, tasks))
+        if entry.per_task_margin is not None:
+            margin = entry.per_task_margin
+            rules += [_rule(f"retention/{entry.suite}/{p.base.task}", margin, -margin, [p]) for p in tasks]
+    if policy.group_margin is not None:
+        rules.append(_rule("retention/group", policy.group_margin, -policy.group_margin, kept))
+    if policy.drift:
+        rules.append(_drift(policy, _suite(pairs, policy.drift.suite, policy, bits=True)))
+    if policy.diversity:
+        if not ratios:
+            raise EvidenceError(
+                "diversity: the store has no ratio of generated diversity for this checkpoint and its base; "
+                "submit both on a suite with role diversity, or take the rule out of the policy"
+            )
+        rules += [_diversity(ratio, policy.diversity.min_ratio) for ratio in ratios]
+    if not rules:
+        raise EvidenceError("the policy has no rule, so there is nothing to decide; add learning or retention to it")
+    return rules
+
+
+def _rule(name: str, margin: float, threshold: float, pairs: Sequence[TaskPair]) -> Rule:
+    shares = task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])
+    return Rule(name, margin, threshold, UNIT_INTERVAL, tuple(pairs), tuple(shares))
+
+
+def _drift(policy: Policy, pairs: Sequence[TaskPair]) -> Rule:
+    assert policy.drift is not None
+    most = policy.drift.max_bits_per_byte_increase
+    return replace(_rule(f"drift/{policy.drift.suite}", most, -most, pairs), unit="bits_per_byte")
+
+
+def _diversity(ratio: Ratio, least: float) -> Rule:
+    if not (math.isfinite(ratio.value) and math.isfinite(ratio.stderr) and ratio.stderr > 0 and ratio.n > 1):
+        raise EvidenceError(
+            f"diversity/{ratio.suite}: the ratio {ratio.value} with standard error {ratio.stderr} of {ratio.n} prompts "
+            "is no evidence; submit both arms again"
+        )
+    return Rule(f"diversity/{ratio.suite}", least, least - 1, "ratio", ratio=ratio)
+
+
+def _suite(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, bits: bool = False) -> list[TaskPair]:
+    """Return a suite's tasks, each fit to be tested."""
+    found = [pair for pair in pairs if pair.base.suite == suite]
+    if not found:
+        raise EvidenceError(f"suite {suite!r}: the policy asks for it, and the base has no finished run on it")
+    for pair in found:
+        _check(pair, policy.require.min_coverage, bits=bits)
+    return found
+
+
+def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
+    base, adapted = pair.base, pair.adapted
+    name = f"{base.suite}/{base.task}"
+    if (base.metric, base.filter) != (adapted.metric, adapted.filter):
+        raise EvidenceError(f"{name}: the arms have different metrics ({base.metric}, {adapted.metric}); submit again")
+    if fault := base.fault or adapted.fault:
+        raise EvidenceError(f"{name}: {fault}")
+    if (covered := coverage(base, adapted)) < min_coverage:
+        raise EvidenceError(
+            f"{name}: both arms have scores on {covered:.1%} of the base's items, "
+            f"the policy needs {min_coverage:.1%}; submit the checkpoint again"
+        )
+    if bits and base.aggregation != "bits_per_byte":
+        raise EvidenceError(f"{name}: drift is measured in bits per byte, and its metric is {base.metric}")
+    if not bits and not (base.aggregation == "mean" and base.bounded and adapted.bounded):
+        raise EvidenceError(
+            f"{name}: a margin is a share of items, and {base.metric} is not a mean of values in [0, 1]; "
+            "use another metric of the task, or a drift rule"
+        )

@@ -1,0 +1,310 @@
+"""Verdicts while evidence still comes in, in one seeded random order of items. Pure: no I/O, no database.
+
+* group_sequential: five looks, each at the same share of every task, with bounds that keep the error at alpha over all
+  of them; what fails is corrected for the number of rules.
+* finite_pool: the verdict of the full suite, foreseen: each rule bets against its own failure, and a wrong forecast has
+  probability at most alpha however often one looks. It speaks of these items, not of ability.
+
+Looks are replayed from the items' order, so that the verdict is the same whether evidence came in bit by bit or all
+at once. Suites in other units than scores are asked as a whole at the first look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from evalsvc.errors import EvidenceError
+from evalsvc.gating.measure import compared_tasks, measure, paired
+from evalsvc.gating.policy import FRACTIONS, Mode, Policy, WaiverEntry
+from evalsvc.gating.rules import Mask, Rule, TaskPair
+from evalsvc.gating.verdict import Look, Outcome, RuleOutcome, Verdict, outcome_of, overall
+from evalsvc.gating.waivers import excuses, judge_waivers
+from evalsvc.records.digests import digest
+from evalsvc.records.vocabulary import Floats
+from evalsvc.stats.betting import evidence, pool_interval
+from evalsvc.stats.margins import bounds, combined, z_of
+from evalsvc.stats.multiplicity import holm
+from evalsvc.stats.sequential import spending_bounds
+
+SEED = 1234
+
+SMALLEST = 2
+"""Items of every task that are asked at the first look, so that each task has an estimate."""
+
+Key = tuple[str, str]
+"""Suite and task."""
+
+
+def place(sample: str, seed: int = SEED) -> float:
+    """Return a sample's place in the random order, in [0, 1)."""
+    return int(digest("order", str(seed), sample)[:13], 16) / 16**13
+
+
+def first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: float, mode: Mode) -> dict[Key, Mask]:
+    """Return which samples of each task belong to the first `fraction` of the order.
+
+    Group-sequential looks take the same share of every task. A finite pool is one order over all tasks, of which each
+    task's and each suite's items are a random sample as well.
+
+    Args:
+        places: Of the samples that there are; at least those that belong.
+        items: How many the whole task has.
+    """
+    if mode != "finite_pool":
+        chosen = {}
+        for key, there in places.items():
+            count = max(SMALLEST, math.floor(fraction * items[key] + 1e-9))
+            chosen[key] = foremost(there, count)
+        return chosen
+    count = math.floor(fraction * sum(items[key] for key in places) + 1e-9)
+    pooled = np.sort(np.concatenate(list(places.values()))) if places else np.empty(0)
+    last = pooled[min(count, len(pooled)) - 1] if count and len(pooled) else -1.0
+    return {key: there <= last for key, there in places.items()}
+
+
+class _Look:
+    """What is seen at a look: of each task that grows, the items in the order's first part."""
+
+    def __init__(self, number: int, masks: Mapping[Key, Mask]) -> None:
+        self.number = number
+        self.seen = {key: int(mask.sum()) for key, mask in masks.items()}
+        self._masks = masks
+        self._parts: dict[Key, TaskPair] = {}
+
+    def of(self, rule: Rule) -> Rule:
+        """Return a rule about what is seen: at least the first few items of every task, so that there is an estimate.
+
+        Rules share the parts of tasks, and so their comparisons.
+        """
+        if not rule.grows:
+            return rule
+        for pair in rule.pairs:
+            key = key_of(pair)
+            if key not in self._parts:
+                few = self.seen[key] < SMALLEST
+                self._parts[key] = pair.part(foremost(_places(pair), SMALLEST) if few else self._masks[key])
+        return replace(rule, pairs=tuple(self._parts[key_of(pair)] for pair in rule.pairs))
+
+
+def foremost(places: Floats, count: int) -> Mask:
+    """Return which samples are the first `count` of the order."""
+    return np.argsort(np.argsort(places, kind="stable"), kind="stable") < count
+
+
+class _Judge(Protocol):
+    def at(self, look: _Look) -> list[Verdict]:
+        """Return every rule's verdict at a look, given the looks before."""
+
+    def outcomes(self, look: _Look) -> list[RuleOutcome]:
+        """Return all that is known of every rule at the last look."""
+
+
+def decide(
+    policy: Policy,
+    rules: Sequence[Rule],
+    waivers: Sequence[WaiverEntry],
+    checkpoint: str,
+    today: date,
+    fraction: float = 1.0,
+) -> Outcome:
+    """Replay the looks up to `fraction` of the items, and decide at the first one that can.
+
+    Raises:
+        EvidenceError: Nothing is left to decide, or a rule has no evidence.
+    """
+    judged = judge_waivers(waivers, rules, checkpoint, today)
+    excused = excuses(judged)
+    asked = [rule for rule in rules if rule.name not in excused]
+    if not asked:
+        raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
+    growing = {key_of(pair): pair for rule in rules if rule.grows for pair in rule.pairs}
+    whole = {key_of(pair): pair for rule in rules if not rule.grows for pair in rule.pairs}
+    items = {key: pair.items for key, pair in growing.items()}
+    places = {key: _places(pair) for key, pair in growing.items()}
+    at_once = sum(pair.items for key, pair in whole.items() if key not in growing)
+    judge: _Judge = (_Bounds if policy.mode == "group_sequential" else _Bets)(policy, rules, excused)
+    looks: list[Look] = []
+    for number, share in enumerate(FRACTIONS[policy.mode], start=1):
+        if share > fraction + 1e-9:
+            break
+        look = _Look(number, first(places, items, share, policy.mode))
+        verdict = overall(v for rule, v in zip(rules, judge.at(look), strict=True) if rule.name not in excused)
+        seen = at_once + sum(look.seen.values())
+        looks.append(Look(number, share, seen, at_once + sum(items.values()), verdict))
+        if verdict != "inconclusive":
+            break
+    return Outcome(verdict, tuple(judge.outcomes(look)), tuple(judged), tuple(looks))
+
+
+def key_of(pair: TaskPair) -> Key:
+    """Return a pair's suite and task."""
+    return pair.base.suite, pair.base.task
+
+
+def _places(pair: TaskPair) -> Floats:
+    if pair.places is None or len(pair.places) != len(pair.base.samples):
+        raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: its items have no order, so looks cannot be replayed")
+    return pair.places
+
+
+class _Bounds:
+    """Group-sequential: a rule is decided when its interval at a look's bound leaves the threshold on one side."""
+
+    def __init__(self, policy: Policy, rules: Sequence[Rule], excused: Mapping[str, str]) -> None:
+        self._alpha, self._rules, self._excused = policy.alpha, rules, excused
+        fractions = FRACTIONS["group_sequential"]
+        # Only the first rejection of Holm's procedure makes the verdict, and that one is Bonferroni's.
+        per_rule = policy.alpha / max(1, len(rules) - len(excused))
+        self._pass = spending_bounds(fractions, policy.alpha)
+        self._fail = spending_bounds(fractions, per_rule)
+        self._once = (z_of(policy.alpha), z_of(per_rule))
+        self._decided: dict[str, tuple[Verdict, int]] = {}
+
+    def _levels(self, grows: bool, look: _Look) -> tuple[float, float]:
+        # Evidence that does not grow is the same at every look, and so tested once.
+        return (self._pass[look.number - 1], self._fail[look.number - 1]) if grows else self._once
+
+    def _ends(self, look: _Look) -> dict[Key, tuple[float, Floats, Floats]]:
+        """Return every task's difference and bounds at a look; worked out together, because rules share tasks."""
+        found: dict[Key, tuple[float, Floats, Floats]] = {}
+        for grows in (True, False):
+            rules = [look.of(rule) for rule in self._rules if rule.grows == grows]
+            tasks = {
+                key_of(p): paired(c) for rule in rules for p, c in zip(rule.pairs, compared_tasks(rule), strict=True)
+            }
+            if tasks:
+                low, high = bounds(list(tasks.values()), self._levels(grows, look))
+                found |= {key: (task.difference, low[:, n], high[:, n]) for n, (key, task) in enumerate(tasks.items())}
+        return found
+
+    def at(self, look: _Look) -> list[Verdict]:
+        ends = self._ends(look)
+        for rule in self._rules:
+            if rule.ratio is not None:
+                above, below = self._levels(rule.grows, look)
+                z = measure(rule, above).test.z
+                holds, broken = z >= above, z <= -below
+            else:
+                parts = zip(*(ends[key_of(pair)] for pair in rule.pairs), strict=True)
+                low, high = combined(rule.shares, *(np.stack(part, axis=-1) for part in parts))
+                holds, broken = low[0] > rule.threshold, high[1] < rule.threshold
+            if broken:
+                self._decided[rule.name] = ("fail", look.number)
+            elif holds:
+                self._decided.setdefault(rule.name, ("pass", look.number))
+        return [self._decided.get(rule.name, ("inconclusive", 0))[0] for rule in self._rules]
+
+    def outcomes(self, look: _Look) -> list[RuleOutcome]:
+        found = []
+        for rule in self._rules:
+            verdict, number = self._decided.get(rule.name, ("inconclusive", look.number))
+            # The interval at a look's bound is a repeated confidence interval: valid however often one looks.
+            m = measure(look.of(rule), self._levels(rule.grows, look)[0])
+            found.append(outcome_of(m, verdict, z_of(self._alpha), self._excused.get(rule.name), look=number))
+        return found
+
+
+class _Stream(NamedTuple):
+    """A rule's items in random order, in [0, 1], and the log wealth of the bets on them so far."""
+
+    items: Floats
+    pool: int
+    scale: float
+    above: Floats
+    below: Floats
+
+
+class _Bets:
+    """Finite pool: a rule is decided when a bet against its opposite has won enough, or the pool is known."""
+
+    def __init__(self, policy: Policy, rules: Sequence[Rule], excused: Mapping[str, str]) -> None:
+        self._alpha, self._rules, self._excused = policy.alpha, rules, excused
+        self._stream = cache(self._streamed)
+        self._decided: dict[str, int] = {}
+
+    def _streamed(self, position: int) -> _Stream:
+        rule = self._rules[position]
+        pool = sum(pair.items for pair in rule.pairs)
+        factors = [pool * share / pair.items for share, pair in zip(rule.shares, rule.pairs, strict=True)]
+        scale = max(factors)
+        values = [gains(pair) * factor / scale for pair, factor in zip(rule.pairs, factors, strict=True)]
+        order = np.argsort(np.concatenate([_places(pair) for pair in rule.pairs]), kind="stable")
+        items = (np.concatenate(values)[order] + 1) / 2
+        return _Stream(items, pool, scale, *evidence(items, (1 + rule.threshold / scale) / 2, pool))
+
+    def _p(self, look: _Look) -> list[tuple[float, float]]:
+        """Return every rule's p-values, valid however often one looks, the second after Holm."""
+        found = []
+        for position, rule in enumerate(self._rules):
+            if rule.grows:
+                seen = self._seen(rule, look)
+                stream = self._stream(position)
+                wealth = (stream.above[seen - 1], stream.below[seen - 1]) if seen else (0.0, 0.0)
+                found.append((math.exp(-max(0.0, wealth[0])), math.exp(-max(0.0, wealth[1]))))
+            else:
+                # The whole suite has been asked, and its own difference is what is foreseen elsewhere.
+                holds = measure(rule, z_of(self._alpha)).test.difference > rule.threshold
+                found.append((0.0, 1.0) if holds else (1.0, 0.0))
+        asked = [n for n, rule in enumerate(self._rules) if rule.name not in self._excused]
+        for n, p in zip(asked, holm([found[n][1] for n in asked]), strict=True):
+            found[n] = (found[n][0], float(p))
+        return found
+
+    @staticmethod
+    def _seen(rule: Rule, look: _Look) -> int:
+        return sum(look.seen[key_of(pair)] for pair in rule.pairs)
+
+    def _verdict(self, p: tuple[float, float]) -> Verdict:
+        return "fail" if p[1] <= self._alpha else "pass" if p[0] <= self._alpha else "inconclusive"
+
+    def at(self, look: _Look) -> list[Verdict]:
+        verdicts = [self._verdict(p) for p in self._p(look)]
+        for rule, verdict in zip(self._rules, verdicts, strict=True):
+            if verdict != "inconclusive":
+                self._decided.setdefault(rule.name, look.number)
+        return verdicts
+
+    def outcomes(self, look: _Look) -> list[RuleOutcome]:
+        found = []
+        for position, (rule, p) in enumerate(zip(self._rules, self._p(look), strict=True)):
+            m = measure(look.of(rule), z_of(self._alpha))
+            low = high = m.test.difference
+            if rule.grows:
+                items, pool, scale, _, _ = self._stream(position)
+                ends = pool_interval(items[: self._seen(rule, look)], pool, self._alpha)
+                low, high = ((2 * end - 1) * scale for end in ends)
+            outcome = outcome_of(
+                m,
+                self._verdict(p),
+                z_of(self._alpha),
+                self._excused.get(rule.name),
+                p_pass=p[0],
+                p_fail=p[1],
+                look=self._decided.get(rule.name, look.number),
+            )
+            test = "bets on the finite pool" if rule.grows else "the whole suite"
+            found.append(replace(outcome, low=low, high=high, degraded=high < 0, test=test))
+        return found
+
+
+def gains(pair: TaskPair) -> Floats:
+    """Return the adapted arm's gain on each of the base's samples, in [-1, 1], better counted positive.
+
+    Raises:
+        EvidenceError: The adapted arm lacks a sample: a pool with holes says nothing about the whole.
+    """
+    where = np.searchsorted(pair.adapted.samples, pair.base.samples)
+    where = np.minimum(where, len(pair.adapted.samples) - 1)
+    if not len(pair.adapted.samples) or not (pair.adapted.samples[where] == pair.base.samples).all():
+        raise EvidenceError(
+            f"{pair.base.suite}/{pair.base.task}: mode finite_pool needs every item of both arms; submit again"
+        )
+    difference = pair.adapted.values[where] - pair.base.values
+    return difference if pair.base.higher_is_better else -difference

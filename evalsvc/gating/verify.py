@@ -1,0 +1,134 @@
+"""Decision records, read and recomputed from the scores in the store: does what was decided still hold?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evalsvc.errors import EvalsvcError, EvidenceError
+from evalsvc.gating.decisions import SCHEMA, decided, judge, p_pass, suite_record
+from evalsvc.gating.evidence import gather
+from evalsvc.gating.policy import Policy
+from evalsvc.gating.rules import Ratio
+from evalsvc.stats.multiplicity import holm
+from evalsvc.store.decisions import Ledger, Record, record_digest
+from evalsvc.store.store import Store
+
+
+def read_record(path: Path) -> Record:
+    """Read a decision record.
+
+    Raises:
+        EvidenceError: The file is no decision record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvidenceError(f"decision {path}: cannot be read: {error}") from error
+    if not isinstance(record, dict) or record.get("kind") != "evalsvc decision":
+        raise EvidenceError(f"decision {path}: is no decision record; `evalsvc gate` writes them")
+    if record.get("schema") != SCHEMA:
+        raise EvidenceError(f"decision {path}: has schema {record.get('schema')}, this evalsvc reads {SCHEMA}")
+    return record
+
+
+def verify(store: Store, record: Record) -> list[str]:
+    """Recompute a decision from the stored scores, and return what differs; nothing if it holds.
+
+    Numbers are compared to nine digits: another processor adds up in another order.
+    """
+    found = []
+    if record_digest(record) != record.get("digest"):
+        found.append("the record was edited: its content does not give its digest")
+    try:
+        found += _chain_problems(Ledger(store.path).chain(record["base"]["digest"]), record)
+        found += _differences(record, _recomputed(store, record))
+    except (KeyError, TypeError, ValueError) as error:
+        found.append(f"the record was edited: {type(error).__name__}: {error}")
+    except EvalsvcError as error:
+        found.append(f"it cannot be recomputed: {error}")
+    return found
+
+
+def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
+    found = []
+    previous = None
+    for number, kept in enumerate(chain, start=1):
+        if record_digest(kept) != kept["digest"]:
+            found.append(f"decision {number} of this base was edited in the store: {kept['digest'][:12]}")
+        if kept["previous"] != previous:
+            found.append(
+                f"decision {number} of this base does not follow from the one before: one is missing or changed"
+            )
+        previous = kept["digest"]
+    if record["digest"] not in [kept["digest"] for kept in chain]:
+        found.append(f"the store has no decision {record['digest'][:12]}")
+    elif record not in chain:
+        found.append(f"the store's decision {record['digest'][:12]} says something else")
+    return found
+
+
+def _recomputed(store: Store, record: Record) -> Record:
+    policy = Policy.model_validate(record["policy"]["content"])
+    arms = {arm.digest: arm for arm in store.arms()}
+    for who in ("base", "checkpoint"):
+        if record[who]["key"] not in arms:
+            raise EvidenceError(f"the store has no scores of {record[who]['arm']} any more")
+    evidence = gather(
+        store,
+        policy,
+        arms[record["base"]["key"]],
+        arms[record["checkpoint"]["key"]],
+        plans=[suite["plan"] for suite in record["suites"]],
+        items={(suite, task): count for suite, task, count in record["items"]} or None,
+        half=record["half"],
+        sampled=record.get("sampled"),
+    )
+    if "sampled" not in record:  # it was written before they were kept
+        evidence = replace(evidence, ratios=tuple(Ratio(**ratio) for ratio in record["ratios"]))
+    day = datetime.fromisoformat(record["decided"]).date()
+    outcome = judge(policy, evidence, record["fraction"], day)
+    if record["batch"] is not None:
+        p = p_pass(outcome)
+        adjusted = float(holm([p or 0.0, *record["batch"]["others"].values()])[0])
+        if outcome.verdict == "pass" and adjusted > policy.alpha:
+            outcome = replace(outcome, verdict="inconclusive")
+    recomputed = {
+        "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
+        "suites": [suite_record(run) for run in evidence.plans],
+        **decided(evidence, outcome),
+    }
+    return dict(json.loads(json.dumps(recomputed, default=str)))
+
+
+def _differences(record: Record, recomputed: Record) -> list[str]:
+    found = []
+    for key, value in recomputed.items():
+        if _same(record.get(key), value):
+            continue
+        if isinstance(value, list) and isinstance(record.get(key), list) and len(value) == len(record[key]):
+            for said, now in zip(record[key], value, strict=True):
+                if not _same(said, now):
+                    name = now.get("rule") or "/".join(str(now.get(part, "")) for part in ("suite", "task"))
+                    parts = [part for part in now if not _same(said.get(part), now[part])]
+                    told = ", ".join(f"{part} {said.get(part)!r} -> {now[part]!r}" for part in parts[:4])
+                    found.append(f"{key} {name}: {told}")
+        else:
+            found.append(f"{key}: the record says {record.get(key)!r}, the stored scores give {value!r}"[:300])
+    return found
+
+
+def _same(said: Any, now: Any) -> bool:
+    """Whether a record says what is computed now; what it says beyond that, nothing was decided on."""
+    if isinstance(said, dict) and isinstance(now, dict):
+        return all(key in said and _same(said[key], value) for key, value in now.items())
+    if isinstance(said, list) and isinstance(now, list):
+        return len(said) == len(now) and all(map(_same, said, now))
+    if isinstance(said, float) and isinstance(now, float):
+        return math.isclose(said, now, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(said == now)

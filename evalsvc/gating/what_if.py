@@ -1,0 +1,106 @@
+"""The same evidence under another margin, level or number of items. Pure: no I/O, no database; keeps no decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from statistics import NormalDist
+
+from evalsvc.analysis.compare import task_shares
+from evalsvc.errors import UsageError
+from evalsvc.gating.measure import paired
+from evalsvc.gating.verdict import Verdict
+from evalsvc.records.comparisons import Comparison
+from evalsvc.stats.margins import Paired, margin_test, z_of
+from evalsvc.stats.power import POWER
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What one retention rule would say.
+
+    Attributes:
+        estimate: Gain, better counted positive; low and high are one-sided bounds at alpha each.
+        power: Chance that a checkpoint passes that is as good as its base and changes as many items.
+        needed_n: Items at which that chance is 80 %.
+    """
+
+    verdict: Verdict
+    estimate: float
+    low: float
+    high: float
+    n: int
+    p_pass: float
+    power: float
+    needed_n: int
+
+
+def what_if(tasks: Sequence[Comparison], margin: float, alpha: float, factor: float = 1.0) -> WhatIf:
+    """Test whether the mean loss over some tasks stays below a margin, were there `factor` times as many items.
+
+    Lost and gained items are scaled with the number of items: the shares that were seen are taken for the truth.
+
+    Raises:
+        UsageError: There is no task with an interval, or a number is out of range.
+    """
+    usable = [task for task in tasks if task.lost is not None or task.stderr is not None]
+    if not usable or not (0 < margin < 1 and 0 < alpha <= 0.2 and factor > 0):
+        raise UsageError(
+            f"{len(usable)} tasks, margin {margin}, alpha {alpha}, factor {factor}: must be at least one task with an "
+            "interval, a margin between 0 and 1, an alpha up to 0.2 and a positive factor"
+        )
+    shares = task_shares([(task.suite, task.weight) for task in usable])
+    scaled = [_scaled(paired(task), factor) for task in usable]
+    found = margin_test(scaled, shares, -margin, z_of(alpha))
+    verdict: Verdict = "inconclusive"
+    if found.z >= z_of(alpha):
+        verdict = "pass"
+    elif found.p_below <= alpha:
+        verdict = "fail"
+    n, error = sum(task.n for task in scaled), _error(usable, shares)
+    return WhatIf(
+        verdict,
+        found.difference,
+        found.low,
+        found.high,
+        n,
+        found.p_above,
+        _power(error / sqrt(factor), margin, alpha),
+        ceil(sum(task.n for task in usable) * ((z_of(alpha) + z_of(1 - POWER)) * error / margin) ** 2),
+    )
+
+
+def power_curve(
+    tasks: Sequence[Comparison], margin: float, alpha: float, factors: Sequence[float]
+) -> list[tuple[int, float]]:
+    """Return items and power at several multiples of the items that there are."""
+    found = [what_if(tasks, margin, alpha, factor) for factor in factors]
+    return [(one.n, one.power) for one in found]
+
+
+def _scaled(task: Paired, factor: float) -> Paired:
+    n = max(2, round(task.n * factor))
+    counts = None if task.counts is None else (round(task.counts[0] * n / task.n), round(task.counts[1] * n / task.n))
+    difference = task.difference if counts is None else (counts[1] - counts[0]) / n
+    return task._replace(
+        n=n,
+        difference=difference,
+        stderr=task.stderr * sqrt(task.n / n),
+        counts=counts,
+        df=max(1, task.df * n / task.n),
+    )
+
+
+def _error(tasks: Sequence[Comparison], shares: Sequence[float]) -> float:
+    """Return the standard error of a mean that did not change, with the discordance that was seen (`forecast`)."""
+    variance = 0.0
+    for share, task in zip(shares, tasks, strict=True):
+        squares = (task.stderr or 0.0) ** 2 + task.gain**2 / task.n
+        # Where nothing has changed so far, the next item may: one in n more.
+        variance += share**2 * max(squares, 1 / (task.n + 1) / task.n)
+    return sqrt(variance)
+
+
+def _power(error: float, margin: float, alpha: float) -> float:
+    return NormalDist().cdf(margin / error - z_of(alpha))

@@ -1,0 +1,47 @@
+"""Check a suite before a second of compute is spent on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from evalsvc.harness import plan as planning
+from evalsvc.harness import tasks as loading
+from evalsvc.harness.suites import find_suite
+from evalsvc.records.plans import Rendering
+from evalsvc.stats.power import resolvable_margin
+
+
+class CheckedTask(NamedTuple):
+    """A task that loads, with golds in range and metric and filter known."""
+
+    task: str
+    kind: str
+    n: int
+    shots: int
+    metric: str
+    filter: str
+    runs_code: bool
+    margin: float | None
+
+
+def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
+    """Load and plan a suite.
+
+    Raises:
+        SuiteError: Whatever is wrong with it first.
+    """
+    loaded = loading.load(find_suite(name), allow_task_code=allow_task_code)
+    plan = planning.plan(loaded, Rendering(None, loaded.suite.system_prompt)).plan
+    return [
+        CheckedTask(
+            task=task.name,
+            kind=task.output_type,
+            n=len(task.samples),
+            shots=task.shots,
+            metric=task.metrics[0].name,
+            filter=task.metrics[0].filter,
+            runs_code=item.runs_code,
+            margin=resolvable_margin(len(task.samples)) if task.metrics[0].aggregation == "mean" else None,
+        )
+        for task, item in zip(plan.tasks, loaded.tasks, strict=True)
+    ]

@@ -1,0 +1,172 @@
+"""Suite files: YAML in, checked `Suite` out. The only reader of YAML in evalsvc; it never loads a task.
+
+What a suite file may say is in `suites/README.md`; whether its tasks, metrics and filters exist is for `harness` to
+find out, because only lm-eval knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from evalsvc.errors import SuiteError
+from evalsvc.records.digests import canonical, digest
+from evalsvc.records.vocabulary import Role
+from evalsvc.settings import shared_dir
+from evalsvc.yaml_files import Strict, first_problem, read_yaml
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class TaskEntry(Strict):
+    """One line of a suite: an lm-eval task, group or tag, and what departs from its defaults."""
+
+    task: str = Field(min_length=1)
+    shots: int | None = Field(default=None, ge=0)
+    metric: str | None = None
+    filter: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    chance: float | None = Field(default=None, ge=0, lt=1)
+    cluster: str | None = Field(default=None, min_length=1)
+    format_of: str | None = Field(default=None, min_length=1)
+
+
+class Defaults(Strict):
+    """What holds for every task of a suite that does not say otherwise."""
+
+    shots: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=1234, ge=0)
+
+
+class Suite(Strict):
+    """A named list of tasks with one role."""
+
+    name: Name
+    role: Role
+    description: str = ""
+    include: tuple[Path, ...] = ()
+    defaults: Defaults = Defaults()
+    chat_template: Literal["auto", "on", "off"] = "auto"
+    system_prompt: str | None = None
+    tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+    path: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("include", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _yaml_bool(cls, value: Any) -> Any:
+        # YAML 1.1 reads the words on and off as booleans.
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return [{"task": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Suite:
+        names = [entry.task for entry in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"tasks: {name!r} appears {names.count(name)} times; name each task once per suite")
+        return self
+
+    @model_validator(mode="after")
+    def _formats_have_an_original(self) -> Suite:
+        originals = {entry.task for entry in self.tasks if entry.format_of is None}
+        for entry in self.tasks:
+            if entry.format_of is not None and entry.format_of not in originals:
+                raise ValueError(
+                    f"tasks: {entry.task!r}: format_of {entry.format_of!r} is not among {sorted(originals)}; "
+                    "name a task of this suite whose items it asks in another prompt format"
+                )
+        return self
+
+    def definition(self) -> str:
+        """Return the canonical JSON of what the file says, without the folders that it stands in."""
+        return canonical(self.model_dump(mode="json", exclude={"include"}))
+
+    def digest(self) -> str:
+        """Return the digest of `definition`; `harness` adds the tasks' own content."""
+        return digest("suite", self.definition())
+
+
+def load_suite(path: Path) -> Suite:
+    """Read one suite file.
+
+    Raises:
+        SuiteError: It cannot be read, is not YAML, or breaks a rule; the message names file and key.
+    """
+    data = read_yaml(path, "suite", SuiteError)
+    try:
+        suite = Suite.model_validate(data)
+    except ValidationError as error:
+        raise SuiteError(f"suite {path}: {first_problem(error)}") from error
+    folders = tuple((path.parent / folder).resolve() for folder in suite.include)
+    for folder in folders:
+        if not folder.is_dir():
+            raise SuiteError(f"suite {path}: include: {folder} is not a folder; it is taken relative to the suite file")
+    return suite.model_copy(update={"include": folders, "path": path.resolve()})
+
+
+def find_suite(name: str) -> Suite:
+    """Return the suite in the file `name`, else the shipped suite of that name.
+
+    Raises:
+        SuiteError: There is neither; the message lists the shipped names.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise SuiteError(f"suite {name}: no such file")
+        return load_suite(path)
+    shipped = {suite.name: suite for suite in shipped_suites()}
+    if name not in shipped:
+        raise SuiteError(
+            f"suite {name!r}: neither a file nor a shipped suite ({', '.join(sorted(shipped))}); "
+            "see `evalsvc suites list`"
+        )
+    return shipped[name]
+
+
+def shipped_suites() -> Iterator[Suite]:
+    """Yield the suites that come with evalsvc, by role and name."""
+    root = shared_dir("suites")
+    for role in get_args(Role):
+        for path in sorted((root / role).glob("*.yaml")):
+            yield load_suite(path)
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def changed(files: Sequence[tuple[str, str]]) -> str | None:
+    """Return which of a planned suite's files says something else by now; one that is not here is taken as it was.
+
+    Args:
+        files: Path and digest of each, the suite's own first, of which only what it says counts.
+    """
+    for number, (name, stored) in enumerate(files):
+        path = Path(name)
+        if not path.is_file():
+            continue
+        try:
+            now = file_digest(path) if number else load_suite(path).digest()
+        except SuiteError as error:
+            return str(error)
+        if now != stored:
+            return f"{path} has changed since it was scored (stored {stored}, on disk {now})"
+    return None

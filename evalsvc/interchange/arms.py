@@ -1,0 +1,138 @@
+"""Imported scores as arms: the checkpoint that they belong to, its plan, its aggregated results.
+
+What is imported has numerics of its own ("imported"), so that it is compared with itself and never with what evalsvc
+scored. Items are known by task, id and prompt, as they are everywhere: never by their row.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evalsvc.errors import UsageError
+from evalsvc.records.arms import Arm, Checkpoint, Numerics
+from evalsvc.records.digests import canonical, digest
+from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Sample
+from evalsvc.records.scores import Graded, Result, Score
+from evalsvc.records.vocabulary import Role
+from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
+
+NUMERICS = Numerics("imported", "", "", "")
+LOWER_IS_BETTER = {"bits_per_byte", "word_perplexity", "byte_perplexity", "perplexity", "ppl", "wer", "brier_score"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where imported scores go: a suite, its role, and which tasks of the file belong to it (shell patterns)."""
+
+    suite: str
+    role: Role
+    tasks: tuple[str, ...] = ("*",)
+    metric: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One arm with its scores on one plan."""
+
+    arm: Arm
+    plan: Plan
+    graded: Graded
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTask:
+    """One task of a file: its metrics, the headline first, and its items' scores."""
+
+    name: str
+    metrics: tuple[Metric, ...]
+    samples: tuple[Sample, ...]
+    scores: tuple[Score, ...]
+    results: tuple[Result, ...]
+    chance: float | None = None
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, gzipped or not.
+
+    Raises:
+        UsageError: There is no such file, or it holds no JSON.
+    """
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is no JSON ({error})") from error
+
+
+def imported_checkpoint(
+    name: str, content: str, method: str, source: Path, parent: Checkpoint | None = None, step: int | None = None
+) -> Checkpoint:
+    """Make the checkpoint that imported scores belong to; its identity is what was imported."""
+    hexadecimal = digest("imported", name, content) + digest(content, name)
+    trajectory = name if step is not None else None
+    return Checkpoint(
+        digest=f"sha256:{hexadecimal}",
+        name=name,
+        path=str(source.resolve()),
+        method=method,
+        tokenizer="",
+        parent=parent.digest if parent else None,
+        step=step,
+        trajectory=trajectory,
+    )
+
+
+def assemble(of: Checkpoint, target: Target, source: Path, tasks: Sequence[ImportedTask]) -> Imported:
+    """Put an arm's tasks together; the same items make the same plan."""
+    planned = tuple(
+        PlannedTask(
+            name=task.name,
+            group=None,
+            version="imported",
+            output_type="imported",
+            shots=0,
+            metrics=task.metrics,
+            weight=1.0,
+            chance=task.chance,
+            samples=task.samples,
+        )
+        for task in tasks
+    )
+    content = [(task.name, canonical([m.name for m in task.metrics[:1]])) for task in planned]
+    identity = digest(
+        *("imported plan", target.suite, target.role, canonical(content)),
+        *(sample.digest for task in planned for sample in task.samples),
+    )
+    plan = Plan(
+        digest=identity,
+        suite=target.suite,
+        role=target.role,
+        description="imported",
+        suite_digest=identity,
+        suite_path=str(source.resolve()),
+        rendering=Rendering(),
+        tasks=planned,
+        requests=(),
+    )
+    results = tuple(result for task in tasks for result in task.results)
+    return Imported(Arm(of, NUMERICS), plan, Graded(results, {task.name: task.scores for task in tasks}))
+
+
+def aggregate(task: str, metric: Metric, scores: Sequence[Score], primary: bool) -> Result:
+    """Return the result of a task in one metric, aggregated from its scores."""
+    mine = [s for s in scores if (s.metric, s.filter) == (metric.name, metric.filter) and s.value is not None]
+    values = np.array([s.value for s in mine], dtype=np.float64)
+    weights = np.array([s.weight for s in mine], dtype=np.float64) if metric.aggregation in WEIGHTED else None
+    found = estimate(values, weights, metric.aggregation if metric.aggregation in SMOOTH else "mean")
+    stderr = found.stderr if math.isfinite(found.stderr) else None
+    return Result(task, metric.name, metric.filter, len(mine), found.value, stderr, metric.higher_is_better, primary)

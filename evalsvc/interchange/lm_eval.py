@@ -1,0 +1,191 @@
+"""lm-eval's results and samples, in the formats of today and of 2023 -> arms with scores."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.interchange.arms import LOWER_IS_BETTER, Imported, ImportedTask, Target, aggregate, assemble, read_json
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.digests import canonical, digest
+from evalsvc.records.plans import Metric, Sample
+from evalsvc.records.scores import Result, Score
+from evalsvc.records.vocabulary import Aggregation
+from evalsvc.stats.estimates import WEIGHTED
+
+_AGGREGATIONS: dict[str, Aggregation] = {
+    "bits_per_byte": "bits_per_byte",
+    "word_perplexity": "weighted_perplexity",
+    "byte_perplexity": "weighted_perplexity",
+    "perplexity": "perplexity",
+    "ppl": "perplexity",
+}
+_HEADLINES = ("bits_per_byte", "acc_norm", "acc", "exact_match")
+"""What comparisons use, if nobody says otherwise and the task has it."""
+
+
+# ---------------------------------------------------------------------------------------------------- lm-eval's files
+
+
+def read_lm_eval(results: Path, samples: Sequence[Path], of: Checkpoint, target: Target) -> Imported:
+    """Read one results file, in the format of today or that of 2023, with its `log_samples` if there are any.
+
+    Args:
+        samples: Files of one task each (`samples_TASK_DATE.jsonl`), or of all (a JSON object, task to records).
+
+    Raises:
+        UsageError: A file is not what it should be, or no task matches.
+        EvidenceError: The samples do not add up to the results.
+    """
+    found = read_json(results)
+    if not isinstance(found, dict) or not isinstance(found.get("results"), dict):
+        raise UsageError(f"{results}: has no `results`; give the results_*.json that lm-eval wrote")
+    records: dict[str, list[dict[str, Any]]] = {}
+    for path in samples:
+        records |= _read_samples(path)
+    better = found.get("higher_is_better") or {}
+    tasks = []
+    for name, row in found["results"].items():
+        if any(fnmatchcase(name, pattern) for pattern in target.tasks):
+            metrics = _metrics(name, row, better.get(name) or {}, target)
+            if metrics:
+                tasks.append(_lm_eval_task(name, row, metrics, records.get(name, []), results))
+    if not tasks:
+        raise UsageError(f"{results}: no task matches {', '.join(target.tasks)}; it has {', '.join(found['results'])}")
+    return assemble(of, target, results, tasks)
+
+
+def _read_samples(path: Path) -> dict[str, list[dict[str, Any]]]:
+    if ".jsonl" not in path.name:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise UsageError(f"{path}: holds a {type(found).__name__}, must be an object of task to samples")
+        return found
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON lines: {error}") from error
+    # lm-eval names the file samples_TASK_2025-01-31T12-00-00.123456.jsonl.
+    stem = path.name.removeprefix("samples_").split(".jsonl")[0]
+    task, _, date = stem.rpartition("_")
+    return {task if date[:4].isdigit() and "T" in date else stem: records}
+
+
+def _metrics(task: str, row: Mapping[str, Any], better: Mapping[str, Any], target: Target) -> tuple[Metric, ...]:
+    """Return a task's metrics, the headline first; none where it has no number."""
+    found = []
+    for key, value in row.items():
+        name, _, filter_name = key.partition(",")
+        if isinstance(value, bool) or not isinstance(value, int | float) or name.endswith("_stderr"):
+            continue
+        if name in {"sample_len", "alias"}:
+            continue
+        higher = better.get(name, name not in LOWER_IS_BETTER)
+        found.append(Metric(name, filter_name or "none", _AGGREGATIONS.get(name, "mean"), bool(higher)))
+    wanted = (target.metric,) if target.metric else _HEADLINES
+    first = next((metric for name in wanted for metric in found if metric.name == name), None)
+    if target.metric and first is None:
+        raise UsageError(
+            f"task {task}: has no metric {target.metric!r}, only {', '.join(sorted({m.name for m in found}))}"
+        )
+    if first is None:
+        return tuple(found)
+    return (first, *(metric for metric in found if metric != first))
+
+
+def _lm_eval_task(
+    name: str, row: Mapping[str, Any], metrics: tuple[Metric, ...], records: list[dict[str, Any]], source: Path
+) -> ImportedTask:
+    if not records:
+        results = tuple(_published(name, row, metric, metric == metrics[0]) for metric in metrics)
+        return ImportedTask(name, metrics, (), (), results)
+    counts: Counter[str] = Counter()
+    samples: dict[str, Sample] = {}
+    scores: list[Score] = []
+    for record in records:
+        asked = canonical(record.get("arguments"))
+        key = digest("imported", name, _document(record), asked)
+        known = key, str(record.get("filter", "none"))
+        counts[canonical(known)] += 1
+        key = digest(key, str(counts[canonical(known)])) if counts[canonical(known)] > 1 else key
+        samples.setdefault(key, _sample(key, record))
+        scores += _lm_eval_scores(key, record, metrics)
+    kept = tuple(metric for metric in metrics if any(s.metric == metric.name for s in scores))
+    if not kept:
+        names = ", ".join(metric.name for metric in metrics)
+        raise UsageError(f"{source}: the samples of {name} have none of its metrics ({names})")
+    results = tuple(aggregate(name, metric, scores, metric == kept[0]) for metric in kept)
+    for result, metric in zip(results, kept, strict=True):
+        published = row.get(f"{metric.name},{metric.filter}", row.get(metric.name))
+        if isinstance(published, float | int) and not math.isclose(result.value, published, rel_tol=1e-6, abs_tol=1e-9):
+            raise EvidenceError(
+                f"{source}: {name}: its {result.n} samples give {metric.name} {result.value:g}, "
+                f"but the results say {published:g}; they are not from one run"
+            )
+    return ImportedTask(name, kept, tuple(samples.values()), tuple(scores), results, _guessing(records))
+
+
+def _document(record: Mapping[str, Any]) -> str:
+    return str(record.get("doc_hash") or digest(canonical(record.get("doc"))))
+
+
+def _sample(key: str, record: Mapping[str, Any]) -> Sample:
+    doc = record.get("doc", {"doc_hash": _document(record)})
+    return Sample(key, int(record.get("doc_id", 0)), canonical(doc), str(record.get("target", "")), ())
+
+
+def _lm_eval_scores(key: str, record: Mapping[str, Any], metrics: Iterable[Metric]) -> list[Score]:
+    found = []
+    filter_name = str(record.get("filter", "none"))
+    for metric in metrics:
+        value = record.get(metric.name)
+        if metric.filter != filter_name or value is None:
+            continue
+        if metric.aggregation in WEIGHTED:
+            amount, weight = value
+            found.append(Score(key, metric.name, filter_name, float(amount), float(weight)))
+        elif isinstance(value, int | float):
+            found.append(Score(key, metric.name, filter_name, float(value), None, None, *_answer(record, metric.name)))
+    return found
+
+
+def _answer(record: Mapping[str, Any], metric: str) -> tuple[int | None, bool | None, float | None]:
+    """Return what was answered: the option chosen with its probability, or the text; see `records.Score`."""
+    given = record.get("filtered_resps")
+    if not isinstance(given, list) or not given:
+        return None, None, None
+    if len(given) == 1 and isinstance(given[0], str):
+        return int(digest("answer", given[0])[:15], 16), given[0] in {"[invalid]", ""}, None
+    if len(given) < 2 or metric != "acc" or not all(isinstance(one, list) and len(one) == 2 for one in given):
+        return None, None, None
+    likelihoods = np.array([float(one[0]) for one in given])
+    share = np.exp(likelihoods - likelihoods.max())
+    best = int(np.argmax(likelihoods))
+    return best, None, float(share[best] / share.sum())
+
+
+def _guessing(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the accuracy of guessing among the options of multiple-choice records."""
+    sizes = [len(given) for record in records if isinstance(given := record.get("filtered_resps"), list)]
+    return sum(1 / size for size in sizes) / len(sizes) if sizes and min(sizes) > 1 else None
+
+
+def _published(task: str, row: Mapping[str, Any], metric: Metric, primary: bool) -> Result:
+    key = metric.name if metric.name in row else f"{metric.name},{metric.filter}"
+    name, _, filter_name = key.partition(",")
+    stderr = row.get(f"{name}_stderr,{filter_name}" if filter_name else f"{name}_stderr")
+    number = float(stderr) if isinstance(stderr, int | float) and not isinstance(stderr, bool) else None
+    size = row.get("sample_len")
+    n = int(size) if isinstance(size, int | float) else 0
+    return Result(task, metric.name, metric.filter, n, float(row[key]), number, metric.higher_is_better, primary)

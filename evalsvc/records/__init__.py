@@ -1,0 +1,15 @@
+"""The nouns of evalsvc: frozen, typed, without I/O. Import numpy and `stats`, nothing else.
+
+vocabulary      words with a fixed set of values
+digests         identity by content
+arms            Checkpoint, Cost, Numerics, Serving, Arm, Finding
+methods         methods of adapting, and their groups
+plans           Request, Response, Sample, Metric, PlannedTask, Plan
+shards          what workers get and give back
+scores          Score, Result, Graded, TaskScores
+comparisons     Comparison, FullComparison, RoleTotal
+frontier        Point, Frontier
+weight_changes  what adapting changed, by kind of layer
+matrices        Matrix: tasks learned one after the other
+serialise       records as JSON-ready dicts
+"""

@@ -1,0 +1,197 @@
+"""What is evaluated: checkpoints with their cost, how they are served, arms. Frozen, typed, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
+
+from evalsvc.records.digests import canonical, digest
+from evalsvc.records.vocabulary import Quantisation
+
+# ------------------------------------------------------------------------------------------------ what is evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a checkpoint cost to make. None means not known, never zero.
+
+    Attributes:
+        peak_memory_gb: Of one device while training, in 1e9 bytes.
+        train_samples: Samples seen, repetitions counted.
+        annotation_cost: Of the training data, in whatever currency the user counts in.
+        trainable_share: Parameters that training could change, over those of the base.
+        tokens_per_query: Prompt tokens per request, mean over the domain suites: of an arm; measured, never declared.
+    """
+
+    gpu_hours: float | None = None
+    train_tokens: int | None = None
+    peak_memory_gb: float | None = None
+    train_samples: int | None = None
+    annotation_cost: float | None = None
+    trainable_share: float | None = None
+    tokens_per_query: float | None = None
+
+
+DECLARED = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
+"""What a checkpoint's cost card may say; what a query costs is an arm's, and measured."""
+
+PROMPTED = ("icl", "rag")
+"""Methods that train nothing: worked examples, or retrieved passages, before every question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights and tokenizer at a fixed content.
+
+    Attributes:
+        digest: "sha256:..." of the content; for an adapter, of adapter and base together.
+        name: What people call it; not an identity.
+        path: Folder that holds it.
+        method: "base", "full", "lora", another PEFT type, "cpt", ... (DESIGN: Method).
+        tokenizer: Digest of tokenizer files and chat template.
+        parent: Digest of the base that it was adapted from.
+        base_path: Folder of the weights that an adapter is attached to; None unless it is an adapter.
+        step: Training step within its trajectory.
+        trajectory: Name shared by all checkpoints of one training run.
+    """
+
+    digest: str
+    name: str
+    path: str
+    method: str
+    tokenizer: str
+    parent: str | None = None
+    base_path: str | None = None
+    step: int | None = None
+    trajectory: str | None = None
+    cost: Cost = Cost()
+
+    @property
+    def label(self) -> str:
+        """What people call it: name, and step within its trajectory."""
+        return self.name if self.step is None else f"{self.name}@{self.step}"
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether it is its base's own weights, asked with other prompts instead of being trained."""
+        return self.method in PROMPTED
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the folder holds an adapter rather than whole weights."""
+        return self.base_path is not None
+
+    @property
+    def resident(self) -> str:
+        """Folder of the full weights that must be in memory to score this checkpoint."""
+        return self.base_path or self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """How numbers are computed: part of a response's key, and equal within every comparison.
+
+    Attributes:
+        rerun: 0; 1 for a base that is scored once more, in other batches, the opposite order and with other seeds, to
+            see how much changes although nothing was adapted (the A/A floor).
+    """
+
+    device: str
+    dtype: str
+    torch: str
+    transformers: str
+    rerun: int = 0
+
+    def key(self) -> str:
+        """Return the text that is compared and stored."""
+        return canonical({name: value for name, value in asdict(self).items() if name != "rerun" or value})
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a checkpoint is put into service: part of an arm's identity.
+
+    Attributes:
+        merged: An adapter's change is added to the base's weights, instead of being computed beside them.
+        quantisation: What the full weights are quantised to, and by whom; None leaves them as they are.
+    """
+
+    merged: bool = False
+    quantisation: Quantisation | None = None
+
+    @property
+    def words(self) -> str:
+        """What a label says of it: nothing for an unquantised, unmerged checkpoint."""
+        return ", ".join(word for word in (self.quantisation, "merged" if self.merged else None) if word)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A checkpoint as it is served."""
+
+    checkpoint: Checkpoint
+    numerics: Numerics
+    serving: Serving = Serving()
+
+    @property
+    def key(self) -> str:
+        """The arm's identity: same content, same numerics, same serving."""
+        words = self.serving.words
+        return digest(self.checkpoint.digest, self.numerics.key(), *([words] if words else []))
+
+    @property
+    def weights(self) -> str:
+        """What must be in memory to score it: the folder of the full weights, and what they are quantised to."""
+        quantisation = self.serving.quantisation
+        return f"{self.checkpoint.resident} ({quantisation})" if quantisation else self.checkpoint.resident
+
+    @property
+    def label(self) -> str:
+        """What people call it: the checkpoint's label, and how it is served unless that is as usual."""
+        return served_label(self.checkpoint, self.serving)
+
+
+def base_among(arm: Arm, arms: Iterable[Arm]) -> Arm | None:
+    """Return what an arm is held against: its base as it is served itself, but for merging; None if it is not there."""
+    served = replace(arm.serving, merged=False)
+    for other in arms:
+        if (other.checkpoint.digest, other.serving, other.numerics) == (arm.checkpoint.parent, served, arm.numerics):
+            return other
+    return None
+
+
+def served_label(checkpoint: Checkpoint, serving: Serving) -> str:
+    """Return a checkpoint's label with how it is served: "lora@400", "lora@400 (nf4, merged)"."""
+    return f"{checkpoint.label} ({serving.words})" if serving.words else checkpoint.label
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a checkpoint that people should know before they trust its scores.
+
+    Attributes:
+        severity: An "error" means that scores would be wrong, and refuses; a "warning" that they may mislead; a "note"
+            that nothing has to be done.
+        check: Name of the check, the same in every version.
+        checkpoint: Label of the checkpoint.
+    """
+
+    severity: Literal["error", "warning", "note"]
+    check: str
+    checkpoint: str
+    text: str
+
+
+def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str:
+    """Return why no drift of a checkpoint from its base is known although it was asked for."""
+    if adapted.tokenizer == base.tokenizer:
+        return (
+            "its divergences could not be computed: it was scored on the plain path, or predicts another number of "
+            "tokens than its base; go by bits per byte (evalsvc compare)"
+        )
+    return (
+        f"its tokenizer ({adapted.tokenizer[:12]}) is not that of its base {base.label} ({base.tokenizer[:12]}), and "
+        "drift per token is only defined over the same tokens; save the base's tokenizer beside the checkpoint and "
+        "submit it again, or go by bits per byte (evalsvc compare)"
+    )

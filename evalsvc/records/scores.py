@@ -1,0 +1,116 @@
+"""What answers are worth: one score per sample, results per task, and scores as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsvc.records.vocabulary import Aggregation, Floats, Ints, Role
+
+# ------------------------------------------------------------------------------------------------------------ grade
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The value of one metric for one sample.
+
+    Attributes:
+        value: The metric's value; for perplexities the log-likelihood in nats; None if it is not a number.
+        weight: Words or bytes, for metrics that are normalised by them.
+        detail: JSON of a value that is not a number.
+        answer: A number that is the same for the same answer: the option chosen, or 60 bits of a digest of the text.
+        invalid: Whether no answer could be parsed out of what was generated.
+        confidence: Probability of the chosen option among the options.
+    """
+
+    sample: str
+    metric: str
+    filter: str
+    value: float | None
+    weight: float | None = None
+    detail: str | None = None
+    answer: int | None = None
+    invalid: bool | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A metric of one task (or group) of a run, aggregated as lm-eval does."""
+
+    task: str
+    metric: str
+    filter: str
+    n: int
+    value: float
+    stderr: float | None
+    higher_is_better: bool
+    primary: bool
+    is_group: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """Grading's outcome for one run."""
+
+    results: tuple[Result, ...]
+    scores: Mapping[str, tuple[Score, ...]]
+    """Task name to its scores."""
+
+
+# ------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True, eq=False)  # not by slots: what is found out about an arm's scores is kept with them
+class TaskScores:
+    """One arm's scores on one task in its primary metric, sorted by sample.
+
+    Attributes:
+        samples: int64 [n], the store's sample numbers, increasing.
+        values: float64 [n].
+        weights: float64 [n], or None where the aggregation takes none.
+        clusters: int64 [n], equal for samples that go together; None where all are independent.
+        answers, invalid, confidence: [n] as in `Score`; None where the task has no such thing.
+    """
+
+    suite: str
+    role: Role
+    task: str
+    metric: str
+    filter: str
+    aggregation: Aggregation
+    higher_is_better: bool
+    weight: float
+    samples: Ints
+    values: Floats
+    weights: Floats | None = None
+    clusters: Ints | None = None
+    answers: Ints | None = None
+    invalid: NDArray[np.bool_] | None = None
+    confidence: Floats | None = None
+    chance: float | None = None
+    format_of: str | None = None
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether all values lie in [0, 1]."""
+        return bool(((self.values >= 0) & (self.values <= 1)).all())
+
+    @cached_property
+    def fault(self) -> str | None:
+        """What is wrong with the scores, whatever they are compared with."""
+        if not (self.samples[1:] > self.samples[:-1]).all():
+            return "an item has two scores in one arm; the store is damaged, submit again"
+        if not np.isfinite(self.values).all():
+            return f"{self.metric} is not a number for some items; choose another metric"
+        if self.weights is not None and not (np.isfinite(self.weights) & (self.weights > 0)).all():
+            return "some items have no size in bytes; take them out of the task"
+        return None
+
+    def aligned(self, other: TaskScores) -> bool:
+        """Whether both have the same samples; as a rule they share one array of them."""
+        return self.samples is other.samples or np.array_equal(self.samples, other.samples)

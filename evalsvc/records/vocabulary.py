@@ -1,0 +1,19 @@
+"""Words with a fixed set of values, and names of array types."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Role = Literal["domain", "general", "instruction", "safety", "drift", "diversity"]
+Kind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
+State = Literal["queued", "running", "done", "failed"]
+Aggregation = Literal["mean", "perplexity", "weighted_perplexity", "bits_per_byte", "other"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+Quantisation = Literal["int8", "nf4", "bnb-int8", "bnb-nf4"]

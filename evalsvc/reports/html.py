@@ -1,0 +1,116 @@
+"""One self-contained HTML file: opens from disk without a network, can be attached to a pull request."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from evalsvc import __version__, charts
+from evalsvc.analysis.claims import Card
+from evalsvc.analysis.stored import Compared
+from evalsvc.analysis.stored_claims import claims
+from evalsvc.analysis.training_runs import followed
+from evalsvc.analysis.trajectory import Trajectory
+from evalsvc.errors import EvidenceError
+from evalsvc.gating.verdict import RuleOutcome
+from evalsvc.records.frontier import Frontier
+from evalsvc.reports.comparison import in_order_of_harm
+from evalsvc.reports.formatting import LEVEL_NOTE, number, signed
+from evalsvc.reports.frontier import by_learning
+from evalsvc.store.decisions import Ledger, Record
+from evalsvc.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a report shows beside the frontier and its comparisons: of all of it, what the store has."""
+
+    trajectories: tuple[Trajectory, ...] = ()
+    cards: tuple[Card, ...] = ()
+    decisions: tuple[Record, ...] = ()
+
+
+def rest_of(store: Store, base_digest: str, base: str) -> Rest:
+    """Return the trajectories, claims and decisions of a base's arms."""
+    try:
+        runs = followed(store, base=base_digest)
+    except EvidenceError:  # no step is finished: the frontier's caption names them
+        runs = []
+    try:
+        cards = claims(store, base)
+    except EvidenceError:
+        cards = []
+    return Rest(tuple(runs), tuple(cards), tuple(Ledger(store.path).chain(base_digest)))
+
+
+def figures_of(frontier: Frontier, compared: Sequence[Compared], rest: Rest = Rest()) -> dict[str, Any]:
+    """Return a report's plotly figures by names that are also names of files, in order: the dashboard's."""
+    figures: dict[str, Any] = {"frontier": charts.frontier_figure(frontier, charts.View(methods=True))}
+    for position, one in enumerate(compared):
+        in_score = [task for task in one.tasks if task.unit == "score"]
+        if in_score:
+            figures[_forest(position, one)] = charts.forest_figure([(one.adapted.label, in_score)])
+    known = [curve for curve in map(_forgetting, rest.trajectories) if curve.steps]
+    if known:
+        margin = rest.trajectories[0].margin
+        figures["trajectories"] = charts.curves_figure(known, "forgetting (positive is worse)", margin)
+    figures |= {
+        _rules(position, record): charts.rules_figure(outcomes(record))
+        for position, record in enumerate(rest.decisions)
+    }
+    return {name: charts.on_paper(figure) for name, figure in figures.items()}
+
+
+def outcomes(record: Record) -> list[RuleOutcome]:
+    """Return the rules of a decision record."""
+    return [RuleOutcome(**rule) for rule in record["rules"]]
+
+
+def html(
+    frontier: Frontier, compared: Sequence[Compared], rest: Rest, figures: Mapping[str, Any], made: datetime
+) -> str:
+    """Return the page: figures as `figures_of` drew them, tables and verdicts. Names from checkpoints are escaped."""
+    environment = Environment(loader=PackageLoader("evalsvc.reports", ""), autoescape=select_autoescape())
+    environment.filters |= {"number": number, "signed": signed}
+    return environment.get_template("report.html").render(
+        frontier=frontier,
+        points=by_learning(frontier),
+        compared=[(c, in_order_of_harm(c.tasks), _forest(i, c)) for i, c in enumerate(compared)],
+        rest=rest,
+        decisions=[(record, outcomes(record), _rules(i, record)) for i, record in enumerate(rest.decisions)],
+        threshold=charts.threshold_of,
+        plotly=charts.inlined_plotly(),
+        figures={name: _script_safe(figure.to_json()) for name, figure in figures.items()},
+        config=_script_safe(json.dumps(charts.CONFIG)),
+        note=LEVEL_NOTE,
+        made=f"{made:%Y-%m-%d %H:%M %Z}",
+        version=__version__,
+    )
+
+
+def _forest(position: int, compared: Compared) -> str:
+    return f"forest-{position}-{_slug(compared.adapted.label)}"
+
+
+def _rules(position: int, record: Record) -> str:
+    return f"rules-{position}-{_slug(record['checkpoint']['arm'])}"
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9@]+", "-", label)[:40].strip("-")
+
+
+def _script_safe(text: str) -> str:
+    """Return JSON for a script element, which a "<" could end."""
+    return text.replace("<", "\\u003c")
+
+
+def _forgetting(run: Trajectory) -> charts.Curve:
+    rows = [(step.step, step.forgetting) for step in run.steps if step.forgetting is not None]
+    return charts.Curve(run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), run.first_above)

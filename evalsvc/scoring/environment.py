@@ -1,0 +1,93 @@
+"""Say what works on this machine. Imports torch only to ask for devices."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from packaging.requirements import Requirement
+
+from evalsvc.errors import EvalsvcError
+from evalsvc.settings import cache_dir, core_count
+from evalsvc.store.store import Store
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    state: Literal["ok", "note", "bad"]
+    found: str
+
+
+def examine(db: Path) -> list[Finding]:
+    """Look at everything that scoring depends on."""
+    findings = [Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    findings += _packages()
+    findings += _devices()
+    findings += [_disk("disk of the store", db.resolve().parent), _disk("disk of the cache", cache_dir())]
+    findings += _environment()
+    findings.append(_store(db))
+    return findings
+
+
+def _packages() -> list[Finding]:
+    """Compare what is installed with the ranges that this version was tested with."""
+    findings = []
+    for text in distribution("evalsvc").requires or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None:  # an extra
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            findings.append(Finding(requirement.name, "bad", f"missing; pip install '{requirement}'"))
+            continue
+        tested = requirement.specifier.contains(found, prereleases=True)
+        state: Literal["ok", "note"] = "ok" if tested else "note"
+        findings.append(
+            Finding(requirement.name, state, found if tested else f"{found}, tested {requirement.specifier}")
+        )
+    return findings
+
+
+def _devices() -> list[Finding]:
+    from evalsvc.engine.devices import available  # torch takes seconds to import
+
+    return [
+        Finding("devices", "ok", ", ".join(available())),
+        Finding("cores", "ok", f"{core_count()}: as many workers on a CPU, one thread each"),
+    ]
+
+
+def _disk(what: str, folder: Path) -> Finding:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    writable = os.access(folder, os.W_OK)
+    state: Literal["ok", "note", "bad"] = "bad" if not writable else "note" if free < 2 else "ok"
+    return Finding(what, state, f"{folder}: {free:.1f} GB free{'' if writable else ', not writable'}")
+
+
+def _environment() -> list[Finding]:
+    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "RAY_ADDRESS", "EVALSVC_ADDRESS", "OMP_NUM_THREADS")
+    found = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    findings = [Finding("environment", "ok", ", ".join(found) or "no offline flag, no cluster address set")]
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        findings.append(Finding("LOCAL_RANK", "note", f"{os.environ['LOCAL_RANK']}: left over from torchrun?"))
+    return findings
+
+
+def _store(db: Path) -> Finding:
+    if not db.is_file():
+        return Finding("store", "ok", f"{db}: not there yet, the first submit creates it")
+    try:
+        runs = Store(db, wait=5).runs()
+    except EvalsvcError as error:
+        return Finding("store", "bad", str(error))
+    done = sum(run.state == "done" for run in runs)
+    return Finding("store", "ok", f"{db}: {len(runs)} runs, {done} done, {db.stat().st_size / 1e6:.1f} MB")

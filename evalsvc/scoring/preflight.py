@@ -1,0 +1,99 @@
+"""Everything that can be known against checkpoints before a second of compute is spent: files, fit and windows.
+
+`probe` has what only scoring can tell.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from evalsvc.checkpoints.discover import weight_files
+from evalsvc.checkpoints.file_checks import examine_files
+from evalsvc.checkpoints.safetensors import read_headers
+from evalsvc.engine.sharding import Cut, Cutter, Slice
+from evalsvc.errors import CheckpointError
+from evalsvc.records.arms import Checkpoint, Finding
+from evalsvc.records.plans import Plan
+from evalsvc.records.shards import Likelihoods
+
+
+def examine(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:
+    """Return what is to be said of a base and of what was adapted from it."""
+    from evalsvc.engine.compatibility import examine_fit  # torch takes seconds to import
+
+    found: list[Finding] = []
+    for checkpoint in (base, *adapted):
+        parent = None if checkpoint is base else base
+        try:
+            found += examine_files(checkpoint, parent)
+            tensors = read_headers(weight_files(Path(checkpoint.path)))
+            found += examine_fit(checkpoint, parent, {name: tensor.shape for name, tensor in tensors.items()})
+        except CheckpointError as error:
+            found.append(Finding("error", "files", checkpoint.label, str(error)))
+    return found
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Raise if a finding is an error.
+
+    Raises:
+        CheckpointError: One line, with the first of them.
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more: `evalsvc checkpoints check` lists them)" if len(errors) > 1 else ""
+        raise CheckpointError(f"checkpoint {first.checkpoint}: {first.text}{more}")
+
+
+def examine_windows(checkpoints: Sequence[Checkpoint], plans: Sequence[Plan], cutter: Cutter) -> list[Finding]:
+    """Return which suites have prompts that are longer than a checkpoint's window, and how many samples that affects.
+
+    Checkpoints with the same tokenizer and window are cut alike: the first of them stands for all.
+    """
+    found: list[Finding] = []
+    seen: set[int] = set()
+    for checkpoint in checkpoints:
+        for plan in plans:
+            cut = cutter.cut(plan, checkpoint)
+            if id(cut) not in seen:
+                seen.add(id(cut))
+                found += _cut_samples(checkpoint, plan, cut)
+    return found
+
+
+def _cut_samples(checkpoint: Checkpoint, plan: Plan, cut: Cut) -> list[Finding]:
+    truncated = {
+        digest
+        for part in cut.slices
+        for digest, tokens, text in zip(cut.digests(part), part.work.truncated, _rolling(part), strict=True)
+        if tokens and not text
+    }
+    affected: Counter[str] = Counter()
+    hopeless = 0
+    for task in plan.tasks:
+        for sample in task.samples:
+            refused = not cut.refused.keys().isdisjoint(sample.requests)
+            hopeless += refused
+            affected[task.name] += not refused and not truncated.isdisjoint(sample.requests)
+    total = sum(len(task.samples) for task in plan.tasks)
+    found = []
+    if count := affected.total():
+        tasks = ", ".join(f"{task} {number}" for task, number in affected.most_common(3) if number)
+        text = (
+            f"its window is shorter than prompts of suite {plan.suite}: {count} of {total} samples would be cut from "
+            f"the left ({tasks})"
+        )
+        found.append(Finding("warning", "window", checkpoint.label, text))
+    if hopeless:
+        reason = next(iter(cut.refused.values()))
+        text = f"{hopeless} of {total} samples of suite {plan.suite} cannot be asked: {reason}"
+        found.append(Finding("warning", "window", checkpoint.label, text))
+    return found
+
+
+def _rolling(part: Slice) -> Sequence[bool]:
+    """Return which requests of a slice are texts, which are scored window by window and never cut."""
+    return part.work.rolling.tolist() if isinstance(part.work, Likelihoods) else [False] * len(part.members)

@@ -1,0 +1,226 @@
+"""The only importer of ray: shards on worker actors, embedded or on a running cluster, and commands sent to a cluster.
+
+A worker is an actor that keeps one base in memory. Actors never restart by themselves (`max_restarts=0`): an actor that
+restarts into a lost node fails every call within seconds and eats up the attempts of many shards. The driver replaces a
+dead worker, feeds the new one only after it answered a ping, and gives a shard up after it took three workers with it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from evalsvc.errors import EvalsvcError
+from evalsvc.records.arms import Arm
+from evalsvc.records.shards import Shard, ShardResult
+from evalsvc.scoring.executors import AffinityQueue, Scorer, ScorerFactory, explain
+from evalsvc.settings import core_count
+
+MAX_DEATHS = 3
+
+_log = logging.getLogger(__name__)
+
+
+def import_ray() -> Any:
+    """Import ray, with the settings that it reads when it is imported for the first time."""
+    if "ray" in sys.modules:
+        return sys.modules["ray"]
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # the default of 15 starves workers on a busy machine
+    if not os.environ.get("RAY_ADDRESS") and not _has_token():
+        # An embedded cluster lives as long as this process: its token need not be written to the home folder.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    return ray
+
+
+def _has_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def cluster_gpus() -> float:
+    """Return how many GPUs the cluster at RAY_ADDRESS has; 0 without a cluster."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return 0.0
+    with RayExecutor(_no_scorer):
+        return float(import_ray().cluster_resources().get("GPU", 0))
+
+
+def _no_scorer() -> Scorer:
+    raise NotImplementedError("this executor only looks at the cluster")
+
+
+class _Chatter(io.TextIOBase):
+    """Takes what Ray prints: it reports deaths on the driver's stdout, which belongs to the answer."""
+
+    def write(self, text: str) -> int:
+        """Log the text where a debugging user sees it."""
+        if text.strip():
+            _log.debug("%s", text.rstrip())
+        return len(text)
+
+
+class _Worker:
+    """The actor: makes its scorer on first use and keeps it."""
+
+    def __init__(self, factory: ScorerFactory) -> None:
+        self._factory = factory
+        self._scorer: Scorer | None = None
+
+    def ping(self) -> int:
+        """Return the worker's process id."""
+        return os.getpid()
+
+    def score(self, shard: Shard) -> ShardResult:
+        """Score one shard."""
+        self._scorer = self._scorer or self._factory()
+        return self._scorer.score(shard)
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A worker as the driver sees it."""
+
+    actor: Any
+    shard: Shard | None = None
+    holds: Arm | None = None
+
+
+class RayExecutor:
+    """Scores on Ray actors."""
+
+    def __init__(self, factory: ScorerFactory, *, workers: int | None = None, gpus: float = 0) -> None:
+        """Describe the workers; nothing starts before the context is entered.
+
+        Args:
+            workers: How many; None takes one per GPU of the cluster if `gpus`, else one per core.
+            gpus: GPUs per worker, may be a fraction.
+        """
+        self._factory = factory
+        self._workers = workers
+        self._gpus = gpus
+        self._embedded = not os.environ.get("RAY_ADDRESS")
+        self._seats: dict[Any, _Seat] = {}  # by the object reference that the driver waits for
+        self._idle: list[_Seat] = []  # between two runs
+        self._deaths: Counter[tuple[str, str]] = Counter()
+        self._undo = ExitStack()
+        self._stillborn = 0  # workers in a row that died before they answered
+
+    def __enter__(self) -> RayExecutor:
+        ray = import_ray()
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self._embedded:
+            options |= {"address": "local", "include_dashboard": False, "num_cpus": core_count()}
+        else:
+            options |= {"address": os.environ["RAY_ADDRESS"]}
+        with ExitStack() as undo:
+            undo.enter_context(redirect_stdout(_Chatter()))
+            try:
+                ray.init(**options)
+            except Exception as error:  # ray raises ConnectionError, RuntimeError, ValueError, ... from here
+                where = os.environ.get("RAY_ADDRESS", "this machine")
+                raise EvalsvcError(f"Ray on {where} does not start or answer: {explain(error)}") from error
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray = import_ray()
+        for seat in (*self._seats.values(), *self._idle):
+            ray.kill(seat.actor)
+        self._seats.clear()
+        self._idle.clear()
+        ray.shutdown()
+        self._undo.close()
+
+    def run(self, shards: Iterable[Shard]) -> Iterator[ShardResult]:
+        """Yield one result per shard, as they finish.
+
+        Raises:
+            EvalsvcError: Workers die before they are ready, again and again.
+        """
+        ray = import_ray()
+        queue = AffinityQueue(shards)
+        idle, self._idle = self._idle, []
+        for seat in idle:
+            self._feed(seat, queue)
+        for _ in range(min(self._worker_count() - len(idle), len(queue))):
+            self._hire()
+        while self._seats:
+            finished, _ = ray.wait(list(self._seats), num_returns=1, timeout=1.0)
+            for reference in finished:
+                yield from self._settle(self._seats.pop(reference), reference, queue)
+
+    def _settle(self, seat: _Seat, reference: Any, queue: AffinityQueue) -> Iterator[ShardResult]:
+        """Take what a worker gave back, and give it more work, or put another in its place."""
+        ray = import_ray()
+        shard, seat.shard = seat.shard, None
+        try:
+            answer = ray.get(reference)
+            self._stillborn = 0
+            if shard is not None:  # else it was the ping
+                yield answer
+        except ray.exceptions.RayTaskError as error:  # the scorer raised: the worker lives, the shard is bad
+            if shard is None:
+                raise EvalsvcError(f"a worker cannot start: {explain(error.cause or error)}") from error
+            yield ShardResult.failed(shard, explain(error.cause or error))
+        except ray.exceptions.RayError as error:
+            ray.kill(seat.actor)
+            yield from self._bury(shard, error, queue)
+            if queue:
+                self._hire()
+            return
+        self._feed(seat, queue)
+
+    def _bury(self, shard: Shard | None, error: Exception, queue: AffinityQueue) -> Iterator[ShardResult]:
+        """Decide what becomes of a dead worker's shard."""
+        if shard is None:
+            self._stillborn += 1
+            if self._stillborn >= MAX_DEATHS:
+                raise EvalsvcError(f"{MAX_DEATHS} workers died before they were ready: {explain(error)}") from error
+            return
+        self._deaths[shard.arm.key, shard.key] += 1
+        attempt = self._deaths[shard.arm.key, shard.key]
+        _log.warning("a worker died (attempt %d of %d): %s", attempt, MAX_DEATHS, explain(error))
+        if attempt < MAX_DEATHS:
+            queue.put_back(shard)
+        else:
+            yield ShardResult.failed(shard, f"given up after {MAX_DEATHS} workers died on it: {explain(error)}")
+
+    def _worker_count(self) -> int:
+        resources = import_ray().cluster_resources()
+        if resources.get("GPU", 0) < self._gpus:
+            raise EvalsvcError(f"Ray has {resources.get('GPU', 0):g} GPUs, a worker needs {self._gpus:g}")
+        if self._workers is not None:
+            return max(1, self._workers)
+        return max(1, int(resources["GPU"] / self._gpus if self._gpus else resources.get("CPU", 1)))
+
+    def _hire(self) -> None:
+        ray = import_ray()
+        cores = 1 if self._gpus or not self._embedded else max(1, core_count() // self._worker_count())
+        worker = ray.remote(num_cpus=cores, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(_Worker)
+        actor = worker.remote(self._factory)
+        self._seats[actor.ping.remote()] = _Seat(actor)
+
+    def _feed(self, seat: _Seat, queue: AffinityQueue) -> None:
+        others = {other.holds.weights for other in self._seats.values() if other.holds}
+        shard = queue.take(seat.holds, others)
+        if shard is None:
+            self._idle.append(seat)
+            return
+        seat.shard, seat.holds = shard, shard.arm
+        self._seats[seat.actor.score.remote(shard)] = seat

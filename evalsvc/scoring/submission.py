@@ -1,0 +1,54 @@
+"""What is submitted: sources and settings. Read and scored by `submit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evalsvc.checkpoints.discover import Description
+from evalsvc.records.vocabulary import Quantisation
+from evalsvc.settings import Compute
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder or hub id of a checkpoint or of a training run's output, and what the user says of it."""
+
+    path: str
+    said: Description = Description()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a user submits.
+
+    Attributes:
+        sources: Checkpoints with one base in common.
+        base: Folder or hub id of what they were adapted from, if they do not say so themselves.
+        suites: Names or files; empty takes those that the base was scored on before.
+        rendering: Whose chat template renders the prompts of all arms, or none; has to be chosen where the base's and
+            an adapted checkpoint's differ.
+        merged: Serve adapters merged as well, as arms of their own.
+        quantisation: Serve everything on quantised weights, the base too, which is then the reference.
+        rerun: Score the base once more, in other batches and with other seeds.
+        shots: Ask the base's domain suites with so many worked examples, as an arm of its own (ICL).
+        prompts: Files of suites that ask the documents of domain suites of the same name with other prompts, as an arm
+            of its own (RAG, or ICL with chosen examples).
+    """
+
+    sources: tuple[Source, ...]
+    base: str | None = None
+    suites: tuple[str, ...] = ()
+    compute: Compute = Compute()
+    allow_task_code: bool = False
+    rendering: Literal["base", "adapted", "plain"] | None = None
+    merged: bool = False
+    quantisation: Quantisation | None = None
+    rerun: bool = False
+    shots: int | None = None
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether the base is to be asked with other prompts instead of being trained."""
+        return self.shots is not None or bool(self.prompts)

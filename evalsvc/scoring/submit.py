@@ -1,0 +1,242 @@
+"""Submit: checkpoints and suites in, finished runs in the store out. What is in the store already is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+from evalsvc.checkpoints.discover import Description, open_checkpoints
+from evalsvc.engine.sharding import Cutter
+from evalsvc.errors import CheckpointError, SuiteError, UsageError
+from evalsvc.harness.plan import Planned
+from evalsvc.harness.suites import Suite, find_suite, load_suite
+from evalsvc.records.arms import PROMPTED, Arm, Checkpoint, Finding, Numerics, Serving, why_no_drift
+from evalsvc.records.plans import has_drift
+from evalsvc.scoring.driver import Driver, Job, Progress
+from evalsvc.scoring.executors import Executor, InProcessExecutor, make_scorer
+from evalsvc.scoring.preflight import examine, examine_windows, refuse
+from evalsvc.scoring.probe import probe
+from evalsvc.scoring.prompted import plan_prompted
+from evalsvc.scoring.ray_executor import RayExecutor, cluster_gpus
+from evalsvc.scoring.rendering import choose_template_source, plan_suite
+from evalsvc.scoring.submission import Submission
+from evalsvc.settings import Compute, cache_dir
+from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A submission that is ready to be scored: the base's arm first, and every suite's requests.
+
+    Attributes:
+        asked: By a plan's digest, what an arm with other prompts is asked instead.
+    """
+
+    arms: tuple[Arm, ...]
+    planned: tuple[Planned, ...]
+    findings: tuple[Finding, ...]
+    cutter: Cutter
+    compute: Compute
+    asked: Mapping[str, Planned] = field(default_factory=dict)
+
+    def executor(self) -> Executor:
+        """Return what scores it; it runs while it is entered as a context."""
+        return make_executor(self.compute, self.arms[0].numerics.device)
+
+
+def submit(
+    store: Store,
+    submission: Submission,
+    progress: Progress,
+    note: Callable[[str], None],
+    before: Callable[[Prepared], None] | None = None,
+) -> list[Job]:
+    """Score a submission, its base included, and return its runs.
+
+    Args:
+        progress: Told how far scoring has come.
+        note: Told in words what happens next.
+        before: Shown what will be scored; may refuse it.
+
+    Raises:
+        UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored then.
+        EvalsvcError: Scoring cannot go on; submitting again resumes.
+    """
+    prepared = prepare(store, submission, progress, note)
+    if before:
+        before(prepared)
+    return score(store, prepared, progress, note)
+
+
+def prepare(store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]) -> Prepared:
+    """Read and check a submission's checkpoints and plan its suites; computes and stores nothing.
+
+    Raises:
+        UsageError: The checkpoint, its base or a suite cannot be used, or a check speaks against it.
+    """
+    note("reading checkpoints")
+    base, adapted = _checkpoints(submission, progress, note)
+    note("checking checkpoints")
+    findings = examine(base, adapted)
+    refuse(findings)
+    suites = _suites(store, submission, base)
+    note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
+    speaker = choose_template_source(submission, suites, base, adapted, findings)
+    planned = [plan_suite(suite, speaker, submission.allow_task_code) for suite in suites]
+    cutter = Cutter(cache_dir() / "tokens")
+    findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
+    asked: dict[str, Planned] = {}
+    if submission.is_prompted:
+        prompted, asked = plan_prompted(submission, suites, planned, base, adapted, speaker)
+        findings += examine_windows([prompted], [item.plan for item in asked.values()], cutter)
+        adapted = [prompted]
+    findings += [
+        Finding("warning", "drift", checkpoint.label, why_no_drift(checkpoint, base))
+        for checkpoint in adapted
+        if not all(cutter.same_tokens(item.plan, checkpoint, base) for item in planned if has_drift(item.plan))
+    ]
+    for finding in findings:
+        if finding.severity == "warning":
+            note(f"warning: {finding.checkpoint}: {finding.text}")
+    numerics = chosen_numerics(submission.compute)
+    arms = tuple(_arms(base, adapted, numerics, submission))
+    return Prepared(arms, tuple(planned), tuple(findings), cutter, submission.compute, asked)
+
+
+def score(
+    store: Store,
+    prepared: Prepared,
+    progress: Progress,
+    note: Callable[[str], None],
+    executor: Executor | None = None,
+) -> list[Job]:
+    """Score what the store does not have of a prepared submission, and return its runs.
+
+    Args:
+        executor: One that is running already, where several parts are scored one after another.
+
+    Raises:
+        CheckpointError: A new arm has no effect, or cannot be scored.
+        EvalsvcError: Scoring cannot go on; doing it again resumes.
+    """
+    arms, findings = prepared.arms, list(prepared.findings)
+    weights = [arm for arm in arms if not arm.checkpoint.is_prompted]
+    unknown = store.silent(weights) if store.path.is_file() else weights
+    with ExitStack() as stack:
+        running = cache(lambda: executor or stack.enter_context(prepared.executor()))
+        if unknown:
+            findings += _probed(running(), unknown, weights, prepared.cutter, note)
+        driver = Driver(store, arms, prepared.planned, prepared.cutter, prepared.asked)
+        _keep(store, unknown, findings)
+        driver.grade_ready()
+        if driver.missing:
+            note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
+            driver.run(running(), progress)
+            for label, path in driver.paths.items():
+                if path.startswith("plain"):
+                    note(f"{label} was scored on the {path}")
+    return driver.jobs
+
+
+def _arms(base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, submission: Submission) -> list[Arm]:
+    """Return what is to be evaluated, every arm's reference among it: the quantised base for what is quantised."""
+    quantised = Serving(quantisation=submission.quantisation)
+    arms = [Arm(base, numerics), Arm(base, numerics, quantised)]
+    for checkpoint in adapted:
+        arms.append(Arm(checkpoint, numerics, quantised))
+        if submission.merged and checkpoint.is_adapter:
+            arms.append(Arm(checkpoint, numerics, replace(quantised, merged=True)))
+    if submission.rerun:
+        arms.append(Arm(base, replace(numerics, rerun=1), quantised))
+    return list(dict.fromkeys(arms))
+
+
+def _probed(
+    executor: Executor, unknown: Sequence[Arm], arms: Sequence[Arm], cutter: Cutter, note: Callable[[str], None]
+) -> list[Finding]:
+    """Probe arms that have answered nothing yet, beside the bases that they are held against.
+
+    Raises:
+        CheckpointError: One of them has no effect, or cannot be scored.
+    """
+    note("probing what is new")
+    findings = probe(executor, [arm for arm in arms if arm in unknown or arm.checkpoint.parent is None], cutter)
+    refuse(findings)
+    for finding in findings:
+        note(f"{finding.severity}: {finding.checkpoint}: {finding.text}")
+    return findings
+
+
+def _keep(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> None:
+    """Keep what was found in the checkpoints of new arms."""
+    dossiers = Dossiers(store.path)
+    for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in arms}.values():
+        labels = {checkpoint.label, *(arm.label for arm in arms if arm.checkpoint == checkpoint)}
+        dossiers.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])
+
+
+def _checkpoints(
+    submission: Submission, progress: Progress, note: Callable[[str], None]
+) -> tuple[Checkpoint, list[Checkpoint]]:
+    """Return the base and all checkpoints, each once."""
+    adapted: dict[str, Checkpoint] = {}
+    bases: dict[str, Checkpoint] = {}
+    for source in submission.sources:
+        if source.said.method in PROMPTED and not submission.is_prompted:
+            raise UsageError(f"--method {source.said.method}: nothing was trained; say --shots N or --prompts FILE")
+        said = Description() if submission.is_prompted else source.said
+        base, found = open_checkpoints(source.path, submission.base, said, progress=progress, note=note)
+        bases[base.digest] = base
+        adapted |= {checkpoint.digest: checkpoint for checkpoint in found}
+    if len(bases) > 1:
+        names = ", ".join(base.path for base in bases.values())
+        raise CheckpointError(f"the checkpoints were adapted from {len(bases)} bases ({names}); submit them one by one")
+    return next(iter(bases.values())), list(adapted.values())
+
+
+def make_executor(compute: Compute, device: str) -> Executor:
+    """Return the executor for these settings: Ray, unless zero workers are wanted."""
+    if compute.workers == 0:
+        return InProcessExecutor(partial(make_scorer, 1))
+    if device == "cuda":
+        return RayExecutor(partial(make_scorer, 1), workers=compute.workers, gpus=1)
+    return RayExecutor(partial(make_scorer, 1), workers=compute.workers)
+
+
+def chosen_numerics(compute: Compute) -> Numerics:
+    """Return how numbers will be computed: on the cluster's GPUs if it has any, else on this machine's best device."""
+    from evalsvc.engine.devices import chosen_device, chosen_dtype  # torch takes seconds to import
+
+    device = "cuda" if compute.device == "auto" and cluster_gpus() else chosen_device(compute.device)
+    return Numerics(
+        device=device,
+        dtype=chosen_dtype(compute.dtype, device),
+        torch=_minor("torch"),
+        transformers=_minor("transformers"),
+    )
+
+
+def _minor(package: str) -> str:
+    return ".".join(version(package).split("+")[0].split(".")[:2])
+
+
+def _suites(store: Store, submission: Submission, base: Checkpoint) -> list[Suite]:
+    if submission.suites:
+        suites = [find_suite(name) for name in submission.suites]
+    else:
+        paths = store.suite_paths(base.digest) if store.path.is_file() else []
+        suites = [load_suite(Path(path)) for path in paths]
+    if not suites:
+        raise SuiteError(
+            "no suite is given, and the base was never scored on one; add --suite (see `evalsvc suites list`)"
+        )
+    names = [suite.name for suite in suites]
+    for name in names:
+        if names.count(name) > 1:
+            raise SuiteError(f"suite {name!r} is given {names.count(name)} times; give each once")
+    return suites

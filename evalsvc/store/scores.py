@@ -1,0 +1,339 @@
+"""Scores, sampled texts and drift as arrays, out of an open database: what statistics are computed from. Knows none."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsvc.records.scores import TaskScores
+from evalsvc.records.vocabulary import Aggregation, Floats, Ints, Role
+from evalsvc.store.arms import StoredArm
+from evalsvc.store.database import Connection
+
+_TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_DEFAULT_LIMIT = 256  # lm-eval's
+
+ASKED = """asked AS (
+    SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
+    JOIN samples s USING (sample) WHERE p.digest = ?
+)"""
+"""SQL of the requests of a plan, whose digest is the parameter."""
+CHOSEN = """chosen AS (
+    SELECT p.plan, p.suite, p.role, u.run FROM runs u JOIN plans p USING (plan)
+    WHERE u.arm = $base AND u.state = 'done' AND coalesce(list_contains($plans, p.digest), p.part_of IS NULL)
+          AND coalesce(list_contains($suites, p.suite), true)
+    QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
+)"""
+"""SQL of the plans that arms are compared on: of each suite the newest whole one that the base has finished.
+
+Parameters: base; plans, the digests of those that are meant instead; suites, those that are wanted; null for all.
+"""
+
+Columns = Mapping[str, Any]
+Known = Mapping[tuple[int, int], tuple[Any, ...]]
+"""(plan, position) -> suite, role and columns of the task there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """One arm's sampled answers to one task's open prompts.
+
+    Attributes:
+        samples: int64 [n], the store's sample numbers, increasing.
+        answers: Per sample, its K answers.
+        unfinished: bool [n, K], whether an answer ran into its limit of tokens.
+    """
+
+    suite: str
+    task: str
+    samples: Ints
+    answers: tuple[tuple[str, ...], ...]
+    unfinished: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenDrift:
+    """One arm's divergence from its base on one task's texts.
+
+    Attributes:
+        kl: float64 [tokens], forward KL(base || arm) in nats, over the full vocabulary.
+        texts: int64 [tokens], the store's sample number of each token's text.
+    """
+
+    suite: str
+    role: Role
+    task: str
+    kl: Floats
+    texts: Ints
+
+
+def task_scores(
+    connection: Connection,
+    base: int,
+    arms: Sequence[int],
+    plans: Sequence[str] | None = None,
+    suites: Sequence[str] | None = None,
+) -> dict[int, list[TaskScores]]:
+    """Return scores in the primary metric of each task, for the base and for other arms; see `Store.task_scores`."""
+    chosen = connection.execute(
+        f"WITH {CHOSEN} SELECT plan, suite, role FROM chosen ORDER BY plan",
+        {"base": base, "plans": plans, "suites": suites},
+    ).fetchall()
+    numbers = [row[0] for row in chosen]
+    tasks = connection.execute(
+        "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight, chance, format_of "
+        "FROM tasks WHERE list_contains(?, plan)",
+        [numbers],
+    ).fetchall()
+    runs = connection.execute(
+        "SELECT run FROM runs WHERE state = 'done' AND list_contains(?, plan) AND list_contains(?, arm)",
+        [numbers, [base, *arms]],
+    ).fetchnumpy()["run"]
+    columns = connection.execute(
+        """
+        SELECT u.arm, u.plan, t.position, s.sample, s.value, s.weight, s.answer, s.invalid, s.confidence
+        FROM runs u JOIN tasks t USING (plan)
+        JOIN scores s ON s.run = u.run AND s.task = t.task AND s.metric = t.metric AND s.filter = t.filter
+        -- Known before the scores are read: of millions of rows only the blocks that hold these runs are.
+        WHERE s.run IN (SELECT unnest(?))
+        ORDER BY u.arm, u.plan, t.position, s.sample
+        """,
+        [runs.tolist()],
+    ).fetchnumpy()
+    of_plan = {plan: (suite, role) for plan, suite, role in chosen}
+    known = {(row[0], row[1]): (*of_plan[row[0]], *row[2:]) for row in tasks}
+    return _cut(columns, known, _clusters(connection, numbers), [base, *arms])
+
+
+def mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]:
+    """Return, by arm and suite, the mean gain over the base, better counted positive, out of the runs' results.
+
+    Suites are left out that have a task whose metric is no mean, or that an arm has not finished on the base's plan.
+    """
+    rows = connection.execute(
+        f"""
+        WITH {CHOSEN},
+        asked AS (
+            SELECT c.run, c.suite, t.*, CASE WHEN t.higher_is_better THEN t.weight ELSE -t.weight END AS sign,
+                   count(*) OVER (PARTITION BY c.plan) AS tasks
+            FROM chosen c JOIN tasks t USING (plan)
+        )
+        SELECT u.arm, q.suite, sum(q.sign * (a.value - b.value)) / sum(q.weight)
+        FROM asked q JOIN results b ON b.run = q.run AND b.task = q.task AND b.metric = q.metric AND b.filter = q.filter
+        JOIN runs u ON u.plan = q.plan AND u.state = 'done'
+        JOIN results a ON a.run = u.run AND a.task = q.task AND a.metric = q.metric AND a.filter = q.filter
+                       AND a.n = b.n
+        WHERE q.aggregation = 'mean' AND NOT a.is_group AND NOT b.is_group
+        GROUP BY u.arm, q.suite HAVING count(*) = any_value(q.tasks)
+        """,
+        {"base": base, "plans": None, "suites": None},
+    ).fetchall()
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    for arm, suite, gain in rows:
+        found[arm][suite] = gain
+    return found
+
+
+def documents(connection: Connection, samples: Ints) -> Ints:
+    """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
+    rows = connection.execute("SELECT sample, hash(doc) >> 1 AS doc FROM samples ORDER BY sample").fetchnumpy()
+    return np.asarray(rows["doc"]).astype(np.int64)[np.searchsorted(rows["sample"], samples)]
+
+
+def sampled(
+    connection: Connection, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+) -> dict[int, list[Sampled]]:
+    """Return the sampled answers of a base and its arms on the base's newest plans with role `diversity`.
+
+    A prompt that an arm has not answered as often as it was asked is left out.
+
+    Args:
+        plans: Digests of the plans that are meant instead.
+    """
+    rows = connection.execute(
+        """
+        WITH chosen AS (
+            SELECT p.plan, p.suite FROM runs u JOIN plans p USING (plan)
+            WHERE u.arm = $base AND u.state = 'done' AND p.role = 'diversity' AND p.part_of IS NULL
+                  AND coalesce(list_contains($plans, p.digest), true)
+            QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
+        ),
+        asked AS (
+            SELECT c.plan, c.suite, t.position, t.task, s.sample, unnest(s.requests) AS request, len(s.requests) AS k,
+                   generate_subscripts(s.requests, 1) AS place
+            FROM chosen c JOIN tasks t USING (plan) JOIN plan_samples ps USING (plan, task)
+                 JOIN samples s USING (sample)
+            WHERE t.output_type = 'generate_until'
+        )
+        SELECT x.arm, a.suite, a.task, a.sample, a.k, r.arguments[2], x.text, x.tokens
+        FROM asked a JOIN requests r USING (request) JOIN responses x USING (request)
+        WHERE list_contains($arms, x.arm) ORDER BY x.arm, a.plan, a.position, a.sample, a.place
+        """,
+        {"base": base, "plans": plans, "arms": [base, *arms]},
+    ).fetchall()
+    tasks: dict[tuple[int, str, str], dict[int, list[tuple[str, bool]]]] = defaultdict(lambda: defaultdict(list))
+    wanted: dict[int, int] = {}
+    for arm, suite, task, sample, k, settings, text, tokens in rows:
+        tasks[arm, suite, task][sample].append((text or "", tokens >= _token_limit(settings)))
+        wanted[sample] = k
+    found: dict[int, list[Sampled]] = {arm: [] for arm in (base, *arms)}
+    for (arm, suite, task), by_sample in tasks.items():
+        whole = {sample: given for sample, given in by_sample.items() if len(given) == wanted[sample]}
+        answers = tuple(tuple(text for text, _ in given) for given in whole.values())
+        ended = np.array([[end for _, end in given] for given in whole.values()], dtype=np.bool_)
+        found[arm].append(Sampled(suite, task, np.array(list(whole), dtype=np.int64), answers, ended))
+    return found
+
+
+def _token_limit(settings: str) -> int:
+    known = json.loads(settings)
+    return next((int(known[name]) for name in _TOKEN_LIMITS if known.get(name) is not None), _DEFAULT_LIMIT)
+
+
+def drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[TokenDrift]]:
+    """Return the drift of arms from their base, by arm, on the newest plan of each suite."""
+    rows = connection.execute(
+        """
+        WITH newest AS (
+            SELECT DISTINCT d.arm, d.plan, p.suite, p.role FROM drift d JOIN plans p USING (plan)
+            WHERE list_contains(?, d.arm)
+            QUALIFY dense_rank() OVER (PARTITION BY d.arm, p.suite ORDER BY d.plan DESC) = 1
+        )
+        SELECT n.arm, n.suite, n.role, d.task, d.sample, d.kl FROM newest n JOIN drift d USING (arm, plan)
+        ORDER BY n.arm, n.plan, d.task, d.sample
+        """,
+        [list(arms)],
+    ).fetchall()
+    tasks: dict[tuple[int, str, Role, str], list[tuple[int, list[float]]]] = defaultdict(list)
+    for arm, suite, role, task, sample, kl in rows:
+        tasks[arm, suite, role, task].append((sample, kl))
+    found: dict[int, list[TokenDrift]] = {arm: [] for arm in arms}
+    for (arm, suite, role, task), texts in tasks.items():
+        sizes = [len(kl) for _, kl in texts]
+        values = np.concatenate([np.array(kl, dtype=np.float64) for _, kl in texts])
+        owners = np.repeat(np.array([sample for sample, _ in texts], dtype=np.int64), sizes)
+        found[arm].append(TokenDrift(suite, role, task, values, owners))
+    return found
+
+
+def _clusters(connection: Connection, plans: Sequence[int]) -> dict[tuple[int, int], tuple[Ints, Ints]]:
+    """Return (plan, position) -> samples, increasing, and the number of each one's cluster."""
+    rows = connection.execute(
+        """
+        SELECT t.plan, t.position, ps.sample, dense_rank() OVER (ORDER BY ps.sample_cluster) AS number
+        FROM plan_samples ps JOIN tasks t USING (plan, task)
+        WHERE ps.sample_cluster IS NOT NULL AND list_contains(?, t.plan)
+        ORDER BY t.plan, t.position, ps.sample
+        """,
+        [plans],
+    ).fetchnumpy()
+    columns = [np.asarray(rows[name], dtype=np.int64) for name in ("plan", "position", "sample", "number")]
+    return {
+        (int(columns[0][start]), int(columns[1][start])): (columns[2][start:end], columns[3][start:end])
+        for start, end in _stretches(columns[:2])
+    }
+
+
+def _stretches(keys: Sequence[Ints]) -> list[tuple[int, int]]:
+    """Return start and end of each stretch of equal keys in sorted columns."""
+    count = len(keys[0])
+    if not count:
+        return []
+    changes = np.zeros(count - 1, dtype=bool)
+    for key in keys:
+        changes |= key[1:] != key[:-1]
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), count]
+    return list(pairwise(edges))
+
+
+def _cut(
+    columns: Columns, known: Known, clusters: Mapping[tuple[int, int], tuple[Ints, Ints]], arms: Sequence[int]
+) -> dict[int, list[TaskScores]]:
+    """Cut sorted columns into one record per arm and task."""
+    found: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
+    keys = [np.asarray(columns[name]) for name in ("arm", "plan", "position")]
+    numbers = np.asarray(columns["sample"], dtype=np.int64)
+    values = np.ma.filled(np.ma.asarray(columns["value"], dtype=np.float64), np.nan)
+    kinds = {"weight": np.float64, "answer": np.int64, "invalid": np.bool_, "confidence": np.float64}
+    optional = {name: _Column(columns[name], kind) for name, kind in kinds.items()}
+    shared: dict[tuple[int, int], Ints] = {}
+    for start, end in _stretches(keys):
+        arm, plan, position = (int(key[start]) for key in keys)
+        suite, role, task, metric, filter_name, aggregation, better, weight, chance, format_of = known[plan, position]
+        samples = numbers[start:end]
+        if (plan, position) not in shared:
+            shared[plan, position] = samples.copy()  # the column of all arms need not stay
+        if np.array_equal(shared[plan, position], samples):  # as a rule, and then seen at a glance ever after
+            samples = shared[plan, position]
+        part = {name: column.part(start, end) for name, column in optional.items()}
+        found[arm].append(
+            TaskScores(
+                suite=suite,
+                role=role,
+                task=task,
+                metric=metric,
+                filter=filter_name,
+                aggregation=aggregation if aggregation in get_args(Aggregation) else "other",
+                higher_is_better=bool(better),
+                weight=float(weight),
+                samples=samples,
+                values=values[start:end],
+                weights=part["weight"],
+                clusters=_cluster_of(samples, clusters.get((plan, position))),
+                answers=part["answer"],
+                invalid=part["invalid"],
+                confidence=part["confidence"],
+                chance=None if chance is None else float(chance),
+                format_of=format_of,
+            )
+        )
+    return found
+
+
+class _Column:
+    """A column that may have gaps, of which only parts without any are used."""
+
+    def __init__(self, column: Any, kind: type[np.generic]) -> None:
+        masked = np.ma.asarray(column)
+        self._values = masked.data.astype(kind)
+        self._gaps = np.ma.getmaskarray(masked) if np.ma.is_masked(masked) else None
+        self._empty = self._gaps is not None and bool(self._gaps.all())
+
+    def part(self, start: int, end: int) -> Any | None:
+        """Return a part of the column, None if it has any gap."""
+        if self._empty or (self._gaps is not None and self._gaps[start:end].any()):
+            return None
+        return self._values[start:end]
+
+
+def _cluster_of(samples: Ints, declared: tuple[Ints, Ints] | None) -> Ints | None:
+    if declared is None:
+        return None
+    place = np.minimum(np.searchsorted(declared[0], samples), len(declared[0]) - 1)
+    # A sample without a cluster of its own is one: negative, so that it meets no other's number.
+    return np.where(declared[0][place] == samples, declared[1][place], -samples - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """An aggregated metric of a finished run."""
+
+    arm: StoredArm
+    suite: str
+    role: Role
+    task: str
+    metric: str
+    filter: str
+    n: int
+    value: float
+    stderr: float | None
+    higher_is_better: bool
+    primary: bool
+    is_group: bool

@@ -1,0 +1,386 @@
+"""Records in, records out: what evalsvc keeps, and nothing that can be recomputed. Knows no statistics.
+
+Every method is one transaction. Writes are idempotent: a response is kept once per arm and request, a run once per arm
+and plan, so that whatever was interrupted can simply be done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from evalsvc.errors import EvidenceError
+from evalsvc.records.arms import Arm
+from evalsvc.records.matrices import Matrix
+from evalsvc.records.plans import Plan, Response
+from evalsvc.records.scores import Graded, TaskScores
+from evalsvc.records.shards import ShardResult
+from evalsvc.records.vocabulary import Floats, Ints
+from evalsvc.store import scores as scores_module
+from evalsvc.store.arms import StoredArm, read_arms
+from evalsvc.store.database import Connection, Database
+from evalsvc.store.plans import add_arm, add_plan, as_table, insert
+from evalsvc.store.runs import StoredRun
+from evalsvc.store.scores import StoredResult
+
+
+class Store:
+    """The results of one team, in one DuckDB file."""
+
+    def __init__(self, path: Path, wait: float = 60.0) -> None:
+        self.path = path
+        self._database = Database(path, wait)
+
+    def upgrade(self) -> None:
+        """Bring an older store's schema up to date; do nothing where there is no store yet."""
+        self._database.upgrade()
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def register(
+        self,
+        arms: Sequence[Arm],
+        plans: Sequence[Plan],
+        driver: str,
+        prompt_tokens: Mapping[tuple[str, str], float | None] | None = None,
+    ) -> None:
+        """Add arms, plans and one run for each pair of them; what is there already stays, finished runs included.
+
+        Args:
+            prompt_tokens: (arm key, plan digest) -> prompt tokens per request.
+        """
+        tokens = prompt_tokens or {}
+        with self._database.write() as connection:
+            for arm in arms:
+                add_arm(connection, arm)
+            for plan in plans:
+                add_plan(connection, plan)
+                for arm in arms:
+                    connection.execute(
+                        """
+                        INSERT INTO runs
+                        SELECT (SELECT coalesce(max(run), 0) + 1 FROM runs), a.arm, p.plan, 'queued', ?, 0, 0, NULL, ?,
+                               now()::TIMESTAMP, now()::TIMESTAMP, ?
+                        FROM arms a, plans p WHERE a.digest = ? AND p.digest = ?
+                        ON CONFLICT (arm, plan) DO UPDATE SET driver = excluded.driver,
+                            prompt_tokens = coalesce(excluded.prompt_tokens, prompt_tokens)
+                        """,
+                        [len(plan.requests), driver, tokens.get((arm.key, plan.digest)), arm.key, plan.digest],
+                    )
+
+    def commit(self, results: Sequence[ShardResult], progress: Mapping[tuple[str, str], tuple[int, int]]) -> None:
+        """Keep what came back from workers.
+
+        Args:
+            results: Finished shards; responses that are there already stay as they are.
+            progress: (arm key, plan digest) -> requests answered and requests given up so far, for runs that moved.
+        """
+        answers = [(result.shard.arm.key, *astuple(answer)) for result in results for answer in result.responses]
+        failures = [(result.shard.arm.key, f.request, f.error) for result in results for f in result.failures]
+        with self._database.write() as connection:
+            if answers:
+                names = ["arm", "request", "loglikelihood", "greedy", "text", "tokens", "truncated"]
+                kinds = [pa.string(), pa.string(), pa.float64(), pa.bool_(), pa.string(), pa.int32(), pa.int32()]
+                insert(
+                    connection,
+                    as_table(names, kinds, answers),
+                    """
+                    INSERT INTO responses
+                    SELECT a.arm, r.request, i.loglikelihood, i.greedy, i.text, i.tokens, i.truncated
+                    FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
+                    ON CONFLICT DO NOTHING
+                    """,
+                )
+                insert(
+                    connection,
+                    as_table(names[:2], kinds[:2], [row[:2] for row in answers]),
+                    """
+                    DELETE FROM failures USING incoming i
+                    JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
+                    WHERE failures.arm = a.arm AND failures.request = r.request
+                    """,
+                )
+            if failures:
+                insert(
+                    connection,
+                    as_table(["arm", "request", "error"], [pa.string()] * 3, failures),
+                    """
+                    INSERT INTO failures SELECT a.arm, r.request, i.error
+                    FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
+                    ON CONFLICT DO UPDATE SET error = excluded.error
+                    """,
+                )
+            for (arm, plan), counts in progress.items():
+                _set_run(connection, arm, plan, "state = 'running', answered = ?, failed = ?, error = NULL", [*counts])
+
+    def finish(self, arm: Arm, plan: Plan, graded: Graded) -> None:
+        """Keep a run's results and scores, replacing earlier ones, and call it done."""
+        with self._database.write() as connection:
+            run = _run_number(connection, arm, plan)
+            connection.execute("DELETE FROM results WHERE run = ?", [run])
+            connection.execute("DELETE FROM scores WHERE run = ?", [run])
+            names = ["task", "metric", "filter", "n", "value", "stderr", "higher_is_better", "is_primary", "is_group"]
+            kinds = [*[pa.string()] * 3, pa.int32(), pa.float64(), pa.float64(), *[pa.bool_()] * 3]
+            rows = [astuple(result) for result in graded.results]
+            insert(connection, as_table(names, kinds, rows), f"INSERT INTO results SELECT {run}, * FROM incoming")
+            scores = [(task, *astuple(score)) for task, found in graded.scores.items() for score in found]
+            names = [
+                "task",
+                "sample",
+                "metric",
+                "filter",
+                "value",
+                "weight",
+                "detail",
+                "answer",
+                "invalid",
+                "confidence",
+            ]
+            kinds = [*[pa.string()] * 4, pa.float64(), pa.float64(), pa.string(), pa.int64(), pa.bool_(), pa.float64()]
+            insert(
+                connection,
+                as_table(names, kinds, scores),
+                f"""
+                INSERT INTO scores
+                SELECT {run}, i.task, s.sample, i.metric, i.filter, i.value, i.weight, i.detail,
+                       i.answer, i.invalid, i.confidence
+                FROM incoming i JOIN samples s ON s.digest = i.sample
+                """,
+            )
+            answered = len(plan.requests)
+            _set_run(
+                connection, arm.key, plan.digest, "state = 'done', answered = ?, failed = 0, error = NULL", [answered]
+            )
+
+    def fail(self, arm: Arm, plan: Plan, error: str) -> None:
+        """Call a run failed, and say why; its responses stay."""
+        with self._database.write() as connection:
+            _set_run(connection, arm.key, plan.digest, "state = 'failed', error = ?", [error])
+
+    def add_plans(self, plans: Sequence[Plan]) -> None:
+        """Add plans without a run of their own: what arms with other prompts are asked in place of a suite's plan."""
+        with self._database.write() as connection:
+            for plan in plans:
+                add_plan(connection, plan)
+
+    def lend(self, lender: Arm, arm: Arm, plan: Plan) -> None:
+        """Give an arm another's answers to a plan, where both have the same weights and are asked the same."""
+        with self._database.write() as connection:
+            connection.execute(
+                f"""
+                WITH {scores_module.ASKED}
+                INSERT INTO responses
+                SELECT b.arm, x.request, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
+                FROM responses x JOIN asked USING (request) JOIN arms a ON a.arm = x.arm, arms b
+                WHERE a.digest = ? AND b.digest = ? ON CONFLICT DO NOTHING
+                """,
+                [plan.digest, lender.key, arm.key],
+            )
+
+    def add_matrices(self, matrices: Sequence[Matrix]) -> None:
+        """Keep matrices; one of the same name is replaced."""
+        with self._database.write() as connection:
+            for matrix in matrices:
+                columns = [None if row is None else row.tolist() for row in (matrix.untrained, matrix.joint)]
+                connection.execute(
+                    "INSERT OR REPLACE INTO matrices VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        *(matrix.name, matrix.method, matrix.seed, matrix.source, list(matrix.tasks)),
+                        *(matrix.scores.tolist(), *columns),
+                    ],
+                )
+
+    def add_drift(self, arm: Arm, plan: Plan, task: str, kl: Mapping[str, Sequence[float]]) -> None:
+        """Keep an arm's divergence from its base on a task's texts, replacing what was there.
+
+        Args:
+            kl: Sample digest to forward KL(base || arm) of each of its tokens, nats.
+        """
+        rows = [(sample, list(values)) for sample, values in kl.items()]
+        incoming = as_table(["sample", "kl"], [pa.string(), pa.list_(pa.float32())], rows)
+        with self._database.write() as connection:
+            key = [arm.key, plan.digest, task]
+            connection.execute(
+                "DELETE FROM drift WHERE arm = (SELECT arm FROM arms WHERE digest = ?) "
+                "AND plan = (SELECT plan FROM plans WHERE digest = ?) AND task = ?",
+                key,
+            )
+            connection.register("incoming", incoming)
+            connection.execute(
+                "INSERT INTO drift SELECT a.arm, p.plan, ?, s.sample, i.kl FROM incoming i "
+                "JOIN samples s ON s.digest = i.sample, arms a, plans p WHERE a.digest = ? AND p.digest = ?",
+                [task, arm.key, plan.digest],
+            )
+            connection.unregister("incoming")
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def answered(self, arms: Sequence[Arm]) -> dict[str, set[str]]:
+        """Return, by arm key, the digests of all requests that the arm has answered."""
+        with self._database.read() as connection:
+            return {
+                arm.key: set(
+                    connection.execute(
+                        "SELECT r.digest FROM responses x JOIN requests r USING (request) JOIN arms a USING (arm) "
+                        "WHERE a.digest = ?",
+                        [arm.key],
+                    )
+                    .fetchnumpy()["digest"]
+                    .tolist()
+                )
+                for arm in arms
+            }
+
+    def silent(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Return the arms that have answered nothing yet."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT digest FROM arms a WHERE EXISTS (SELECT 1 FROM responses x WHERE x.arm = a.arm)"
+            ).fetchall()
+        heard = {key for (key,) in rows}
+        return [arm for arm in arms if arm.key not in heard]
+
+    def responses(self, arm: Arm, plan: Plan) -> dict[str, Response]:
+        """Return the arm's responses to the plan's requests, by request digest."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"""
+                WITH {scores_module.ASKED}
+                SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
+                FROM responses x JOIN asked USING (request) JOIN requests r USING (request) JOIN arms a USING (arm)
+                WHERE a.digest = ?
+                """,
+                [plan.digest, arm.key],
+            ).fetchall()
+        return {row[0]: Response(*row) for row in rows}
+
+    def arms(self) -> list[StoredArm]:
+        """Return all arms, oldest first."""
+        with self._database.read() as connection:
+            return list(read_arms(connection).values())
+
+    def runs(self) -> list[StoredRun]:
+        """Return all runs, oldest first."""
+        with self._database.read() as connection:
+            arms = read_arms(connection)
+            rows = connection.execute(
+                """
+                SELECT u.run, u.arm, p.digest, p.suite, p.role, u.state, u.requests, u.answered,
+                       u.failed, u.error, u.driver, u.created, u.updated, p.part_of
+                FROM runs u JOIN plans p USING (plan) ORDER BY u.run
+                """
+            ).fetchall()
+        return [StoredRun(row[0], arms[row[1]], *row[2:]) for row in rows]
+
+    def results(self) -> list[StoredResult]:
+        """Return the results of all finished runs, on the newest plan of each suite that the arm has finished."""
+        with self._database.read() as connection:
+            arms = read_arms(connection)
+            rows = connection.execute(
+                """
+                WITH newest AS (
+                    SELECT u.run, u.arm, p.suite, p.role FROM runs u JOIN plans p USING (plan)
+                    WHERE u.state = 'done' AND p.part_of IS NULL
+                    QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
+                )
+                SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
+                       r.higher_is_better, r.is_primary, r.is_group
+                FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
+                """
+            ).fetchall()
+        return [StoredResult(arms[row[0]], *row[1:]) for row in rows]
+
+    def suite_paths(self, checkpoint: str) -> list[str]:
+        """Return the files of the suites that a checkpoint was given, newest plan of each, in order of first use."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT arg_max(p.suite_path, p.plan) FROM runs u JOIN plans p USING (plan) JOIN arms a USING (arm) "
+                "WHERE a.checkpoint = ? GROUP BY p.suite ORDER BY min(u.run)",
+                [checkpoint],
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def task_scores(
+        self,
+        base: int,
+        arms: Sequence[int],
+        plans: Sequence[str] | None = None,
+        suites: Sequence[str] | None = None,
+    ) -> dict[int, list[TaskScores]]:
+        """Return scores in the primary metric of each task, for the base and for other arms.
+
+        For every suite this is the newest plan that the base has finished; an arm that has not finished the same plan
+        has no scores on that suite.
+
+        Args:
+            base: The base arm's number.
+            arms: Other arms' numbers.
+            plans: Digests of the plans that are meant instead.
+            suites: The suites that are wanted; None: all.
+
+        Returns:
+            Arm number to its tasks, in the order of suites and tasks; samples sorted.
+        """
+        with self._database.read() as connection:
+            return scores_module.task_scores(connection, base, arms, plans, suites)
+
+    def matrices(self) -> list[Matrix]:
+        """Return all matrices, by method and name."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT * FROM matrices ORDER BY method, name").fetchall()
+        return [
+            Matrix(name, method, seed, source, tuple(tasks), np.array(scores), _array(untrained), _array(joint))
+            for name, method, seed, source, tasks, scores, untrained, joint in rows
+        ]
+
+    def mean_gains(self, base: int) -> dict[int, dict[str, float]]:
+        """Return, by arm and suite, the mean gain over the base; see `evidence.mean_gains`."""
+        with self._database.read() as connection:
+            return scores_module.mean_gains(connection, base)
+
+    def sampled(
+        self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
+    ) -> dict[int, list[scores_module.Sampled]]:
+        """Return the sampled answers of a base and its arms to open prompts, by arm; of named plans or the newest."""
+        with self._database.read() as connection:
+            return scores_module.sampled(connection, base, arms, plans)
+
+    def drifts(self, arms: Sequence[int]) -> dict[int, list[scores_module.TokenDrift]]:
+        """Return the drift of arms from their base, by arm."""
+        with self._database.read() as connection:
+            return scores_module.drifts(connection, arms)
+
+    def documents(self, samples: Ints) -> Ints:
+        """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
+        with self._database.read() as connection:
+            return scores_module.documents(connection, samples)
+
+
+# ------------------------------------------------------------------------------------------------------------- rows
+
+
+def _array(values: list[float] | None) -> Floats | None:
+    return None if values is None else np.array(values, dtype=np.float64)
+
+
+def _run_number(connection: Connection, arm: Arm, plan: Plan) -> int:
+    row = connection.execute(
+        "SELECT run FROM runs JOIN arms a USING (arm) JOIN plans p USING (plan) WHERE a.digest = ? AND p.digest = ?",
+        [arm.key, plan.digest],
+    ).fetchone()
+    if row is None:
+        raise EvidenceError(f"{arm.label} on {plan.suite}: its run was taken out by another gate on it; try again")
+    return int(row[0])
+
+
+def _set_run(connection: Connection, arm: str, plan: str, what: str, values: list[Any]) -> None:
+    connection.execute(
+        f"UPDATE runs SET {what}, updated = now()::TIMESTAMP WHERE arm = (SELECT arm FROM arms WHERE digest = ?) "
+        "AND plan = (SELECT plan FROM plans WHERE digest = ?)",
+        [*values, arm, plan],
+    )

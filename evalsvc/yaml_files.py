@@ -1,0 +1,54 @@
+"""The one YAML reader, and pydantic models that refuse unknown keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evalsvc.errors import UsageError
+
+
+class Strict(BaseModel):
+    """What a file says, with no key that is not known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_yaml(path: Path, what: str, wrong: type[UsageError]) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        UsageError: Of the kind `wrong`: it cannot be read, is not YAML, or holds something else.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise wrong(f"{what} {path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise wrong(f"{what} {path}: not valid YAML{where}: {problem}") from error
+    if not isinstance(data, dict):
+        raise wrong(f"{what} {path}: holds a {type(data).__name__}, must be a mapping of keys to values")
+    return data
+
+
+def first_problem(error: ValidationError, manual: str = "suites/README.md for the keys of a suite") -> str:
+    """Return the first thing that breaks a rule: key, rule and value.
+
+    Args:
+        manual: Where the keys are explained.
+    """
+    first = error.errors(include_url=False)[0]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key; see {manual}"
+    elif first["type"] != "missing" and where and not isinstance(first["input"], dict | list):
+        message = f"{message}, got {first['input']!r}"
+    more = error.error_count() - 1
+    return f"{where}: {message}" if not more else f"{where}: {message} (and {more} more)" if where else message

@@ -1,0 +1,198 @@
+"""Claims, decided by what the store has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evalsvc.analysis import stored_claims
+from evalsvc.analysis.claims import FELL, Card, Run, cards, fell, predicts
+from evalsvc.analysis.trajectory import Change
+from evalsvc.errors import EvidenceError
+from evalsvc.records.arms import Arm
+from evalsvc.records.methods import kinds_of
+from evalsvc.records.vocabulary import Role
+from evalsvc.store.store import Store
+from tests.cli.test_cli import Run as Command
+from tests.cli.test_cli import evalsvc  # noqa: F401 (a fixture)
+from tests.stats.test_pareto import CPT_GENERAL, CPT_HUMAN_EVAL
+from tests.store.test_store import graded
+from tests.support.fakes import NUMERICS, arm, plan
+
+
+def runs(method: str, forgetting: list[float], learning: float = 0.1) -> list[Run]:
+    return [
+        Run(f"{method}{i}", f"{method}{i}", kinds_of(method, f"{method}{i}"), learning, value)
+        for i, value in enumerate(forgetting)
+    ]
+
+
+def by_name(found: list[Card]) -> dict[str, Card]:
+    return {card.claim: card for card in found}
+
+
+def test_three_seeds_of_each_method_decide() -> None:
+    more = by_name(cards([*runs("full", [0.12, 0.17, 0.20]), *runs("lora", [0.02, 0.01, 0.0])], (), "x"))
+    assert more["full-forgets-more"].verdict == "supported"
+    assert more["full-forgets-more"].test.startswith("Welch t over runs")
+    assert (more["full-forgets-more"].low or 0) > 0
+    less = by_name(cards([*runs("full", [0.01, 0.02, 0.0]), *runs("lora", [0.12, 0.17, 0.20])], (), "x"))
+    assert less["full-forgets-more"].verdict == "refuted"
+    same = by_name(cards([*runs("full", [0.10, 0.02, 0.06]), *runs("lora", [0.12, 0.03, 0.05])], (), "x"))
+    assert same["full-forgets-more"].verdict == "undecided"
+
+
+def test_fewer_seeds_are_no_claim_about_a_method() -> None:
+    one = by_name(cards([*runs("full", [0.3]), *runs("lora", [0.0])], (), "x"))["full-forgets-more"]
+    assert (one.verdict, one.low) == ("undecided", None)
+    assert "one checkpoint, not a method claim; it needs at least 3 runs of each" in one.reason
+    assert one.estimate == pytest.approx(0.3)
+    two = by_name(cards([*runs("full", [0.3] * 5), *runs("lora", [0.0] * 2)], (), "x"))["full-forgets-more"]
+    assert (two.verdict, "5 runs of full, 2 of lora" in two.reason) == ("undecided", True)
+    alone = by_name(cards(runs("full", [0.3] * 5), (), "x"))["full-forgets-more"]
+    assert (alone.verdict, alone.estimate) == ("undecided", None)
+
+
+def test_the_published_runs_learn_more_and_forget_more_but_are_one_run_each() -> None:
+    """Biderman et al. 2024, code CPT at 20 billion tokens: full .263 and .545, LoRA r = 256 .224 and .617."""
+    base = {"general": 0.671, "human_eval": 0.138}
+    arms = [
+        Run(name, name, kinds_of(method, name), x[-1] - base["human_eval"], base["general"] - y[-1])
+        for name, method, x, y in (
+            ("full", "full", CPT_HUMAN_EVAL["full"], CPT_GENERAL["full"]),
+            ("r256", "lora", CPT_HUMAN_EVAL["r256"], CPT_GENERAL["r256"]),
+        )
+    ]
+    found = by_name(cards(arms, (), "published"))
+    assert found["full-learns-more"].estimate == pytest.approx(0.039)
+    assert found["full-forgets-more"].estimate == pytest.approx(0.072)
+    assert {card.verdict for card in found.values()} == {"undecided"}
+
+
+def test_runs_count_as_what_they_are() -> None:
+    assert kinds_of("LoRA", "a") == {"lora", "peft"}
+    assert kinds_of("full", "a") == {"full"}
+    assert kinds_of("cpt", "cpt-replay-5%") == {"cpt", "replay"}
+    assert kinds_of("cpt", "plain") == {"cpt", "no replay"}
+
+
+def test_replay_is_judged_by_general_text() -> None:
+    made = [
+        Run(f"{name}{i}", f"{name}{i}", kinds_of("cpt", f"{name}{i}"), text=value + i / 100)
+        for name, value in (("plain", 0.5), ("replay", 0.1))
+        for i in range(3)
+    ]
+    assert by_name(cards(made, (), "x"))["replay-keeps-text"].verdict == "supported"
+
+
+def one(general: tuple[float, float], instruction: tuple[float, float] | None) -> Run:
+    roles: list[tuple[Role, Change]] = [("general", Change(sum(general) / 2, *general))]
+    if instruction:
+        roles.append(("instruction", Change(sum(instruction) / 2, *instruction)))
+    return Run("a", "a@1", frozenset({"full"}), roles=tuple(roles))
+
+
+@pytest.mark.parametrize(
+    ("general", "instruction", "verdict", "why"),
+    [
+        ((-0.2, -0.1), (-0.3, -0.2), "supported", "both fell beyond doubt"),
+        ((-0.2, -0.1), (-0.01, 0.01), "refuted", "instruction: a fall by 0.02 is excluded"),
+        ((-0.01, 0.03), (-0.3, -0.2), "refuted", "general: a fall by 0.02 is excluded"),
+        ((-0.2, -0.1), (-0.3, 0.01), "undecided", "neither"),
+        ((-0.2, -0.1), None, "undecided", "neither"),
+    ],
+)
+def test_both_must_have_fallen(
+    general: tuple[float, float], instruction: tuple[float, float] | None, verdict: str, why: str
+) -> None:
+    card = fell(one(general, instruction))
+    assert (card.verdict, card.claim) == (verdict, FELL)
+    assert why in card.reason
+
+
+def test_drift_predicts_forgetting_or_not() -> None:
+    rng = np.random.default_rng(0)
+    drift = rng.random(10)
+    made = [
+        replace(run, drift=float(x), forgetting=0.3 * float(x) + float(e))
+        for run, x, e in zip(runs("lora", [0.0] * 10), drift, rng.normal(0, 0.01, 10), strict=True)
+    ]
+    card, line = predicts(made, "x")
+    assert line is not None
+    assert card.verdict == "supported"
+    assert line.slope == pytest.approx(0.3, abs=0.05)
+    assert "R2 0." in card.reason
+    few, nothing = predicts(made[:3], "x")
+    assert (few.verdict, nothing) == ("undecided", None)
+
+
+# ------------------------------------------------------------------------------------------------------- from the store
+
+
+def test_real_matrices_support_that_full_forgets_more_and_learns_more(data: Path, db: Path, evalsvc: Command) -> None:  # noqa: F811
+    files = (data / "results" / "sequential").glob("*.json")
+    assert evalsvc("import", "matrix", *files, "--db", db).code == 0
+    found = {card["claim"]: card for card in evalsvc("claims", "--db", db, "--json").json["claims"]}
+    assert {name: card["verdict"] for name, card in found.items()} == {
+        "full-forgets-more": "supported",
+        "full-learns-more": "supported",
+    }
+    assert found["full-forgets-more"]["about"] == "matrices over rte, mrpc, cola, sst2"
+    assert "supported" in evalsvc("claims", "--db", db).out
+
+
+def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> None:
+    base = arm(1)
+    general, instruction = plan("g", n=60, text="g"), plan("i", n=60, role="instruction", text="i")
+    domain = plan("d", n=60, role="domain", text="d")
+    store = Store(db)
+    made = []
+    for number, (method, run, step) in enumerate(
+        [(m, f"{m}{s}", step) for m in ("full", "lora") for s in range(3) for step in (1, 2)], start=2
+    ):
+        of = replace(arm(number, parent=base.checkpoint).checkpoint, method=method, name=run, step=step, trajectory=run)
+        made.append(Arm(of, NUMERICS))
+    store.register([base, *made], [general, instruction, domain], "h:1")
+    for item in (general, instruction, domain):
+        store.finish(base, item, graded(item, [1.0] * 50 + [0.0] * 10))
+    for i, adapted in enumerate(made):
+        lost = 20 + i if adapted.checkpoint.method == "full" else 2 + i % 3
+        lost = lost if adapted.checkpoint.step == 2 else 0
+        for item in (general, instruction, domain):
+            store.finish(adapted, item, graded(item, [0.0] * lost + [1.0] * (50 - lost) + [0.0] * 10))
+    found = stored_claims.claims(store)
+    card = by_name(found)["full-forgets-more"]
+    assert (card.verdict, card.about) == ("supported", "arms of c1")
+    assert len(card.evidence[0].split(", ")) == 3  # one value per run
+    dropped = {one.about: one.verdict for one in found if one.claim == FELL}
+    assert sorted(dropped) == [f"{name}{seed}@2" for name in ("full", "lora") for seed in range(3)]
+    assert {dropped[f"full{seed}@2"] for seed in range(3)} == {"supported"}
+
+
+def test_where_the_last_step_of_a_run_is_not_finished_the_one_before_counts(db: Path) -> None:
+    base, instruction = arm(1), plan("i", n=60, role="instruction", text="i")
+    made = [
+        replace(
+            arm(10 * run + step, parent=base.checkpoint).checkpoint, name=f"r{run}", step=step, trajectory=f"r{run}"
+        )
+        for run in (1, 2, 3)
+        for step in (1, 2, 3)
+    ]
+    store = Store(db)
+    store.register([base, *(Arm(of, NUMERICS) for of in made)], [instruction], "h:1")
+    store.finish(base, instruction, graded(instruction, [1.0] * 50 + [0.0] * 10))
+    for of in made:
+        if (of.name, of.step) not in {("r1", 3), ("r2", 2), ("r2", 3), ("r3", 1)}:
+            store.finish(Arm(of, NUMERICS), instruction, graded(instruction, [0.0] * 30 + [1.0] * 20 + [0.0] * 10))
+    about = [card.about for card in stored_claims.claims(store) if card.claim == FELL]
+    assert about == ["r1@2", "r2@1", "r3@3"]
+
+
+def test_an_empty_store_decides_nothing(db: Path) -> None:
+    store = Store(db)
+    store.register([arm(1)], [plan()], "h:1")
+    with pytest.raises(EvidenceError, match="no adapted arm and no matrix"):
+        stored_claims.claims(store)

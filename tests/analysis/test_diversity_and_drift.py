@@ -1,0 +1,327 @@
+"""Sampled texts and token drift, from the store to the answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from evalsvc.analysis import stored_claims, stored_drift
+from evalsvc.analysis.diversity_and_drift import diversity_of
+from evalsvc.errors import EvidenceError
+from evalsvc.gating import decisions
+from evalsvc.gating.evidence import gather
+from evalsvc.gating.policy import Policy
+from evalsvc.gating.rules import rules_of
+from evalsvc.gating.verdict import decide
+from evalsvc.gating.verify import verify
+from evalsvc.records.arms import Arm, Checkpoint
+from evalsvc.records.digests import canonical, digest
+from evalsvc.records.plans import Plan, PlannedTask, Request, Response, Sample, has_drift
+from evalsvc.records.shards import Shard, ShardResult
+from evalsvc.store.arms import find_arm, find_family
+from evalsvc.store.database import Database
+from evalsvc.store.scores import Sampled
+from evalsvc.store.store import Store
+from tests.cli.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
+from tests.scoring.test_driver import run
+from tests.store.test_store import graded
+from tests.support.fakes import ACC, NUMERICS, arm, plan
+from tests.support.tiny import CHAT
+
+BASE = arm(1)
+SETTINGS = {"until": ["\n"], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
+
+
+def sampled_plan(prompts: int, k: int) -> Plan:
+    requests, samples = [], []
+    for i in range(prompts):
+        asked = [Request.of("generate_until", (f"prompt {i}", canonical(SETTINGS)), repeat) for repeat in range(k)]
+        requests += asked
+        samples.append(Sample(digest("open", str(i)), i, f'{{"i": {i}}}', "", tuple(r.digest for r in asked)))
+    task = PlannedTask("open", None, "1", "generate_until", 0, (ACC,), 1.0, None, tuple(samples))
+    return replace(plan("open"), role="diversity", tasks=(task,), requests=tuple(requests), digest=f"open-{k}")
+
+
+def checkpoint_of(store: Store, label: str) -> Checkpoint:
+    return find_arm(store.arms(), label).checkpoint
+
+
+def fill(store: Store, of: Arm, item: Plan, words: int, tokens: int = 5) -> None:
+    """Answer every request with one of `words` words, chosen by the digests of request and checkpoint."""
+    answers = tuple(
+        Response(r.digest, text=f"word{int(digest(r.digest, of.key)[:8], 16) % words} and so on.", tokens=tokens)
+        for r in item.requests
+    )
+    store.commit([ShardResult(Shard("k", of, ()), answers)], {})
+    store.finish(of, item, graded(item, [0.0] * len(item.tasks[0].samples)))
+
+
+@pytest.fixture
+def collapsed(db: Path) -> Store:
+    """A base with many answers, an arm with two, which never ends."""
+    store, item = Store(db), sampled_plan(40, 4)
+    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full", method="full"), NUMERICS)
+    store.register([BASE, child], [item], "h:1")
+    fill(store, BASE, item, 1000)
+    fill(store, child, item, 2, tokens=8)
+    return store
+
+
+def test_collapse_is_measured_against_the_base(collapsed: Store) -> None:
+    (task,) = stored_drift.diversity(collapsed, "full")
+    found = {ratio.measure: ratio for ratio in task.ratios}
+    assert (task.answers, found["unique"].prompts) == (4, 40)
+    assert found["unique"].base > 0.98
+    expected = 2 * (1 - 0.5**4) / 4  # distinct values of four draws among two
+    assert found["unique"].adapted == pytest.approx(expected, abs=0.05)
+    assert (found["unique"].high or 1) < 0.6
+    assert found["top_response"].adapted >= 0.5
+    assert (found["unfinished"].base, found["unfinished"].adapted) == (0.0, 1.0)
+    assert found["unfinished"].ratio is None
+
+
+def test_the_command_shows_it(collapsed: Store, evalsvc: Run) -> None:  # noqa: F811
+    shown = evalsvc("diversity", "full", "--db", collapsed.path)
+    assert (shown.code, "unique" in shown.out, "4 answers per prompt" in shown.out) == (0, True, True)
+    answer = evalsvc("diversity", "full", "--db", collapsed.path, "--json").json
+    assert answer["tasks"][0]["ratios"][0]["measure"] == "unique"
+
+
+@pytest.mark.parametrize(("least", "verdict"), [(0.2, "pass"), (0.8, "fail")])
+def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: float, verdict: str) -> None:
+    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": least}})
+    arms = collapsed.arms()
+    evidence = gather(collapsed, policy, find_arm(arms, "c1"), find_arm(arms, "full"))
+    found = decide(policy, rules_of(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
+    by_name = {rule.rule: rule.verdict for rule in found.rules}
+    assert by_name["diversity/open/open/unique"] == verdict
+
+
+def test_a_decision_on_diversity_is_verified_from_the_answers_that_it_rests_on(collapsed: Store) -> None:
+    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.2}})
+    decision = decisions.decide(collapsed, decisions.Question("full", policy))
+    assert verify(collapsed, decision.record) == []
+    newer = replace(sampled_plan(30, 4), digest="open-newer")
+    collapsed.register([BASE], [newer], "h:1")
+    fill(collapsed, BASE, newer, 500)
+    assert verify(collapsed, decision.record) == []
+    with Database(collapsed.path).write() as connection:
+        connection.execute("UPDATE responses SET text = 'same' WHERE arm = 2")
+    assert any("ratios" in problem for problem in verify(collapsed, decision.record))
+
+
+def test_the_gate_refuses_prompts_that_have_changed(collapsed: Store, tmp_path: Path) -> None:
+    file = tmp_path / "open.yaml"
+    file.write_text("name: open\nrole: diversity\ntasks: [open]\n")
+    with Database(collapsed.path).write() as connection:
+        connection.execute("INSERT INTO plan_files SELECT plan, ?, 'older' FROM plans", [str(file)])
+    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.8}})
+    with pytest.raises(EvidenceError, match=r"open\.yaml has changed since it was scored"):
+        decisions.decide(collapsed, decisions.Question("full", policy))
+
+
+def test_what_was_sampled_once_or_not_at_all_has_no_diversity(db: Path) -> None:
+    store, item = Store(db), sampled_plan(3, 1)
+    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full"), NUMERICS)
+    store.register([BASE, child], [item, plan()], "h:1")
+    with pytest.raises(EvidenceError, match="c1 has no sampled answers"):
+        stored_drift.diversity(store, "full")
+    fill(store, BASE, item, 9)
+    with pytest.raises(EvidenceError, match="the adapted arm has no sampled answers"):
+        stored_drift.diversity(store, "full")
+    fill(store, child, item, 9)
+    with pytest.raises(EvidenceError, match="has one answer per prompt, must have several"):
+        stored_drift.diversity(store, "full")
+
+
+def test_what_cannot_be_told_of_diversity_hides_nothing_else(db: Path) -> None:
+    store, sampled, instruction = Store(db), sampled_plan(3, 1), plan("i", n=60, role="instruction", text="i")
+    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full", method="full"), NUMERICS)
+    store.register([BASE, child], [sampled, instruction], "h:1")
+    for of, right in ((BASE, 50), (child, 20)):
+        fill(store, of, sampled, 9)
+        store.finish(of, instruction, graded(instruction, [1.0] * right + [0.0] * (60 - right)))
+    assert "full" in {card.about for card in stored_claims.claims(store)}
+
+
+def test_arms_without_a_prompt_in_common_are_refused() -> None:
+    one = Sampled("s", "t", np.array([1]), (("a", "b"),), np.zeros((1, 2), dtype=bool))
+    other = replace(one, samples=np.array([2]))
+    with pytest.raises(EvidenceError, match="no prompt in common"):
+        diversity_of([one], [other])
+
+
+def test_a_real_model_is_sampled_and_measured(models: Path, task_folder: Path, tmp_path: Path, db: Path) -> None:
+    suite = {"name": "open", "role": "diversity", "include": str(task_folder), "tasks": ["votes"]}
+    general = {"name": "g", "role": "general", "include": str(task_folder), "tasks": ["mc"]}
+    for one in (suite, general):
+        (tmp_path / f"{one['name']}.yaml").write_text(yaml.safe_dump(one))
+    suites = (str(tmp_path / "open.yaml"), str(tmp_path / "g.yaml"))
+    assert {job.state for job in run(db, models, suites, source="full")} == {"done"}
+    (task,) = stored_drift.diversity(Store(db), "full")
+    assert task.answers == 3
+    assert all(ratio.prompts == 4 for ratio in task.ratios)
+    assert all(0 < ratio.base <= 1 for ratio in task.ratios if ratio.measure in {"unique", "distinct"})
+
+
+def test_the_shipped_suite_is_sampled_measured_and_judged(
+    models: Path,
+    tmp_path: Path,
+    db: Path,
+    evalsvc: Run,  # noqa: F811
+) -> None:
+    asked = ["--base", models / "base", "--suite", "tales", "--db", db, "--workers", 0, "--quiet"]
+    assert evalsvc("submit", models / "full", *asked).code == 0
+    (task,) = evalsvc("diversity", "full", "--db", db, "--json").json["tasks"]
+    assert (task["suite"], task["task"], task["answers"]) == ("tales", "valley_tales", 8)
+    found = {ratio["measure"]: ratio for ratio in task["ratios"]}
+    assert all(ratio["prompts"] == 24 for ratio in found.values())
+    assert found["unique"]["base"] > 0.9  # random weights ramble, and every answer has its own seed
+    for least, code in ((0.2, 0), (0.99, 4)):
+        policy = tmp_path / f"{least}.yaml"
+        policy.write_text(yaml.safe_dump({"version": 1, "diversity": {"min_ratio": least}}))
+        judged = evalsvc("gate", "full", "--policy", policy, "--db", db)
+        assert judged.code == code, judged.out
+        assert "diversity/tales/valley_tales/unique" in judged.out
+    again = evalsvc("submit", models / "full", *asked)
+    assert (again.code, evalsvc("diversity", "full", "--db", db, "--json").json["tasks"]) == (0, [task])
+
+
+# ------------------------------------------------------------------------------------------------------------- drift
+
+
+@pytest.fixture
+def drifting(db: Path) -> Store:
+    """Six steps that drift further and forget more; on general texts."""
+    store = Store(db)
+    general, texts = plan("g", n=100, text="g"), plan("t", n=5, role="drift", text="t")
+    rng = np.random.default_rng(0)
+    arms = [
+        Arm(replace(arm(i + 2, parent=BASE.checkpoint).checkpoint, name="r", step=i, trajectory="r"), NUMERICS)
+        for i in range(6)
+    ]
+    store.register([BASE, *arms], [general, texts], "h:1")
+    for item in (general, texts):
+        store.finish(BASE, item, graded(item, [1.0] * len(item.tasks[0].samples)))
+    for i, one in enumerate(arms):
+        store.finish(one, general, graded(general, [0.0] * (5 * i) + [1.0] * (100 - 5 * i)))
+        store.finish(one, texts, graded(texts, [1.0] * 5))
+        kl = {s.digest: rng.gamma(2, 0.05 * (i + 1), 50).tolist() for s in texts.tasks[0].samples}
+        store.add_drift(one, texts, texts.tasks[0].name, kl)
+    return store
+
+
+def test_drift_comes_back_and_predicts_what_was_forgotten(drifting: Store) -> None:
+    found, card = stored_drift.drifted(drifting, find_family(drifting.arms()))
+    assert len(found) == 6
+    (task,) = found[0].tasks
+    assert (task.role, task.drift.texts, task.drift.tokens) == ("drift", 5, 250)
+    assert task.drift.mean == pytest.approx(0.1, rel=0.2)
+    assert task.drift.low < task.drift.mean < task.drift.high < task.drift.p95
+    assert [one.forgetting for one in found] == pytest.approx([0.05 * i for i in range(6)])
+    assert card.verdict == "supported"
+    assert [c.verdict for c in stored_claims.claims(drifting) if c.claim == card.claim] == ["supported"]
+
+
+def test_drift_is_kept_once_per_arm_and_task(drifting: Store) -> None:
+    arms = drifting.arms()
+    texts = plan("t", n=5, role="drift", text="t")
+    one = Arm(arms[1].checkpoint, NUMERICS)
+    drifting.add_drift(one, texts, texts.tasks[0].name, {texts.tasks[0].samples[0].digest: [1.0, 2.0]})
+    (found,) = drifting.drifts([arms[1].number])[arms[1].number]
+    assert found.kl.tolist() == [1.0, 2.0]
+
+
+def test_the_commands_show_drift(drifting: Store, evalsvc: Run, tmp_path: Path) -> None:  # noqa: F811
+    shown = evalsvc("drift", "--db", drifting.path)
+    assert (shown.code, "KL(base || arm)" in shown.out, "supported" in shown.out) == (0, True, True)
+    answer = evalsvc("drift", "--db", drifting.path, "--json").json
+    assert answer["arms"][5]["tasks"][0]["drift"]["tokens"] == 250
+    store = Store(tmp_path / "none.duckdb")
+    child = Arm(arm(2, parent=BASE.checkpoint).checkpoint, NUMERICS)
+    store.register([BASE, child], [plan()], "h:1")
+    none = evalsvc("drift", "--db", store.path)
+    assert (none.code, "no arm of c1 has drift" in none.err) == (5, True)
+
+
+@pytest.fixture
+def retokenized(models: Path, tmp_path: Path) -> Path:
+    """Copies of the base and its adaptations, of which `full` brings a tokenizer with another vocabulary."""
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    tokens = json.loads((folder / "full" / "tokenizer.json").read_text())
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (folder / "full" / "tokenizer.json").write_text(json.dumps(tokens))
+    return folder
+
+
+def test_drift_across_tokenizers_is_refused_by_name(
+    retokenized: Path,
+    task_folder: Path,
+    tmp_path: Path,
+    db: Path,
+    evalsvc: Run,  # noqa: F811
+) -> None:
+    for role, task in (("drift", "roll"), ("general", "mc")):
+        suite = {"name": role, "role": role, "include": str(task_folder), "tasks": [task]}
+        (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(suite))
+    suites = [part for role in ("drift", "general") for part in ("--suite", tmp_path / f"{role}.yaml")]
+    where = ["--base", retokenized / "base", *suites, "--db", db, "--workers", 0]
+    said = evalsvc("submit", retokenized / "full", *where)
+    full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
+    why = (
+        f"full: its tokenizer ({full.tokenizer[:12]}) is not that of its base base ({base.tokenizer[:12]}), and drift "
+        "per token is only defined over the same tokens; save the base's tokenizer"
+    )
+    assert (said.code, f"warning: {why}" in " ".join(said.err.split())) == (0, True)
+    alone = evalsvc("drift", "--db", db)
+    assert (alone.code, why in alone.err, alone.err.count("\n")) == (5, True, 1)
+    assert evalsvc("submit", retokenized / "lora", *where).code == 0
+    arms = {one["arm"]: one for one in evalsvc("drift", "--db", db, "--json").json["arms"]}
+    assert (arms["full"]["tasks"], f"full: {arms['full']['refusal']}".startswith(why)) == ([], True)
+    assert (arms["lora"]["tasks"][0]["drift"]["mean"] > 0, arms["lora"]["refusal"]) == (True, None)
+    assert "its tokenizer" in evalsvc("drift", "--db", db).out
+    (card,) = [c for c in stored_claims.claims(Store(db)) if c.claim == "drift-predicts-forgetting"]
+    assert any(line.startswith("full is left out: its tokenizer") for line in card.evidence)
+    assert "its tokenizer" in evalsvc("checkpoints", "show", "full", "--db", db).out
+
+
+def test_drift_that_could_not_be_computed_is_said(drifting: Store) -> None:
+    texts = plan("t", n=5, role="drift", text="t")
+    last = Arm(replace(arm(9, parent=BASE.checkpoint).checkpoint, name="plain"), NUMERICS)
+    drifting.register([last], [texts], "h:1")
+    drifting.finish(last, texts, graded(texts, [1.0] * 5))
+    found, _ = stored_drift.drifted(drifting, find_family(drifting.arms()))
+    assert [one.arm.label for one in found if one.refusal] == ["plain"]
+    assert "on the plain path" in (found[-1].refusal or "")
+
+
+def test_a_tokenizer_that_only_has_another_chat_template_is_no_obstacle(
+    retokenized: Path, models: Path, task_folder: Path, tmp_path: Path, db: Path
+) -> None:
+    shutil.copy(models / "full" / "tokenizer.json", retokenized / "full")
+    (retokenized / "full" / "chat_template.jinja").write_text(CHAT)
+    suite = {"name": "t", "role": "drift", "include": str(task_folder), "tasks": ["roll"], "chat_template": "off"}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(suite))
+    assert {job.state for job in run(db, retokenized, (str(tmp_path / "t.yaml"),), source="full")} == {"done"}
+    full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
+    assert full.tokenizer != base.tokenizer
+    (one,) = stored_drift.drifted(Store(db), find_family(Store(db).arms()))[0]
+    assert (one.refusal, one.tasks[0].drift.mean > 0) == (None, True)
+
+
+def test_drift_is_measured_on_texts_and_not_on_early_looks() -> None:
+    texts = Request.of("loglikelihood_rolling", ("one two",))
+    plans = {role: replace(plan("p", role=role), requests=(texts,)) for role in ("general", "domain", "drift")}
+    assert all(has_drift(one) for one in plans.values())
+    assert has_drift(plan("p", role="drift"))
+    assert not has_drift(plan("p", role="general"))
+    assert not has_drift(replace(plans["drift"], part_of="whole"))

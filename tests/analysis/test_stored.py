@@ -1,0 +1,166 @@
+"""Arms by name, families, and what cannot be compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalsvc.analysis import stored
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.records.arms import Arm
+from evalsvc.store.arms import base_of, families, find_arm, find_family
+from evalsvc.store.store import Store
+from tests.store.test_store import graded
+from tests.support.fakes import NUMERICS, arm, plan
+
+BASE = arm(1)
+OTHER_BASE = arm(2)
+CHILD = Arm(replace(arm(3, parent=BASE.checkpoint).checkpoint, name="lora", step=10), NUMERICS)
+LATER = Arm(replace(arm(4, parent=BASE.checkpoint).checkpoint, name="lora", step=20), NUMERICS)
+DOMAIN, GENERAL = plan("d", role="domain", text="d"), plan("g", text="g")
+
+
+@pytest.fixture
+def store(db: Path) -> Store:
+    made = Store(db)
+    made.register([BASE, CHILD, LATER], [DOMAIN, GENERAL], "host:1")
+    for of, values in ((BASE, [0, 0, 0, 1, 1, 1]), (CHILD, [0, 1, 1, 1, 1, 0]), (LATER, [1, 1, 1, 1, 1, 1])):
+        for item in (DOMAIN, GENERAL):
+            made.finish(of, item, graded(item, [float(v) for v in values]))
+    return made
+
+
+def test_arms_are_found_by_label_name_path_and_digest(store: Store) -> None:
+    arms = store.arms()
+    for text in ("lora@10", CHILD.checkpoint.path, CHILD.checkpoint.digest, "0" * 63 + "3"):
+        assert find_arm(arms, text).digest == CHILD.key
+    assert find_arm(arms, "c1").digest == BASE.key
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora", r"means 2 arms: lora@10 \(000000000000\), lora@20"),
+        ("lora@11", r"none of that name, path or digest; did you mean lora@10"),
+        ("zzz", r"see `evalsvc status`"),
+        ("0000", r"means 3 arms"),
+    ],
+)
+def test_what_means_none_or_several_is_said(store: Store, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_arm(store.arms(), text)
+
+
+def test_an_arm_is_compared_with_its_base_or_with_another_arm(store: Store) -> None:
+    found = stored.compared(store, "lora@20")
+    assert found.base.checkpoint == BASE.checkpoint
+    assert [(task.lost, task.gained) for task in found.tasks] == [(0, 3), (0, 3)]
+    steps = stored.compared(store, "lora@20", "lora@10")
+    assert [(task.lost, task.gained) for task in steps.tasks] == [(0, 2), (0, 2)]
+
+
+def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
+    with pytest.raises(EvidenceError, match="c1 is a base: there is nothing to compare it with"):
+        stored.compared(store, "c1")
+    orphan = arm(9, parent=OTHER_BASE.checkpoint)
+    store.register([orphan], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="the base of c9 is not in the store; submit c9 again"):
+        stored.compared(store, "c9")
+    half = Arm(orphan.checkpoint, replace(NUMERICS, dtype="bfloat16"))
+    store.register([OTHER_BASE, half], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="was scored under other numerics"):
+        base_of(store.arms(), find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
+    unfinished = arm(10, parent=BASE.checkpoint)
+    store.register([unfinished], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="2 tasks have no scores to compare"):
+        stored.compared(store, "c10")
+
+
+def test_numerics_are_never_mixed(store: Store) -> None:
+    half = Arm(CHILD.checkpoint, replace(NUMERICS, dtype="bfloat16"))
+    store.register([half], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="under different numerics"):
+        stored.compared(store, "lora@10", "lora@20")
+
+
+def test_the_family_of_a_base(store: Store) -> None:
+    found = find_family(store.arms())
+    assert found.base.checkpoint == BASE.checkpoint
+    assert [member.checkpoint.label for member in found.arms] == ["lora@10", "lora@20"]
+    assert [point.arm for point in stored.placed(store, found).points] == ["c1", "lora@10", "lora@20"]
+    store.register([OTHER_BASE, arm(7, parent=OTHER_BASE.checkpoint)], [GENERAL], "host:1")
+    with pytest.raises(UsageError, match=r"the store has 2 bases \(c1, c2\); choose one with --base"):
+        find_family(store.arms())
+    assert find_family(store.arms(), "c2").base.checkpoint == OTHER_BASE.checkpoint
+    with pytest.raises(EvidenceError, match="nothing in the store was adapted from it"):
+        find_family(store.arms(), "lora@10")
+
+
+def test_a_store_without_adapted_arms_says_how_to_go_on(db: Path) -> None:
+    store = Store(db)
+    store.register([BASE], [GENERAL], "host:1")
+    with pytest.raises(EvidenceError, match="evalsvc submit CHECKPOINT --base BASE --suite SUITE"):
+        find_family(store.arms())
+
+
+def test_other_prompts_are_refused_unless_they_are_declared(db: Path) -> None:
+    store = Store(db)
+    same_documents = plan("g", text="asked otherwise")
+    store.register([BASE], [GENERAL], "host:1")
+    store.register([CHILD], [same_documents], "host:1")
+    store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
+    store.finish(CHILD, same_documents, graded(same_documents, [1.0] * 4 + [0.0] * 2))
+    with pytest.raises(EvidenceError, match=r"6 of 6 documents were asked with other prompts.*--other-prompts"):
+        stored.compared(store, "lora@10", "c1")
+    (found,) = stored.compared(store, "lora@10", "c1", other_prompts=True).tasks
+    assert (found.n, found.lost, found.coverage) == (6, 2, 1.0)
+
+
+def test_missing_items_are_coverage_not_other_prompts(db: Path) -> None:
+    store = Store(db)
+    fewer = plan("g", n=4, text="g")
+    store.register([BASE], [GENERAL], "host:1")
+    store.register([CHILD], [fewer], "host:1")
+    store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
+    store.finish(CHILD, fewer, graded(fewer, [1.0, 0.0, 1.0, 1.0]))
+    (found,) = stored.compared(store, "lora@10", "c1").tasks
+    assert (found.n, found.lost) == (4, 1)
+    assert found.coverage == pytest.approx(4 / 6)
+
+
+def test_a_second_run_of_the_base_is_the_floor_and_no_arm_of_its_own(store: Store) -> None:
+    again = Arm(BASE.checkpoint, replace(NUMERICS, rerun=1))
+    store.register([again], [DOMAIN, GENERAL], "host:1")
+    for item in (DOMAIN, GENERAL):
+        store.finish(again, item, graded(item, [0.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
+    assert find_arm(store.arms(), "c1").digest == BASE.key
+    found = stored.compared(store, "lora@10").tasks
+    floors = [task.floor for task in found]
+    assert all(floor is not None and floor.lost == pytest.approx(1 / 6) for floor in floors)
+    assert [family.base.digest for family in families(store.arms())] == [BASE.key]
+
+
+def test_clusters_answers_and_formats_come_out_of_the_store_as_they_went_in(db: Path) -> None:
+    task = GENERAL.tasks[0]
+    samples = tuple(replace(sample, cluster=name) for sample, name in zip(task.samples, "aabbcc", strict=True))
+    clustered = replace(GENERAL, digest="clustered", tasks=(replace(task, samples=samples, chance=0.5, format_of="x"),))
+    store = Store(db)
+    store.register([BASE], [clustered], "host:1")
+    made = graded(clustered, [1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
+    answered = tuple(
+        replace(score, answer=number, invalid=number == 3, confidence=number / 10)
+        for number, score in enumerate(made.scores[task.name])
+    )
+    store.finish(BASE, clustered, replace(made, scores={task.name: answered}))
+    ((found,),) = store.task_scores(1, []).values()
+    assert found.clusters is not None
+    assert found.clusters.tolist() == [1, 1, 2, 2, 3, 3]
+    assert found.answers is not None
+    assert found.answers.tolist() == list(range(6))
+    assert found.invalid is not None
+    assert found.invalid.tolist() == [False, False, False, True, False, False]
+    assert found.confidence is not None
+    assert found.confidence.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert (found.chance, found.format_of) == (0.5, "x")

@@ -1,0 +1,303 @@
+"""The command line: answers on stdout, everything else on stderr, one line and an exit code for every mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from evalsvc import cli
+from tests.scoring.test_driver import write_suites
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def evalsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, as the installed script would."""
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["evalsvc", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def filled(models: Path, task_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    """A store with a base, a LoRA trajectory and a full fine-tune on both suites."""
+    folder = tmp_path_factory.mktemp("filled")
+    suites = write_suites(folder, task_folder)
+    db = folder / "store.duckdb"
+    for source, method in (("run", "lora"), ("full", "cpt")):
+        command = [sys.executable, "-m", "evalsvc", "submit", models / source, "--base", models / "base", "--db", db]
+        command += ["--workers", "0", "--method", method, "--quiet", "--json"]
+        command += [part for suite in suites for part in ("--suite", suite)]
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert {run["state"] for run in json.loads(done.stdout)["runs"]} == {"done"}
+    return db, suites
+
+
+# --------------------------------------------------------------------------------------------------------------- help
+
+
+def commands() -> list[list[str]]:
+    import typer.main
+
+    group = typer.main.get_command(cli.app)
+    found = []
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        subcommands = getattr(command, "commands", None)
+        found += [[name, inner] for inner in subcommands] if subcommands else [[name]]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(evalsvc: Run, command: list[str]) -> None:
+    done = evalsvc(*command, "--help")
+    assert done.code == 0
+    assert "evalsvc" in done.out.split("Usage:")[1]
+    assert "Example" in done.out
+
+
+def test_the_installed_script_answers_help() -> None:
+    script = Path(sys.executable).parent / "evalsvc"
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for name in ("demo", "submit", "status", "results", "compare", "frontier", "dashboard", "report", "doctor"):
+        assert name in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+def test_submit_again_reuses_everything(evalsvc: Run, filled: tuple[Path, tuple[str, ...]], models: Path) -> None:
+    done = evalsvc("submit", models / "run", "--db", filled[0], "--workers", "0", "--json")
+    assert done.code == 0
+    assert done.json["schema"] == 1
+    for run in done.json["runs"]:
+        assert run["reused"] == run["requests"] == run["answered"]
+    assert {"run", "arm", "checkpoint", "digest", "method", "step", "suite", "state"} <= done.json["runs"][0].keys()
+
+
+def test_status(evalsvc: Run, filled: tuple[Path, tuple[str, ...]]) -> None:
+    assert len(evalsvc("status", "--db", filled[0], "--json").json["runs"]) == 8
+    table = evalsvc("status", "--db", filled[0]).out
+    assert "run@20" in table
+    assert "done" in table
+
+
+def test_results(evalsvc: Run, filled: tuple[Path, tuple[str, ...]]) -> None:
+    everything = evalsvc("results", "--db", filled[0], "--json").json["scores"]
+    assert {"arm", "digest", "method", "step", "suite", "role", "task", "metric", "filter", "n", "value", "stderr"} <= (
+        everything[0].keys()
+    )
+    some = evalsvc("results", "--db", filled[0], "--arm", "run@20", "--suite", "general", "--json").json["scores"]
+    assert {(s["arm"], s["suite"]) for s in some} == {("run@20", "general")}
+    overview = evalsvc("results", "--db", filled[0]).out
+    assert sum("run@20" in line for line in overview.splitlines()) == 2
+    assert "family (group)" in evalsvc("results", "--suite", "general", "--db", filled[0]).out
+
+
+def test_compare(evalsvc: Run, filled: tuple[Path, tuple[str, ...]]) -> None:
+    answer = evalsvc("compare", "run@20", "--db", filled[0], "--json").json
+    assert (answer["base"], answer["adapted"]) == ("base", "run@20")
+    needed = "suite role task metric n base adapted difference lost gained low high test".split()
+    assert all(set(needed) <= task.keys() for task in answer["tasks"])
+    assert {role["role"] for role in answer["roles"]} == {"general", "domain"}
+    for task in answer["tasks"]:
+        assert task["difference"] == pytest.approx(task["adapted"] - task["base"])
+    table = evalsvc("compare", "run@20", "--db", filled[0]).out
+    assert "run@20 against base" in table
+    assert "90 %" in table
+
+
+def test_frontier(evalsvc: Run, filled: tuple[Path, tuple[str, ...]]) -> None:
+    answer = evalsvc("frontier", "--db", filled[0], "--json").json
+    assert {point["arm"] for point in answer["points"]} == {"base", "run@10", "run@20", "full"}
+    needed = "arm method step learning learning_low learning_high forgetting forgetting_low forgetting_high "
+    needed += "on_frontier p_on_frontier cost exchange exchange_low exchange_high"
+    assert all(set(needed.split()) <= point.keys() for point in answer["points"])
+    assert {"value", "reference"} == answer["hypervolume"].keys()
+    assert {point["method"] for point in answer["points"]} == {"base", "lora", "cpt"}
+    assert "hypervolume" in evalsvc("frontier", "--db", filled[0]).out
+
+
+def test_report_is_one_file_that_needs_no_network(
+    evalsvc: Run, filled: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    assert evalsvc("report", "--db", filled[0], "--output", page).out.strip() == str(page)
+    text = page.read_text()
+    outside = text.split("<script>")[0] + text.rsplit("</script>", 1)[1]
+    assert "http" not in outside
+    assert 'src="' not in outside
+    assert "run@20" in text
+    assert evalsvc("report", "--db", filled[0], "--output", tmp_path / "no" / "page.html").code == 1
+
+
+def test_doctor(evalsvc: Run, filled: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
+    done = evalsvc("doctor", "--db", filled[0], "--json")
+    found = {finding["what"]: finding for finding in done.json["findings"]}
+    assert done.code == 0
+    assert found["devices"]["found"].endswith("cpu")
+    assert "8 runs, 8 done" in found["store"]["found"]
+    assert {"torch", "lm-eval", "ray", "duckdb", "streamlit"} <= found.keys()
+    (tmp_path / "broken.duckdb").write_text("not a database, but long enough to look like one" * 200)
+    broken = evalsvc("doctor", "--db", tmp_path / "broken.duckdb")
+    assert broken.code == 1
+    assert "is not a DuckDB database file" in broken.out
+
+
+def test_suites(evalsvc: Run, filled: tuple[Path, tuple[str, ...]]) -> None:
+    assert {"clinic", "valley"} <= {suite["name"] for suite in evalsvc("suites", "list", "--json").json["suites"]}
+    assert "role: general" in evalsvc("suites", "show", "valley").out
+    tasks = evalsvc("suites", "check", filled[1][0], "--json").json["tasks"]
+    assert [task["task"] for task in tasks] == ["mc", "mc_shots", "gen", "votes", "member_a", "member_b"]
+    assert tasks[0]["margin"] == pytest.approx(2.4865 * (0.1 / 24) ** 0.5, abs=1e-4)
+    assert "margin" in evalsvc("suites", "check", filled[1][0]).out
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_usage_mistake_exits_2(evalsvc: Run) -> None:
+    assert evalsvc("submit").code == 2
+    assert evalsvc("submit", "x", "--workers", "-1").code == 2
+    assert evalsvc("nonsense").code == 2
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        ({"tasks": ["absent"]}, "unknown task 'absent'"),
+        ({"tasks": [{"task": "mc", "metric": "bleu"}]}, "has no metric 'bleu'"),
+        ({"tasks": [{"task": "gen", "filter": "lax"}]}, "has no filter 'lax'"),
+        ({"tasks": ["mc"], "colour": "red"}, "colour: unknown key"),
+        ("tasks: [mc", "not valid YAML"),
+    ],
+)
+def test_a_bad_suite_exits_2_in_one_line_and_stores_nothing(
+    evalsvc: Run, models: Path, task_folder: Path, tmp_path: Path, db: Path, suite: dict[str, Any] | str, message: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    if isinstance(suite, dict):
+        suite = yaml.safe_dump({"name": "bad", "role": "general", "include": str(task_folder), **suite})
+    path.write_text(suite)
+    done = evalsvc("submit", models / "base", "--suite", path, "--db", db, "--quiet")
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert done.err.startswith("evalsvc: ")
+    assert not db.exists()
+
+
+def test_a_bad_checkpoint_exits_2_in_one_line_and_stores_nothing(
+    evalsvc: Run, models: Path, tmp_path: Path, db: Path, filled: tuple[Path, tuple[str, ...]]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(models / "lora", tmp_path / "orphan")
+    config = tmp_path / "orphan" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "stories"}))
+    for source, message in (
+        ("./missing", "no such folder"),
+        (tmp_path / "empty", "is not a checkpoint"),
+        (tmp_path / "orphan", "say where it is with --base"),
+        (models / "base", "no suite is given, and the base was never scored on one"),
+    ):
+        done = evalsvc("submit", source, "--db", db, "--quiet")
+        assert (done.code, done.out) == (2, ""), done.err
+        assert message in done.err
+        assert len(done.err.strip().splitlines()) == 1
+        assert not db.exists()
+
+
+def test_a_bad_store_exits_2_and_missing_evidence_5(
+    evalsvc: Run, tmp_path: Path, filled: tuple[Path, tuple[str, ...]]
+) -> None:
+    text = tmp_path / "text.duckdb"
+    text.write_text("this is text " * 1000)
+    for command in (["status"], ["results"], ["frontier"], ["compare", "x"], ["report"]):
+        assert evalsvc(*command, "--db", tmp_path / "absent.duckdb").code == 2
+        done = evalsvc(*command, "--db", text)
+        assert done.code == 2
+        assert "is not a DuckDB database file" in done.err
+        assert len(done.err.strip().splitlines()) == 1
+    assert evalsvc("compare", "nobody", "--db", filled[0]).code == 2
+    assert evalsvc("compare", "base", "--db", filled[0]).code == 5
+    assert evalsvc("frontier", "--base", "run@10", "--db", filled[0]).code == 5
+
+
+def test_a_failed_run_exits_5(evalsvc: Run, models: Path, tmp_path: Path, db: Path) -> None:
+    from tests.support.tasks import CHOICE, write_task
+
+    rows = [{"query": "the cat", "choices": [" dog", " cat" * n], "gold": 0} for n in (1, 500)]
+    write_task(tmp_path, "long", rows, **CHOICE)
+    suite = {"name": "bad", "role": "general", "include": str(tmp_path), "tasks": ["long"]}
+    (tmp_path / "suite.yml").write_text(yaml.safe_dump(suite))
+    done = evalsvc("submit", models / "base", "--suite", tmp_path / "suite.yml", "--db", db, "--workers", "0", "--json")
+    assert done.code == 5
+    assert done.json["runs"][0]["state"] == "failed"
+    assert "1 of 1 runs failed" in done.err
+
+
+def test_an_internal_error_is_one_line_too(
+    evalsvc: Run, monkeypatch: pytest.MonkeyPatch, filled: tuple[Path, tuple[str, ...]]
+) -> None:
+    monkeypatch.setattr("evalsvc.store.store.Store.runs", lambda self: 1 / 0)
+    done = evalsvc("status", "--db", filled[0])
+    assert (done.code, done.out) == (1, "")
+    assert "internal error: ZeroDivisionError" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_interrupt_says_how_to_resume(
+    evalsvc: Run, monkeypatch: pytest.MonkeyPatch, models: Path, filled: tuple[Path, tuple[str, ...]]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evalsvc.scoring.submit.submit", interrupt)
+    done = evalsvc("submit", models / "run", "--db", filled[0])
+    assert done.code == 130
+    assert "the same command resumes where it stopped" in done.err
+
+
+def test_the_address_is_taken_out_of_what_is_sent(monkeypatch: pytest.MonkeyPatch, evalsvc: Run) -> None:
+    sent: list[list[str]] = []
+
+    def remember(address: str, arguments: list[str], **_: object) -> int:
+        sent.append([address, *arguments])
+        return 4
+
+    monkeypatch.setattr("evalsvc.scoring.remote.run_remotely", remember)
+    assert evalsvc("status", "--address", "http://head:1", "--json").code == 4
+    assert evalsvc("compare", "a", "--address=http://head:2").code == 4
+    assert sent == [["http://head:1", "status", "--json"], ["http://head:2", "compare", "a"]]

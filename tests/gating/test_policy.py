@@ -1,0 +1,146 @@
+"""Policy files: every mistake is one clear line, and what could never pass is refused with what it would need."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evalsvc.errors import PolicyError
+from evalsvc.gating.policy import Policy, TaskSize, check_possible, load_policy
+from evalsvc.stats.margins import Paired, bounds, combined, z_of
+
+GOOD: dict[str, Any] = {
+    "version": 1,
+    "alpha": 0.05,
+    "mode": "fixed",
+    "learning": {"suites": ["medical"], "min_gain": 0.0},
+    "retention": [
+        {"suite": "general-core", "margin": 0.02, "per_task_margin": 0.05},
+        {"suite": "instruction", "margin": 0.03},
+    ],
+    "group_margin": 0.02,
+    "drift": {"suite": "general-text", "max_bits_per_byte_increase": 0.05},
+    "diversity": {"min_ratio": 0.8},
+    "require": {"min_coverage": 1.0, "same_rendering": True},
+    "waivers": [
+        {
+            "rule": "retention/general-core/truthfulqa",
+            "checkpoint": "sha256:" + "a" * 64,
+            "reason": "known",
+            "owner": "ada",
+            "expires": datetime.date(2027, 1, 31),
+        }
+    ],
+}
+
+
+def write(folder: Path, data: Any) -> Path:
+    path = folder / "policy.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+def test_the_policy_of_the_design_is_read(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, GOOD))
+    assert policy.suites == ("medical", "general-core", "instruction", "general-text")
+    (entry,) = policy.waiver_entries()
+    assert entry.waiver is not None
+    assert entry.waiver.expires == datetime.date(2027, 1, 31)
+    assert policy.digest() == Policy.model_validate(policy.model_dump(mode="json")).digest()
+    assert policy.digest() != policy.model_copy(update={"alpha": 0.01}).digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpa": 0.05}, "alpa: unknown key; see the README"),
+        ({"version": 2}, "version: Input should be 1"),
+        ({"alpha": 0.5}, "alpha: .*less than or equal to 0.2, got 0.5"),
+        ({"alpha": 0}, "alpha: .*greater than 0"),
+        ({"mode": "anytime"}, "mode: .*'fixed', 'group_sequential' or 'finite_pool'"),
+        ({"retention": [{"suite": "s", "margin": 0}]}, r"retention\[0\].margin: .*greater than 0"),
+        ({"retention": [{"suite": "s", "margin": 2}]}, r"retention\[0\].margin: .*less than 1"),
+        ({"retention": [{"suite": "s", "margin": 0.1}] * 2}, "suite 's' appears 2 times"),
+        ({"retention": [], "group_margin": 0.02}, "group_margin: there is no retention suite"),
+        ({"retention": [{"margin": 0.1}]}, r"retention\[0\].suite: Field required"),
+        ({"learning": {"suites": []}}, "learning.suites"),
+        ({"learning": {"suites": ["a", "a"]}}, "suite 'a' appears 2 times"),
+        ({"drift": {"suite": "s", "max_bits_per_byte_increase": float("nan")}}, "max_bits_per_byte_increase"),
+        ({"diversity": {"min_ratio": 1.0}}, "min_ratio"),
+        ({"require": {"min_coverage": 0}}, "min_coverage"),
+        ({"require": {"same_rendering": False}}, "same_rendering: Input should be True"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message) as caught:
+        load_policy(write(tmp_path, {**GOOD, **change}))
+    assert caught.value.exit_code == 2
+    assert str(tmp_path / "policy.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[1, 2]", "holds a list"), ("a: [", "not valid YAML at line"), ("", "holds a NoneType")]
+)
+def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        load_policy(write(tmp_path, text))
+    with pytest.raises(PolicyError, match="cannot be read"):
+        load_policy(tmp_path / "none.yaml")
+
+
+def sizes(*items: int) -> dict[str, tuple[TaskSize, ...]]:
+    return {"s": tuple(TaskSize(f"t{n}", count, 1.0) for n, count in enumerate(items))}
+
+
+def keep(margin: float, per_task: float | None = None, **more: Any) -> Policy:
+    entry = {"suite": "s", "margin": margin, "per_task_margin": per_task}
+    return Policy.model_validate({"version": 1, "retention": [entry], **more})
+
+
+@pytest.mark.parametrize(("margin", "n"), [(0.01, 268), (0.02, 133), (0.03, 88), (0.05, 52)])
+def test_a_policy_that_cannot_pass_is_refused_with_the_items_it_needs(margin: float, n: int) -> None:
+    check_possible(keep(margin), sizes(n))
+    with pytest.raises(PolicyError, match=rf"{n - 1} items .* needs {n} items"):
+        check_possible(keep(margin), sizes(n - 1))
+    with pytest.raises(PolicyError, match=rf"retention/s/t1: {n - 1} items .* needs {n} items"):
+        check_possible(keep(0.5, margin), sizes(1000, n - 1))
+
+
+def test_several_tasks_help_each_other() -> None:
+    check_possible(keep(0.02), sizes(80, 80, 80))
+    with pytest.raises(PolicyError, match="needs") as caught:
+        check_possible(keep(0.02), sizes(40, 40, 40))
+    needed = int(str(caught.value).split("needs ")[1].split(" items")[0].replace(",", ""))
+    third = needed // 3
+    low, _ = combined([1 / 3] * 3, [0.0] * 3, *bounds([Paired(third, 0.0, 0.0, (0, 0))] * 3, z_of(0.05)))
+    assert low[0] > -0.02
+    low, _ = combined([1 / 3] * 3, [0.0] * 3, *bounds([Paired(third - 1, 0.0, 0.0, (0, 0))] * 3, z_of(0.05)))
+    assert low[0] <= -0.02
+
+
+def test_the_group_is_checked_when_all_its_suites_are_known() -> None:
+    policy = Policy.model_validate(
+        {
+            "version": 1,
+            "retention": [{"suite": "s", "margin": 0.1}, {"suite": "r", "margin": 0.1}],
+            "group_margin": 0.01,
+        }
+    )
+    check_possible(policy, sizes(60))
+    with pytest.raises(PolicyError, match="retention/group: 120 items"):
+        check_possible(policy, {"s": sizes(60)["s"], "r": sizes(60)["s"]})
+
+
+def test_a_finite_pool_may_be_small() -> None:
+    check_possible(keep(0.01, mode="finite_pool"), sizes(20))
+
+
+def test_several_looks_need_a_few_items_more() -> None:
+    with pytest.raises(PolicyError, match=r"52 items .* needs 58 items"):
+        check_possible(keep(0.05, mode="group_sequential"), sizes(52))
+    check_possible(keep(0.05, mode="group_sequential"), sizes(58))

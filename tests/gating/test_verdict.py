@@ -1,0 +1,323 @@
+"""Verdicts: SCIENCE's table, both levels of retention, every other rule, and what is no evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evalsvc.errors import EvidenceError
+from evalsvc.gating.policy import Policy
+from evalsvc.gating.rules import Ratio, TaskPair, rules_of
+from evalsvc.gating.verdict import Outcome, decide
+from tests.support import simulate
+from tests.support.evidence import binary, bits, pair, scores
+
+TODAY = date(2026, 6, 1)
+CHECKPOINT = "sha256:" + "2" * 64
+
+
+def policy(**said: Any) -> Policy:
+    return Policy.model_validate({"version": 1, **said})
+
+
+def judged(said: Policy, pairs: list[TaskPair], ratios: tuple[Ratio, ...] = ()) -> Outcome:
+    return decide(said, rules_of(said, pairs, ratios), said.waiver_entries(), CHECKPOINT, TODAY)
+
+
+def keep(margin: float = 0.05, **more: Any) -> dict[str, Any]:
+    return {"suite": "s", "margin": margin, **more}
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n", "margin", "verdict", "degraded", "low", "high"),
+    [
+        (20, 18, 500, 0.05, "pass", False, -0.02497, 0.01677),
+        (45, 20, 500, 0.05, "inconclusive", True, -0.07724, -0.02399),
+        (95, 85, 2000, 0.02, "pass", False, -0.01613, 0.00607),
+        (160, 60, 2000, 0.02, "fail", True, -0.06232, -0.03810),
+        (0, 0, 132, 0.02, "inconclusive", False, -0.02008, 0.02008),
+        (0, 0, 133, 0.02, "pass", False, -0.01994, 0.01994),
+    ],
+)
+def test_verdict_table(
+    lost: int, gained: int, n: int, margin: float, verdict: str, degraded: bool, low: float, high: float
+) -> None:
+    found = judged(policy(retention=[keep(margin)]), [pair("s", "t", binary(lost, gained, n))])
+    (rule,) = found.rules
+    assert (found.verdict, found.degraded, rule.verdict) == (verdict, degraded, verdict)
+    assert (rule.low, rule.high) == pytest.approx((low, high), abs=1e-5)
+    assert rule.estimate == pytest.approx((gained - lost) / n)
+    assert (rule.lost, rule.gained, rule.n, rule.margin, rule.test) == (lost, gained, n, margin, "Tango score")
+    assert found.exit_code == {"pass": 0, "fail": 3, "inconclusive": 4}[verdict]
+
+
+def test_inconclusive_says_what_it_would_have_needed() -> None:
+    found = judged(policy(retention=[keep(0.02)]), [pair("s", "t", binary(28, 25, 500))])
+    (rule,) = found.rules
+    assert rule.verdict == "inconclusive"
+    d, delta = 53 / 500, -3 / 500
+    expected = (1.644854 + 0.841621) ** 2 * (d - delta**2) / (delta + 0.02) ** 2
+    assert rule.needed_n == pytest.approx(expected, rel=0.01)
+    assert rule.resolvable_margin == pytest.approx(2.486475 * math.sqrt(d / 500), rel=0.01)
+    worse = judged(policy(retention=[keep(0.02)]), [pair("s", "t", binary(40, 28, 500))])
+    assert worse.rules[0].needed_n is None  # the loss is beyond the margin: no number of items would show otherwise
+
+
+def test_a_broken_task_is_not_hidden_by_its_suite() -> None:
+    """SCIENCE 3.4: the mean over ten suites passes with one of them at twice the margin."""
+    pairs = [pair("s", f"t{n}", binary(25, 25, 500, n)) for n in range(9)] + [pair("s", "bad", binary(85, 25, 500))]
+    loose = judged(policy(retention=[keep(0.02)]), pairs)
+    both = judged(policy(retention=[keep(0.02, per_task_margin=0.05)]), pairs)
+    assert loose.verdict == "pass"
+    assert both.verdict == "fail"
+    by_name = {rule.rule: rule.verdict for rule in both.rules}
+    assert by_name["retention/s/bad"] == "fail"
+    assert by_name["retention/s"] == "pass"
+    assert len(by_name) == 11
+
+
+def test_a_loss_everywhere_is_not_hidden_by_lenient_suites() -> None:
+    """And each of ten suites passes at 5 points with all of them at 2 points."""
+    pairs = [pair(f"s{n}", "t", binary(140, 100, 2000, n)) for n in range(10)]
+    retention = [{"suite": f"s{n}", "margin": 0.05} for n in range(10)]
+    assert judged(policy(retention=retention), pairs).verdict == "pass"
+    found = judged(policy(retention=retention, group_margin=0.01), pairs)
+    assert found.verdict == "fail"
+    assert [rule.rule for rule in found.rules if rule.verdict == "fail"] == ["retention/group"]
+
+
+def test_pass_needs_every_rule_and_no_correction() -> None:
+    pairs = [pair(f"s{n}", "t", binary(20, 18, 500, n)) for n in range(20)]
+    retention = [{"suite": f"s{n}", "margin": 0.05} for n in range(20)]
+    assert judged(policy(retention=retention), pairs).verdict == "pass"
+    pairs[7] = pair("s7", "t", binary(45, 20, 500))
+    assert judged(policy(retention=retention), pairs).verdict == "inconclusive"
+
+
+def test_fail_is_corrected_for_the_number_of_rules() -> None:
+    just = binary(48, 14, 500)  # 6.8 points lost: below a margin of 4 at 5 %, not at 5 % over ten
+    assert judged(policy(retention=[keep(0.04)]), [pair("s", "t", just)]).verdict == "fail"
+    pairs = [pair("s", "t", just)] + [pair(f"s{n}", "t", binary(20, 18, 500, n)) for n in range(9)]
+    retention = [keep(0.04), *({"suite": f"s{n}", "margin": 0.05} for n in range(9))]
+    found = judged(policy(retention=retention), pairs)
+    assert found.verdict == "inconclusive"
+    assert found.rules[0].p_fail is not None
+    assert found.rules[0].p_fail > 0.05
+
+
+def test_learning_must_be_shown() -> None:
+    said = policy(learning={"suites": ["d"]})
+    assert judged(said, [pair("d", "t", binary(20, 60, 300))]).verdict == "pass"
+    assert judged(said, [pair("d", "t", binary(20, 22, 300))]).verdict == "inconclusive"
+    assert judged(said, [pair("d", "t", binary(60, 20, 300))]).verdict == "fail"
+    more = policy(learning={"suites": ["d"], "min_gain": 0.12})
+    assert judged(more, [pair("d", "t", binary(20, 60, 300))]).verdict == "inconclusive"
+
+
+def test_drift_is_measured_in_bits_per_byte() -> None:
+    said = policy(drift={"suite": "text", "max_bits_per_byte_increase": 0.05})
+    level = np.random.default_rng(1).normal(1.0, 0.2, 60)
+    for increase, verdict in ((0.02, "pass"), (0.05, "inconclusive"), (0.08, "fail")):
+        found = judged(said, [bits("text", "t", level, increase)])
+        assert found.verdict == verdict
+        assert found.rules[0].unit == "bits_per_byte"
+        assert found.rules[0].estimate == pytest.approx(-increase, abs=0.005)
+
+
+def test_diversity_is_a_ratio() -> None:
+    said = policy(diversity={"min_ratio": 0.8})
+    for value, verdict in ((0.95, "pass"), (0.8, "inconclusive"), (0.6, "fail")):
+        found = judged(said, [], (Ratio("open", "unique_share", value, 0.03, 100),))
+        assert (found.verdict, found.rules[0].rule) == (verdict, "diversity/open")
+
+
+def test_lower_is_better_is_turned_round() -> None:
+    base, adapted = binary(20, 60, 300)
+    said = policy(retention=[keep(0.05)])
+    made = TaskPair(scores("s", "t", base, higher=False), scores("s", "t", adapted, higher=False), 300)
+    found = judged(said, [made])
+    assert found.verdict == "fail"
+    assert (found.rules[0].lost, found.rules[0].gained) == (60, 20)
+
+
+def test_graded_items_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.uniform(size=400)
+    made = TaskPair(
+        scores("s", "t", base), scores("s", "t", np.clip(base - 0.01 + rng.normal(0, 0.05, 400), 0, 1)), 400
+    )
+    found = judged(policy(retention=[keep(0.02)]), [made])
+    assert (found.verdict, found.rules[0].test, found.rules[0].lost) == ("pass", "paired t", None)
+    assert judged(policy(retention=[keep(0.012)]), [made]).verdict == "inconclusive"
+
+
+# ------------------------------------------------------------------------------------------------------------ waivers
+
+
+def waiver(**said: Any) -> dict[str, Any]:
+    known = {"rule": "retention/s/bad", "checkpoint": CHECKPOINT, "reason": "known", "owner": "ada"}
+    return {**known, "expires": "2027-01-31", **said}
+
+
+BROKEN = [pair("s", "good", binary(10, 10, 500)), pair("s", "bad", binary(75, 25, 500))]
+
+
+def test_a_waiver_takes_one_rule_out_and_stays_visible() -> None:
+    said = policy(retention=[keep(0.08, per_task_margin=0.05)], waivers=[waiver()])
+    found = judged(said, BROKEN)
+    assert found.verdict == "pass"
+    (bad,) = [rule for rule in found.rules if rule.rule == "retention/s/bad"]
+    assert bad.waived == "known (ada, until 2027-01-31)"
+    assert bad.verdict == "fail"
+    assert [state for _, state in found.waivers] == ["applied"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "state"),
+    [
+        (waiver(expires="2026-05-31"), "expired on 2026-05-31"),
+        (waiver(expires="soon"), "not understood: expires"),
+        (waiver(expires=None), "not understood: expires"),
+        (waiver(owner=""), "not understood: owner"),
+        (waiver(until="2027-01-31"), "not understood: until: unknown key"),
+        ({"rule": "retention/s/bad"}, "not understood: checkpoint"),
+        ("retention/s/bad", "not understood"),
+        (waiver(checkpoint="sha256:" + "3" * 64), "for another checkpoint"),
+        (waiver(checkpoint="latest"), "not understood: checkpoint"),
+        (waiver(rule="retention/s/bed"), "the policy has no rule 'retention/s/bed'"),
+    ],
+)
+def test_any_other_waiver_does_not_waive(entry: Any, state: str) -> None:
+    found = judged(policy(retention=[keep(0.08, per_task_margin=0.05)], waivers=[entry]), BROKEN)
+    assert found.verdict == "fail"
+    assert found.waivers[0][1].startswith(state)
+
+
+def test_the_last_day_counts() -> None:
+    said = policy(retention=[keep(0.08, per_task_margin=0.05)], waivers=[waiver(expires=str(TODAY))])
+    assert judged(said, BROKEN).verdict == "pass"
+
+
+def test_waiving_everything_decides_nothing() -> None:
+    said = policy(retention=[keep()], waivers=[waiver(rule="retention/s")])
+    with pytest.raises(EvidenceError, match="every rule of the policy is waived"):
+        judged(said, [pair("s", "t", binary(0, 0, 500))])
+
+
+# ----------------------------------------------------------------------------------------------------- no evidence
+
+GOOD = pair("s", "t", binary(5, 5, 500))
+
+
+def without(values: np.ndarray, count: int) -> TaskPair:
+    half = replace(GOOD.adapted, samples=GOOD.adapted.samples[:count], values=GOOD.adapted.values[:count])
+    return replace(GOOD, adapted=half)
+
+
+def holed(value: float) -> TaskPair:
+    values = GOOD.adapted.values.copy()
+    values[3] = value
+    return replace(GOOD, adapted=replace(GOOD.adapted, values=values))
+
+
+def twice() -> TaskPair:
+    samples = GOOD.adapted.samples.copy()
+    samples[1] = samples[0]
+    return replace(GOOD, adapted=replace(GOOD.adapted, samples=samples))
+
+
+def weightless() -> TaskPair:
+    made = bits("s", "t", np.ones(60), 0)
+    assert made.base.weights is not None
+    return replace(made, base=replace(made.base, weights=np.where(np.arange(60) == 3, 0.0, made.base.weights)))
+
+
+DRIFT = {"drift": {"suite": "s", "max_bits_per_byte_increase": 0.1}}
+KEEP = {"retention": [keep()]}
+NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]] = {
+    "no rule": ({}, lambda: [GOOD], "the policy has no rule"),
+    "no suite": ({"retention": [{"suite": "x", "margin": 0.05}]}, lambda: [GOOD], "suite 'x'"),
+    "no scores": (KEEP, list, "suite 's'"),
+    "no learning suite": ({"learning": {"suites": ["x"]}}, lambda: [GOOD], "suite 'x'"),
+    "no drift suite": ({"drift": {"suite": "x", "max_bits_per_byte_increase": 1}}, lambda: [GOOD], "suite 'x'"),
+    "no diversity": ({**KEEP, "diversity": {"min_ratio": 0.8}}, lambda: [GOOD], "no ratio of generated diversity"),
+    "half of the items": (KEEP, lambda: [without(GOOD.adapted.values, 250)], "50.0%"),
+    "one item less": (KEEP, lambda: [without(GOOD.adapted.values, 499)], "99.8%"),
+    "no item": (KEEP, lambda: [without(GOOD.adapted.values, 0)], "0.0%"),
+    "not a number": (KEEP, lambda: [holed(math.nan)], "is not a number"),
+    "infinite": (KEEP, lambda: [holed(math.inf)], "is not a number"),
+    "beyond one": (KEEP, lambda: [holed(7.0)], "is not a mean of values in"),
+    "scored twice": (KEEP, lambda: [twice()], "two scores"),
+    "accuracy as drift": (DRIFT, lambda: [GOOD], "drift is measured in bits per byte"),
+    "bits as accuracy": (KEEP, lambda: [bits("s", "t", np.ones(60), 0)], "a margin is a share of items"),
+    "other metric": (KEEP, lambda: [replace(GOOD, adapted=replace(GOOD.adapted, metric="f1"))], "different metrics"),
+    "other filter": (KEEP, lambda: [replace(GOOD, adapted=replace(GOOD.adapted, filter="f"))], "different metrics"),
+    "other items": (
+        KEEP,
+        lambda: [replace(GOOD, adapted=replace(GOOD.adapted, samples=GOOD.adapted.samples + 1000))],
+        "0.0%",
+    ),
+    "no bytes": (DRIFT, lambda: [weightless()], "no size in bytes"),
+    "one text": (DRIFT, lambda: [bits("s", "t", np.ones(1), 0)], "no standard error"),
+    "an f1": (
+        KEEP,
+        lambda: [TaskPair(replace(GOOD.base, aggregation="other"), replace(GOOD.adapted, aggregation="other"), 500)],
+        "is not a mean",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_EVIDENCE)
+def test_broken_evidence_is_never_a_verdict(case: str) -> None:
+    said, pairs, message = NO_EVIDENCE[case]
+    with pytest.raises(EvidenceError, match=message) as caught:
+        judged(policy(**said), pairs())
+    assert caught.value.exit_code == 5
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ratio_without_spread_is_no_evidence() -> None:
+    for ratio in (
+        Ratio("open", "m", math.nan, 0.1, 50),
+        Ratio("open", "m", 1.0, 0.0, 50),
+        Ratio("open", "m", 1, 0.1, 1),
+    ):
+        with pytest.raises(EvidenceError, match="is no evidence"):
+            judged(policy(diversity={"min_ratio": 0.8}), [], (ratio,))
+
+
+def test_lower_coverage_must_be_allowed() -> None:
+    said = policy(**KEEP, require={"min_coverage": 0.95})
+    found = judged(said, [without(GOOD.adapted.values, 490)])
+    assert (found.verdict, found.rules[0].n) == ("pass", 490)
+
+
+# --------------------------------------------------------------------------------------------------------- error rates
+
+
+def family(seed: int, changes: list[float], n: int) -> Outcome:
+    pairs = []
+    for number, change in enumerate(changes):
+        d = simulate.population(n, 0.10, change, 1, seed * 100 + number)[0]
+        lost, gained = int((d < 0).sum()), int((d > 0).sum())
+        pairs.append(pair(f"s{number}", "t", binary(lost, gained, n)))
+    said = policy(retention=[{"suite": f"s{number}", "margin": 0.05} for number in range(len(changes))])
+    return judged(said, pairs)
+
+
+def test_ten_unchanged_suites_raise_no_alarm() -> None:
+    verdicts = [family(seed, [0.0] * 10, 500).verdict for seed in range(60)]
+    assert verdicts.count("fail") == 0
+    assert 0.5 < verdicts.count("pass") / 60 < 0.9  # 70 % in SCIENCE 3.4
+
+
+def test_one_suite_at_the_margin_passes_no_more_often_than_alpha() -> None:
+    verdicts = [family(seed, [-0.05] + [0.0] * 9, 500).verdict for seed in range(60)]
+    assert verdicts.count("pass") <= 8
+    assert verdicts.count("fail") <= 4

@@ -1,0 +1,129 @@
+"""The real models beside the checkout, against what stock lm-eval gave for them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evalsvc.analysis import stored
+from evalsvc.records.arms import Arm
+from evalsvc.scoring.submission import Source, Submission
+from evalsvc.scoring.submit import submit
+from evalsvc.settings import Compute
+from evalsvc.store import arms
+from evalsvc.store.store import Store
+
+RUNS = {"stories260K": "traj_base", "full_s0@400": "traj_full_s0_0400", "lora4_s0@400": "traj_lora4_s0_0400"}
+TASKS = {
+    "general": [
+        *("lab_blimp_adjunct_island", "lab_blimp_anaphor_number_agreement", "lab_blimp_animate_subject_passive"),
+        *("lab_blimp_determiner_noun_agreement_1", "lab_blimp_existential_there_quantifiers_1"),
+        *("lab_blimp_irregular_past_participle_verbs", "lab_blimp_only_npi_scope", "lab_blimp_principle_A_case_1"),
+        *("lab_blimp_regular_plural_subject_verb_agreement_1", "lab_blimp_superlative_quantifiers_1"),
+        *("lab_blimp_transitive", "lab_blimp_wh_vs_that_no_gap", "lab_copa"),
+    ],
+    "domain": ["lab_ppl_pubmed"],
+    "drift": ["lab_ppl_tinystories", "lab_ppl_wikitext", "lab_ppl_oz"],
+}
+
+
+def write_suites(folder: Path, data: Path, tasks: dict[str, list[str]]) -> tuple[str, ...]:
+    for role, names in tasks.items():
+        suite = {"name": f"lab-{role}", "role": role, "include": str(data / "tasks"), "tasks": names}
+        (folder / f"{role}.yaml").write_text(yaml.safe_dump(suite))
+    return tuple(str(folder / f"{role}.yaml") for role in tasks)
+
+
+def run(db: Path, data: Path, suites: tuple[str, ...], source: str, workers: int) -> list[Any]:
+    models = data / "models"
+    wanted = Submission((Source(str(models / source)),), str(models / "stories260K"), suites, Compute(workers=workers))
+    jobs = submit(Store(db), wanted, lambda done, total: None, lambda text: None)
+    assert {job.state for job in jobs} == {"done"}
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def scored(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Any]]:
+    """The base and both adaptations at their last step, scored on two Ray workers."""
+    folder = tmp_path_factory.mktemp("published")
+    suites = write_suites(folder, data, TASKS)
+    db = folder / "store.duckdb"
+    jobs = [
+        job
+        for source in ("adapted/full_s0/step_0400", "adapted/lora4_s0/step_0400")
+        for job in run(db, data, suites, source, workers=2)
+    ]
+    return Store(db), jobs
+
+
+def test_every_accuracy_is_exact_and_every_perplexity_within_1e_5(data: Path, scored: tuple[Store, list[Any]]) -> None:
+    compared = 0
+    for result in scored[0].results():
+        path = data / "results" / "lmeval_runs" / f"{RUNS[result.arm.checkpoint.label]}.json"
+        expected = json.loads(path.read_text())["results"][result.task][f"{result.metric},{result.filter}"]
+        if result.metric in {"acc", "acc_norm"}:
+            assert result.value == expected, result
+        else:
+            assert result.value == pytest.approx(expected, rel=1e-5), result
+        compared += 1
+    assert compared == 3 * (14 + 4 * 2)
+
+
+def test_every_loglikelihood_is_within_1e_4(data: Path, scored: tuple[Store, list[Any]]) -> None:
+    store, jobs = scored
+    for job in jobs:
+        arm: Arm = job.arm
+        path = data / "results" / "lmeval_runs" / f"{RUNS[arm.checkpoint.label]}.samples.json.gz"
+        expected = json.loads(gzip.decompress(path.read_bytes()))
+        responses = store.responses(arm, job.planned.plan)
+        for task in job.planned.plan.tasks:
+            for sample, theirs in zip(task.samples, expected[task.name], strict=True):
+                assert sample.doc_id == theirs["doc_id"]
+                for key, stock in zip(sample.requests, theirs["resps"], strict=True):
+                    value = stock[0][0] if isinstance(stock[0], list) else stock[0]
+                    # Stock adds up thousands of nats in float32: 1e-4 is meant beside 1e-6 of the sum.
+                    assert responses[key].loglikelihood == pytest.approx(value, abs=1e-4, rel=1e-6)
+                    if isinstance(stock[0], list):
+                        assert responses[key].greedy == stock[0][1]
+
+
+def test_in_process_gives_the_same_numbers_bit_by_bit(data: Path, scored: tuple[Store, list[Any]], db: Path) -> None:
+    suites = write_suites(db.parent, data, {"general": TASKS["general"]})
+    run(db, data, suites, "adapted/lora4_s0/step_0400", workers=0)
+
+    def values(store: Store) -> list[tuple[str, str, str, float]]:
+        return sorted(
+            (r.arm.checkpoint.label, r.task, r.metric, r.value)
+            for r in store.results()
+            if r.suite == "lab-general" and not r.arm.checkpoint.label.startswith("full")
+        )
+
+    assert values(Store(db)) == values(scored[0])
+
+
+@pytest.mark.parametrize(("arm", "lost", "gained"), [("full_s0@400", 368, 257), ("lora4_s0@400", 333, 245)])
+def test_lost_and_gained_are_those_counted_by_hand(
+    scored: tuple[Store, list[Any]], arm: str, lost: int, gained: int
+) -> None:
+    found = [task for task in stored.compared(scored[0], arm).tasks if task.task.startswith("lab_blimp")]
+    assert sum(task.n for task in found) == 2400
+    assert (sum(task.lost or 0 for task in found), sum(task.gained or 0 for task in found)) == (lost, gained)
+
+
+def test_the_comparison_reads_as_the_data_does(scored: tuple[Store, list[Any]]) -> None:
+    found = {task.task: task for task in stored.compared(scored[0], "full_s0@400").tasks}
+    copa, wiki, stories = (found[f"lab_{name}"] for name in ("copa", "ppl_wikitext", "ppl_tinystories"))
+    assert copa.low is not None
+    assert copa.high is not None
+    assert copa.low < 0 < copa.high  # n = 100 decides nothing
+    assert (wiki.high or 0) < 0 < (stories.low or 0)  # WikiText got better, TinyStories worse
+    placed = stored.placed(scored[0], arms.find_family(scored[0].arms()))
+    assert [point.arm for point in placed.points] == ["stories260K", "full_s0@400", "lora4_s0@400"]
+    assert (placed.learning_unit, placed.forgetting_unit) == ("bits_per_byte", "score")
+    assert placed.points[1].learning > placed.points[2].learning > 0
+    assert all(point.forgetting_low > 0 for point in placed.points[1:])

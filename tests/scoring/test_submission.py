@@ -1,0 +1,102 @@
+"""What a submission refuses, what it asks for, and what it keeps, before it scores."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+from evalsvc.errors import CheckpointError
+from evalsvc.scoring.submission import Source, Submission
+from evalsvc.scoring.submit import submit
+from evalsvc.settings import Compute
+from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.store import Store
+from tests.support import tiny
+from tests.support.tasks import CHOICE, write_task
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("suite")
+    rows = [{"query": "the cat sat on the mat " * n, "choices": [" dog", " cat"], "gold": 0} for n in (1, 2, 90)]
+    write_task(folder, "choice", rows, **CHOICE)
+    (folder / "s.yaml").write_text(f"name: s\nrole: general\ninclude: {folder}\ntasks: [choice]\n")
+    return str(folder / "s.yaml")
+
+
+def run(db: Path, source: Path, base: Path, suite: str, **options: Any) -> tuple[list[Any], list[str]]:
+    notes: list[str] = []
+    wanted = Submission((Source(str(source)),), str(base), (suite,), Compute(workers=0, device="cpu"))
+    jobs = submit(Store(db), replace(wanted, **options), lambda done, total: None, notes.append)
+    return jobs, notes
+
+
+def test_warnings_are_noted_and_kept(models: Path, db: Path, suite: str) -> None:
+    jobs, notes = run(db, models / "lora", models / "base", suite)
+    assert {job.state for job in jobs} == {"done"}
+    (warning,) = [note for note in notes if note.startswith("warning")]
+    assert "base: its window is shorter than prompts of suite s: 1 of 3 samples" in warning
+    kept = Dossiers(db).findings(jobs[0].arm.checkpoint)
+    assert [finding.check for finding in kept] == ["vocabulary", "window"]
+    assert "probing what is new" in notes
+    again, notes = run(db, models / "lora", models / "base", suite)
+    assert "probing what is new" not in notes
+    assert {job.state for job in again} == {"done"}
+
+
+def test_an_error_refuses_and_stores_nothing(models: Path, db: Path, suite: str, tmp_path: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(models / "base")
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"])).save_pretrained(str(tmp_path / "zero"))
+    with pytest.raises(CheckpointError, match="checkpoint zero: its change is exactly zero"):
+        run(db, tmp_path / "zero", models / "base", suite)
+    assert not db.exists()
+
+
+def test_what_only_logits_tell_refuses_too(models: Path, db: Path, suite: str, tmp_path: Path) -> None:
+    from peft import IA3Config
+
+    kind = IA3Config(target_modules=["q_proj"], feedforward_modules=[])
+    get_peft_model(LlamaForCausalLM.from_pretrained(models / "base"), kind).save_pretrained(str(tmp_path / "ones"))
+    with pytest.raises(CheckpointError, match="checkpoint ones: answers exactly as its base does"):
+        run(db, tmp_path / "ones", models / "base", suite)
+    assert not db.exists()
+
+
+def test_chat_templates_that_differ_need_a_choice(models: Path, db: Path, suite: str, tmp_path: Path) -> None:
+    chat = Path(shutil.copytree(models / "full", tmp_path / "chat"))
+    tiny.tokenizer(tiny.CHAT).save_pretrained(chat)
+    with pytest.raises(CheckpointError, match=r"has a chat template and the base none; choose .* --rendering base"):
+        run(db, chat, models / "base", suite)
+    assert not db.exists()
+    prompts = {}
+    for choice in ("base", "adapted", "plain"):
+        jobs, _ = run(db, chat, models / "base", suite, rendering=choice)
+        plans = {job.planned.plan.digest for job in jobs}
+        assert len(plans) == 1  # both arms are asked the same
+        prompts[choice] = jobs[0].planned.plan.requests[0].arguments[0]
+    assert prompts["adapted"].startswith("<user>")
+    assert prompts["base"] == prompts["plain"]
+    assert "<user>" not in prompts["plain"]
+
+
+def test_templates_of_several_checkpoints_cannot_all_be_chosen(
+    models: Path, db: Path, suite: str, tmp_path: Path
+) -> None:
+    sources = []
+    for number, template in enumerate((tiny.CHAT, tiny.CHAT + "!")):
+        folder = Path(shutil.copytree(models / "full", tmp_path / f"chat{number}"))
+        tiny.tokenizer(template).save_pretrained(folder)
+        sources.append(Source(str(folder)))
+    with pytest.raises(CheckpointError, match="2 adapted checkpoints have chat templates of their own"):
+        run(db, models / "lora", models / "base", suite, sources=tuple(sources), rendering="adapted")
+
+
+def test_a_hub_id_that_is_not_in_the_cache(db: Path, suite: str, models: Path) -> None:
+    with pytest.raises(CheckpointError, match="fill the cache with: hf download org/lora --revision v2"):
+        run(db, Path("org/lora@v2"), models / "base", suite)

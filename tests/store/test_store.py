@@ -1,0 +1,144 @@
+"""The store keeps each thing once, and gives back what it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evalsvc.records.arms import Arm, Cost
+from evalsvc.records.plans import Failure, Plan, Response
+from evalsvc.records.scores import Graded, Result, Score
+from evalsvc.records.shards import Shard, ShardResult
+from evalsvc.store.items import Browser
+from evalsvc.store.store import Store
+from tests.support.fakes import arm, plan, value
+
+BASE = arm(1)
+CHILD = arm(2, parent=BASE.checkpoint)
+PLAN = plan()
+
+
+def result(of: Arm, plan: Plan, count: int | None = None) -> ShardResult:
+    requests = plan.requests[:count]
+    answers = tuple(Response(r.digest, value(of.checkpoint, r.digest), True, None, 3, 1) for r in requests)
+    return ShardResult(Shard("k", of, tuple(r.digest for r in requests)), answers)
+
+
+def graded(plan: Plan, values: list[float]) -> Graded:
+    task = plan.tasks[0]
+    scores = tuple(Score(s.digest, "acc", "none", v) for s, v in zip(task.samples, values, strict=True))
+    mean = sum(values) / len(values)
+    return Graded((Result(task.name, "acc", "none", len(values), mean, 0.1, True, True),), {task.name: scores})
+
+
+@pytest.fixture
+def store(db: Path) -> Store:
+    store = Store(db)
+    store.register([BASE, CHILD], [PLAN], "host:1")
+    return store
+
+
+def test_registering_again_adds_nothing(store: Store) -> None:
+    before = store.runs()
+    store.register([BASE, CHILD], [PLAN], "host:1")
+    assert store.runs() == before
+    assert [(run.arm.checkpoint.label, run.state, run.requests) for run in before] == [
+        ("c1", "queued", 12),
+        ("c2", "queued", 12),
+    ]
+
+
+def test_checkpoints_come_back_as_they_went_in(db: Path) -> None:
+    from dataclasses import replace
+
+    rich = replace(CHILD.checkpoint, step=40, trajectory="run", cost=Cost(1.5, 10**12, 80.0))
+    store = Store(db)
+    store.register([BASE, Arm(rich, CHILD.numerics)], [PLAN], "host:1")
+    assert [stored.checkpoint for stored in store.arms()] == [BASE.checkpoint, rich]
+
+
+def test_responses_come_back_exactly_and_are_kept_once(store: Store) -> None:
+    first = result(BASE, PLAN, 5)
+    store.commit([first], {(BASE.key, PLAN.digest): (5, 0)})
+    changed = ShardResult(first.shard, tuple(Response(r.request, -9.0) for r in first.responses))
+    store.commit([changed, result(BASE, PLAN, 7)], {})
+    found = store.responses(BASE, PLAN)
+    assert found == {r.request: r for r in result(BASE, PLAN, 7).responses}
+    assert store.answered([BASE, CHILD]) == {BASE.key: set(found), CHILD.key: set()}
+
+
+def test_another_checkpoint_never_gets_the_bases_answers(store: Store) -> None:
+    """A cache that is keyed by the request alone would hand an adapted model its base's scores."""
+    store.commit([result(BASE, PLAN), result(CHILD, PLAN)], {})
+    base, child = store.responses(BASE, PLAN), store.responses(CHILD, PLAN)
+    assert base.keys() == child.keys()
+    assert all(base[key].loglikelihood != child[key].loglikelihood for key in base)
+
+
+def test_text_numbers_and_nothing_survive(store: Store) -> None:
+    texts = ["", "line\nbreak", "émoji 🎉", "'; DROP TABLE runs; --", "\x00"]
+    requests = PLAN.requests[: len(texts)]
+    answers = tuple(Response(r.digest, text=text) for r, text in zip(requests, texts, strict=True))
+    store.commit([ShardResult(Shard("k", BASE, tuple(r.digest for r in requests)), answers)], {})
+    found = store.responses(BASE, PLAN)
+    assert [found[request.digest].text for request in requests] == texts
+    exact = Response(PLAN.requests[9].digest, -0.1 - 2**-52, None)
+    store.commit([ShardResult(Shard("k", BASE, ()), (exact,))], {})
+    assert store.responses(BASE, PLAN)[exact.request] == exact
+
+
+def test_a_failure_is_kept_until_it_is_answered(store: Store) -> None:
+    key = PLAN.requests[0].digest
+    shard = Shard("k", BASE, (PLAN.requests[0].digest,))
+    store.commit([ShardResult(shard, failures=(Failure(key, "bad"),))], {(BASE.key, PLAN.digest): (0, 1)})
+    assert [(run.answered, run.failed) for run in store.runs() if run.arm.digest == BASE.key] == [(0, 1)]
+    (failed,) = Browser(store.path).failures(1, PLAN.digest)
+    assert (failed.error, failed.requests) == ("bad", 1)
+    store.commit([result(BASE, PLAN, 1)], {})
+    assert Browser(store.path).failures(1, PLAN.digest) == []
+
+
+def test_finishing_again_replaces_scores(store: Store) -> None:
+    store.finish(BASE, PLAN, graded(PLAN, [0, 0, 0, 0, 0, 0]))
+    store.finish(BASE, PLAN, graded(PLAN, [1, 0, 1, 0, 1, 0]))
+    (found,) = store.results()
+    assert (found.value, found.n, found.primary) == (0.5, 6, True)
+    (scores,) = store.task_scores(1, [])[1]
+    assert scores.values.tolist() == [1, 0, 1, 0, 1, 0]
+    assert scores.weights is None
+    assert np.array_equal(scores.samples, np.sort(scores.samples))
+
+
+def test_arms_are_paired_on_the_newest_plan_that_the_base_has_finished(store: Store) -> None:
+    larger = plan(n=8)
+    store.register([BASE, CHILD], [larger], "host:1")
+    for of in (BASE, CHILD):
+        store.finish(of, PLAN, graded(PLAN, [1] * 6))
+    assert [len(t.values) for t in store.task_scores(1, [2])[2]] == [6]
+    store.finish(BASE, larger, graded(larger, [1] * 8))
+    scores = store.task_scores(1, [2])
+    assert [len(t.values) for t in scores[1]] == [8]
+    assert scores[2] == []  # it has to be submitted on the larger plan first
+    store.finish(CHILD, larger, graded(larger, [0] * 8))
+    found = store.task_scores(1, [2])
+    assert [len(t.values) for t in found[2]] == [8]
+    assert found[2][0].samples is found[1][0].samples  # asked the same, and so kept once
+    assert {result.n for result in store.results()} == {8}
+
+
+def test_plans_share_samples_and_requests(store: Store) -> None:
+    store.register([BASE], [plan(n=8)], "host:1")
+    with store._database.read() as connection:
+        counts = connection.execute(
+            "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM requests), "
+            "(SELECT count(*) FROM plan_samples)"
+        ).fetchone()
+    assert counts == (8, 16, 14)
+
+
+def test_suites_of_a_base_are_remembered(store: Store) -> None:
+    store.register([BASE], [plan("other", text="else")], "host:1")
+    assert store.suite_paths(BASE.checkpoint.digest) == ["/suites/s.yaml", "/suites/s.yaml"]
+    assert store.suite_paths("sha256:unknown") == []

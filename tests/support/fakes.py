@@ -1,0 +1,94 @@
+"""A scorer without a model, for tests of what surrounds it, and small plans to feed it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from evalsvc.records.arms import Arm, Checkpoint, Numerics
+from evalsvc.records.digests import digest
+from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Response, Sample
+from evalsvc.records.shards import Shard, ShardResult
+
+NUMERICS = Numerics("cpu", "float32", "2", "5")
+ACC = Metric("acc", "none", "mean", True)
+
+
+class FakeScorer:
+    """Answers from the digests of checkpoint and request; what a shard's key says happens to it first.
+
+    "die" kills the worker every time, "die once <file>" until the file exists, "raise" raises, "slow" takes a while.
+    """
+
+    def score(self, shard: Shard) -> ShardResult:
+        what, _, mark = shard.key.partition(" once ")
+        if what == "raise":
+            raise ValueError("this shard is bad")
+        if what == "slow":
+            time.sleep(0.3)
+        if what == "die" and not (mark and Path(mark).exists()):
+            if mark:
+                Path(mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        answers = tuple(Response(r, value(shard.arm.checkpoint, r), False) for r in shard.requests)
+        return ShardResult(shard, answers, worker=str(os.getpid()))
+
+
+def value(checkpoint: Checkpoint, request: str) -> float:
+    """The fake log-likelihood of a request under a checkpoint."""
+    return -int(checkpoint.digest[-3:] + request[:3], 16) / 1e6
+
+
+def checkpoint(number: int, *, parent: Checkpoint | None = None, resident: str | None = None) -> Checkpoint:
+    """Make a checkpoint that exists in name only."""
+    return Checkpoint(
+        digest=f"sha256:{number:064x}",
+        name=f"c{number}",
+        path=f"/models/{number}",
+        method="lora" if parent else "base",
+        tokenizer="t",
+        parent=parent.digest if parent else None,
+        base_path=resident or (parent.path if parent else None),
+    )
+
+
+def arm(number: int, **options: object) -> Arm:
+    return Arm(checkpoint(number, **options), NUMERICS)  # type: ignore[arg-type]
+
+
+def plan(name: str = "s", n: int = 6, role: str = "general", text: str = "question") -> Plan:
+    """Make a plan of one binary task with two requests per sample."""
+    requests, samples = [], []
+    for i in range(n):
+        pair = [Request.of("loglikelihood", (f"{text} {i}", f" {choice}")) for choice in "ab"]
+        requests += pair
+        samples.append(Sample(digest(text, str(i)), i, f'{{"i": {i}}}', "0", tuple(r.digest for r in pair)))
+    task = PlannedTask(f"{name}_task", None, "1", "multiple_choice", 0, (ACC,), 1.0, None, tuple(samples))
+    return Plan(
+        digest=f"plan-{name}-{n}-{text}",
+        suite=name,
+        role=role,  # type: ignore[arg-type]
+        description="",
+        suite_digest="d",
+        suite_path="/suites/s.yaml",
+        rendering=Rendering(),
+        tasks=(task,),
+        requests=tuple(requests),
+    )
+
+
+def plan_of(requests: list[Request]) -> Plan:
+    """Make a plan of given requests, without tasks."""
+    return Plan(
+        digest=digest("plan", *(r.digest for r in requests)),
+        suite="s",
+        role="general",
+        description="",
+        suite_digest="d",
+        suite_path="/suites/s.yaml",
+        rendering=Rendering(),
+        tasks=(),
+        requests=tuple(requests),
+    )
