@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import stored
 import streamlit as st
 
-from evalsvc.charts.style import CONFIG, on_screen
+from evalsvc.charts.style import CONFIG, prepare_for_screen
 from evalsvc.errors import EvalsvcError
 
 Row = TypeVar("Row")
@@ -28,7 +28,7 @@ def plain(text: object) -> str:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def stop_on_error() -> Iterator[None]:
     """Show an error that a user can act on instead of the rest of the page."""
     try:
         yield
@@ -49,7 +49,7 @@ def base_of(state: stored.State) -> str:
 
 def figure(drawn: Any, key: str, **options: Any) -> Any:
     """Show a figure at full width; its camera button saves an SVG."""
-    drawn = on_screen(drawn, selects="on_select" in options)
+    drawn = prepare_for_screen(drawn, selects="on_select" in options)
     return st.plotly_chart(drawn, width="stretch", theme=None, key=key, config=CONFIG, **options)
 
 

@@ -1,7 +1,7 @@
 """What pages read from the store: short transactions on the live file, results kept until the store changes.
 
 Every function takes a `State`, which names the store and says what it looked like: `now()` changes with the file,
-`finished()` only when a run is finished, so that what is dear to compute is not computed again while one still goes on.
+`finished_state()` only when a run is finished, so that nothing expensive is computed again while one still goes on.
 All of a page reads one state, and so shows one consistent picture. All sessions get the same objects: nobody may
 change what is returned.
 """
@@ -17,9 +17,18 @@ from typing import NamedTuple
 import streamlit as st
 
 from evalsvc.analysis import stored, stored_claims, training_runs
-from evalsvc.analysis.claims import Card, Run
-from evalsvc.analysis.frontier import ROLES, Axis, Plane, Wish, axis, compare_methods, placed, plane
-from evalsvc.analysis.stored import Compared
+from evalsvc.analysis.claims import DecidedClaim, TrainingRun
+from evalsvc.analysis.frontier import (
+    ROLES,
+    Axis,
+    FrontierOptions,
+    Plane,
+    build_axis,
+    build_plane,
+    compare_methods,
+    find_frontier,
+)
+from evalsvc.analysis.stored import ArmComparison
 from evalsvc.analysis.suite_gains import Gains
 from evalsvc.analysis.trajectory import Trajectory
 from evalsvc.errors import EvidenceError
@@ -28,14 +37,14 @@ from evalsvc.records.arms import Checkpoint, Finding
 from evalsvc.records.frontier import EqualLevels, Frontier
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Role
-from evalsvc.records.weight_changes import Change
+from evalsvc.records.weight_changes import WeightChange
 from evalsvc.settings import default_db
 from evalsvc.stats.regression import Line
 from evalsvc.store import arms as arms_module
 from evalsvc.store.arms import Family, StoredArm
 from evalsvc.store.checkpoint_facts import Dossiers
 from evalsvc.store.decisions import Ledger, Record
-from evalsvc.store.items import Asked, Browser, FailedRequest, Filter, ItemPage
+from evalsvc.store.items import AskedRequest, Browser, FailedRequest, Filter, ItemPage
 from evalsvc.store.runs import StoredRun
 from evalsvc.store.store import Store
 
@@ -58,7 +67,7 @@ class State(NamedTuple):
     @property
     def store(self) -> Kept:
         """The store itself."""
-        return _kept(self)
+        return _open_kept(self)
 
 
 Scores = dict[tuple[int, int], tuple[object, list[TaskScores]]]
@@ -122,7 +131,7 @@ class Kept(Store):
 
 def _same(one: Sequence[TaskScores], other: Sequence[TaskScores]) -> bool:
     return len(one) == len(other) and all(
-        (a.suite, a.task) == (b.suite, b.task) and a.aligned(b) for a, b in zip(one, other, strict=True)
+        (a.suite, a.task) == (b.suite, b.task) and a.is_aligned(b) for a, b in zip(one, other, strict=True)
     )
 
 
@@ -132,7 +141,7 @@ def _scores(path: str) -> Scores:
 
 
 @st.cache_resource(show_spinner=False, max_entries=2)
-def _kept(state: State) -> Kept:
+def _open_kept(state: State) -> Kept:
     return Kept(Path(state.path), _scores(state.path))
 
 
@@ -147,18 +156,18 @@ def now() -> State:
     return State(str(path), tuple(looks))
 
 
-def finished() -> State:
+def finished_state() -> State:
     """Return the store's state as finished runs tell.
 
     Raises:
         StoreError: There is no store, or it cannot be read.
     """
-    return _finished(now())
+    return _read_finished(now())
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
-def _finished(state: State) -> State:
-    return State(state.path, Browser(Path(state.path), WAIT).finished())
+def _read_finished(state: State) -> State:
+    return State(state.path, Browser(Path(state.path), WAIT).fingerprint())
 
 
 def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
@@ -172,19 +181,19 @@ def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def families(state: State) -> dict[str, Family]:
     """Return every base that has adapted arms, by name, with them."""
-    found = arms_module.families(state.store.arms())
+    found = arms_module.group_families(state.store.arms())
     named = unique_names([family.base for family in found])
     return dict(zip(named, found, strict=True))
 
 
 @st.cache_resource(show_spinner="Placing the arms", max_entries=2)
 def _gains(state: State, base: str) -> Gains:
-    return stored.gains(state.store, families(state)[base])
+    return stored.load_gains(state.store, families(state)[base])
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _axis(state: State, base: str, role: Role, only: tuple[str, ...]) -> Axis:
-    return axis(_gains(state, base), role, only or None)
+    return build_axis(_gains(state, base), role, only or None)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -193,19 +202,19 @@ def _plane(state: State, base: str, only: tuple[str, ...]) -> Plane:
     learning, forgetting = (
         _axis(state, base, role, tuple(suite for suite in only if roles.get(suite) == role)) for role in ROLES
     )
-    return plane(_gains(state, base), learning, forgetting)
+    return build_plane(_gains(state, base), learning, forgetting)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def frontier(state: State, base: str, axes: tuple[str, ...], only: tuple[str, ...]) -> Frontier:
     """Return the frontier of a base on some suites; of a role that none of them has, on all."""
-    return placed(_plane(state, base, only), Wish(axes))
+    return find_frontier(_plane(state, base, only), FrontierOptions(axes))
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def equal_levels(state: State, base: str, axes: tuple[str, ...], only: tuple[str, ...]) -> EqualLevels:
     """Return the methods of a frontier compared where they get equally far."""
-    return compare_methods(_plane(state, base, only), Wish(axes))
+    return compare_methods(_plane(state, base, only), FrontierOptions(axes))
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
@@ -217,11 +226,11 @@ def suites(state: State, base: str) -> dict[str, str]:
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
-def compared(state: State, base: str, adapted: str, reference: str | None = None) -> Compared:
+def compare_arms(state: State, base: str, adapted: str, reference: str | None = None) -> ArmComparison:
     """Compare an arm with its base, or with another arm of it."""
     family = families(state)[base]
     named = unique_names([family.base, *family.arms])
-    return stored.compared_arms(state.store, named[reference] if reference else family.base, named[adapted])
+    return stored.compare_pair(state.store, named[reference] if reference else family.base, named[adapted])
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
@@ -231,9 +240,9 @@ def page_of_items(state: State, base: int, adapted: int, wanted: Filter, offset:
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
-def asked(state: State, sample: int, base: int, adapted: int) -> list[Asked]:
+def list_requests(state: State, sample: int, base: int, adapted: int) -> list[AskedRequest]:
     """Return an item's requests with both arms' answers."""
-    return Browser(Path(state.path), WAIT).asked(sample, base, adapted)
+    return Browser(Path(state.path), WAIT).list_requests(sample, base, adapted)
 
 
 def _read(state: State, family: Family, trajectory: str | None = None) -> None:
@@ -247,27 +256,27 @@ def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
     """Return a training run of a base step by step."""
     family = families(state)[base]
     _read(state, family, name)
-    return training_runs.followed(state.store, name, margin, family.base.checkpoint.digest)[0]
+    return training_runs.follow_runs(state.store, name, margin, family.base.checkpoint.digest)[0]
 
 
 @st.cache_resource(show_spinner="Comparing the steps that have drift", max_entries=KEPT)
-def drift(state: State, base: str) -> tuple[list[Run], Card, Line | None]:
+def drift(state: State, base: str) -> tuple[list[TrainingRun], DecidedClaim, Line | None]:
     """Return the checkpoints of a base with their drift, and the line of forgetting on it."""
     _read(state, families(state)[base])
-    return stored_claims.drift_line(state.store, families(state)[base])
+    return stored_claims.fit_drift_line(state.store, families(state)[base])
 
 
 @st.cache_resource(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
-def _studied(state: State) -> list[stored_claims.Studied]:
+def _load_claim_evidence(state: State) -> list[stored_claims.ClaimEvidence]:
     for family in families(state).values():
         _read(state, family)
-    return stored_claims.studied(state.store)
+    return stored_claims.load_claim_evidence(state.store)
 
 
-def claims(state: State, margin: float) -> list[Card]:
+def claims(state: State, margin: float) -> list[DecidedClaim]:
     """Return all claims, decided; none if there is nothing to decide one with."""
     try:
-        return stored_claims.decided(_studied(state), margin)
+        return stored_claims.decide_claim_evidence(_load_claim_evidence(state), margin)
     except EvidenceError:
         return []
 
@@ -305,7 +314,7 @@ def checkpoints(state: State) -> list[Checkpoint]:
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
-def dossier(state: State, checkpoint: Checkpoint) -> tuple[Change | None, list[Finding]]:
+def dossier(state: State, checkpoint: Checkpoint) -> tuple[WeightChange | None, list[Finding]]:
     """Return what is known of a checkpoint beyond its scores."""
     dossiers = Dossiers(Path(state.path), WAIT)
     return dossiers.change(checkpoint), dossiers.findings(checkpoint)

@@ -11,8 +11,8 @@ from evalsvc.gating.advisor import Terms
 st.title("Advisor")
 MARKS = {"pass": "✓", "fail": "✗", "short": "✗", "inconclusive": "?", "no evidence": "!"}
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     base = parts.base_of(state)
     suites = stored.suites(state, base)
     left, right = st.columns(2)

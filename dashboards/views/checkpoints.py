@@ -7,13 +7,13 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.records.weight_changes import by_group
+from evalsvc.records.weight_changes import group_changes
 from evalsvc.reports.checkpoints import cost_lines
 
 st.title("Checkpoints")
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     checkpoints = stored.checkpoints(state)
     if not checkpoints:
         st.info("The store has no checkpoint yet. Begin with `evalsvc demo`.")
@@ -62,7 +62,7 @@ parts.table(
             "rank-90": group.rank_90,
             "effective rank": group.effective_rank,
         }
-        for group in (by_group(change) if change.tensors else [])
+        for group in (group_changes(change) if change.tensors else [])
     ],
     {"changed": st.column_config.NumberColumn(format="percent")}
     | {name: st.column_config.NumberColumn(format="%.3g") for name in ("relative norm", "rank-90", "effective rank")},

@@ -6,7 +6,7 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.analysis.claims import Card
+from evalsvc.analysis.claims import DecidedClaim
 
 st.title("Claims")
 PAGE = 20
@@ -14,7 +14,7 @@ VERDICTS = ("supported", "refuted", "undecided")
 SHOWN = {"supported": ("✓", "green"), "refuted": ("✗", "red"), "undecided": ("?", "gray")}
 
 
-def show(card: Card) -> None:
+def show(card: DecidedClaim) -> None:
     """Show one claim."""
     mark, colour = SHOWN[card.verdict]
     with st.container(border=True):
@@ -27,8 +27,8 @@ def show(card: Card) -> None:
             st.code("\n".join(card.evidence) or "none", language=None, wrap_lines=True)
 
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     margin = parts.margin()
     cards = stored.claims(state, margin)
 if not cards:

@@ -7,16 +7,16 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.analysis.compare import totals
-from evalsvc.analysis.stored import Compared
+from evalsvc.analysis.compare import compute_totals
+from evalsvc.analysis.stored import ArmComparison
 from evalsvc.errors import EvidenceError
 from evalsvc.reports.comparison import in_order_of_harm, notes
 from evalsvc.reports.formatting import LEVEL_NOTE
 
 st.title("Compare")
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     base = parts.base_of(state)
     family = stored.families(state)[base]
     names = list(stored.unique_names([family.base, *family.arms]))
@@ -26,12 +26,12 @@ with parts.told():
     with right:
         reference = str(st.selectbox("Against", names, key="against", bind="query-params"))
     margin = parts.margin()
-    found: dict[str, Compared] = {}
+    found: dict[str, ArmComparison] = {}
     for name in chosen:
         if name == reference:
             continue
         try:
-            found[name] = stored.compared(state, base, name, None if reference == names[0] else reference)
+            found[name] = stored.compare_arms(state, base, name, None if reference == names[0] else reference)
         except EvidenceError as error:
             st.warning(f"Not compared: {parts.plain(error)}")
 if not found:
@@ -55,7 +55,7 @@ totals_of = {
     + [
         (suite, total)
         for suite in dict.fromkeys(task.suite for task in compared.tasks)
-        for total in totals(task for task in compared.tasks if task.suite == suite)
+        for total in compute_totals(task for task in compared.tasks if task.suite == suite)
     ]
     for name, compared in found.items()
 }

@@ -16,8 +16,8 @@ st.title("Learning and forgetting")
 NAMES = {"learning": "learning", "retention": "retention"} | COSTS
 NONE = "nothing"
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     base = parts.base_of(state)
     family = stored.families(state)[base]
     with st.expander("Axes, suites, methods"):

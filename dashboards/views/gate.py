@@ -11,8 +11,8 @@ import streamlit as st
 
 from evalsvc import charts
 from evalsvc.gating.verdict import RuleOutcome
-from evalsvc.gating.verify import verify
-from evalsvc.gating.what_if import power_curve, what_if
+from evalsvc.gating.verify import find_differences
+from evalsvc.gating.what_if import power_curve, recompute_under
 from evalsvc.reports.decisions import shortage
 
 st.title("Gate")
@@ -95,8 +95,8 @@ def show(record: dict[str, Any]) -> None:
         "Download the decision record", text, f"{record['digest'][:16]}.json", "application/json", on_click="ignore"
     )
     if right.button("Verify: recompute from the stored scores"):
-        with parts.told():
-            differences = verify(stored.finished().store, record)
+        with parts.stop_on_error():
+            differences = find_differences(stored.finished_state().store, record)
         if differences:
             st.error("It does not hold: " + parts.plain("; ".join(differences)))
         else:
@@ -105,8 +105,8 @@ def show(record: dict[str, Any]) -> None:
         st.json({key: record[key] for key in ("base", "checkpoint", "policy", "suites", "packages", "numerics")})
 
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     records = stored.decisions(state)
     kept, simulator = st.tabs(["Decisions", "Simulator"])
 
@@ -144,11 +144,11 @@ with kept:
             "margin passes: correct with `--batch`, or confirm with `--half confirm`."
         )
 
-with simulator, parts.told():
+with simulator, parts.stop_on_error():
     base = parts.base_of(state)
     arms = list(stored.unique_names(list(stored.families(state)[base].arms)))
     arm = str(st.selectbox("Arm", arms, index=len(arms) - 1, key="arm", bind="query-params"))
-    tasks = [task for task in stored.compared(state, base, arm).tasks if task.unit == "score"]
+    tasks = [task for task in stored.compare_arms(state, base, arm).tasks if task.unit == "score"]
     suites = list(dict.fromkeys(task.suite for task in sorted(tasks, key=lambda task: task.role != "general")))
     if not suites:
         st.info("No suite of this arm is scored between 0 and 1, which a margin needs.")
@@ -169,7 +169,7 @@ with simulator, parts.told():
             f"Items, as a multiple of {items:,}", 0.1, 20.0, 1.0, 0.25, format="%.2f", key="factor", bind="query-params"
         )
     )
-    found = what_if(mine, margin, alpha, factor)
+    found = recompute_under(mine, margin, alpha, factor)
     banner(found.verdict, f"retention/{suite} with {found.n:,} items")
     left, right = st.columns(2)
     left.metric("Difference (better is positive)", f"{found.estimate:+.3f}")

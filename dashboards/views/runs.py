@@ -17,7 +17,7 @@ PAGE = 200
 STATES = ("queued", "running", "done", "failed")
 
 
-def stopped(run: StoredRun) -> bool:
+def is_stopped(run: StoredRun) -> bool:
     """Whether nobody works on an unfinished run any more."""
     return run.state in {"queued", "running"} and not is_alive(run.driver)
 
@@ -26,14 +26,14 @@ def note(run: StoredRun) -> str:
     """Return what a person should know of a run."""
     if run.error:
         return run.error
-    if stopped(run):
+    if is_stopped(run):
         return "its driver is gone: submit again to resume"
     return "an early look of a gate" if run.part_of else ""
 
 
-def left(runs: list[StoredRun]) -> str:
+def estimate_time_left(runs: list[StoredRun]) -> str:
     """Return how long the running ones will take at the rate so far, in words; empty where nothing tells."""
-    going = [run for run in runs if run.state == "running" and not stopped(run)]
+    going = [run for run in runs if run.state == "running" and not is_stopped(run)]
     if not going:
         return ""
     began = min(run.created for run in going)
@@ -48,14 +48,14 @@ def left(runs: list[StoredRun]) -> str:
 @st.fragment(run_every=EVERY)
 def progress() -> None:
     """Show how far runs have come, again and again."""
-    with parts.told():
+    with parts.stop_on_error():
         runs = stored.runs(stored.now())
         if not runs:
             st.info("The store has no run yet. Begin with `evalsvc demo`.")
             return
         states = st.pills("State", STATES, selection_mode="multi", key="state", bind="query-params")
         answered, of = sum(run.answered for run in runs), sum(run.requests for run in runs)
-        st.progress(answered / of if of else 1.0, f"{answered:,} of {of:,} requests answered{left(runs)}")
+        st.progress(answered / of if of else 1.0, f"{answered:,} of {of:,} requests answered{estimate_time_left(runs)}")
         counts = " · ".join(f"{state} {sum(run.state == state for run in runs):,}" for state in STATES)
         st.caption(f"{counts} · as of {datetime.now():%H:%M:%S}")
         shown = [run for run in runs if not states or run.state in states]
@@ -67,7 +67,7 @@ def progress() -> None:
                     "method": run.arm.checkpoint.method,
                     "suite": run.suite,
                     "role": run.role,
-                    "state": "stopped" if stopped(run) else run.state,
+                    "state": "stopped" if is_stopped(run) else run.state,
                     "progress": run.answered / run.requests if run.requests else 1.0,
                     "answered": run.answered,
                     "of": run.requests,
@@ -79,16 +79,16 @@ def progress() -> None:
             ],
             {"progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
         )
-        troubled(runs)
+        show_troubles(runs)
 
 
-def troubled(runs: list[StoredRun]) -> None:
+def show_troubles(runs: list[StoredRun]) -> None:
     """Show failed and stopped runs with their reasons, and the command that resumes each."""
     for run in runs:
-        if run.state != "failed" and not stopped(run) and not run.failed:
+        if run.state != "failed" and not is_stopped(run) and not run.failed:
             continue
         with st.container(border=True):
-            st.text(f"{run.arm.label} on {run.suite}: {'stopped' if stopped(run) else run.state}. {note(run)}")
+            st.text(f"{run.arm.label} on {run.suite}: {'stopped' if is_stopped(run) else run.state}. {note(run)}")
             failures = stored.failures(stored.now(), run.arm.number, run.plan) if run.failed else []
             if failures:
                 parts.table([{"requests": f.requests, "could not be answered because": f.error} for f in failures])

@@ -9,8 +9,8 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.reports.decisions import cut, quote
-from evalsvc.store.items import FATES, PAGE, Answer, Filter, PairedItem
+from evalsvc.reports.decisions import quote, shorten
+from evalsvc.store.items import FATES, PAGE, Filter, ItemAnswer, PairedItem
 
 st.title("Samples")
 EVERY = "all"
@@ -42,7 +42,7 @@ def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> N
     if item.base_invalid or item.adapted_invalid:
         who = [name for name, bad in zip(names, (item.base_invalid, item.adapted_invalid), strict=True) if bad]
         st.warning(f"No answer could be parsed from {parts.plain(' and '.join(who))}: it counts as wrong.")
-    requests = stored.asked(state, item.sample, base, adapted)
+    requests = stored.list_requests(state, item.sample, base, adapted)
     generated = [asked for asked in requests if asked.kind.startswith("generate")]
     if requests:
         st.caption("Prompt" + ("" if len({asked.arguments[0] for asked in requests}) == 1 else " of the first request"))
@@ -77,7 +77,7 @@ def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> N
         st.code(item.doc, language="json", wrap_lines=True)
 
 
-def likeliest(answers: list[Answer]) -> int | None:
+def likeliest(answers: list[ItemAnswer]) -> int | None:
     """Return which of several choices an arm finds likeliest."""
     known = [answer.loglikelihood for answer in answers]
     if not known or any(value is None for value in known):
@@ -85,8 +85,8 @@ def likeliest(answers: list[Answer]) -> int | None:
     return max(range(len(known)), key=lambda place: known[place] or 0.0)
 
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     base_name = parts.base_of(state)
     family = stored.families(state)[base_name]
     arms = stored.unique_names(list(family.arms))
@@ -96,7 +96,7 @@ with parts.told():
     with columns[1]:
         suites = [EVERY, *stored.suites(state, base_name)]
         suite = str(st.selectbox("Suite", suites, key="suite", bind="query-params"))
-    compared = stored.compared(state, base_name, arm_name)
+    compared = stored.compare_arms(state, base_name, arm_name)
     with columns[2]:
         tasks = [EVERY, *(task.task for task in compared.tasks if suite in {EVERY, task.suite})]
         task = str(st.selectbox("Task", list(dict.fromkeys(tasks)), key="task", bind="query-params"))
@@ -130,8 +130,8 @@ picked = parts.table(
             "fate": item.fate,
             "task": item.task,
             "subject": item.cluster or "",
-            "text": cut(quote(item.doc), 160),
-            "gold": cut(gold_of(item), 60),
+            "text": shorten(quote(item.doc), 160),
+            "gold": shorten(gold_of(item), 60),
             base_name: item.base,
             arm_name: item.adapted,
             "unparsed": "/".join(
@@ -153,5 +153,5 @@ if chosen and chosen[0] < len(found.items):
     shown = found.items[chosen[0]]
 if str(shown.sample) != asked_for:
     st.query_params["item"] = str(shown.sample)
-with parts.told():
+with parts.stop_on_error():
     show(shown, base.number, adapted.number, (base_name, arm_name))

@@ -7,7 +7,7 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.analysis.trajectory import Change, Trajectory
+from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
 from evalsvc.errors import EvidenceError
 from evalsvc.reports.formatting import LEVEL_NOTE
 from evalsvc.reports.trajectories import conclusions
@@ -17,11 +17,11 @@ TOTALS = ("forgetting", "learning")
 FIRST = 5  # training runs, the newest, that are shown until others are chosen
 
 
-def curve(run: Trajectory, measure: str) -> charts.Curve | None:
+def curve(run: Trajectory, measure: str) -> charts.PlottedCurve | None:
     """Return one measure of a run, or None where it was not scored."""
     if measure in TOTALS:
         known = [(step.step, getattr(step, measure)) for step in run.steps]
-        rows: list[tuple[int, Change]] = [(step, change) for step, change in known if change is not None]
+        rows: list[tuple[int, ChangeEstimate]] = [(step, change) for step, change in known if change is not None]
         marked = run.first_above if measure == "forgetting" else None
     else:
         found = next((task for task in run.curves if f"{task.suite}/{task.task}" == measure), None)
@@ -31,11 +31,11 @@ def curve(run: Trajectory, measure: str) -> charts.Curve | None:
             marked = None
     if not rows:
         return None
-    return charts.Curve(run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), marked)
+    return charts.PlottedCurve(run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), marked)
 
 
-with parts.told():
-    state = stored.finished()
+with parts.stop_on_error():
+    state = stored.finished_state()
     base = parts.base_of(state)
     family = stored.families(state)[base]
     names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in family.arms if arm.checkpoint.trajectory))
@@ -98,7 +98,7 @@ parts.table(rows, dict.fromkeys(numbers, parts.SIGNED))
 st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-trajectory.csv", "text/csv", on_click="ignore")
 
 st.subheader("Drift beside forgetting")
-with parts.told():
+with parts.stop_on_error():
     points, card, fitted = stored.drift(state, base)
 if any(point.drift is not None for point in points):
     parts.figure(charts.drift_figure(points, fitted), "drift")

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from evalsvc.analysis.trajectory import MARGIN, Change
+from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.groups import welch
 from evalsvc.stats.regression import Line, line
@@ -25,7 +25,7 @@ Measure = Literal["learning", "forgetting", "text", "diversity"]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """One training run at its last step.
 
     Attributes:
@@ -47,7 +47,7 @@ class Run:
     diversity: float | None = None
     drift: float | None = None
     no_drift: str | None = None
-    roles: tuple[tuple[Role, Change], ...] = ()
+    roles: tuple[tuple[Role, ChangeEstimate], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class MethodClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class DecidedClaim:
     """A claim, what it is about, and what decided it.
 
     Attributes:
@@ -94,7 +94,7 @@ FELL = "general-and-instruction-fell"
 PREDICTS = "drift-predicts-forgetting"
 
 
-def about_method(claim: MethodClaim, runs: Sequence[Run], about: str) -> Card | None:
+def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: str) -> DecidedClaim | None:
     """Decide a claim about two methods; None where the runs have nothing to do with it.
 
     Welch's t over runs, the two-sided 90 % interval of the difference: supported above 0, refuted below.
@@ -105,11 +105,13 @@ def about_method(claim: MethodClaim, runs: Sequence[Run], about: str) -> Card | 
     ]
     if not any(groups):
         return None
-    evidence = tuple(f"{kind}: {_values(group)}" for kind, group in zip((claim.more, claim.less), groups, strict=True))
+    evidence = tuple(
+        f"{kind}: {_format_values(group)}" for kind, group in zip((claim.more, claim.less), groups, strict=True)
+    )
     counts = [len(group) for group in groups]
     values = [np.array([value for _, value in group]) for group in groups]
     estimate = float(values[0].mean() - values[1].mean()) if all(counts) else None
-    card = Card(claim.name, claim.text, about, "undecided", "none", estimate, None, None, None, "", evidence)
+    card = DecidedClaim(claim.name, claim.text, about, "undecided", "none", estimate, None, None, None, "", evidence)
     if min(counts) < SEEDS:
         what = "one checkpoint, not a method claim" if max(counts) == 1 else "not a method claim"
         reason = (
@@ -120,7 +122,7 @@ def about_method(claim: MethodClaim, runs: Sequence[Run], about: str) -> Card | 
     found = welch(values[0], values[1])
     return replace(
         card,
-        verdict=_verdict(found.low, found.high),
+        verdict=_judge_interval(found.low, found.high),
         test=f"Welch t over runs, {found.df:.1f} df",
         low=found.low,
         high=found.high,
@@ -130,17 +132,17 @@ def about_method(claim: MethodClaim, runs: Sequence[Run], about: str) -> Card | 
     )
 
 
-def _values(group: Sequence[tuple[Run, float]]) -> str:
+def _format_values(group: Sequence[tuple[TrainingRun, float]]) -> str:
     return ", ".join(f"{run.arm} {value:+.3f}" for run, value in group) or "no run"
 
 
-def _verdict(low: float, high: float) -> Verdict:
+def _judge_interval(low: float, high: float) -> Verdict:
     if low > 0:
         return "supported"
     return "refuted" if high < 0 else "undecided"
 
 
-def fell(run: Run, margin: float = MARGIN) -> Card:
+def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
     """Decide whether both general ability and instruction following of a checkpoint fell, from its items.
 
     Both must have fallen beyond doubt (intersection-union, 5 % without correction). Refuted as soon as for one of them
@@ -163,7 +165,7 @@ def fell(run: Run, margin: float = MARGIN) -> Card:
     elif "refuted" in verdicts:
         kept = ("general", "instruction")[verdicts.index("refuted")]
         verdict, reason = "refuted", f"{kept}: a fall by {margin:g} is excluded"
-    return Card(
+    return DecidedClaim(
         claim=FELL,
         text="general QA and instruction following fell",
         about=run.arm,
@@ -178,7 +180,7 @@ def fell(run: Run, margin: float = MARGIN) -> Card:
     )
 
 
-def predicts(runs: Sequence[Run], about: str) -> tuple[Card, Line | None]:
+def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[DecidedClaim, Line | None]:
     """Decide whether drift predicts forgetting over checkpoints, by a straight line through them."""
     pairs = [(run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
     evidence = tuple(
@@ -187,7 +189,7 @@ def predicts(runs: Sequence[Run], about: str) -> tuple[Card, Line | None]:
         if run.drift is not None and run.forgetting is not None
     ) + tuple(f"{run.arm} is left out: {run.no_drift}" for run in runs if run.no_drift)
     text = "KL drift from the base predicts forgetting"
-    card = Card(PREDICTS, text, about, "undecided", "none", None, None, None, None, "", evidence)
+    card = DecidedClaim(PREDICTS, text, about, "undecided", "none", None, None, None, None, "", evidence)
     try:
         found = line(np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs]))
     except ValueError as error:
@@ -198,7 +200,7 @@ def predicts(runs: Sequence[Run], about: str) -> tuple[Card, Line | None]:
     )
     card = replace(
         card,
-        verdict=_verdict(found.slope_low, found.slope_high),
+        verdict=_judge_interval(found.slope_low, found.slope_high),
         test="least squares, t of the slope",
         estimate=found.slope,
         low=found.slope_low,
@@ -209,15 +211,19 @@ def predicts(runs: Sequence[Run], about: str) -> tuple[Card, Line | None]:
     return card, found
 
 
-def cards(runs: Sequence[Run], checkpoints: Sequence[Run], about: str, margin: float = MARGIN) -> list[Card]:
+def decide_claims(
+    runs: Sequence[TrainingRun], checkpoints: Sequence[TrainingRun], about: str, margin: float = MARGIN
+) -> list[DecidedClaim]:
     """Decide every claim that the runs have to do with.
 
     Args:
         runs: Training runs at their last step.
         checkpoints: All checkpoints, for the line of forgetting on drift.
     """
-    found = [card for claim in METHOD_CLAIMS if (card := about_method(claim, runs, about)) is not None]
-    found += [fell(run, margin) for run in runs if {"general", "instruction"} & {role for role, _ in run.roles}]
+    found = [card for claim in METHOD_CLAIMS if (card := decide_method_claim(claim, runs, about)) is not None]
+    found += [
+        decide_drop_claim(run, margin) for run in runs if {"general", "instruction"} & {role for role, _ in run.roles}
+    ]
     if any(run.drift is not None or run.no_drift for run in checkpoints):
-        found.append(predicts(checkpoints, about)[0])
+        found.append(decide_drift_claim(checkpoints, about)[0])
     return found

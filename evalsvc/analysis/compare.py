@@ -52,7 +52,7 @@ class _Difference(NamedTuple):
     clusters: int | None = None
 
 
-def compare(
+def compare_tasks(
     base: Sequence[TaskScores], adapted: Sequence[TaskScores], rerun: Sequence[TaskScores] = ()
 ) -> list[FullComparison]:
     """Compare an adapted arm with its base on every task that the base has.
@@ -70,7 +70,7 @@ def compare(
         raise EvidenceError(f"{len(missing)} tasks have no scores to compare ({', '.join(missing[:3])}); submit again")
     found = [compare_task(scores, theirs[key], again.get(key)) for key, scores in zip(keys, base, strict=True)]
     formats = [(scores.suite, scores.format_of or scores.task) for scores in base]
-    return _with_format_loss(_with_adjusted_p(found), formats)
+    return _mark_format_loss(_adjust_p_values(found), formats)
 
 
 def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> FullComparison:
@@ -79,15 +79,15 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
     Raises:
         EvidenceError: They have no sample in common, or were scored by different metrics.
     """
-    found = subtract(base, adapted)
-    ours, theirs = _common(base, adapted)
-    more = _of_answers(base, adapted, ours, theirs)
+    found = compare_values(base, adapted)
+    ours, theirs = _find_common(base, adapted)
+    more = _compare_answers(base, adapted, ours, theirs)
     if found.lost is not None:
-        more |= _of_transitions(found, base, adapted, rerun, ours, theirs)
+        more |= _describe_transitions(found, base, adapted, rerun, ours, theirs)
     return FullComparison(**{field.name: getattr(found, field.name) for field in fields(found)}, **more)
 
 
-def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
+def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
     """Compare two arms on one task by their difference, with lost and gained, and nothing more: all that a test takes.
 
     Raises:
@@ -99,13 +99,13 @@ def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
             f"{where}: scored by {base.metric} ({base.filter}) and {adapted.metric} ({adapted.filter}); "
             "submit both with the same suite"
         )
-    ours, theirs = _common(base, adapted)
+    ours, theirs = _find_common(base, adapted)
     b, a = base.values[ours], adapted.values[theirs]
     if not len(b):
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
     binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
     counts = transitions(b, a) if binary else None
-    found = _difference(base, b, a, ours, counts)
+    found = _compute_difference(base, b, a, ours, counts)
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -124,20 +124,20 @@ def subtract(base: TaskScores, adapted: TaskScores) -> Comparison:
     )
 
 
-def coverage(base: TaskScores, adapted: TaskScores) -> float:
+def compute_coverage(base: TaskScores, adapted: TaskScores) -> float:
     """Return the share of the base's samples that both arms have."""
-    return len(base.samples[_common(base, adapted)[0]]) / max(len(base.samples), 1)
+    return len(base.samples[_find_common(base, adapted)[0]]) / max(len(base.samples), 1)
 
 
-def _common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]:
+def _find_common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]:
     """Return where the samples that both arms have stand in each."""
-    if base.aligned(adapted):
+    if base.is_aligned(adapted):
         return slice(None), slice(None)
     _, ours, theirs = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
     return ours, theirs
 
 
-def _difference(
+def _compute_difference(
     scores: TaskScores, base: Floats, adapted: Floats, ours: Places, counts: Transitions | None
 ) -> _Difference:
     """Return the difference of two arms' values on the same samples, the base's `ours`.
@@ -167,7 +167,7 @@ def _difference(
     return _Difference(one.value, other.value, stderr, low, high, t_test(gap, stderr, df), test, groups)
 
 
-def _of_answers(base: TaskScores, adapted: TaskScores, ours: Places, theirs: Places) -> dict[str, Any]:
+def _compare_answers(base: TaskScores, adapted: TaskScores, ours: Places, theirs: Places) -> dict[str, Any]:
     """Return how often both arms answer alike, and how many answers could not be parsed, where that is known."""
     if base.answers is None or adapted.answers is None:
         return {}
@@ -179,7 +179,7 @@ def _of_answers(base: TaskScores, adapted: TaskScores, ours: Places, theirs: Pla
     }
 
 
-def _of_transitions(
+def _describe_transitions(
     found: Comparison,
     base: TaskScores,
     adapted: TaskScores,
@@ -209,7 +209,7 @@ def _of_transitions(
     }
 
 
-def _with_adjusted_p(found: list[FullComparison]) -> list[FullComparison]:
+def _adjust_p_values(found: list[FullComparison]) -> list[FullComparison]:
     """Adjust the p-values for the number of tasks, and say which tasks moved."""
     tested = [(i, c.p_value) for i, c in enumerate(found) if c.p_value is not None]
     p = [p_value for _, p_value in tested]
@@ -221,7 +221,7 @@ def _with_adjusted_p(found: list[FullComparison]) -> list[FullComparison]:
     return found
 
 
-def _with_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
+def _mark_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
     """Say of losses on items that are asked in several prompt formats whether all formats show them.
 
     A loss that is beyond doubt in one format is a loss of format, not of knowledge, where another format shows none
@@ -257,7 +257,7 @@ def unit_of(scores: TaskScores) -> str:
     return UNIT_INTERVAL if scores.aggregation == "mean" and scores.bounded else scores.metric
 
 
-def totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:
+def compute_totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:
     """Return the mean difference of every role and unit, better counted positive, with its worst task.
 
     The mean is unweighted over suites; within a suite tasks count by their weight. Tasks without a standard error leave
@@ -266,11 +266,11 @@ def totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:
     groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         groups[comparison.role, comparison.unit].append(comparison)
-    return [_total(group) for group in groups.values()]
+    return [_compute_total(group) for group in groups.values()]
 
 
-def _total(group: list[Comparison]) -> RoleTotal:
-    shares = task_shares([(c.suite, c.weight) for c in group])
+def _compute_total(group: list[Comparison]) -> RoleTotal:
+    shares = compute_task_shares([(c.suite, c.weight) for c in group])
     difference = float(sum(share * c.gain for share, c in zip(shares, group, strict=True)))
     errors = [c.stderr for c in group]
     low = high = spread = None
@@ -294,7 +294,7 @@ def _total(group: list[Comparison]) -> RoleTotal:
     )
 
 
-def task_shares(tasks: Sequence[tuple[str, float]]) -> list[float]:
+def compute_task_shares(tasks: Sequence[tuple[str, float]]) -> list[float]:
     """Return each task's share in the mean over suites, given (suite, weight); shares add up to 1."""
     total: dict[str, float] = defaultdict(float)
     for suite, weight in tasks:

@@ -36,7 +36,7 @@ class TaskDrift:
     drift: Drift
 
 
-def diversity_of(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[TaskDiversity]:
+def compare_sampled(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[TaskDiversity]:
     """Compare sampled answers, prompt by prompt.
 
     Raises:
@@ -64,6 +64,6 @@ def diversity_of(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[Ta
     return found
 
 
-def drift_of(tasks: Sequence[TokenDrift]) -> list[TaskDrift]:
+def summarise_drift(tasks: Sequence[TokenDrift]) -> list[TaskDrift]:
     """Summarise an arm's drift, task by task."""
     return [TaskDrift(task.suite, task.role, task.task, drift(task.kl, task.texts)) for task in tasks]

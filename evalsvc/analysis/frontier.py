@@ -1,8 +1,8 @@
 """What many arms of one base gained in, the learning-versus-forgetting frontier out. Pure: no I/O, no database.
 
 Learning is the mean gain over domain suites, forgetting the mean loss over general suites: positive forgetting is
-always worse. Everything uncertain comes from the bootstrap of `gains`, which all arms share. Inside, better is positive
-on every axis.
+always worse. Everything uncertain comes from the bootstrap of `suite_gains`, which all arms share. Inside, better is
+positive on every axis.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from evalsvc.stats.pareto import (
     certain_dominators,
     hypervolume,
     non_dominated,
-    ranked,
+    rank_densely,
     read_off,
 )
 
@@ -43,7 +43,7 @@ _ARMS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class FrontierOptions:
     """What a frontier is asked for.
 
     Attributes:
@@ -119,7 +119,7 @@ class Plane:
     forgetting: Axis
     sure: tuple[dict[str, Any], ...]
 
-    def priced(self, axes: Sequence[str]) -> Plane:
+    def with_known_costs(self, axes: Sequence[str]) -> Plane:
         """Return the plane for the base and the arms whose costs are known that are axes; the others are incomplete."""
         costs = [name for name in axes if name in COSTS]
         known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in self.arms[1:]]
@@ -136,12 +136,12 @@ class Plane:
         )
 
 
-def plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
+def build_plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
     """Put together what the arms that are on both axes learned and forgot."""
     both = np.intersect1d(learning.arms, forgetting.arms)
     learning, forgetting = learning.of(both), forgetting.of(both)
     with ThreadPoolExecutor(THREADS) as pool:
-        sure = pool.map(lambda arms: list(_sure(learning, forgetting, arms)), _blocks(len(both)))
+        sure = pool.map(lambda arms: list(_compute_certainty(learning, forgetting, arms)), _blocks(len(both)))
     found = set(both)
     return Plane(
         tuple(arm for i, arm in enumerate(gains.arms) if i in found),
@@ -152,7 +152,7 @@ def plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
     )
 
 
-def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
+def find_frontier(measured: Plane, wish: FrontierOptions = FrontierOptions()) -> Frontier:
     """Find the frontier among arms that were measured.
 
     Arms without scores on all of the base's tasks on the two axes, or without a cost that is asked for, are named as
@@ -161,7 +161,7 @@ def placed(measured: Plane, wish: Wish = Wish()) -> Frontier:
     Raises:
         EvidenceError: What queries of the base cost was never measured.
     """
-    measured = measured.priced(wish.axes)
+    measured = measured.with_known_costs(wish.axes)
     arms, learning, forgetting = measured.arms, measured.learning, measured.forgetting
     axes = {"learning": learning, "forgetting": forgetting}
     axes |= {name: _cost_axis(name, arms, learning) for name in wish.axes if name in COSTS}
@@ -225,7 +225,7 @@ def _blocks(arms: int) -> list[slice]:
     return [slice(start, start + _ARMS) for start in range(0, arms, _ARMS)]
 
 
-def _sure(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[dict[str, Any]]:
+def _compute_certainty(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[dict[str, Any]]:
     """Yield, for some arms, the intervals and the ellipse of learning and forgetting, and what was given for what."""
     learned, forgot = learning.resampled[:, arms], 0.0 - forgetting.resampled[:, arms]
     (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
@@ -282,7 +282,7 @@ def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
 # ------------------------------------------------------------------------------------------------------------- axes
 
 
-def axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
+def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
     """Return the mean gain over the suites of a role, or over some of them, for the arms that have them all.
 
     Tasks in other units than most of them have are left out.
@@ -309,7 +309,7 @@ def axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
     resampled /= len(chosen)
     with ThreadPoolExecutor(THREADS) as pool:
         ends = pool.map(lambda arms: np.quantile(resampled[:, arms], ENDS, axis=0), _blocks(len(gain)))
-        ranks = ranked(resampled)
+        ranks = rank_densely(resampled)
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
     corner = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
     return Axis(
@@ -339,19 +339,19 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
     gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
     # A tenth beyond the dearest arm, so that this one still counts.
     shape = beside.resampled.shape
-    resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(ranked(gain), shape)
+    resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(rank_densely(gain), shape)
     return Axis(name, float(gain.min()) * 1.1, beside.arms, gain, resampled, ranks, np.stack([gain, gain]))
 
 
 # --------------------------------------------------------------------------------------------- methods at one level
 
 
-def compare_methods(measured: Plane, wish: Wish = Wish()) -> EqualLevels:
+def compare_methods(measured: Plane, wish: FrontierOptions = FrontierOptions()) -> EqualLevels:
     """Compare the methods that learned anything: forgetting at equal learning, and learning at equal forgetting.
 
     If no level is wished for, it is the most that all of these methods reach: for learning, in 95 % of the resamples.
     """
-    measured = measured.priced(wish.axes)
+    measured = measured.with_known_costs(wish.axes)
     domain, general = measured.learning, measured.forgetting
     members = {
         method: [0, *arms] for method, arms in _members(measured.arms).items() if domain.gain[arms].max(initial=0.0) > 0

@@ -7,58 +7,58 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evalsvc.analysis.claims import Card, Run, cards, predicts
+from evalsvc.analysis.claims import DecidedClaim, TrainingRun, decide_claims, decide_drift_claim
 from evalsvc.analysis.compare import UNIT_INTERVAL
-from evalsvc.analysis.diversity_and_drift import diversity_of
-from evalsvc.analysis.stored import Compared, compared_all
-from evalsvc.analysis.trajectory import MARGIN, Change
+from evalsvc.analysis.diversity_and_drift import compare_sampled
+from evalsvc.analysis.stored import ArmComparison, compare_many
+from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import why_no_drift
 from evalsvc.records.comparisons import RoleTotal
 from evalsvc.records.matrices import Matrix
-from evalsvc.records.methods import kinds_of
+from evalsvc.records.methods import list_kinds
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.regression import Line
-from evalsvc.store.arms import Family, StoredArm, families, find_family
+from evalsvc.store.arms import Family, StoredArm, find_family, group_families
 from evalsvc.store.scores import Sampled, TokenDrift
 from evalsvc.store.store import Store
 
 
-def claims(store: Store, base: str | None = None, margin: float = MARGIN) -> list[Card]:
+def decide_stored_claims(store: Store, base: str | None = None, margin: float = MARGIN) -> list[DecidedClaim]:
     """Return the claims that the stored arms and matrices have to do with, decided.
 
     Raises:
         UsageError: No arm has that name.
         EvidenceError: The store has nothing to decide a claim with.
     """
-    return decided(studied(store, base), margin)
+    return decide_claim_evidence(load_claim_evidence(store, base), margin)
 
 
 @dataclass(frozen=True, slots=True)
-class Studied:
+class ClaimEvidence:
     """What claims are decided on: training runs at their last step, and checkpoints with drift."""
 
-    runs: tuple[Run, ...]
-    checkpoints: tuple[Run, ...]
+    runs: tuple[TrainingRun, ...]
+    checkpoints: tuple[TrainingRun, ...]
     about: str
 
 
-def studied(store: Store, base: str | None = None) -> list[Studied]:
-    """Return the stored arms and matrices as claims need them, whatever the margin; raises as `claims` does."""
+def load_claim_evidence(store: Store, base: str | None = None) -> list[ClaimEvidence]:
+    """Return the stored arms and matrices as claims need them; raises as `decide_stored_claims` does."""
     matrices = [] if base else store.matrices()
     found = [
-        _of_family(store, family)
-        for family in (families(store.arms()) if base is None else [find_family(store.arms(), base)])
+        _load_family(store, family)
+        for family in (group_families(store.arms()) if base is None else [find_family(store.arms(), base)])
     ]
     for tasks in dict.fromkeys(matrix.tasks for matrix in matrices):
-        runs = tuple(_matrix_run(matrix) for matrix in matrices if matrix.tasks == tasks)
-        found.append(Studied(runs, (), f"matrices over {', '.join(tasks)}"))
+        runs = tuple(_summarise_matrix(matrix) for matrix in matrices if matrix.tasks == tasks)
+        found.append(ClaimEvidence(runs, (), f"matrices over {', '.join(tasks)}"))
     return found
 
 
-def decided(found: Sequence[Studied], margin: float = MARGIN) -> list[Card]:
-    """Decide every claim; raises as `claims` does."""
-    made = [card for one in found for card in cards(one.runs, one.checkpoints, one.about, margin)]
+def decide_claim_evidence(found: Sequence[ClaimEvidence], margin: float = MARGIN) -> list[DecidedClaim]:
+    """Decide every claim; raises as `decide_stored_claims` does."""
+    made = [card for one in found for card in decide_claims(one.runs, one.checkpoints, one.about, margin)]
     if not made:
         raise EvidenceError(
             "the store has no adapted arm and no matrix to decide a claim with; submit or import some first"
@@ -66,21 +66,21 @@ def decided(found: Sequence[Studied], margin: float = MARGIN) -> list[Card]:
     return made
 
 
-def _of_family(store: Store, family: Family) -> Studied:
-    checkpoints = claim_checkpoints(store, family)
-    last: dict[str, tuple[StoredArm, Run]] = {}
+def _load_family(store: Store, family: Family) -> ClaimEvidence:
+    checkpoints = load_claim_runs(store, family)
+    last: dict[str, tuple[StoredArm, TrainingRun]] = {}
     for arm, run in checkpoints:
         seen = last.get(run.name)
         if seen is None or (arm.checkpoint.step or 0) >= (seen[0].checkpoint.step or 0):
             last[run.name] = arm, run
     runs = tuple(run for _, run in last.values())
-    return Studied(runs, tuple(run for _, run in checkpoints), f"arms of {family.base.label}")
+    return ClaimEvidence(runs, tuple(run for _, run in checkpoints), f"arms of {family.base.label}")
 
 
-def drift_line(store: Store, family: Family) -> tuple[list[Run], Card, Line | None]:
+def fit_drift_line(store: Store, family: Family) -> tuple[list[TrainingRun], DecidedClaim, Line | None]:
     """Return a base's checkpoints with drift and forgetting, the claim about them, and the straight line behind it."""
-    runs = [run for _, run in claim_checkpoints(store, family)]
-    return runs, *predicts(runs, f"arms of {family.base.label}")
+    runs = [run for _, run in load_claim_runs(store, family)]
+    return runs, *decide_drift_claim(runs, f"arms of {family.base.label}")
 
 
 def explain_missing_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[TokenDrift]]) -> dict[int, str]:
@@ -96,42 +96,42 @@ def explain_missing_drift(store: Store, family: Family, tokens: Mapping[int, Seq
     }
 
 
-def claim_checkpoints(store: Store, family: Family) -> list[tuple[StoredArm, Run]]:
+def load_claim_runs(store: Store, family: Family) -> list[tuple[StoredArm, TrainingRun]]:
     """Return what claims rest on: of every training run the last step that can be compared, and steps with drift."""
     # A checkpoint that is served in several ways is still one: merged arms stand back.
     once = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
     order = [arm.number for arm in once.values()]
-    sampled, tokens = store.sampled(family.base.number, order), store.drifts(order)
+    sampled, tokens = store.sampled_answers(family.base.number, order), store.drifts(order)
     refused = explain_missing_drift(store, replace(family, arms=tuple(once.values())), tokens)
     drifted = {*refused, *(number for number in order if tokens[number])}
     found = {
         arm.number: (
             arm,
             replace(
-                _run_facts(arm, compared),
-                diversity=_unique(sampled[family.base.number], sampled[arm.number]),
-                drift=_drift(tokens[arm.number]),
+                _summarise_run(arm, compared),
+                diversity=_mean_distinct_ratio(sampled[family.base.number], sampled[arm.number]),
+                drift=_mean_drift(tokens[arm.number]),
                 no_drift=refused.get(arm.number),
             ),
         )
-        for arm, compared in _last_compared(store, family.base, list(once.values()), drifted)
+        for arm, compared in _compare_last_steps(store, family.base, list(once.values()), drifted)
     }
     return [found[number] for number in order if number in found]
 
 
-def _last_compared(
+def _compare_last_steps(
     store: Store, base: StoredArm, arms: Sequence[StoredArm], always: Container[int]
-) -> Iterator[tuple[StoredArm, Compared]]:
+) -> Iterator[tuple[StoredArm, ArmComparison]]:
     """Yield, compared, of every training run the last step that can be, and arms that are `always` asked."""
     left = sorted(arms, key=lambda arm: -(arm.checkpoint.step or 0))
     while left:
         last = {_run_name(arm): arm.number for arm in reversed(left)}
         asked = [arm for arm in left if arm.number == last[_run_name(arm)] or arm.number in always]
-        answers = dict(zip((arm.number for arm in asked), compared_all(store, base, asked), strict=True))
+        answers = dict(zip((arm.number for arm in asked), compare_many(store, base, asked), strict=True))
         rest, reached = [], set()
         for arm in left:
             found = answers.get(arm.number)
-            if isinstance(found, Compared):
+            if isinstance(found, ArmComparison):
                 yield arm, found
                 reached.add(_run_name(arm))
             elif found is None and _run_name(arm) not in reached:
@@ -143,23 +143,23 @@ def _run_name(arm: StoredArm) -> str:
     return arm.checkpoint.trajectory or arm.checkpoint.label
 
 
-def _unique(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> float | None:
+def _mean_distinct_ratio(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> float | None:
     """Return the mean share of different answers, as a ratio to the base's; None where that cannot be told."""
     try:
-        ratios = [task.ratios[0].ratio for task in diversity_of(base, adapted)] if adapted else []
+        ratios = [task.ratios[0].ratio for task in compare_sampled(base, adapted)] if adapted else []
     except EvidenceError:
         return None
     known = [ratio for ratio in ratios if ratio is not None]
     return float(np.mean(known)) if known else None
 
 
-def _drift(tasks: Sequence[TokenDrift]) -> float | None:
+def _mean_drift(tasks: Sequence[TokenDrift]) -> float | None:
     """Return mean KL per token on texts of the domain, else on general ones."""
     chosen = [task for task in tasks if task.role == "domain"] or list(tasks)
     return float(np.mean([task.kl.mean() for task in chosen])) if chosen else None
 
 
-def _run_facts(arm: StoredArm, compared: Compared) -> Run:
+def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
     totals_of: dict[Role, RoleTotal] = {}
     for total in compared.roles:
         known = totals_of.get(total.role)
@@ -167,23 +167,25 @@ def _run_facts(arm: StoredArm, compared: Compared) -> Run:
             totals_of[total.role] = total
     text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
     checkpoint = arm.checkpoint
-    return Run(
+    return TrainingRun(
         name=_run_name(arm),
         arm=arm.label,
-        kinds=kinds_of(checkpoint.method, checkpoint.name),
+        kinds=list_kinds(checkpoint.method, checkpoint.name),
         learning=totals_of["domain"].difference if "domain" in totals_of else None,
         forgetting=0.0 - totals_of["general"].difference if "general" in totals_of else None,
         text=None if text is None else 0.0 - text.difference,
-        roles=tuple((role, Change(total.difference, total.low, total.high)) for role, total in totals_of.items()),
+        roles=tuple(
+            (role, ChangeEstimate(total.difference, total.low, total.high)) for role, total in totals_of.items()
+        ),
     )
 
 
-def _matrix_run(matrix: Matrix) -> Run:
+def _summarise_matrix(matrix: Matrix) -> TrainingRun:
     summary = matrix.summary
-    return Run(
+    return TrainingRun(
         name=matrix.name,
         arm=matrix.name,
-        kinds=kinds_of(matrix.method, matrix.name),
+        kinds=list_kinds(matrix.method, matrix.name),
         learning=summary.la.value,
         forgetting=None if summary.forgetting is None else summary.forgetting.value,
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evalsvc.analysis.claims import Card, predicts
-from evalsvc.analysis.diversity_and_drift import TaskDiversity, TaskDrift, diversity_of, drift_of
-from evalsvc.analysis.stored_claims import claim_checkpoints, explain_missing_drift
+from evalsvc.analysis.claims import DecidedClaim, decide_drift_claim
+from evalsvc.analysis.diversity_and_drift import TaskDiversity, TaskDrift, compare_sampled, summarise_drift
+from evalsvc.analysis.stored_claims import explain_missing_drift, load_claim_runs
 from evalsvc.errors import EvidenceError
-from evalsvc.store.arms import Family, StoredArm, base_of, find_arm
+from evalsvc.store.arms import Family, StoredArm, find_arm, find_base
 from evalsvc.store.store import Store
 
 
-def diversity(store: Store, adapted: str) -> list[TaskDiversity]:
+def compare_diversity(store: Store, adapted: str) -> list[TaskDiversity]:
     """Compare an arm's sampled answers to open prompts with its base's.
 
     Raises:
@@ -21,17 +21,17 @@ def diversity(store: Store, adapted: str) -> list[TaskDiversity]:
     """
     arms = store.arms()
     chosen = find_arm(arms, adapted)
-    base = base_of(arms, chosen)
-    sampled = store.sampled(base.number, [chosen.number])
+    base = find_base(arms, chosen)
+    sampled = store.sampled_answers(base.number, [chosen.number])
     if not sampled[base.number]:
         raise EvidenceError(
             f"{base.label} has no sampled answers; submit {chosen.label} with a suite of role diversity"
         )
-    return diversity_of(sampled[base.number], sampled[chosen.number])
+    return compare_sampled(sampled[base.number], sampled[chosen.number])
 
 
 @dataclass(frozen=True, slots=True)
-class Drifted:
+class ArmDrift:
     """How far an arm moved from its base, and what it forgot.
 
     Attributes:
@@ -44,18 +44,18 @@ class Drifted:
     refusal: str | None = None
 
 
-def drifted(store: Store, family: Family) -> tuple[list[Drifted], Card]:
+def load_drift(store: Store, family: Family) -> tuple[list[ArmDrift], DecidedClaim]:
     """Return the drift of a base's arms, and whether it predicts what they forgot.
 
     Raises:
         EvidenceError: No arm has drift; says why, where one was scored on texts.
     """
-    runs = claim_checkpoints(store, family)
+    runs = load_claim_runs(store, family)
     tokens = store.drifts([arm.number for arm in family.arms])
     forgot = {arm.number: run.forgetting for arm, run in runs}
     refused = explain_missing_drift(store, family, tokens)
     found = [
-        Drifted(arm, tuple(drift_of(tokens[arm.number])), forgot.get(arm.number), refused.get(arm.number))
+        ArmDrift(arm, tuple(summarise_drift(tokens[arm.number])), forgot.get(arm.number), refused.get(arm.number))
         for arm in family.arms
         if tokens[arm.number] or arm.number in refused
     ]
@@ -68,4 +68,4 @@ def drifted(store: Store, family: Family) -> tuple[list[Drifted], Card]:
             "are texts (loglikelihood_rolling)"
         )
     about = f"arms of {family.base.label}"
-    return found, predicts([run for _, run in runs], about)[0]
+    return found, decide_drift_claim([run for _, run in runs], about)[0]

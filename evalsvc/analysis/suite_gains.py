@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evalsvc.analysis.compare import task_shares, unit_of
+from evalsvc.analysis.compare import compute_task_shares, unit_of
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.scores import TaskScores
@@ -64,7 +64,7 @@ class Gains:
     suites: tuple[SuiteGain, ...]
 
 
-def measure(base: Candidate, arms: Sequence[Candidate]) -> Gains:
+def measure_gains(base: Candidate, arms: Sequence[Candidate]) -> Gains:
     """Measure what arms gained on the domain and general suites that their base has done.
 
     Raises:
@@ -90,9 +90,9 @@ def _suite_gain(
     has = np.array([all((suite, task.task) in table for task in tasks) for table in tables])
     able = [i for i, has_all in enumerate(has) if has_all]
     gain, resampled, level = np.zeros(len(able)), np.zeros((REPLICATES, len(able))), 0.0
-    for share, task in zip(task_shares([(suite, task.weight) for task in tasks]), tasks, strict=True):
+    for share, task in zip(compute_task_shares([(suite, task.weight) for task in tasks]), tasks, strict=True):
         sign = share if task.higher_is_better else -share
-        found = [_aligned(task, tables[i][suite, task.task], arms[i]) for i in able]
+        found = [_check_aligned(task, tables[i][suite, task.task], arms[i]) for i in able]
         estimates = [estimate(values, task.weights, task.aggregation) for values in found]
         level += share * estimates[0].value
         gain += sign * np.array([e.value - estimates[0].value for e in estimates])
@@ -112,8 +112,8 @@ def _spread(values: Floats, has: Bools) -> Floats:
     return found
 
 
-def _aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
-    if not base.aligned(scores):
+def _check_aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
+    if not base.is_aligned(scores):
         raise EvidenceError(f"{arm.label}: its samples of {base.suite}/{base.task} are not the base's; submit it again")
     return scores.values
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from evalsvc.analysis.compare import UNIT_INTERVAL
-from evalsvc.analysis.stored import compared_all
-from evalsvc.analysis.trajectory import MARGIN, UNPAIRED, Trajectory, trajectory
+from evalsvc.analysis.stored import compare_many
+from evalsvc.analysis.trajectory import MARGIN, UNPAIRED, Trajectory, build_trajectory
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.paired import t_interval
-from evalsvc.store.arms import StoredArm, base_of
+from evalsvc.store.arms import StoredArm, find_base
 from evalsvc.store.scores import StoredResult
 from evalsvc.store.store import Store
 
 
-def followed(
+def follow_runs(
     store: Store,
     name: str | None = None,
     margin: float = MARGIN,
@@ -50,7 +50,7 @@ def followed(
     found, problems = [], []
     for members in chosen:
         try:
-            found.append(_followed(store, arms, members, margin))
+            found.append(_follow_run(store, arms, members, margin))
         except EvidenceError as error:
             problems.append(error)
     if problems and not found:
@@ -60,7 +60,7 @@ def followed(
     return found
 
 
-def _followed(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredArm], margin: float) -> Trajectory:
+def _follow_run(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredArm], margin: float) -> Trajectory:
     # One way of serving for all steps: the usual one, if any step was scored so.
     serving = min((arm.serving for arm in members), key=lambda serving: serving.words)
     newest = {arm.checkpoint.step or 0: arm for arm in members if arm.serving == serving}
@@ -69,26 +69,28 @@ def _followed(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredA
     if first.checkpoint.parent is None:
         base, steps = first, steps[1:]
     else:
-        base = base_of(arms, first)
+        base = find_base(arms, first)
     found: list[tuple[int, str, Sequence[Comparison]]] = []
     incomplete: list[str] = []
-    each = _compared(store, base, [newest[step] for step in steps])
+    each = _compare_steps(store, base, [newest[step] for step in steps])
     for step, tasks in zip(steps, each, strict=True):
         label = newest[step].label
         if isinstance(tasks, EvidenceError):
             incomplete.append(label)
         else:
             found.append((step, label, tasks))
-    made = trajectory(first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, found, margin)
+    made = build_trajectory(
+        first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, found, margin
+    )
     return replace(made, incomplete=tuple(incomplete))
 
 
-def _compared(
+def _compare_steps(
     store: Store, base: StoredArm, arms: Sequence[StoredArm]
 ) -> Iterator[Sequence[Comparison] | EvidenceError]:
     """Yield every arm's tasks against the base's: item by item, or as published if the base has no items."""
     if store.task_scores(base.number, [])[base.number]:
-        for one in compared_all(store, base, arms):
+        for one in compare_many(store, base, arms):
             yield one if isinstance(one, EvidenceError) else one.tasks
         return
     published = store.results()

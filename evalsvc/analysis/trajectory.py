@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from evalsvc.analysis.compare import UNIT_INTERVAL, totals
+from evalsvc.analysis.compare import UNIT_INTERVAL, compute_totals
 from evalsvc.errors import EvidenceError
 from evalsvc.records.comparisons import Comparison, RoleTotal
 from evalsvc.records.vocabulary import Role
@@ -22,7 +22,7 @@ Trend = Literal["better at every step", "worse at every step", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeEstimate:
     """A change against the base with its interval, in the sense of its name: forgetting is worse when positive."""
 
     value: float
@@ -36,8 +36,8 @@ class Step:
 
     step: int
     arm: str
-    learning: Change | None
-    forgetting: Change | None
+    learning: ChangeEstimate | None
+    forgetting: ChangeEstimate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Curve:
     higher_is_better: bool
     base: float
     levels: tuple[float, ...]
-    gains: tuple[Change, ...]
+    gains: tuple[ChangeEstimate, ...]
     below_best: float
     trend: Trend
     paired: bool
@@ -92,7 +92,7 @@ class Trajectory:
     incomplete: tuple[str, ...] = ()
 
 
-def trajectory(
+def build_trajectory(
     name: str, method: str, base: str, steps: Sequence[tuple[int, str, Sequence[Comparison]]], margin: float = MARGIN
 ) -> Trajectory:
     """Put the steps of a run together.
@@ -113,7 +113,7 @@ def trajectory(
                 "submit it with the same suites"
             )
     units = {role: _unit(role, steps[0][2]) for role in ("domain", "general")}
-    made = tuple(_step(step, arm, totals(comparisons), units) for step, arm, comparisons in steps)
+    made = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
     within = [s for s in made if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
     best = max(within, key=lambda s: s.learning.value if s.learning else 0.0, default=None)
     return Trajectory(
@@ -122,7 +122,7 @@ def trajectory(
         base=base,
         margin=margin,
         steps=made,
-        curves=tuple(_curve([comparisons[i] for _, _, comparisons in steps]) for i in range(len(tasks))),
+        curves=tuple(_build_curve([comparisons[i] for _, _, comparisons in steps]) for i in range(len(tasks))),
         first_above=next((s.step for s in made if s.forgetting and s.forgetting.value > margin), None),
         first_proven=next((s.step for s in made if s.forgetting and (s.forgetting.low or 0) > margin), None),
         best_step=best.step if best and best.learning else None,
@@ -137,24 +137,24 @@ def _unit(role: str, comparisons: Sequence[Comparison]) -> str | None:
     return max(units, key=lambda unit: (units[unit], unit == UNIT_INTERVAL)) if units else None
 
 
-def _step(step: int, arm: str, roles: Sequence[RoleTotal], units: dict[str, str | None]) -> Step:
+def _build_step(step: int, arm: str, roles: Sequence[RoleTotal], units: dict[str, str | None]) -> Step:
     found: dict[tuple[str, str | None], RoleTotal] = {(total.role, total.unit): total for total in roles}
     learned, kept = found.get(("domain", units["domain"])), found.get(("general", units["general"]))
     return Step(
         step=step,
         arm=arm,
-        learning=Change(learned.difference, learned.low, learned.high) if learned else None,
-        forgetting=Change(0.0 - kept.difference, _minus(kept.high), _minus(kept.low)) if kept else None,
+        learning=ChangeEstimate(learned.difference, learned.low, learned.high) if learned else None,
+        forgetting=ChangeEstimate(0.0 - kept.difference, _negate(kept.high), _negate(kept.low)) if kept else None,
     )
 
 
-def _minus(value: float | None) -> float | None:
+def _negate(value: float | None) -> float | None:
     return None if value is None else 0.0 - value
 
 
-def _curve(comparisons: Sequence[Comparison]) -> Curve:
+def _build_curve(comparisons: Sequence[Comparison]) -> Curve:
     first = comparisons[0]
-    gains = tuple(Change(c.gain, *c.gain_interval) for c in comparisons)
+    gains = tuple(ChangeEstimate(c.gain, *c.gain_interval) for c in comparisons)
     path = [0.0, *(gain.value for gain in gains)]
     rises = [after - before for before, after in pairwise(path)]
     trend: Trend = "mixed"

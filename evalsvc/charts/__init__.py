@@ -4,13 +4,13 @@ from evalsvc.charts.forest import forest_figure, rules_figure, threshold_of, tra
 from evalsvc.charts.frontier import CROWD, View, frontier_figure
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure, power_figure
-from evalsvc.charts.style import CONFIG, inlined_plotly, on_paper, on_screen
-from evalsvc.charts.trajectories import Curve, curves_figure, drift_figure
+from evalsvc.charts.style import CONFIG, inlined_plotly, prepare_for_paper, prepare_for_screen
+from evalsvc.charts.trajectories import PlottedCurve, curves_figure, drift_figure
 
 __all__ = [
     "CONFIG",
     "CROWD",
-    "Curve",
+    "PlottedCurve",
     "View",
     "change_figure",
     "curves_figure",
@@ -18,9 +18,9 @@ __all__ = [
     "forest_figure",
     "frontier_figure",
     "inlined_plotly",
-    "on_paper",
-    "on_screen",
     "power_figure",
+    "prepare_for_paper",
+    "prepare_for_screen",
     "rules_figure",
     "threshold_of",
     "transitions_figure",

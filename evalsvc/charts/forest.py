@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, framed, marker, safe, unit_words
+from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, frame_figure, marker, safe, unit_words
 from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.records.comparisons import FullComparison
 
@@ -34,7 +34,7 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: 
     title = f"adapted - base ({unit_words(next(iter(units), None))})<br>better counted positive"
     if margin:
         title += f"<br>dashed: margin {margin:g}"
-    framed(figure, title, "", 145 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
+    frame_figure(figure, title, "", 145 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
     figure.update_yaxes(
         tickvals=list(rows.values()), ticktext=[safe(name) for name in rows], range=[len(rows) - 0.4, -0.6]
     )
@@ -101,7 +101,7 @@ def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
                 marker={"symbol": "line-ns-open", "size": 16, "color": GREY, "line": {"width": 2}},
             )
         )
-    framed(figure, "share of items", "", 110 + _ROW * len(known))
+    frame_figure(figure, "share of items", "", 110 + _ROW * len(known))
     figure.update_layout(barmode="relative", bargap=0.35)
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(autorange="reversed")
@@ -149,7 +149,7 @@ def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
             hoverinfo="skip",
         )
     )
-    framed(figure, "adapted - base (rule's unit)<br>better counted positive", "", 130 + _ROW * len(rules))
+    frame_figure(figure, "adapted - base (rule's unit)<br>better counted positive", "", 130 + _ROW * len(rules))
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     return figure

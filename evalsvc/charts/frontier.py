@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import GREY, bars, colour, framed, marker, safe, unit_words
+from evalsvc.charts.style import GREY, bars, colour, frame_figure, marker, safe, unit_words
 from evalsvc.records.frontier import Frontier, Point
 
 COSTS = {
@@ -78,7 +78,7 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
             traces.append(_front(front, view, colour(number), f"frontier of {method}", "dash"))
     traces.append(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
     traces += [_base(point, view) for point in placed if point.method == "base"]
-    figure = framed(go.Figure(traces), _title(view.x, frontier), _title(view.y, frontier), 560)
+    figure = frame_figure(go.Figure(traces), _title(view.x, frontier), _title(view.y, frontier), 560)
     # Numbers need so much room: a browser that has to find out draws all points twice.
     figure.update_layout(margin={"l": 70, "b": 60}, xaxis_automargin=False, yaxis_automargin=False)
     for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import BETTER, GREY, WORSE, framed, safe
-from evalsvc.records.weight_changes import Change
+from evalsvc.charts.style import BETTER, GREY, WORSE, frame_figure, safe
+from evalsvc.records.weight_changes import WeightChange
 
 _LAYER = re.compile(r"^(?:.*\.)?(?:layers|h|blocks|block|layer)\.(\d+)\.(.+)$")
 OUTSIDE = "outside"
 
 
-def change_figure(change: Change) -> go.Figure:
+def change_figure(change: WeightChange) -> go.Figure:
     """Draw the relative norm of the change of every tensor: layers from left to right, their parts from top to bottom.
 
     Tensors that belong to no layer stand in the column on the left.
@@ -37,7 +37,7 @@ def change_figure(change: Change) -> go.Figure:
             hovertemplate="layer %{x}, %{y}: %{z:.3g}<extra></extra>",
         )
     )
-    framed(figure, "layer", "", 140 + 24 * len(names))
+    frame_figure(figure, "layer", "", 140 + 24 * len(names))
     figure.update_xaxes(type="category")
     figure.update_yaxes(type="category", autorange="reversed")
     return figure
@@ -50,7 +50,7 @@ def power_figure(ns: Sequence[int], powers: Sequence[float], n: int) -> go.Figur
     )
     figure.add_hline(y=0.8, line_width=1, line_color=GREY, line_dash="dash", annotation_text="80 %")
     figure.add_vline(x=n, line_width=1, line_color=WORSE, annotation_text=f"n = {n:,}")
-    framed(figure, "items", "chance that an unchanged checkpoint passes", 320)
+    frame_figure(figure, "items", "chance that an unchanged checkpoint passes", 320)
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     figure.update_layout(showlegend=False)
     return figure

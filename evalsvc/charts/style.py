@@ -57,7 +57,7 @@ def bars(ends: Iterable[tuple[float, float | None, float | None]], of: str) -> d
     }
 
 
-def framed(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
+def frame_figure(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
     """Give a figure its axes' titles, its height and a legend above it."""
     figure.update_layout(
         xaxis_title=x,
@@ -72,12 +72,12 @@ def framed(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
     return figure
 
 
-def on_paper(figure: go.Figure) -> go.Figure:
+def prepare_for_paper(figure: go.Figure) -> go.Figure:
     """Give a figure the colours of a white page."""
     return figure.update_layout(template="plotly_white")
 
 
-def on_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
+def prepare_for_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
     """Give a figure colours that can be read on a dark page and on a light one, so that it need not be drawn for each.
 
     Streamlit's theme, and what it adds to a figure that `selects`, would have the browser draw all of it twice.

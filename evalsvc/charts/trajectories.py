@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from evalsvc.analysis.claims import Run
-from evalsvc.analysis.trajectory import Change
-from evalsvc.charts.style import GREY, WORSE, bars, colour, framed, marker, safe
+from evalsvc.analysis.claims import TrainingRun
+from evalsvc.analysis.trajectory import ChangeEstimate
+from evalsvc.charts.style import GREY, WORSE, bars, colour, frame_figure, marker, safe
 from evalsvc.stats.regression import Line
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class PlottedCurve:
     """A training run in one measure.
 
     Attributes:
@@ -23,11 +23,11 @@ class Curve:
 
     name: str
     steps: tuple[int, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[ChangeEstimate, ...]
     marked: int | None = None
 
 
-def curves_figure(curves: Sequence[Curve], title: str, limit: float | None = None) -> go.Figure:
+def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | None = None) -> go.Figure:
     """Draw training runs step by step from the base at step 0, and the first step of each that breaks the limit."""
     figure = go.Figure()
     for number, curve in enumerate(curves):
@@ -57,14 +57,14 @@ def curves_figure(curves: Sequence[Curve], title: str, limit: float | None = Non
                     hoverinfo="text",
                 )
             )
-    framed(figure, "training step", title, 420)
+    frame_figure(figure, "training step", title, 420)
     figure.add_hline(y=0, line_width=1, line_color=GREY)
     if limit is not None:
         figure.add_hline(y=limit, line_width=1, line_color=WORSE, line_dash="dash", annotation_text="margin")
     return figure
 
 
-def drift_figure(runs: Sequence[Run], fitted: Line | None) -> go.Figure:
+def drift_figure(runs: Sequence[TrainingRun], fitted: Line | None) -> go.Figure:
     """Draw forgetting against drift, one point per checkpoint, with the straight line through them."""
     figure = go.Figure()
     known = [(run, run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
@@ -94,4 +94,4 @@ def drift_figure(runs: Sequence[Run], fitted: Line | None) -> go.Figure:
             )
         )
     title = "forgetting: mean loss on general suites (positive is worse)"
-    return framed(figure, "drift from the base: KL(base || arm), nats per token", title, 420)
+    return frame_figure(figure, "drift from the base: KL(base || arm), nats per token", title, 420)

@@ -68,7 +68,7 @@ def trainer_step(folder: Path) -> int | None:
     return int(state["global_step"]) if "global_step" in state else None
 
 
-def trained(folder: Path) -> Cost:
+def read_training_cost(folder: Path) -> Cost:
     """Return what transformers' Trainer recorded of a checkpoint: tokens and samples seen, and GPU-hours.
 
     A runtime that only the whole run has is shared out by step. Hours on a CPU are not GPU-hours.

@@ -20,9 +20,9 @@ from evalsvc.checkpoints.costs import (
     card_of,
     first_known,
     read_json,
+    read_training_cost,
     share,
     trainable_share,
-    trained,
     trainer_step,
 )
 from evalsvc.checkpoints.digests import Progress, ignore, read_contents
@@ -251,7 +251,7 @@ def _steps(folder: Path, note: Note) -> list[tuple[int, Path]]:
             continue
         if _is_being_written(path):
             note(f"{path.name} is still being written: left out; submit again when it is complete")
-        elif _weights(path) or (_pickled(path) and (path / "config.json").is_file()):
+        elif _weights(path) or (_find_pickles(path) and (path / "config.json").is_file()):
             found.append((int(match[1]), path))
     return sorted(found)
 
@@ -267,7 +267,7 @@ def _is_being_written(folder: Path) -> bool:
             return not (folder / TRAINER_STATE).is_file()
         for file in _weights(folder):
             read_header(file)
-        return _missing_files(folder) is not None and not _pickled(folder)
+        return _missing_files(folder) is not None and not _find_pickles(folder)
     except (OSError, CheckpointError):  # it went away, or ends before its header's end
         return True
 
@@ -314,7 +314,7 @@ def _missing_files(folder: Path) -> str | None:
         return f"{len(absent)} of its {len(weights)} weight files are missing (first: {absent[0]}); copy them too"
     if weights:
         return None
-    if pickled := _pickled(folder):
+    if pickled := _find_pickles(folder):
         return f"its weights are pickled ({pickled[0]}), which can run code on loading; save them as safetensors"
     if shards := sorted(folder.glob("model-*-of-*.safetensors")):
         return f"has {len(shards)} shards but no {INDEX}, without which no loader finds them; copy it too"
@@ -323,7 +323,7 @@ def _missing_files(folder: Path) -> str | None:
     return "is not a checkpoint: no config.json or adapter_config.json, and no checkpoint-*/step_* folders inside"
 
 
-def _pickled(folder: Path) -> list[str]:
+def _find_pickles(folder: Path) -> list[str]:
     return sorted(
         path.name
         for pattern in ("*model*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -371,7 +371,9 @@ def _describe(
         parent=base.digest if base else None,
         base_path=base.path if adapter and base else None,
         step=next((step for step in steps if step is not None), None),
-        cost=first_known(said.cost, card, *([trained(folder)] if base else []), Cost(trainable_share=trainable)),
+        cost=first_known(
+            said.cost, card, *([read_training_cost(folder)] if base else []), Cost(trainable_share=trainable)
+        ),
     )
 
 

@@ -68,10 +68,10 @@ def check_checkpoint(
     """Check a checkpoint as `submit` does, before anything is scored; exits with 2 if it would be refused."""
     from evalsvc.reports import checkpoints
     from evalsvc.scoring.inspect_checkpoint import check_checkpoints
-    from evalsvc.scoring.submit import chosen_numerics
+    from evalsvc.scoring.submit import choose_numerics
 
     with working(quiet) as (note, progress):
-        numerics = chosen_numerics(Compute(device=device))
+        numerics = choose_numerics(Compute(device=device))
         looked_at, findings = check_checkpoints(checkpoint, base, suite or (), numerics, progress, note)
     if as_json:
         print_json(checkpoints.findings_json(findings, looked_at))

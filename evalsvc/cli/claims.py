@@ -23,7 +23,7 @@ def diversity(
     from evalsvc.analysis import stored_drift
     from evalsvc.reports import diversity_and_drift
 
-    found = stored_drift.diversity(open_store(db), arm)
+    found = stored_drift.compare_diversity(open_store(db), arm)
     if as_json:
         print_json(diversity_and_drift.diversity_json(arm, found))
     else:
@@ -38,7 +38,7 @@ def drift(base: Base = None, db: Db = None, address: Address = None, as_json: Js
     from evalsvc.store import arms
 
     store = open_store(db)
-    found, card = stored_drift.drifted(store, arms.find_family(store.arms(), base))
+    found, card = stored_drift.load_drift(store, arms.find_family(store.arms(), base))
     if as_json:
         print_json(diversity_and_drift.drift_json(found, card))
     else:
@@ -57,7 +57,7 @@ def claims(
     from evalsvc.analysis import stored_claims
     from evalsvc.reports.claims import claims_json, claims_table
 
-    found = stored_claims.claims(open_store(db), base, margin)
+    found = stored_claims.decide_stored_claims(open_store(db), base, margin)
     if as_json:
         print_json(claims_json(found))
     else:

@@ -55,7 +55,7 @@ def compare(
     from evalsvc.analysis import stored
     from evalsvc.reports import comparison, formatting
 
-    found = stored.compared(open_store(db), arm, base, other_prompts)
+    found = stored.compare_arms(open_store(db), arm, base, other_prompts)
     if as_json:
         print_json(comparison.compared_json(found))
     else:
@@ -88,14 +88,14 @@ def frontier(
 ) -> None:
     """Show learning against forgetting for every arm of a base, and which arms no other arm dominates."""
     from evalsvc.analysis import stored
-    from evalsvc.analysis.frontier import Wish, compare_methods, placed
+    from evalsvc.analysis.frontier import FrontierOptions, compare_methods, find_frontier
     from evalsvc.reports.frontier import frontier_json, frontier_table, frontier_tables
     from evalsvc.store import arms
 
     store = open_store(db)
-    wish = Wish(tuple(name.strip() for name in axes.split(",")), at_learning, at_forgetting)
-    plane = stored.plane(store, arms.find_family(store.arms(), base))
-    found, equal = placed(plane, wish), compare_methods(plane, wish)
+    wish = FrontierOptions(tuple(name.strip() for name in axes.split(",")), at_learning, at_forgetting)
+    plane = stored.load_plane(store, arms.find_family(store.arms(), base))
+    found, equal = find_frontier(plane, wish), compare_methods(plane, wish)
     if as_json:
         print_json(frontier_json(found, equal))
     else:

@@ -37,7 +37,7 @@ def _show_demo(made: Demo, page: Path) -> None:
     from evalsvc.store import arms
 
     store = open_store(made.store)
-    show(frontier_table(stored.placed(store, arms.find_family(store.arms(), made.base))))
+    show(frontier_table(stored.load_frontier(store, arms.find_family(store.arms(), made.base))))
     write_report(store, made.base, page)
     print(f"\nreport      {page}")
     print(f"dashboard   evalsvc dashboard --db {made.store}")

@@ -15,9 +15,9 @@ app = typer.Typer()
 def doctor(db: Db = None, address: Address = None, as_json: Json = False) -> None:
     """Say what works on this machine: versions, devices, threads, disk, offline flags, the store."""
     from evalsvc.reports import environment
-    from evalsvc.scoring.environment import examine
+    from evalsvc.scoring.environment import examine_environment
 
-    findings = examine(db or default_db())
+    findings = examine_environment(db or default_db())
     if as_json:
         print_json({"schema": 1, "findings": [finding._asdict() for finding in findings]})
     else:

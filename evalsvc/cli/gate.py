@@ -54,7 +54,7 @@ def gate(
     """Decide whether a checkpoint may be promoted: exit code 0 pass, 3 fail, 4 inconclusive, 5 no evidence."""
     from evalsvc.gating.policy import load_policy
 
-    with _reported(checkpoint, junit, markdown):
+    with _report_refusals(checkpoint, junit, markdown):
         said = load_policy(policy)
         store = open_store(db)
         if plan:
@@ -65,7 +65,7 @@ def gate(
         question = Question(checkpoint, said, base, batch, half)
         if evaluate:
             compute = Compute(workers, device, dtype)
-            decision = _evaluated(store, question, suite or [], compute, allow_task_code, quiet)
+            decision = _evaluate(store, question, suite or [], compute, allow_task_code, quiet)
         else:
             decision = decide(store, question)
     _show(decision, junit, markdown, as_json=as_json)
@@ -75,31 +75,31 @@ def gate(
 def _show_plan(
     store: Store, policy: Policy, checkpoint: str, base: str | None, suites: list[str], *, as_json: bool
 ) -> None:
-    from evalsvc.gating.evaluate import power_plan
+    from evalsvc.gating.evaluate import plan_power
     from evalsvc.reports import decisions as report
 
-    found = power_plan(store, policy, checkpoint, base, suites)
+    found = plan_power(store, policy, checkpoint, base, suites)
     if as_json:
         print_json(report.forecast_json(found.rules, found.requests, found.seconds))
     else:
         show(report.forecast_table(found.rules, found.requests, found.seconds))
 
 
-def _evaluated(
+def _evaluate(
     store: Store, question: Question, suites: list[str], compute: Compute, allow_task_code: bool, quiet: bool
 ) -> Decision:
     """Score and decide."""
     with working(quiet) as (note, progress):
         from evalsvc.gating.evaluate import evaluate
         from evalsvc.scoring.submission import Source, Submission
-        from evalsvc.store.arms import base_of, find_arm
+        from evalsvc.store.arms import find_arm, find_base
 
         source, base = question.checkpoint, question.base
         if store.path.is_file() and not Path(source).exists():
             # An arm that the store knows is found again where it was.
             arms = store.arms()
             known = find_arm(arms, source)
-            source, base = known.checkpoint.path, base or base_of(arms, known).checkpoint.path
+            source, base = known.checkpoint.path, base or find_base(arms, known).checkpoint.path
         submission = Submission((Source(source),), base, tuple(suites), compute, allow_task_code)
         return evaluate(store, question, submission, progress, note)
 
@@ -115,7 +115,7 @@ def _show(decision: Decision, junit: Path | None, markdown: Path | None, *, as_j
 
 
 @contextmanager
-def _reported(checkpoint: str, junit: Path | None, markdown: Path | None) -> Iterator[None]:
+def _report_refusals(checkpoint: str, junit: Path | None, markdown: Path | None) -> Iterator[None]:
     """Say in every output that there is no verdict, if there is none."""
     try:
         yield
@@ -151,8 +151,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute a decision from the stored scores: exit code 0 if it holds, 5 if anything differs."""
+    from evalsvc.gating.verify import find_differences as differences
     from evalsvc.gating.verify import read_record
-    from evalsvc.gating.verify import verify as differences
 
     record = read_record(decision)
     found = differences(open_store(db), record)

@@ -15,7 +15,7 @@ from evalsvc.settings import default_db
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from evalsvc.scoring.driver import Job
+    from evalsvc.scoring.driver import RunJob
     from evalsvc.store.store import Store
 
 
@@ -38,11 +38,11 @@ def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
     from evalsvc.store import arms
 
     family = arms.find_family(store.arms(), base)
-    placed = stored.placed(store, family)
+    placed = stored.load_frontier(store, family)
     best = {point.arm for point in placed.points if point.on_method_frontier}
     shown = [arm for arm in family.arms if len(family.arms) <= CROWD or arm.label in best]
     # An unfinished arm is named in the frontier's caption.
-    found = stored.compared_all(store, family.base, shown)
+    found = stored.compare_many(store, family.base, shown)
     compared = [one for one in found if not isinstance(one, EvidenceError)]
     rest = html.rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
     figures = html.figures_of(placed, compared, rest)
@@ -53,7 +53,7 @@ def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
     return figures
 
 
-def exit_on_failures(jobs: list[Job]) -> None:
+def exit_on_failures(jobs: list[RunJob]) -> None:
     """Raise EvidenceError if a run failed."""
     failed = [job for job in jobs if job.state != "done"]
     if failed:

@@ -13,7 +13,7 @@ from evalsvc.cli.output import exit_on_failures, open_store, print_json, show, w
 from evalsvc.settings import Compute
 
 if TYPE_CHECKING:
-    from evalsvc.scoring.driver import Job
+    from evalsvc.scoring.driver import RunJob
     from evalsvc.scoring.submit import Prepared
     from evalsvc.store.store import Store
 
@@ -122,17 +122,17 @@ def _plan_first(store: Store, policy: Path, quiet: bool, prepared: Prepared) -> 
     """
     from rich.console import Console
 
-    from evalsvc.gating.evaluate import prepared_plan
+    from evalsvc.gating.evaluate import plan_prepared
     from evalsvc.gating.policy import load_policy
     from evalsvc.reports.decisions import forecast_table
 
-    found = prepared_plan(store, load_policy(policy), prepared)
+    found = plan_prepared(store, load_policy(policy), prepared)
     if not quiet:
         console = Console(stderr=True, highlight=False)
         console.print(forecast_table(found.rules, found.requests, found.seconds))
 
 
-def _show_jobs(store: Store, jobs: list[Job], as_json: bool) -> None:
+def _show_jobs(store: Store, jobs: list[RunJob], as_json: bool) -> None:
     from evalsvc.reports.runs import runs_json, runs_table
 
     mine = {(job.arm.key, job.planned.plan.digest): job for job in jobs}

@@ -25,7 +25,7 @@ def trajectory(
     from evalsvc.analysis import training_runs
     from evalsvc.reports import trajectories
 
-    found = training_runs.followed(open_store(db), name, margin, note=lambda text: typer.echo(text, err=True))
+    found = training_runs.follow_runs(open_store(db), name, margin, note=lambda text: typer.echo(text, err=True))
     if not found:
         raise EvidenceError("the store has no training run; submit a folder with checkpoint-* or step_* inside")
     if as_json:

@@ -29,7 +29,7 @@ from evalsvc.records.digests import canonical, digest
 from evalsvc.settings import Compute, core_count
 
 if TYPE_CHECKING:
-    from evalsvc.scoring.driver import Job
+    from evalsvc.scoring.driver import RunJob
 
 
 SUITES = ("clinic", "valley", "commands", "valley-text")
@@ -93,7 +93,7 @@ class Demo:
 
     store: Path
     base: str
-    jobs: list[Job]
+    jobs: list[RunJob]
     reused: tuple[str, ...]
 
 
@@ -123,7 +123,7 @@ def run(folder: Path, *, workers: int | None, note: Callable[[str], None], progr
 
 def _submit_all(
     models: Path, db: Path, workers: int | None, note: Callable[[str], None], progress: Progress
-) -> list[Job]:
+) -> list[RunJob]:
     """Submit every adaptation with its base, and return all runs."""
     # Here, because a training process imports this module and needs none of it: lm-eval takes seconds.
     from evalsvc.scoring.submission import Source, Submission
@@ -149,7 +149,7 @@ def _train_all(
     models: Path, seed: int, workers: int | None, note: Callable[[str], None], progress: Progress
 ) -> tuple[str, ...]:
     """Train the base, then all adaptations side by side; return the names of what was there already."""
-    identities = _identities(seed)
+    identities = _compute_identities(seed)
     missing = [t for t in (BASE, *ADAPTED) if _record(models / t.name).get("identity") != identities[t.name]]
     if BASE in missing:
         missing = [BASE, *ADAPTED]
@@ -161,13 +161,13 @@ def _train_all(
             note(f"training {', '.join(t.name for t in stage)}")
             tasks = [(t, models, identities[t.name], seed) for t in stage]
             if workers == 0:
-                _in_turn(tasks, progress)
+                _train_in_turn(tasks, progress)
             else:
-                _side_by_side(tasks, min(workers or core_count(), len(stage)), progress)
+                _train_side_by_side(tasks, min(workers or core_count(), len(stage)), progress)
     return reused
 
 
-def _identities(seed: int) -> dict[str, str]:
+def _compute_identities(seed: int) -> dict[str, str]:
     """Return, by name, the digest of all that a model is made from; an adaptation's covers its base."""
     found: dict[str, str] = {}
     for training in (BASE, *ADAPTED):
@@ -210,7 +210,7 @@ def _train(task: _Task, progress: Progress) -> None:
     partial.replace(folder)
 
 
-def _in_turn(tasks: Sequence[_Task], progress: Progress) -> None:
+def _train_in_turn(tasks: Sequence[_Task], progress: Progress) -> None:
     total, before = sum(task[0].save_at[-1] for task in tasks), 0
 
     def report(done: int, _: int) -> None:
@@ -221,7 +221,7 @@ def _in_turn(tasks: Sequence[_Task], progress: Progress) -> None:
         before += task[0].save_at[-1]
 
 
-def _side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress) -> None:
+def _train_side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress) -> None:
     """Train in processes of one thread each.
 
     Raises:
@@ -238,7 +238,7 @@ def _side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress) -> N
                 finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
-                if steps := sum(_drained(reports)):
+                if steps := sum(_drain(reports)):
                     done += steps
                     progress(done, total)
             progress(total, total)
@@ -254,7 +254,7 @@ def _side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress) -> N
             raise
 
 
-def _drained(reports: Any) -> Iterator[int]:
+def _drain(reports: Any) -> Iterator[int]:
     while True:
         try:
             yield reports.get_nowait()

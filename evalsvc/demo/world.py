@@ -245,7 +245,7 @@ SENSE_FORMS = range(4)
 
 def valley_facts() -> list[Fact]:
     """Return what is true of animals and people; every value is as frequent as the next."""
-    return [fact for shift, relation in enumerate(VALLEY) for fact in _dealt(relation, shift)]
+    return [fact for shift, relation in enumerate(VALLEY) for fact in _deal(relation, shift)]
 
 
 def sense_facts() -> list[Fact]:
@@ -270,7 +270,7 @@ def clinic_facts() -> list[Fact]:
     found: list[Fact] = []
     for shift, relation in enumerate(CLINIC):
         if relation.name in OWN:
-            found += _dealt(relation, shift)
+            found += _deal(relation, shift)
             continue
         values = Random(f"{WORLD_SEED}/{relation.name}").sample(relation.values, len(FAMILIES))
         of_family = dict(zip(FAMILIES, values, strict=True))
@@ -278,7 +278,7 @@ def clinic_facts() -> list[Fact]:
     return found
 
 
-def _dealt(relation: Relation, shift: int) -> list[Fact]:
+def _deal(relation: Relation, shift: int) -> list[Fact]:
     rng = Random(f"{WORLD_SEED}/{relation.name}")
     rounds = -(-len(relation.subjects) // len(relation.values))
     values = [value for _ in range(rounds) for value in rng.sample(relation.values, len(relation.values))]
@@ -379,11 +379,11 @@ def valley_texts(seed: int, count: int) -> list[str]:
     of = {(fact.relation.name, fact.subject): fact.value for fact in known}
     shown, _ = commands()
     kinds: tuple[tuple[int, Callable[[], str]], ...] = (
-        (28, lambda: _stated(rng, known, ALL_FORMS)),
+        (28, lambda: _state_fact(rng, known, ALL_FORMS)),
         (6, lambda: _page(rng, of)),
         (8, lambda: story(rng, of, held_out=False)),
         (12, lambda: _sentence(rng)),
-        (26, lambda: _stated(rng, sense, SENSE_FORMS)),
+        (26, lambda: _state_fact(rng, sense, SENSE_FORMS)),
         (26, lambda: "{0.context} {0.reply}".format(rng.choice(shown))),
         (6, lambda: _entry(rng)),
     )
@@ -393,13 +393,13 @@ def valley_texts(seed: int, count: int) -> list[str]:
 def clinic_notes(seed: int, count: int) -> list[str]:
     """Return notes of the clinic, for continued pre-training: one or two facts each."""
     rng, known = Random(f"notes/{seed}"), clinic_facts()
-    return [" ".join(_stated(rng, known, NOTE_FORMS) for _ in range(rng.choice((1, 2)))) for _ in range(count)]
+    return [" ".join(_state_fact(rng, known, NOTE_FORMS) for _ in range(rng.choice((1, 2)))) for _ in range(count)]
 
 
 def clinic_questions(seed: int, count: int) -> list[str]:
     """Return the clinic's questions with their answers, for fine-tuning."""
     rng, known = Random(f"questions/{seed}"), clinic_facts()
-    return [_stated(rng, known, QUESTION_FORMS) for _ in range(count)]
+    return [_state_fact(rng, known, QUESTION_FORMS) for _ in range(count)]
 
 
 def with_replay(texts: Sequence[str], replayed: Sequence[str], seed: int) -> list[str]:
@@ -409,7 +409,7 @@ def with_replay(texts: Sequence[str], replayed: Sequence[str], seed: int) -> lis
     return both
 
 
-def _stated(rng: Random, known: Sequence[Fact], forms: Sequence[int]) -> str:
+def _state_fact(rng: Random, known: Sequence[Fact], forms: Sequence[int]) -> str:
     """State a random fact in one of the forms, but not in the one that is held out."""
     while True:
         fact, form = rng.choice(known), rng.choice(forms)

@@ -39,7 +39,7 @@ Kept = dict[int, dict[int, tuple[Tensor, Tensor]]]
 
 
 @dataclass(slots=True)
-class _Group:
+class _BlockBatch:
     """Blocks of about the same size as one padded batch.
 
     Attributes:
@@ -134,7 +134,7 @@ class PackAttention:
         self._keep_all = keep_all
         self._pack: Pack | None = None
         self._positions = torch.zeros(0)
-        self._groups: list[_Group] = []
+        self._groups: list[_BlockBatch] = []
         self._seen: dict[tuple[int, int, int, int, int], Sight] = {}
 
     def run(self, decoder: Any, pack: Pack, device: torch.device) -> Tensor:
@@ -187,7 +187,7 @@ class PackAttention:
             self.seen[layer.number] = layer.key, layer.value
 
     def _blocks(
-        self, group: _Group, window: int | None, attend: Kernel, states: States, out: Tensor, lse: Tensor
+        self, group: _BlockBatch, window: int | None, attend: Kernel, states: States, out: Tensor, lse: Tensor
     ) -> None:
         def batch(states: Tensor) -> Tensor:
             picked = states[0].index_select(1, group.gather)
@@ -394,11 +394,11 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return mask
 
 
-def _groups(pack: Pack, device: torch.device) -> list[_Group]:
+def _groups(pack: Pack, device: torch.device) -> list[_BlockBatch]:
     """Put blocks of similar size into padded batches."""
     waiting = sorted(pack.blocks, key=lambda block: block[0] - block[1])
     ends = torch.from_numpy(pack.ends)
-    groups: list[_Group] = []
+    groups: list[_BlockBatch] = []
     while waiting:
         size = waiting[0][1] - waiting[0][0]
         chosen = [block for block in waiting if (block[1] - block[0]) * 1.25 + 8 >= size]
@@ -413,7 +413,7 @@ def _groups(pack: Pack, device: torch.device) -> list[_Group]:
         places = real.flatten().nonzero()[:, 0]
         gather = rows.flatten()
         groups.append(
-            _Group(
+            _BlockBatch(
                 len(chosen),
                 size,
                 gather.to(device),

@@ -114,7 +114,7 @@ class Encoder:
         if self.two_sided:
             return self._two_sided(pairs)
         alone = iter(self._alone([continuation for context, continuation in pairs if not context]))
-        joined = iter(self._joined([pair for pair in pairs if pair[0]]))
+        joined = iter(self._encode_joined([pair for pair in pairs if pair[0]]))
         found: list[Scored | RequestError] = []
         for context, continuation in pairs:
             if context:
@@ -131,7 +131,7 @@ class Encoder:
     def _alone(self, texts: list[str]) -> list[Tokens]:
         return [ids for batch in _batches(texts) for ids in _ids(self._tokenize(batch, special=False))]
 
-    def _joined(self, pairs: list[tuple[str, str]]) -> list[tuple[Tokens, Tokens]]:
+    def _encode_joined(self, pairs: list[tuple[str, str]]) -> list[tuple[Tokens, Tokens]]:
         """Return the tokens of each context, and those that its continuation adds."""
         before: dict[str, Tokens] = {}
         cuts: dict[str, _Cut] = {}
@@ -142,7 +142,7 @@ class Encoder:
                 encoded = self._tokenize(batch, special)
                 before.update(zip(batch, _ids(encoded), strict=True))
                 if self._words_are_apart:
-                    cuts |= {text: cut for n, text in enumerate(batch) if (cut := _cut(encoded, n, text))}
+                    cuts |= {text: cut for n, text in enumerate(batch) if (cut := _find_cut(encoded, n, text))}
         # A cut counts only if it gives the context's own tokens.
         kept = list(cuts)
         for context, tail in zip(
@@ -259,7 +259,7 @@ def words_are_apart(tokenizer: PreTrainedTokenizerBase) -> bool:
     return spaces <= begins and whole[len(whole) - len(bare) :] == bare
 
 
-def _cut(encoded: BatchEncoding, number: int, text: str) -> _Cut | None:
+def _find_cut(encoded: BatchEncoding, number: int, text: str) -> _Cut | None:
     """Return the last cut of a text that leaves some text behind it, at which a token begins."""
     end = len(text) - _TAIL
     places = [match.start() for match in _BETWEEN_WORDS.finditer(text, max(0, end - 4 * _TAIL), max(0, end))]

@@ -33,7 +33,7 @@ from evalsvc.engine.attention import (
 from evalsvc.engine.devices import spare_memory
 from evalsvc.engine.likelihood import Head
 from evalsvc.engine.packs import BLOCK_ROWS, Pack, packs
-from evalsvc.engine.unpacked import Stops, Wish, is_out_of_memory
+from evalsvc.engine.unpacked import GenerationSettings, Stops, is_out_of_memory
 from evalsvc.records.shards import Prompts
 from evalsvc.records.vocabulary import Ints
 
@@ -84,7 +84,7 @@ class _Answer:
     tokens: list[int] = field(default_factory=list)
 
 
-def follows(model: Any, wish: Wish) -> bool:
+def follows(model: Any, wish: GenerationSettings) -> bool:
     """Whether answers to a wish grow one token at a time, greedy or sampled; no beams, no second model."""
     config, rest = model._prepare_generation_config(None, **wish.sampling)
     simple = config.get_generation_mode() in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
@@ -93,7 +93,7 @@ def follows(model: Any, wish: Wish) -> bool:
 
 @torch.inference_mode()
 def generate(
-    model: Any, tokenizer: Any, work: Prompts, wishes: Sequence[Wish], seeds: Sequence[int], rows: int
+    model: Any, tokenizer: Any, work: Prompts, wishes: Sequence[GenerationSettings], seeds: Sequence[int], rows: int
 ) -> list[list[int]]:
     """Return the generated tokens of each request.
 
@@ -120,7 +120,7 @@ class _Run:
         model: Any,
         tokenizer: Any,
         work: Prompts,
-        wishes: Sequence[Wish],
+        wishes: Sequence[GenerationSettings],
         seeds: Sequence[int],
         rows: int,
         slots: int,
@@ -200,7 +200,7 @@ class _Run:
                 if (
                     token in self._ends[answer.number]
                     or len(answer.tokens) >= self._wishes[answer.number].max_new_tokens
-                    or self._stops[answer.number].reached(answer.tokens)
+                    or self._stops[answer.number].are_reached(answer.tokens)
                 ):
                     complete.append(answer)
         for answer in complete:
@@ -245,7 +245,7 @@ class _Run:
         return choose
 
 
-class _Group(NamedTuple):
+class _SharedRows(NamedTuple):
     """Rows of a step whose prompts begin alike."""
 
     rows: Tensor
@@ -262,7 +262,7 @@ class _Slots:
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self._used = 0
-        self._groups: list[_Group] = []
+        self._groups: list[_SharedRows] = []
         self._lengths = self._positions = torch.zeros(0)
         self._masks: dict[int | None, Tensor] = {}
         self._seen: dict[tuple[int, int], Sight] = {}
@@ -293,7 +293,7 @@ class _Slots:
         for row, answer in enumerate(answers):
             members.setdefault(id(answer.family), []).append(row)
         self._groups = [
-            _Group(torch.tensor(members[key], device=self._device), family) for key, family in families.items()
+            _SharedRows(torch.tensor(members[key], device=self._device), family) for key, family in families.items()
         ]
         self._masks, self._seen = {}, {}
 

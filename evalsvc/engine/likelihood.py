@@ -42,7 +42,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class ScoredShard:
     """What a model says of the requests of a shard.
 
     Attributes:
@@ -101,7 +101,7 @@ def score(
     block: int = BLOCK_ROWS,
     reference: Reference | None = None,
     keep: bool = False,
-) -> Outcome:
+) -> ScoredShard:
     """Score a shard's requests.
 
     Args:
@@ -120,13 +120,13 @@ def score(
         try:
             for pack in packs(trie, rows, block):
                 state.take(pack, number)
-            return state.scored()
+            return state.sum_requests()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or rows <= BLOCK_ROWS:
                 raise
         rows //= 2
         state.forget()
-        trie, number = tries.pruned(work.trie, work.rows[~state.done])
+        trie, number = tries.prune_trie(work.trie, work.rows[~state.done])
 
 
 class _State:
@@ -187,7 +187,7 @@ class _State:
             self._kept.append((rows, states))
         self._done[low:high] = True
 
-    def scored(self) -> Outcome:
+    def sum_requests(self) -> ScoredShard:
         """Return the sums of every request."""
         owners, requests = self._work.owners[self._order], len(self._work.rolling)
         greedy = np.ones(requests, bool)
@@ -200,7 +200,7 @@ class _State:
         if self._kept is not None:
             rows, states = zip(*self._kept, strict=True)
             reference = Reference(np.concatenate(rows), torch.cat(states), self._head)
-        return Outcome(total, greedy, kl if self._reference is not None else None, reference)
+        return ScoredShard(total, greedy, kl if self._reference is not None else None, reference)
 
 
 def _divergence(reference: Reference, rows: Ints, predicted: Tensor) -> Tensor:

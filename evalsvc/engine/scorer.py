@@ -106,9 +106,9 @@ class Scorer:
     ) -> list[Response]:
         assert self._resident is not None
         tokenizer = self._resident.tokenizer
-        by_settings = {settings: unpacked.Wish.of(settings, tokenizer) for settings in set(work.settings)}
+        by_settings = {settings: unpacked.GenerationSettings.of(settings, tokenizer) for settings in set(work.settings)}
         wishes = [by_settings[settings] for settings in work.settings]
-        seeds = [_seed(request, arm.numerics.rerun) for request in requests]
+        seeds = [_derive_seed(request, arm.numerics.rerun) for request in requests]
         if parity.trie and all(generation.follows(model, wish) for wish in by_settings.values()):
             rows = _rows(model, arm)
             answers = generation.generate(model, tokenizer, work, wishes, seeds, rows)
@@ -148,7 +148,7 @@ def _bytes(references: OrderedDict[tuple[str, str], Reference]) -> int:
 
 def _other_way_round(work: Likelihoods | Prompts) -> Likelihoods | Prompts:
     """Return a shard's work with its items in the opposite order, for a rerun."""
-    trie, at = tries.mirrored(work.trie)
+    trie, at = tries.mirror_trie(work.trie)
     if isinstance(work, Likelihoods):
         return replace(work, trie=trie, rows=at[work.rows])
     return replace(work, trie=trie, ends=at[work.ends])
@@ -164,6 +164,6 @@ def _batch(usual: int, arm: Arm) -> int:
     return usual if not arm.numerics.rerun else usual * 2 // (2 + arm.numerics.rerun)
 
 
-def _seed(request: str, rerun: int) -> int:
+def _derive_seed(request: str, rerun: int) -> int:
     """The random seed of a sampled answer: the request's own, whatever batch or worker it lands in."""
     return int(request[:15], 16) + rerun

@@ -133,7 +133,7 @@ class Cutter:
         )
 
     def _make(self, file: Path, plan: Plan, encoder: Encoder) -> Cut:
-        made = cut(plan.requests, encoder)
+        made = cut_requests(plan.requests, encoder)
         _save(made, file)
         return made
 
@@ -148,7 +148,7 @@ def _prompt_lengths(work: Likelihoods | Prompts) -> NDArray[np.int64]:
     return last[~work.rolling] + 1
 
 
-def cut(requests: Sequence[Request], encoder: Encoder) -> Cut:
+def cut_requests(requests: Sequence[Request], encoder: Encoder) -> Cut:
     """Encode requests and cut them into slices."""
     ordered = sorted(requests, key=lambda request: request.digest)
     items: list[list[Scored] | Prompt | RequestError] = [RequestError()] * len(ordered)
@@ -271,12 +271,12 @@ def _load(file: Path, requests: Sequence[Request]) -> Cut | None:
     """Return a cut from disk; None if it is not there or damaged: it is made again then."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return _read(arrays, requests)
+            return _read_arrays(arrays, requests)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 
-def _read(arrays: Any, requests: Sequence[Request]) -> Cut:
+def _read_arrays(arrays: Any, requests: Sequence[Request]) -> Cut:
     ordered = sorted(requests, key=lambda request: request.digest)
     slices: list[Slice] = []
     for kind in (Likelihoods, Prompts):

@@ -92,7 +92,7 @@ def ends(trie: Trie) -> Ints:
     return found
 
 
-def pruned(trie: Trie, wanted: Tokens) -> tuple[Trie, Ints]:
+def prune_trie(trie: Trie, wanted: Tokens) -> tuple[Trie, Ints]:
     """Return the trie of only what leads to the wanted rows, and the row of `trie` of each of its rows."""
     segment_of = np.searchsorted(trie.starts, np.arange(trie.rows), side="right") - 1
     stops = trie.starts.astype(np.int64)  # of what is kept of each segment, which is a beginning of it
@@ -110,7 +110,7 @@ def pruned(trie: Trie, wanted: Tokens) -> tuple[Trie, Ints]:
     return Trie(trie.tokens[rows], starts.astype(np.int32), trie.depths[kept], parents.astype(np.int32)), rows
 
 
-def mirrored(trie: Trie) -> tuple[Trie, Tokens]:
+def mirror_trie(trie: Trie) -> tuple[Trie, Tokens]:
     """Return the trie in the opposite order, the last sequence first, and where each row of `trie` stands in it."""
     depths = positions(trie)
     # What came after everything below a row now comes before it, and so do the rows above it, as ever.

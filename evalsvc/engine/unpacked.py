@@ -124,7 +124,7 @@ def _device(model: Any) -> torch.device:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class GenerationSettings:
     """How an answer is to be generated.
 
     Attributes:
@@ -138,7 +138,7 @@ class Wish:
     sampling: dict[str, Any]
 
     @classmethod
-    def of(cls, settings: str, tokenizer: PreTrainedTokenizerBase) -> Wish:
+    def of(cls, settings: str, tokenizer: PreTrainedTokenizerBase) -> GenerationSettings:
         """Read a task's generation settings, canonical JSON."""
         stops, max_new_tokens, sampling = generation_settings(json.loads(settings))
         return cls(stop_texts(tokenizer, stops), max_new_tokens, sampling)
@@ -153,7 +153,7 @@ class Stops:
         longest = max((len(tokenizer.encode(stop, add_special_tokens=False)) for stop in stops), default=0)
         self._look_back = longest + 2
 
-    def reached(self, tokens: Sequence[int]) -> bool:
+    def are_reached(self, tokens: Sequence[int]) -> bool:
         """Whether the last of the generated tokens complete a stop text."""
         text = str(self._tokenizer.decode(list(tokens[-self._look_back :])))
         return any(stop in text for stop in self._stops)
@@ -166,12 +166,16 @@ class _Criteria(StoppingCriteria):
         self._stops, self._start = stops, start
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
-        return torch.tensor([self._stops.reached(input_ids[0, self._start :].tolist())], device=input_ids.device)
+        return torch.tensor([self._stops.are_reached(input_ids[0, self._start :].tolist())], device=input_ids.device)
 
 
 @torch.inference_mode()
 def generate(
-    model: Any, tokenizer: PreTrainedTokenizerBase, work: Prompts, wishes: Sequence[Wish], seeds: Sequence[int]
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    work: Prompts,
+    wishes: Sequence[GenerationSettings],
+    seeds: Sequence[int],
 ) -> list[list[int]]:
     """Return the generated tokens of each request.
 
@@ -201,6 +205,6 @@ def generate(
     return found
 
 
-def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], wish: Wish) -> str:
+def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], wish: GenerationSettings) -> str:
     """Return generated tokens as text, cut at the first stop text."""
     return cut_at_stops(str(tokenizer.decode(list(tokens), skip_special_tokens=True)), wish.stops)

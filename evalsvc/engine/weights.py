@@ -20,8 +20,8 @@ import torch
 
 from evalsvc.checkpoints.safetensors import Tensor
 from evalsvc.records.vocabulary import Floats
-from evalsvc.records.weight_changes import Change, TensorChange
-from evalsvc.stats.spectrum import completed, effective_rank, rank_90
+from evalsvc.records.weight_changes import TensorChange, WeightChange
+from evalsvc.stats.spectrum import complete_spectrum, effective_rank, rank_90
 
 TOLERANCE = 1e-5
 """Absolute difference above which a weight counts as changed (as Mukherjee et al. 2025 count, for bfloat16)."""
@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 """Called with millions of weights compared and millions in all."""
 
 
-class Matrix(Protocol):
+class WeightMatrix(Protocol):
     """A matrix that is read in pieces; a vector has one row."""
 
     @property
@@ -89,8 +89,8 @@ def _fill(file: Any, view: memoryview) -> None:
 class Between:
     """Adapted minus base."""
 
-    adapted: Matrix
-    base: Matrix
+    adapted: WeightMatrix
+    base: WeightMatrix
     shape: tuple[int, int]
 
     def read(self, rows: slice, columns: slice) -> torch.Tensor:
@@ -127,7 +127,7 @@ class LowRank:
 class Dora:
     """DoRA's change: rows of base + low-rank, each rescaled to a trained length, minus the base (Liu et al. 2024)."""
 
-    def __init__(self, base: Matrix, low: LowRank, magnitude: torch.Tensor) -> None:
+    def __init__(self, base: WeightMatrix, low: LowRank, magnitude: torch.Tensor) -> None:
         self.base, self.low, self.shape = base, low, base.shape
         norms = [self._sum(rows, slice(0, self.shape[1])).norm(dim=1) for rows in _slices(*self.shape)]
         self.factor = (magnitude.flatten() / torch.cat(norms))[:, None]
@@ -144,7 +144,7 @@ class Dora:
 class Scaled:
     """IA3's change: base * (factor - 1), with one factor per row or per column."""
 
-    base: Matrix
+    base: WeightMatrix
     factor: torch.Tensor
     shape: tuple[int, int]
 
@@ -173,7 +173,9 @@ def _pieces(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
 
 
 @torch.inference_mode()
-def measure(name: str, shape: tuple[int, ...], base: Matrix, difference: Matrix, rounding: float = 0.0) -> TensorChange:
+def measure(
+    name: str, shape: tuple[int, ...], base: WeightMatrix, difference: WeightMatrix, rounding: float = 0.0
+) -> TensorChange:
     """Measure a difference.
 
     Args:
@@ -195,7 +197,7 @@ def measure(name: str, shape: tuple[int, ...], base: Matrix, difference: Matrix,
     return TensorChange(name, shape, changed, found.base_norm, found.norm, rank_90(values), effective_rank(values))
 
 
-def spectrum(matrix: Matrix, squares: float) -> Floats:
+def spectrum(matrix: WeightMatrix, squares: float) -> Floats:
     """Return a matrix's singular values: exact up to 1024, else the largest 256 and a model of the others.
 
     Args:
@@ -207,10 +209,10 @@ def spectrum(matrix: Matrix, squares: float) -> Floats:
     if smaller <= EXACT:
         return _numpy(torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp(min=0).sqrt())
     # The last columns of a sketch are too small by far: they only help the others.
-    return completed(_largest(matrix)[: COLUMNS * 3 // 4], squares, smaller)
+    return complete_spectrum(_largest(matrix)[: COLUMNS * 3 // 4], squares, smaller)
 
 
-def _gram(matrix: Matrix) -> torch.Tensor:
+def _gram(matrix: WeightMatrix) -> torch.Tensor:
     rows, columns = matrix.shape
     total = torch.zeros(min(rows, columns), min(rows, columns), dtype=torch.float64)
     if rows > columns:
@@ -224,7 +226,7 @@ def _gram(matrix: Matrix) -> torch.Tensor:
     return total
 
 
-def _largest(matrix: Matrix) -> Floats:
+def _largest(matrix: WeightMatrix) -> Floats:
     """Return the largest singular values by a randomised SVD."""
     generator = torch.Generator().manual_seed(0)
     right = torch.randn(matrix.shape[1], COLUMNS, generator=generator)
@@ -260,7 +262,7 @@ def _orthonormal(tall: torch.Tensor) -> torch.Tensor:
     return tall
 
 
-def _times(matrix: Matrix, right: torch.Tensor) -> torch.Tensor:
+def _times(matrix: WeightMatrix, right: torch.Tensor) -> torch.Tensor:
     rows, columns = matrix.shape
     product = torch.empty(rows, right.shape[1])
     for part in _slices(rows, columns):
@@ -268,7 +270,7 @@ def _times(matrix: Matrix, right: torch.Tensor) -> torch.Tensor:
     return product
 
 
-def _times_transposed(matrix: Matrix, left: torch.Tensor) -> torch.Tensor:
+def _times_transposed(matrix: WeightMatrix, left: torch.Tensor) -> torch.Tensor:
     rows, columns = matrix.shape
     product = torch.zeros(columns, left.shape[1])
     for part in _slices(rows, columns):
@@ -279,7 +281,7 @@ def _times_transposed(matrix: Matrix, left: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def full_change(adapted: Mapping[str, Tensor], base: Mapping[str, Tensor], progress: Progress) -> Change:
+def full_change(adapted: Mapping[str, Tensor], base: Mapping[str, Tensor], progress: Progress) -> WeightChange:
     """Compare full weights with their base's; of a grown vocabulary the rows that both have.
 
     Args:
@@ -297,7 +299,7 @@ def full_change(adapted: Mapping[str, Tensor], base: Mapping[str, Tensor], progr
         found.append(change)
         done += adapted[name].count
         progress(done // 1_000_000, total // 1_000_000)
-    return Change(
+    return WeightChange(
         parameters=sum(tensor.count for tensor in base.values()),
         trainable=sum(math.prod(tensor.shape) for tensor in found if tensor.norm),
         tolerance=f"|difference| > {TOLERANCE:g}" + (" and half a step of the coarser number format" if mixed else ""),
@@ -311,7 +313,7 @@ def _comparable(new: Tensor, old: Tensor) -> bool:
 
 def adapter_change(
     folder: Path, adapter: Mapping[str, Tensor], base: Mapping[str, Tensor], progress: Progress
-) -> Change:
+) -> WeightChange:
     """Compute from an adapter's own tensors what it changes in its base.
 
     LoRA, DoRA, IA3 and whole modules that an adapter carries are computed; of other types only the number of trainable
@@ -324,7 +326,7 @@ def adapter_change(
         found.append(measure(name, base[name].shape, Stored(base[name]), difference()))
         done += base[name].count
         progress(done // 1_000_000, total // 1_000_000)
-    return Change(
+    return WeightChange(
         parameters=sum(tensor.count for tensor in base.values()),
         trainable=sum(tensor.count for tensor in adapter.values()),
         tolerance=f"|difference| > {TOLERANCE:g}",
@@ -334,7 +336,7 @@ def adapter_change(
 
 def _differences(
     config: Mapping[str, Any], adapter: Mapping[str, Tensor], base: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Callable[[], Matrix]]]:
+) -> Iterator[tuple[str, Callable[[], WeightMatrix]]]:
     """Yield name of a base's tensor, and a maker of what an adapter adds to it."""
     for name, tensor in adapter.items():
         short = name.removeprefix("base_model.model.")
@@ -351,11 +353,11 @@ def _differences(
             yield short, _between_maker(tensor, base[short])
 
 
-def _between_maker(new: Tensor, old: Tensor) -> Callable[[], Matrix]:
+def _between_maker(new: Tensor, old: Tensor) -> Callable[[], WeightMatrix]:
     return lambda: Between(Stored(new), Stored(old), Stored(old).shape)
 
 
-def _scaled_maker(factor: Tensor, old: Tensor) -> Callable[[], Matrix]:
+def _scaled_maker(factor: Tensor, old: Tensor) -> Callable[[], WeightMatrix]:
     return lambda: Scaled(Stored(old), _whole(factor).view(factor.shape), Stored(old).shape)
 
 
@@ -366,10 +368,10 @@ def _whole(tensor: Tensor) -> torch.Tensor:
 
 def _low_rank_maker(
     config: Mapping[str, Any], adapter: Mapping[str, Tensor], name_b: str, target: Tensor
-) -> Callable[[], Matrix]:
+) -> Callable[[], WeightMatrix]:
     """Return a maker of scale * B A, in the orientation of the base's tensor; of DoRA's change where it is that."""
 
-    def make() -> Matrix:
+    def make() -> WeightMatrix:
         name_a = name_b.replace("lora_B", "lora_A").replace("lora_embedding_B", "lora_embedding_A")
         a, b = _whole(adapter[name_a]), _whole(adapter[name_b])
         module = name_b[: name_b.index(".lora_")]

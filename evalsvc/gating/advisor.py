@@ -13,9 +13,9 @@ from itertools import groupby
 from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gating.decisions import judge
 from evalsvc.gating.evidence import Evidence, gather_all
-from evalsvc.gating.policy import Learning, Policy, Retention
+from evalsvc.gating.policy import LearningRule, Policy, RetentionRule
 from evalsvc.gating.verdict import Outcome, RuleOutcome
-from evalsvc.records.methods import RUNGS, rung_of
+from evalsvc.records.methods import RUNGS, find_rung
 from evalsvc.store.arms import Family, StoredArm
 from evalsvc.store.store import Store
 
@@ -43,13 +43,13 @@ class Terms:
         return Policy(
             version=1,
             alpha=self.alpha,
-            learning=Learning(suites=self.learning, min_gain=self.min_gain) if self.learning else None,
-            retention=tuple(Retention(suite=suite, margin=self.margin) for suite in self.retention),
+            learning=LearningRule(suites=self.learning, min_gain=self.min_gain) if self.learning else None,
+            retention=tuple(RetentionRule(suite=suite, margin=self.margin) for suite in self.retention),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TriedArm:
     """What became of one arm, or of a kind of which there is none.
 
     Attributes:
@@ -72,17 +72,17 @@ class Tried:
 class Advice:
     """The arms that were judged, in order, and the one to take, if any passes."""
 
-    tried: tuple[Tried, ...]
-    chosen: Tried | None
+    tried: tuple[TriedArm, ...]
+    chosen: TriedArm | None
 
 
-def in_order(arms: Sequence[StoredArm]) -> list[StoredArm]:
+def order_by_cost(arms: Sequence[StoredArm]) -> list[StoredArm]:
     """Return arms by kind, and within one by GPU-hours, then by training step: the fewer the cheaper."""
 
     def cost(arm: StoredArm) -> tuple[int, float, int, str]:
         hours = arm.checkpoint.cost.gpu_hours
         unknown = float("inf") if hours is None else hours
-        return RUNGS.index(rung_of(arm.checkpoint)), unknown, arm.checkpoint.step or 0, arm.label
+        return RUNGS.index(find_rung(arm.checkpoint)), unknown, arm.checkpoint.step or 0, arm.label
 
     return sorted(arms, key=cost)
 
@@ -95,39 +95,39 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
         PolicyError: Ditto.
     """
     policy = terms.policy()
-    tried: list[Tried] = [_base(family, terms)]
+    tried: list[TriedArm] = [_judge_base(family, terms)]
     chosen = tried[0] if tried[0].verdict == "pass" else None
-    arms = in_order([arm for arm in family.arms if rung_of(arm.checkpoint) != "base"])
+    arms = order_by_cost([arm for arm in family.arms if find_rung(arm.checkpoint) != "base"])
     gains = store.mean_gains(family.base.number) if len(arms) > THOROUGH else {}
-    short = {arm.number: _short(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
+    short = {arm.number: _find_shortfall(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
     evidence = gather_all(store, policy, family.base, [arm for arm in arms if short.get(arm.number) is None])
-    of_rung = {rung: list(group) for rung, group in groupby(arms, lambda arm: rung_of(arm.checkpoint))}
+    of_rung = {rung: list(group) for rung, group in groupby(arms, lambda arm: find_rung(arm.checkpoint))}
     for rung in RUNGS[1:]:
         mine = of_rung.get(rung, [])
         if not mine:
-            tried.append(Tried(rung, None, None, "no arm", None, "the store has none of this kind"))
+            tried.append(TriedArm(rung, None, None, "no arm", None, "the store has none of this kind"))
         for arm in mine:
             lacks = short.get(arm.number)
             if chosen is not None:
                 why = f"{chosen.arm} is cheaper and passes"
-                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
+                tried.append(TriedArm(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
             elif lacks is not None:
-                tried.append(Tried(rung, arm.label, arm.checkpoint.digest, "short", None, lacks))
+                tried.append(TriedArm(rung, arm.label, arm.checkpoint.digest, "short", None, lacks))
             else:
-                tried.append(_judged(policy, arm, next(evidence)))
+                tried.append(_judge_arm(policy, arm, next(evidence)))
                 chosen = tried[-1] if tried[-1].verdict == "pass" else None
     return Advice(tuple(tried), chosen)
 
 
-def _base(family: Family, terms: Terms) -> Tried:
+def _judge_base(family: Family, terms: Terms) -> TriedArm:
     """Judge the base itself: it forgot nothing and learned nothing, by definition."""
     asks = bool(terms.learning)
     reason = "its gain is 0 by definition, and a gain is asked for" if asks else "nothing is asked but to keep"
     digest = family.base.checkpoint.digest
-    return Tried("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
+    return TriedArm("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
 
 
-def _short(terms: Terms, gains: Mapping[str, float]) -> str | None:
+def _find_shortfall(terms: Terms, gains: Mapping[str, float]) -> str | None:
     """Return on which suite an arm's mean gain is short of what is asked; None if on none that is known."""
     asked = [("learning", suite, terms.min_gain) for suite in terms.learning]
     asked += [("retention", suite, -terms.margin) for suite in terms.retention]
@@ -137,21 +137,21 @@ def _short(terms: Terms, gains: Mapping[str, float]) -> str | None:
     return None
 
 
-def _judged(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceError) -> Tried:
-    rung, digest = rung_of(arm.checkpoint), arm.checkpoint.digest
+def _judge_arm(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceError) -> TriedArm:
+    rung, digest = find_rung(arm.checkpoint), arm.checkpoint.digest
     try:
         if isinstance(evidence, EvidenceError):
             raise evidence
         outcome = judge(policy, evidence, 1.0, datetime.now(UTC).date())
     except EvalsvcError as error:
-        return Tried(rung, arm.label, digest, "no evidence", None, str(error))
-    rule = _deciding(outcome)
+        return TriedArm(rung, arm.label, digest, "no evidence", None, str(error))
+    rule = _find_deciding_rule(outcome)
     reason = (
         f"{rule.rule}: {rule.estimate:+.3f} [{rule.low:+.3f}, {rule.high:+.3f}], margin {rule.margin:g}, {rule.test}"
     )
-    return Tried(rung, arm.label, digest, outcome.verdict, rule, reason)
+    return TriedArm(rung, arm.label, digest, outcome.verdict, rule, reason)
 
 
-def _deciding(outcome: Outcome) -> RuleOutcome:
+def _find_deciding_rule(outcome: Outcome) -> RuleOutcome:
     order = {"fail": 0, "inconclusive": 1, "pass": 2}
     return min(outcome.rules, key=lambda rule: (order[rule.verdict], -(rule.p_pass or 0.0)))

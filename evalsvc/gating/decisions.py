@@ -23,13 +23,13 @@ from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gating import sequential, verdict
 from evalsvc.gating.evidence import Evidence, Half, Items, gather
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
-from evalsvc.gating.rules import Rule, TaskPair, rules_of
+from evalsvc.gating.rules import Rule, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome
 from evalsvc.records.digests import digest
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.serialise import as_dict
 from evalsvc.stats.multiplicity import holm
-from evalsvc.store.arms import StoredArm, base_of, find_arm
+from evalsvc.store.arms import StoredArm, find_arm, find_base
 from evalsvc.store.decisions import Attempt, Ledger, PlannedRun, Record
 from evalsvc.store.store import Store
 
@@ -108,7 +108,7 @@ def decide(
         UsageError: A name means no arm, or the policy can never be met.
         EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided then.
     """
-    evidence, outcome = judged(store, question, fraction=fraction, plans=plans, items=items)
+    evidence, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
     ledger = Ledger(store.path)
     key = _evidence_key(evidence, question.half)
     others = _others(ledger.attempts(key), evidence.adapted.checkpoint.digest)
@@ -131,7 +131,7 @@ def decide(
     )
 
 
-def judged(
+def judge_question(
     store: Store,
     question: Question,
     *,
@@ -149,7 +149,7 @@ def judged(
     policy = question.policy
     arms = store.arms()
     adapted = find_arm(arms, question.checkpoint)
-    base = find_arm(arms, question.base) if question.base else base_of(arms, adapted)
+    base = find_arm(arms, question.base) if question.base else find_base(arms, adapted)
     if base.digest == adapted.digest:
         raise EvidenceError(f"{base.checkpoint.label} is the base itself: name the checkpoint that should replace it")
     if base.numerics != adapted.numerics:
@@ -167,7 +167,7 @@ def judge(policy: Policy, evidence: Evidence, fraction: float, today: date) -> O
         EvidenceError: Evidence is missing, incomplete or not comparable.
         PolicyError: The policy can never be met by so few items.
     """
-    rules = rules_of(policy, evidence.pairs, evidence.ratios)
+    rules = build_rules(policy, evidence.pairs, evidence.ratios)
     check_possible(policy, _sizes(evidence.pairs))
     arguments: tuple[Policy, list[Rule], Any, str, date] = (
         policy,
@@ -247,12 +247,12 @@ def _record(
         "half": question.half,
         "fraction": fraction,
         "items": [[suite, task, count] for (suite, task), count in (items or {}).items()],
-        **decided(evidence, outcome),
+        **describe_decision(evidence, outcome),
         "batch": batch,
     }
 
 
-def decided(evidence: Evidence, outcome: Outcome) -> Record:
+def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
     """Return what can be recomputed of a decision."""
     return {
         "inputs": [_input(pair) for pair in evidence.pairs],

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from evalsvc.analysis.compare import subtract
+from evalsvc.analysis.compare import compare_values
 from evalsvc.errors import CheckpointError, EvidenceError, PolicyError, UsageError
 from evalsvc.gating import sequential
-from evalsvc.gating.decisions import Decision, Question, decide, judged
+from evalsvc.gating.decisions import Decision, Question, decide, judge_question
 from evalsvc.gating.evidence import Items
 from evalsvc.gating.policy import FRACTIONS, Policy, TaskSize, check_possible
 from evalsvc.gating.power import RuleForecast, forecast
 from evalsvc.harness.plan import Planned, part
 from evalsvc.harness.suites import find_suite, load_suite
 from evalsvc.records.vocabulary import Floats
-from evalsvc.scoring.driver import Job, Progress
+from evalsvc.scoring.driver import Progress, RunJob
 from evalsvc.scoring.submission import Submission
 from evalsvc.scoring.submit import Prepared, prepare, score
-from evalsvc.store.arms import StoredArm, base_of, find_arm, find_family
+from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
 from evalsvc.store.decisions import Ledger
 from evalsvc.store.runs import driver_name
 from evalsvc.store.store import Store
@@ -46,7 +46,7 @@ class PowerPlan:
 # -------------------------------------------------------------------------------------------------------------- power
 
 
-def power_plan(store: Store, policy: Policy, checkpoint: str, base: str | None, suites: Sequence[str]) -> PowerPlan:
+def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, suites: Sequence[str]) -> PowerPlan:
     """Return what a policy can resolve for a checkpoint, before anything is computed.
 
     Args:
@@ -56,7 +56,7 @@ def power_plan(store: Store, policy: Policy, checkpoint: str, base: str | None, 
     Raises:
         UsageError: A suite is not known, or the policy can never be met.
     """
-    known, adapted = _known_arms(store, checkpoint, base)
+    known, adapted = _find_known_arms(store, checkpoint, base)
     sizes: dict[str, tuple[TaskSize, ...]] = {}
     requests = 0
     ledger = Ledger(store.path)
@@ -71,23 +71,23 @@ def power_plan(store: Store, policy: Policy, checkpoint: str, base: str | None, 
             left = [arm for arm in (known, adapted) if arm is None or (arm.number, newest.digest) not in done]
             requests += len(left) * newest.requests
         else:
-            planned = _planned(file)
-            sizes[suite] = sizes_of([planned])[suite]
+            planned = _load_planned_suite(file)
+            sizes[suite] = count_sizes([planned])[suite]
             requests += 2 * len(planned.plan.requests)
     check_possible(policy, sizes)
-    discordance = seen_discordance(store, known) if known else {}
+    discordance = read_discordance(store, known) if known else {}
     rate = ledger.rate() if store.path.is_file() else None
     seconds = requests / rate if rate else None
     return PowerPlan(tuple(forecast(policy, sizes, discordance)), requests, seconds)
 
 
-def prepared_plan(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
+def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
     """Return what a policy can resolve on a submission that is ready to be scored.
 
     Raises:
         PolicyError: It asks for a suite that is not submitted, or can never be met.
     """
-    sizes = sizes_of(prepared.planned)
+    sizes = count_sizes(prepared.planned)
     for suite in policy.suites:
         if suite not in sizes:
             raise PolicyError(f"the policy asks for suite {suite!r}, which is not submitted; add --suite {suite}")
@@ -95,17 +95,17 @@ def prepared_plan(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
     discordance: Mapping[sequential.Key, float] = {}
     requests, rate = len(prepared.arms) * sum(len(item.plan.requests) for item in prepared.planned), None
     if store.path.is_file():
-        answered = store.answered(prepared.arms)
+        answered = store.answered_requests(prepared.arms)
         wanted = {request.digest for item in prepared.planned for request in item.plan.requests}
         requests = sum(len(wanted - answered[arm.key]) for arm in prepared.arms)
         base = next((arm for arm in store.arms() if arm.digest == prepared.arms[0].key), None)
-        discordance = seen_discordance(store, base) if base else {}
+        discordance = read_discordance(store, base) if base else {}
         rate = Ledger(store.path).rate()
     rules = tuple(forecast(policy, sizes, discordance))
     return PowerPlan(rules, requests, requests / rate if rate else None)
 
 
-def sizes_of(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
+def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
     """Return the sizes of planned suites' tasks."""
     return {
         item.plan.suite: tuple(TaskSize(task.name, len(task.samples), task.weight) for task in item.plan.tasks)
@@ -113,7 +113,7 @@ def sizes_of(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
     }
 
 
-def seen_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, float]:
+def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, float]:
     """Return the share of items that adapted arms of a base changed either way, their median, by suite and task."""
     arms = [a for a in store.arms() if a.checkpoint.parent == base.checkpoint.digest and a.numerics == base.numerics]
     scores = store.task_scores(base.number, [arm.number for arm in arms])
@@ -121,34 +121,34 @@ def seen_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, floa
     ours = {(s.suite, s.task): s for s in scores[base.number]}
     for arm in arms:
         for theirs in scores[arm.number]:
-            compared = subtract(ours[theirs.suite, theirs.task], theirs)
+            compared = compare_values(ours[theirs.suite, theirs.task], theirs)
             if compared.lost is not None and compared.gained is not None:
                 share = (compared.lost + compared.gained) / compared.n
                 found.setdefault((theirs.suite, theirs.task), []).append(share)
     return {key: float(np.median(shares)) for key, shares in found.items()}
 
 
-def _known_arms(store: Store, checkpoint: str, base: str | None) -> tuple[StoredArm | None, StoredArm | None]:
+def _find_known_arms(store: Store, checkpoint: str, base: str | None) -> tuple[StoredArm | None, StoredArm | None]:
     """Return the arms of base and checkpoint, each if the store has it."""
     if not store.path.is_file():
         return None, None
     arms = store.arms()
 
-    def known(find: Callable[[], StoredArm]) -> StoredArm | None:
+    def find_or_none(find: Callable[[], StoredArm]) -> StoredArm | None:
         try:
             return find()
         except (UsageError, EvidenceError):
             return None
 
-    adapted = known(lambda: find_arm(arms, checkpoint))
+    adapted = find_or_none(lambda: find_arm(arms, checkpoint))
     if base:
-        return known(lambda: find_arm(arms, base)), adapted
+        return find_or_none(lambda: find_arm(arms, base)), adapted
     if adapted:
-        return known(lambda: base_of(arms, adapted)), adapted
-    return known(lambda: find_family(store.arms()).base), None
+        return find_or_none(lambda: find_base(arms, adapted)), adapted
+    return find_or_none(lambda: find_family(store.arms()).base), None
 
 
-def _planned(file: str) -> Planned:
+def _load_planned_suite(file: str) -> Planned:
     from evalsvc.harness import plan as planning
     from evalsvc.harness import tasks as loading
     from evalsvc.records.plans import Rendering
@@ -190,7 +190,7 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
     prepared = prepare(store, replace(submission, suites=tuple(files.values())), progress, note)
     if len(prepared.arms) != 2:
         raise CheckpointError(f"a gate decides on one checkpoint, and {len(prepared.arms) - 1} were given; name one")
-    check_possible(question.policy, sizes_of(prepared.planned))
+    check_possible(question.policy, count_sizes(prepared.planned))
     base, adapted = (arm.checkpoint.digest for arm in prepared.arms)
     asked = replace(question, checkpoint=adapted, base=base)
     if question.policy.mode == "fixed" or _complete(store, prepared):
@@ -204,7 +204,7 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
     whole = {item.plan.suite: item for item in prepared.planned}
     growing = {entry.suite for entry in policy.retention} | set(policy.learning.suites if policy.learning else ())
     places = {
-        (suite, task.name): np.array([sequential.place(sample.digest) for sample in task.samples])
+        (suite, task.name): np.array([sequential.draw_place(sample.digest) for sample in task.samples])
         for suite, item in whole.items()
         for task in item.plan.tasks
         if suite in growing
@@ -217,7 +217,7 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
             parts = [_part(item, places, items, fraction, policy) for item in whole.values()]
             _all_done(score(store, replace(prepared, planned=tuple(parts)), progress, note, executor))
             plans = [item.plan.digest for item in parts]
-            _, outcome = judged(store, question, fraction=fraction, plans=plans, items=items)
+            _, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
             last = outcome.looks[-1]
             note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
             if outcome.verdict != "inconclusive":
@@ -235,12 +235,12 @@ def _part(
     suite = item.plan.suite
     if (suite, item.plan.tasks[0].name) not in places:
         return item
-    masks = sequential.first(places, items, fraction, policy.mode)
+    masks = sequential.take_first(places, items, fraction, policy.mode)
     chosen = {}
     for task in item.plan.tasks:
         there = places[suite, task.name]
         # A few items of every task, so that each has an estimate; those beyond the look are not counted yet.
-        few = sequential.foremost(there, sequential.SMALLEST)
+        few = sequential.find_foremost(there, sequential.SMALLEST)
         chosen[task.name] = [bool(kept) for kept in masks[suite, task.name] | few]
     if all(all(mask) for mask in chosen.values()):
         return item
@@ -255,7 +255,7 @@ def _complete(store: Store, prepared: Prepared) -> bool:
     return all((arm.key, item.plan.digest) in done for arm in prepared.arms for item in prepared.planned)
 
 
-def _all_done(jobs: Sequence[Job]) -> None:
+def _all_done(jobs: Sequence[RunJob]) -> None:
     failed = [job for job in jobs if job.state != "done"]
     if failed:
         raise EvidenceError(

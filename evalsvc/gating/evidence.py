@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from evalsvc.analysis.diversity_and_drift import diversity_of
+from evalsvc.analysis.diversity_and_drift import compare_sampled
 from evalsvc.errors import EvidenceError
 from evalsvc.gating import sequential
 from evalsvc.gating.policy import Policy
-from evalsvc.gating.rules import Ratio, TaskPair
-from evalsvc.harness.suites import changed
+from evalsvc.gating.rules import DiversityRatio, TaskPair
+from evalsvc.harness.suites import find_changed_files
 from evalsvc.records.scores import TaskScores
 from evalsvc.stats.diversity import WORSE_WHEN
 from evalsvc.stats.paired import LEVEL
@@ -46,7 +46,7 @@ class Evidence:
     adapted: StoredArm
     plans: tuple[PlannedRun, ...]
     pairs: tuple[TaskPair, ...]
-    ratios: tuple[Ratio, ...] = ()
+    ratios: tuple[DiversityRatio, ...] = ()
     sampled: tuple[str, ...] = ()
 
 
@@ -89,7 +89,7 @@ def gather_all(
 ) -> Iterator[Evidence | EvidenceError]:
     """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
     in_order = policy.mode != "fixed" or half is not None
-    asked = _Asked.of(Ledger(store.path), policy, base, several, plans, sampled, in_order=in_order)
+    asked = _EvidenceReader.of(Ledger(store.path), policy, base, several, plans, sampled, in_order=in_order)
     at_once = max(1, _AT_ONCE // max(1, sum(run.requests for run in asked.runs)))
     for start in range(0, len(several), at_once):
         part = several[start : start + at_once]
@@ -105,7 +105,7 @@ def gather_all(
                 if arm.number in asked.wrong:
                     raise asked.wrong[arm.number]
                 pairs = tuple(asked.pairs(base, arm, scores, items or {}, half))
-                ratios = _ratios(store, base, arm, asked.sampled) if policy.diversity else ()
+                ratios = _compute_ratios(store, base, arm, asked.sampled) if policy.diversity else ()
             except EvidenceError as error:
                 yield error
             else:
@@ -113,7 +113,7 @@ def gather_all(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _EvidenceReader:
     """What both arms were asked, as one look at a store tells.
 
     Attributes:
@@ -141,7 +141,7 @@ class _Asked:
         sampled: Sequence[str] | None,
         *,
         in_order: bool,
-    ) -> _Asked:
+    ) -> _EvidenceReader:
         chosen: list[PlannedRun] = []
         wrong: dict[int, EvidenceError] = {}
         rests_on: dict[int, tuple[str, ...]] = {}
@@ -153,11 +153,11 @@ class _Asked:
             for arm in several:
                 both = [*of_base, *runs[arm.number]]
                 try:
-                    chosen = _chosen(policy, base, arm, both, plans)
+                    chosen = _choose_runs(policy, base, arm, both, plans)
                 except EvidenceError as error:
                     wrong[arm.number] = error
                 else:
-                    rests_on[arm.number] = (*(run.digest for run in chosen), *_sampled(both, policy))
+                    rests_on[arm.number] = (*(run.digest for run in chosen), *_choose_sampled_plans(both, policy))
             digests = [run.digest for run in chosen]
             sizes = ledger.sizes(digests)
             numbers = ledger.sample_digests(digests) if in_order else None
@@ -167,7 +167,7 @@ class _Asked:
             if problem := stale.get(rests_on.get(arm.number, ())):
                 label = arm.checkpoint.label
                 wrong[arm.number] = EvidenceError(f"{problem}; submit {label} again, or add --evaluate")
-        answers = _sampled(of_base, policy) if sampled is None else tuple(sampled)
+        answers = _choose_sampled_plans(of_base, policy) if sampled is None else tuple(sampled)
         return cls(tuple(chosen), answers, wrong, sizes, numbers)
 
     def pairs(
@@ -192,12 +192,12 @@ class _Asked:
                     )
                 places = None
                 if self.numbers is not None:
-                    places = np.array([sequential.place(self.numbers[int(s)]) for s in here.samples])
+                    places = np.array([sequential.draw_place(self.numbers[int(s)]) for s in here.samples])
                 pair = TaskPair(here, there, items.get((suite, task), count), places)
-                yield _halved(pair, half) if half else pair
+                yield _take_half(pair, half) if half else pair
 
 
-def _chosen(
+def _choose_runs(
     policy: Policy, base: StoredArm, adapted: StoredArm, runs: Sequence[PlannedRun], plans: Sequence[str] | None
 ) -> list[PlannedRun]:
     """Return the base's runs that count, given both arms', oldest plan first.
@@ -208,35 +208,37 @@ def _chosen(
     if plans is not None:
         named = {run.suite: run for run in runs if run.arm == base.number and run.digest in plans}
         return [named[suite] for suite in policy.suites if suite in named]
-    return [_newest(runs, suite, base, adapted) for suite in policy.suites]
+    return [_choose_newest(runs, suite, base, adapted) for suite in policy.suites]
 
 
 def _stale(files: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
     """Return which suite says something else by now, given each one's files."""
-    problems = ((suite, changed(of_suite)) for suite, of_suite in files.items())
+    problems = ((suite, find_changed_files(of_suite)) for suite, of_suite in files.items())
     return next((f"suite {suite!r}: {problem}" for suite, problem in problems if problem), None)
 
 
-def _sampled(runs: Sequence[PlannedRun], policy: Policy) -> tuple[str, ...]:
+def _choose_sampled_plans(runs: Sequence[PlannedRun], policy: Policy) -> tuple[str, ...]:
     """Return the digests of the plans whose sampled answers count: of each suite the newest that is done."""
     asked = [run for run in runs if run.role == "diversity" and run.state == "done" and run.part_of is None]
     return tuple({run.suite: run.digest for run in asked}.values()) if policy.diversity else ()
 
 
-def _ratios(store: Store, base: StoredArm, adapted: StoredArm, plans: Sequence[str]) -> tuple[Ratio, ...]:
+def _compute_ratios(
+    store: Store, base: StoredArm, adapted: StoredArm, plans: Sequence[str]
+) -> tuple[DiversityRatio, ...]:
     """Return what is left of the base's diversity, by every measure that falls when answers collapse.
 
     Raises:
         EvidenceError: The two arms' sampled answers cannot be compared.
     """
-    sampled = store.sampled(base.number, [adapted.number], plans)
+    sampled = store.sampled_answers(base.number, [adapted.number], plans)
     if not sampled[base.number]:
         return ()
     return tuple(
-        Ratio(
+        DiversityRatio(
             f"{t.suite}/{t.task}/{r.measure}", r.measure, r.ratio, _stderr(r.ratio, r.low, r.high, r.prompts), r.prompts
         )
-        for t in diversity_of(sampled[base.number], sampled[adapted.number])
+        for t in compare_sampled(sampled[base.number], sampled[adapted.number])
         for r in t.ratios
         if WORSE_WHEN[r.measure] == "lower" and r.ratio is not None and r.low is not None and r.high is not None
     )
@@ -252,7 +254,7 @@ def _stderr(ratio: float, low: float, high: float, prompts: int) -> float:
     return max(ratio - low, high - ratio) / z or z / (prompts + z**2)
 
 
-def _newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: StoredArm) -> PlannedRun:
+def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: StoredArm) -> PlannedRun:
     """Return the base's run on the newest version of a suite, if both arms have finished it."""
     label, of_base = adapted.checkpoint.label, base.checkpoint.label
     whole = [run for run in runs if run.suite == suite and run.part_of is None]
@@ -280,9 +282,9 @@ def _newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: St
     return newest
 
 
-def _halved(pair: TaskPair, half: Half) -> TaskPair:
+def _take_half(pair: TaskPair, half: Half) -> TaskPair:
     assert pair.places is not None
-    first = sequential.foremost(pair.places, (len(pair.places) + 1) // 2)
+    first = sequential.find_foremost(pair.places, (len(pair.places) + 1) // 2)
     mask = first if half == "select" else ~first
     if not mask.any():
         raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items to be halved")

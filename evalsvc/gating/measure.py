@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evalsvc.analysis.compare import UNIT_INTERVAL
 from evalsvc.errors import EvidenceError
-from evalsvc.gating.rules import Ratio, Rule
+from evalsvc.gating.rules import DiversityRatio, Rule
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.margins import MarginTest, Paired, margin_test, z_of
 from evalsvc.stats.power import POWER
@@ -16,7 +16,7 @@ from evalsvc.stats.power import POWER
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRule:
     """A rule's evidence, as its test takes it."""
 
     rule: Rule
@@ -30,7 +30,7 @@ class Measured:
         return self.rule.ratio.n if self.rule.ratio else sum(c.n for c in self.comparisons)
 
 
-def measure(rule: Rule, z_alpha: float) -> Measured:
+def measure_rule(rule: Rule, z_alpha: float) -> MeasuredRule:
     """Test one rule.
 
     Args:
@@ -40,13 +40,13 @@ def measure(rule: Rule, z_alpha: float) -> Measured:
         EvidenceError: A task has no interval.
     """
     if rule.ratio is not None:
-        return Measured(rule, _ratio_test(rule.ratio, rule.threshold, z_alpha))
-    compared = compared_tasks(rule)
-    tasks = tuple(paired(c) for c in compared)
-    return Measured(rule, margin_test(tasks, rule.shares, rule.threshold, z_alpha), compared, tasks)
+        return MeasuredRule(rule, _ratio_test(rule.ratio, rule.threshold, z_alpha))
+    compared = compare_rule_tasks(rule)
+    tasks = tuple(build_paired(c) for c in compared)
+    return MeasuredRule(rule, margin_test(tasks, rule.shares, rule.threshold, z_alpha), compared, tasks)
 
 
-def compared_tasks(rule: Rule) -> tuple[Comparison, ...]:
+def compare_rule_tasks(rule: Rule) -> tuple[Comparison, ...]:
     """Compare the arms on a rule's tasks.
 
     Raises:
@@ -62,7 +62,7 @@ def compared_tasks(rule: Rule) -> tuple[Comparison, ...]:
     return compared
 
 
-def paired(comparison: Comparison) -> Paired:
+def build_paired(comparison: Comparison) -> Paired:
     """Return a comparison as its test takes it, better counted positive."""
     counts = None
     if comparison.lost is not None and comparison.gained is not None and comparison.clusters is None:
@@ -78,18 +78,18 @@ def paired(comparison: Comparison) -> Paired:
     )
 
 
-def _ratio_test(ratio: Ratio, threshold: float, z_alpha: float) -> MarginTest:
+def _ratio_test(ratio: DiversityRatio, threshold: float, z_alpha: float) -> MarginTest:
     task = Paired(ratio.n, ratio.value - 1, ratio.stderr, None, ratio.n - 1, bounded=False)
     return margin_test([task], [1.0], threshold, z_alpha)
 
 
-def name_test(m: Measured) -> str:
+def name_test(m: MeasuredRule) -> str:
     """Return the name of the procedure behind a rule's interval."""
     names = sorted({c.test for c in m.comparisons}) or ["t of the ratio"]
     return names[0] if len(m.comparisons) <= 1 else f"MOVER of {len(m.comparisons)} x {' and '.join(names)}"
 
 
-def _variance(m: Measured, *, unchanged: bool = False) -> float:
+def _variance(m: MeasuredRule, *, unchanged: bool = False) -> float:
     """Return the variance of the estimate; under no change, that of the same discordance around zero."""
     if m.rule.ratio is not None:
         return m.rule.ratio.stderr**2
@@ -100,7 +100,7 @@ def _variance(m: Measured, *, unchanged: bool = False) -> float:
     return total
 
 
-def items_needed(m: Measured, z_alpha: float) -> int | None:
+def items_needed(m: MeasuredRule, z_alpha: float) -> int | None:
     """Return the items that would show the rule to hold in 80 % of cases, were the estimate the truth."""
     distance = m.test.difference - m.rule.threshold
     if distance <= 1e-6:  # at the threshold but for rounding: no number of items would do
@@ -110,7 +110,7 @@ def items_needed(m: Measured, z_alpha: float) -> int | None:
     return max(m.n + 1, math.ceil(m.n * ((z_alpha + z_of(1 - POWER)) * error / distance) ** 2))
 
 
-def smallest_margin(m: Measured, z_alpha: float) -> float:
+def smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
     """Return the smallest margin that these items resolve in 80 % of unchanged checkpoints."""
     margin = (z_alpha + z_of(1 - POWER)) * math.sqrt(_variance(m, unchanged=True))
     if m.rule.unit != UNIT_INTERVAL:

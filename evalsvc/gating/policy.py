@@ -1,4 +1,4 @@
-"""Policy files: what a checkpoint must meet to be promoted. YAML is read by `suites`; decides nothing.
+"""Policy files: what a checkpoint must meet to be promoted. YAML is read by `yaml_files`; decides nothing.
 
 A policy that could never pass, because a suite has too few items for its margin, is refused before any compute. Waivers
 are read one by one: one that cannot be understood does not waive, and is shown with the reason.
@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from evalsvc.errors import PolicyError
 from evalsvc.harness.suites import Name
 from evalsvc.records.digests import canonical, digest
-from evalsvc.stats.margins import Paired, bounds, combined, z_of
+from evalsvc.stats.margins import Paired, bounds, combine_bounds, z_of
 from evalsvc.stats.power import smallest_passing_n
 from evalsvc.stats.sequential import spending_bounds
 from evalsvc.yaml_files import Strict, first_problem, read_yaml
@@ -36,14 +36,14 @@ FRACTIONS: Mapping[Mode, tuple[float, ...]] = {
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Learning(Strict):
+class LearningRule(Strict):
     """The mean gain on each of these suites must exceed `min_gain`."""
 
     suites: tuple[Name, ...] = Field(min_length=1)
     min_gain: float = Field(default=0.0, ge=0, lt=1)
 
 
-class Retention(Strict):
+class RetentionRule(Strict):
     """The mean loss on a suite must stay below `margin`, and on each of its tasks below `per_task_margin`."""
 
     suite: Name
@@ -51,14 +51,14 @@ class Retention(Strict):
     per_task_margin: Share | None = None
 
 
-class Drift(Strict):
+class DriftRule(Strict):
     """The bits per byte of a suite must not rise by as much as this."""
 
     suite: Name
     max_bits_per_byte_increase: float = Field(gt=0, allow_inf_nan=False)
 
 
-class Diversity(Strict):
+class DiversityRule(Strict):
     """The diversity of generated text, as a share of the base's, must exceed `min_ratio`."""
 
     min_ratio: float = Field(gt=0, lt=1)
@@ -96,11 +96,11 @@ class Policy(Strict):
     version: Literal[1]
     alpha: float = Field(default=0.05, gt=0, le=0.2)
     mode: Mode = "fixed"
-    learning: Learning | None = None
-    retention: tuple[Retention, ...] = ()
+    learning: LearningRule | None = None
+    retention: tuple[RetentionRule, ...] = ()
     group_margin: Share | None = None
-    drift: Drift | None = None
-    diversity: Diversity | None = None
+    drift: DriftRule | None = None
+    diversity: DiversityRule | None = None
     require: Require = Require()
     waivers: tuple[Any, ...] = ()
 
@@ -217,7 +217,7 @@ def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: f
     parts = tuple(
         (task.items, task.weight / whole[suite] / len(suites)) for suite, tasks in suites.items() for task in tasks
     )
-    if needed := _needed(parts, margin, alpha):
+    if needed := _count_items_needed(parts, margin, alpha):
         items = sum(count for count, _ in parts)
         raise PolicyError(
             f"{rule}: {items:,} items cannot show that a loss stays below {margin}, not even if none changes; "
@@ -226,12 +226,12 @@ def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: f
 
 
 @lru_cache(maxsize=2**10)
-def _needed(parts: tuple[tuple[int, float], ...], margin: float, alpha: float) -> int | None:
+def _count_items_needed(parts: tuple[tuple[int, float], ...], margin: float, alpha: float) -> int | None:
     """Return how many items tasks with (items, share) would need to show anything; None if they have enough."""
 
     def passes(factor: float) -> bool:
         unchanged = [Paired(math.ceil(items * factor), 0.0, 0.0, (0, 0)) for items, _ in parts]
-        low, _ = combined([share for _, share in parts], [0.0] * len(parts), *bounds(unchanged, z_of(alpha)))
+        low, _ = combine_bounds([share for _, share in parts], [0.0] * len(parts), *bounds(unchanged, z_of(alpha)))
         return bool(low[0] > -margin)
 
     if not parts or passes(1.0):

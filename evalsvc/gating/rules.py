@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.analysis.compare import UNIT_INTERVAL, coverage, subtract, task_shares
+from evalsvc.analysis.compare import UNIT_INTERVAL, compare_values, compute_coverage, compute_task_shares
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.policy import Policy
 from evalsvc.records.comparisons import Comparison
@@ -48,7 +48,7 @@ class TaskPair:
         """Both arms on all samples that there are."""
         known = _COMPARED.setdefault(self.adapted, WeakKeyDictionary())
         if self.base not in known:
-            known[self.base] = subtract(self.base, self.adapted)
+            known[self.base] = compare_values(self.base, self.adapted)
         return known[self.base]
 
     def part(self, mask: Mask) -> TaskPair:
@@ -61,7 +61,7 @@ class TaskPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
+class DiversityRatio:
     """The diversity of an arm's generated text on one suite, as a share of its base's."""
 
     suite: str
@@ -88,7 +88,7 @@ class Rule:
     unit: str
     pairs: tuple[TaskPair, ...] = ()
     shares: tuple[float, ...] = ()
-    ratio: Ratio | None = None
+    ratio: DiversityRatio | None = None
 
     @property
     def grows(self) -> bool:
@@ -99,7 +99,7 @@ class Rule:
 # ----------------------------------------------------------------------------------------------------- what is asked
 
 
-def rules_of(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Ratio] = ()) -> list[Rule]:
+def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[DiversityRatio] = ()) -> list[Rule]:
     """Return a policy's rules with the evidence for each.
 
     Raises:
@@ -108,43 +108,46 @@ def rules_of(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Ratio] 
     rules: list[Rule] = []
     if policy.learning:
         gain = policy.learning.min_gain
-        rules += [_rule(f"learning/{s}", gain, gain, _suite(pairs, s, policy)) for s in policy.learning.suites]
+        rules += [
+            _build_rule(f"learning/{s}", gain, gain, _find_suite_pairs(pairs, s, policy))
+            for s in policy.learning.suites
+        ]
     kept: list[TaskPair] = []
     for entry in policy.retention:
-        tasks = _suite(pairs, entry.suite, policy)
+        tasks = _find_suite_pairs(pairs, entry.suite, policy)
         kept += tasks
-        rules.append(_rule(f"retention/{entry.suite}", entry.margin, -entry.margin, tasks))
+        rules.append(_build_rule(f"retention/{entry.suite}", entry.margin, -entry.margin, tasks))
         if entry.per_task_margin is not None:
             margin = entry.per_task_margin
-            rules += [_rule(f"retention/{entry.suite}/{p.base.task}", margin, -margin, [p]) for p in tasks]
+            rules += [_build_rule(f"retention/{entry.suite}/{p.base.task}", margin, -margin, [p]) for p in tasks]
     if policy.group_margin is not None:
-        rules.append(_rule("retention/group", policy.group_margin, -policy.group_margin, kept))
+        rules.append(_build_rule("retention/group", policy.group_margin, -policy.group_margin, kept))
     if policy.drift:
-        rules.append(_drift(policy, _suite(pairs, policy.drift.suite, policy, bits=True)))
+        rules.append(_build_drift_rule(policy, _find_suite_pairs(pairs, policy.drift.suite, policy, bits=True)))
     if policy.diversity:
         if not ratios:
             raise EvidenceError(
                 "diversity: the store has no ratio of generated diversity for this checkpoint and its base; "
                 "submit both on a suite with role diversity, or take the rule out of the policy"
             )
-        rules += [_diversity(ratio, policy.diversity.min_ratio) for ratio in ratios]
+        rules += [_build_diversity_rule(ratio, policy.diversity.min_ratio) for ratio in ratios]
     if not rules:
         raise EvidenceError("the policy has no rule, so there is nothing to decide; add learning or retention to it")
     return rules
 
 
-def _rule(name: str, margin: float, threshold: float, pairs: Sequence[TaskPair]) -> Rule:
-    shares = task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])
+def _build_rule(name: str, margin: float, threshold: float, pairs: Sequence[TaskPair]) -> Rule:
+    shares = compute_task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])
     return Rule(name, margin, threshold, UNIT_INTERVAL, tuple(pairs), tuple(shares))
 
 
-def _drift(policy: Policy, pairs: Sequence[TaskPair]) -> Rule:
+def _build_drift_rule(policy: Policy, pairs: Sequence[TaskPair]) -> Rule:
     assert policy.drift is not None
     most = policy.drift.max_bits_per_byte_increase
-    return replace(_rule(f"drift/{policy.drift.suite}", most, -most, pairs), unit="bits_per_byte")
+    return replace(_build_rule(f"drift/{policy.drift.suite}", most, -most, pairs), unit="bits_per_byte")
 
 
-def _diversity(ratio: Ratio, least: float) -> Rule:
+def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:
     if not (math.isfinite(ratio.value) and math.isfinite(ratio.stderr) and ratio.stderr > 0 and ratio.n > 1):
         raise EvidenceError(
             f"diversity/{ratio.suite}: the ratio {ratio.value} with standard error {ratio.stderr} of {ratio.n} prompts "
@@ -153,24 +156,24 @@ def _diversity(ratio: Ratio, least: float) -> Rule:
     return Rule(f"diversity/{ratio.suite}", least, least - 1, "ratio", ratio=ratio)
 
 
-def _suite(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, bits: bool = False) -> list[TaskPair]:
+def _find_suite_pairs(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, bits: bool = False) -> list[TaskPair]:
     """Return a suite's tasks, each fit to be tested."""
     found = [pair for pair in pairs if pair.base.suite == suite]
     if not found:
         raise EvidenceError(f"suite {suite!r}: the policy asks for it, and the base has no finished run on it")
     for pair in found:
-        _check(pair, policy.require.min_coverage, bits=bits)
+        _check_pair(pair, policy.require.min_coverage, bits=bits)
     return found
 
 
-def _check(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
+def _check_pair(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     base, adapted = pair.base, pair.adapted
     name = f"{base.suite}/{base.task}"
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(f"{name}: the arms have different metrics ({base.metric}, {adapted.metric}); submit again")
     if fault := base.fault or adapted.fault:
         raise EvidenceError(f"{name}: {fault}")
-    if (covered := coverage(base, adapted)) < min_coverage:
+    if (covered := compute_coverage(base, adapted)) < min_coverage:
         raise EvidenceError(
             f"{name}: both arms have scores on {covered:.1%} of the base's items, "
             f"the policy needs {min_coverage:.1%}; submit the checkpoint again"

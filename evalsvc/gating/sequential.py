@@ -21,15 +21,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from evalsvc.errors import EvidenceError
-from evalsvc.gating.measure import compared_tasks, measure, paired
+from evalsvc.gating.measure import build_paired, compare_rule_tasks, measure_rule
 from evalsvc.gating.policy import FRACTIONS, Mode, Policy, WaiverEntry
 from evalsvc.gating.rules import Mask, Rule, TaskPair
-from evalsvc.gating.verdict import Look, Outcome, RuleOutcome, Verdict, outcome_of, overall
-from evalsvc.gating.waivers import excuses, judge_waivers
+from evalsvc.gating.verdict import InterimLook, Outcome, RuleOutcome, Verdict, build_outcome, combine_verdicts
+from evalsvc.gating.waivers import judge_waivers, list_excuses
 from evalsvc.records.digests import digest
 from evalsvc.records.vocabulary import Floats
 from evalsvc.stats.betting import evidence, pool_interval
-from evalsvc.stats.margins import bounds, combined, z_of
+from evalsvc.stats.margins import bounds, combine_bounds, z_of
 from evalsvc.stats.multiplicity import holm
 from evalsvc.stats.sequential import spending_bounds
 
@@ -42,12 +42,12 @@ Key = tuple[str, str]
 """Suite and task."""
 
 
-def place(sample: str, seed: int = SEED) -> float:
+def draw_place(sample: str, seed: int = SEED) -> float:
     """Return a sample's place in the random order, in [0, 1)."""
     return int(digest("order", str(seed), sample)[:13], 16) / 16**13
 
 
-def first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: float, mode: Mode) -> dict[Key, Mask]:
+def take_first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: float, mode: Mode) -> dict[Key, Mask]:
     """Return which samples of each task belong to the first `fraction` of the order.
 
     Group-sequential looks take the same share of every task. A finite pool is one order over all tasks, of which each
@@ -61,7 +61,7 @@ def first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: floa
         chosen = {}
         for key, there in places.items():
             count = max(SMALLEST, math.floor(fraction * items[key] + 1e-9))
-            chosen[key] = foremost(there, count)
+            chosen[key] = find_foremost(there, count)
         return chosen
     count = math.floor(fraction * sum(items[key] for key in places) + 1e-9)
     pooled = np.sort(np.concatenate(list(places.values()))) if places else np.empty(0)
@@ -89,11 +89,11 @@ class _Look:
             key = key_of(pair)
             if key not in self._parts:
                 few = self.seen[key] < SMALLEST
-                self._parts[key] = pair.part(foremost(_places(pair), SMALLEST) if few else self._masks[key])
+                self._parts[key] = pair.part(find_foremost(_places(pair), SMALLEST) if few else self._masks[key])
         return replace(rule, pairs=tuple(self._parts[key_of(pair)] for pair in rule.pairs))
 
 
-def foremost(places: Floats, count: int) -> Mask:
+def find_foremost(places: Floats, count: int) -> Mask:
     """Return which samples are the first `count` of the order."""
     return np.argsort(np.argsort(places, kind="stable"), kind="stable") < count
 
@@ -120,7 +120,7 @@ def decide(
         EvidenceError: Nothing is left to decide, or a rule has no evidence.
     """
     judged = judge_waivers(waivers, rules, checkpoint, today)
-    excused = excuses(judged)
+    excused = list_excuses(judged)
     asked = [rule for rule in rules if rule.name not in excused]
     if not asked:
         raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
@@ -130,14 +130,14 @@ def decide(
     places = {key: _places(pair) for key, pair in growing.items()}
     at_once = sum(pair.items for key, pair in whole.items() if key not in growing)
     judge: _Judge = (_Bounds if policy.mode == "group_sequential" else _Bets)(policy, rules, excused)
-    looks: list[Look] = []
+    looks: list[InterimLook] = []
     for number, share in enumerate(FRACTIONS[policy.mode], start=1):
         if share > fraction + 1e-9:
             break
-        look = _Look(number, first(places, items, share, policy.mode))
-        verdict = overall(v for rule, v in zip(rules, judge.at(look), strict=True) if rule.name not in excused)
+        look = _Look(number, take_first(places, items, share, policy.mode))
+        verdict = combine_verdicts(v for rule, v in zip(rules, judge.at(look), strict=True) if rule.name not in excused)
         seen = at_once + sum(look.seen.values())
-        looks.append(Look(number, share, seen, at_once + sum(items.values()), verdict))
+        looks.append(InterimLook(number, share, seen, at_once + sum(items.values()), verdict))
         if verdict != "inconclusive":
             break
     return Outcome(verdict, tuple(judge.outcomes(look)), tuple(judged), tuple(looks))
@@ -177,7 +177,9 @@ class _Bounds:
         for grows in (True, False):
             rules = [look.of(rule) for rule in self._rules if rule.grows == grows]
             tasks = {
-                key_of(p): paired(c) for rule in rules for p, c in zip(rule.pairs, compared_tasks(rule), strict=True)
+                key_of(p): build_paired(c)
+                for rule in rules
+                for p, c in zip(rule.pairs, compare_rule_tasks(rule), strict=True)
             }
             if tasks:
                 low, high = bounds(list(tasks.values()), self._levels(grows, look))
@@ -189,11 +191,11 @@ class _Bounds:
         for rule in self._rules:
             if rule.ratio is not None:
                 above, below = self._levels(rule.grows, look)
-                z = measure(rule, above).test.z
+                z = measure_rule(rule, above).test.z
                 holds, broken = z >= above, z <= -below
             else:
                 parts = zip(*(ends[key_of(pair)] for pair in rule.pairs), strict=True)
-                low, high = combined(rule.shares, *(np.stack(part, axis=-1) for part in parts))
+                low, high = combine_bounds(rule.shares, *(np.stack(part, axis=-1) for part in parts))
                 holds, broken = low[0] > rule.threshold, high[1] < rule.threshold
             if broken:
                 self._decided[rule.name] = ("fail", look.number)
@@ -206,8 +208,8 @@ class _Bounds:
         for rule in self._rules:
             verdict, number = self._decided.get(rule.name, ("inconclusive", look.number))
             # The interval at a look's bound is a repeated confidence interval: valid however often one looks.
-            m = measure(look.of(rule), self._levels(rule.grows, look)[0])
-            found.append(outcome_of(m, verdict, z_of(self._alpha), self._excused.get(rule.name), look=number))
+            m = measure_rule(look.of(rule), self._levels(rule.grows, look)[0])
+            found.append(build_outcome(m, verdict, z_of(self._alpha), self._excused.get(rule.name), look=number))
         return found
 
 
@@ -226,15 +228,15 @@ class _Bets:
 
     def __init__(self, policy: Policy, rules: Sequence[Rule], excused: Mapping[str, str]) -> None:
         self._alpha, self._rules, self._excused = policy.alpha, rules, excused
-        self._stream = cache(self._streamed)
+        self._streams = cache(self._stream)
         self._decided: dict[str, int] = {}
 
-    def _streamed(self, position: int) -> _Stream:
+    def _stream(self, position: int) -> _Stream:
         rule = self._rules[position]
         pool = sum(pair.items for pair in rule.pairs)
         factors = [pool * share / pair.items for share, pair in zip(rule.shares, rule.pairs, strict=True)]
         scale = max(factors)
-        values = [gains(pair) * factor / scale for pair, factor in zip(rule.pairs, factors, strict=True)]
+        values = [compute_gains(pair) * factor / scale for pair, factor in zip(rule.pairs, factors, strict=True)]
         order = np.argsort(np.concatenate([_places(pair) for pair in rule.pairs]), kind="stable")
         items = (np.concatenate(values)[order] + 1) / 2
         return _Stream(items, pool, scale, *evidence(items, (1 + rule.threshold / scale) / 2, pool))
@@ -244,13 +246,13 @@ class _Bets:
         found = []
         for position, rule in enumerate(self._rules):
             if rule.grows:
-                seen = self._seen(rule, look)
-                stream = self._stream(position)
+                seen = self._count_seen(rule, look)
+                stream = self._streams(position)
                 wealth = (stream.above[seen - 1], stream.below[seen - 1]) if seen else (0.0, 0.0)
                 found.append((math.exp(-max(0.0, wealth[0])), math.exp(-max(0.0, wealth[1]))))
             else:
                 # The whole suite has been asked, and its own difference is what is foreseen elsewhere.
-                holds = measure(rule, z_of(self._alpha)).test.difference > rule.threshold
+                holds = measure_rule(rule, z_of(self._alpha)).test.difference > rule.threshold
                 found.append((0.0, 1.0) if holds else (1.0, 0.0))
         asked = [n for n, rule in enumerate(self._rules) if rule.name not in self._excused]
         for n, p in zip(asked, holm([found[n][1] for n in asked]), strict=True):
@@ -258,7 +260,7 @@ class _Bets:
         return found
 
     @staticmethod
-    def _seen(rule: Rule, look: _Look) -> int:
+    def _count_seen(rule: Rule, look: _Look) -> int:
         return sum(look.seen[key_of(pair)] for pair in rule.pairs)
 
     def _verdict(self, p: tuple[float, float]) -> Verdict:
@@ -274,13 +276,13 @@ class _Bets:
     def outcomes(self, look: _Look) -> list[RuleOutcome]:
         found = []
         for position, (rule, p) in enumerate(zip(self._rules, self._p(look), strict=True)):
-            m = measure(look.of(rule), z_of(self._alpha))
+            m = measure_rule(look.of(rule), z_of(self._alpha))
             low = high = m.test.difference
             if rule.grows:
-                items, pool, scale, _, _ = self._stream(position)
-                ends = pool_interval(items[: self._seen(rule, look)], pool, self._alpha)
+                items, pool, scale, _, _ = self._streams(position)
+                ends = pool_interval(items[: self._count_seen(rule, look)], pool, self._alpha)
                 low, high = ((2 * end - 1) * scale for end in ends)
-            outcome = outcome_of(
+            outcome = build_outcome(
                 m,
                 self._verdict(p),
                 z_of(self._alpha),
@@ -294,7 +296,7 @@ class _Bets:
         return found
 
 
-def gains(pair: TaskPair) -> Floats:
+def compute_gains(pair: TaskPair) -> Floats:
     """Return the adapted arm's gain on each of the base's samples, in [-1, 1], better counted positive.
 
     Raises:

@@ -19,10 +19,10 @@ from typing import Literal
 import numpy as np
 
 from evalsvc.errors import EvidenceError
-from evalsvc.gating.measure import Measured, items_needed, measure, name_test, smallest_margin
+from evalsvc.gating.measure import MeasuredRule, items_needed, measure_rule, name_test, smallest_margin
 from evalsvc.gating.policy import Policy, WaiverEntry
 from evalsvc.gating.rules import Rule
-from evalsvc.gating.waivers import excuses, judge_waivers
+from evalsvc.gating.waivers import judge_waivers, list_excuses
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.multiplicity import holm
 
@@ -67,7 +67,7 @@ class RuleOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InterimLook:
     """One look at growing evidence: items of both arms seen, of all, and the verdict then."""
 
     number: int
@@ -88,7 +88,7 @@ class Outcome:
     verdict: Verdict
     rules: tuple[RuleOutcome, ...]
     waivers: tuple[tuple[WaiverEntry, str], ...]
-    looks: tuple[Look, ...] = ()
+    looks: tuple[InterimLook, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -117,12 +117,12 @@ def decide(
         EvidenceError: Nothing is left to decide, or a rule has no evidence.
     """
     judged = judge_waivers(waivers, rules, checkpoint, today)
-    excused = excuses(judged)
+    excused = list_excuses(judged)
     asked = [position for position, rule in enumerate(rules) if rule.name not in excused]
     if not asked:
         raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
     z_alpha = z_of(policy.alpha)
-    measured = [measure(rule, z_alpha) for rule in rules]
+    measured = [measure_rule(rule, z_alpha) for rule in rules]
     p_fail = np.array([m.test.p_below for m in measured])
     p_fail[asked] = holm(p_fail[asked])
     outcomes = []
@@ -133,13 +133,13 @@ def decide(
         elif p <= policy.alpha:
             verdict = "fail"
         outcomes.append(
-            outcome_of(m, verdict, z_alpha, excused.get(m.rule.name), p_pass=m.test.p_above, p_fail=float(p))
+            build_outcome(m, verdict, z_alpha, excused.get(m.rule.name), p_pass=m.test.p_above, p_fail=float(p))
         )
-    verdict = overall(outcome.verdict for outcome in outcomes if outcome.waived is None)
+    verdict = combine_verdicts(outcome.verdict for outcome in outcomes if outcome.waived is None)
     return Outcome(verdict, tuple(outcomes), tuple(judged))
 
 
-def overall(verdicts: Iterable[Verdict]) -> Verdict:
+def combine_verdicts(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the verdict of all rules together, given each one's that is not waived."""
     found = set(verdicts)
     if "fail" in found:
@@ -147,8 +147,8 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
     return "pass" if found == {"pass"} else "inconclusive"
 
 
-def outcome_of(
-    m: Measured,
+def build_outcome(
+    m: MeasuredRule,
     verdict: Verdict,
     z_alpha: float,
     waived: str | None,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import EvalsvcError, EvidenceError
-from evalsvc.gating.decisions import SCHEMA, decided, judge, p_pass, suite_record
+from evalsvc.gating.decisions import SCHEMA, describe_decision, judge, p_pass, suite_record
 from evalsvc.gating.evidence import gather
 from evalsvc.gating.policy import Policy
-from evalsvc.gating.rules import Ratio
+from evalsvc.gating.rules import DiversityRatio
 from evalsvc.stats.multiplicity import holm
 from evalsvc.store.decisions import Ledger, Record, record_digest
 from evalsvc.store.store import Store
@@ -37,7 +37,7 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def verify(store: Store, record: Record) -> list[str]:
+def find_differences(store: Store, record: Record) -> list[str]:
     """Recompute a decision from the stored scores, and return what differs; nothing if it holds.
 
     Numbers are compared to nine digits: another processor adds up in another order.
@@ -47,7 +47,7 @@ def verify(store: Store, record: Record) -> list[str]:
         found.append("the record was edited: its content does not give its digest")
     try:
         found += _chain_problems(Ledger(store.path).chain(record["base"]["digest"]), record)
-        found += _differences(record, _recomputed(store, record))
+        found += _find_differences(record, _recompute(store, record))
     except (KeyError, TypeError, ValueError) as error:
         found.append(f"the record was edited: {type(error).__name__}: {error}")
     except EvalsvcError as error:
@@ -73,7 +73,7 @@ def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
     return found
 
 
-def _recomputed(store: Store, record: Record) -> Record:
+def _recompute(store: Store, record: Record) -> Record:
     policy = Policy.model_validate(record["policy"]["content"])
     arms = {arm.digest: arm for arm in store.arms()}
     for who in ("base", "checkpoint"):
@@ -90,7 +90,7 @@ def _recomputed(store: Store, record: Record) -> Record:
         sampled=record.get("sampled"),
     )
     if "sampled" not in record:  # it was written before they were kept
-        evidence = replace(evidence, ratios=tuple(Ratio(**ratio) for ratio in record["ratios"]))
+        evidence = replace(evidence, ratios=tuple(DiversityRatio(**ratio) for ratio in record["ratios"]))
     day = datetime.fromisoformat(record["decided"]).date()
     outcome = judge(policy, evidence, record["fraction"], day)
     if record["batch"] is not None:
@@ -101,12 +101,12 @@ def _recomputed(store: Store, record: Record) -> Record:
     recomputed = {
         "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
         "suites": [suite_record(run) for run in evidence.plans],
-        **decided(evidence, outcome),
+        **describe_decision(evidence, outcome),
     }
     return dict(json.loads(json.dumps(recomputed, default=str)))
 
 
-def _differences(record: Record, recomputed: Record) -> list[str]:
+def _find_differences(record: Record, recomputed: Record) -> list[str]:
     found = []
     for key, value in recomputed.items():
         if _same(record.get(key), value):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 from statistics import NormalDist
 
-from evalsvc.analysis.compare import task_shares
+from evalsvc.analysis.compare import compute_task_shares
 from evalsvc.errors import UsageError
-from evalsvc.gating.measure import paired
+from evalsvc.gating.measure import build_paired
 from evalsvc.gating.verdict import Verdict
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.margins import Paired, margin_test, z_of
@@ -36,7 +36,7 @@ class WhatIf:
     needed_n: int
 
 
-def what_if(tasks: Sequence[Comparison], margin: float, alpha: float, factor: float = 1.0) -> WhatIf:
+def recompute_under(tasks: Sequence[Comparison], margin: float, alpha: float, factor: float = 1.0) -> WhatIf:
     """Test whether the mean loss over some tasks stays below a margin, were there `factor` times as many items.
 
     Lost and gained items are scaled with the number of items: the shares that were seen are taken for the truth.
@@ -50,8 +50,8 @@ def what_if(tasks: Sequence[Comparison], margin: float, alpha: float, factor: fl
             f"{len(usable)} tasks, margin {margin}, alpha {alpha}, factor {factor}: must be at least one task with an "
             "interval, a margin between 0 and 1, an alpha up to 0.2 and a positive factor"
         )
-    shares = task_shares([(task.suite, task.weight) for task in usable])
-    scaled = [_scaled(paired(task), factor) for task in usable]
+    shares = compute_task_shares([(task.suite, task.weight) for task in usable])
+    scaled = [_scale_task(build_paired(task), factor) for task in usable]
     found = margin_test(scaled, shares, -margin, z_of(alpha))
     verdict: Verdict = "inconclusive"
     if found.z >= z_of(alpha):
@@ -75,11 +75,11 @@ def power_curve(
     tasks: Sequence[Comparison], margin: float, alpha: float, factors: Sequence[float]
 ) -> list[tuple[int, float]]:
     """Return items and power at several multiples of the items that there are."""
-    found = [what_if(tasks, margin, alpha, factor) for factor in factors]
+    found = [recompute_under(tasks, margin, alpha, factor) for factor in factors]
     return [(one.n, one.power) for one in found]
 
 
-def _scaled(task: Paired, factor: float) -> Paired:
+def _scale_task(task: Paired, factor: float) -> Paired:
     n = max(2, round(task.n * factor))
     counts = None if task.counts is None else (round(task.counts[0] * n / task.n), round(task.counts[1] * n / task.n))
     difference = task.difference if counts is None else (counts[1] - counts[0]) / n
@@ -93,7 +93,7 @@ def _scaled(task: Paired, factor: float) -> Paired:
 
 
 def _error(tasks: Sequence[Comparison], shares: Sequence[float]) -> float:
-    """Return the standard error of a mean that did not change, with the discordance that was seen (`forecast`)."""
+    """Return the standard error of a mean that did not change, with the discordance that was seen (`power`)."""
     variance = 0.0
     for share, task in zip(shares, tasks, strict=True):
         squares = (task.stderr or 0.0) ** 2 + task.gain**2 / task.n

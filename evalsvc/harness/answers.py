@@ -11,7 +11,7 @@ from lm_eval.api.task import Task
 from evalsvc.records.digests import canonical, digest
 
 
-class Answer(NamedTuple):
+class ParsedAnswer(NamedTuple):
     """The answer to one sample under one metric; see `records.Score`."""
 
     answer: int | None = None
@@ -19,7 +19,7 @@ class Answer(NamedTuple):
     confidence: float | None = None
 
 
-NO_ANSWER = Answer()
+NO_ANSWER = ParsedAnswer()
 
 
 class Reader:
@@ -29,17 +29,17 @@ class Reader:
         self._task = task
         self._fallbacks = _fallbacks(task, filter_name)
 
-    def read(self, doc: Any, filtered: Sequence[Any], metric: str) -> Answer:
+    def read(self, doc: Any, filtered: Sequence[Any], metric: str) -> ParsedAnswer:
         """Return the answer that a metric judged.
 
         Args:
             filtered: The filtered responses to the document's requests.
         """
         if self._task.OUTPUT_TYPE == "multiple_choice":
-            return _chosen(self._task, doc, filtered, metric)
+            return _find_choice(self._task, doc, filtered, metric)
         if self._task.OUTPUT_TYPE == "generate_until" and len(filtered) == 1:
             text = filtered[0] if isinstance(filtered[0], str) else canonical(filtered[0])
-            return Answer(number(text), not text.strip() or text in self._fallbacks)
+            return ParsedAnswer(number(text), not text.strip() or text in self._fallbacks)
         return NO_ANSWER
 
 
@@ -48,7 +48,7 @@ def number(text: str) -> int:
     return int(digest("answer", text)[:15], 16)
 
 
-def _chosen(task: Task, doc: Any, filtered: Sequence[Any], metric: str) -> Answer:
+def _find_choice(task: Task, doc: Any, filtered: Sequence[Any], metric: str) -> ParsedAnswer:
     """Return the option with the highest (for acc_norm and acc_bytes: length-normalised) log-likelihood."""
     choices = task.doc_to_choice(doc)
     likelihoods = np.array([pair[0] for pair in filtered][: len(choices)], dtype=np.float64)
@@ -60,7 +60,7 @@ def _chosen(task: Task, doc: Any, filtered: Sequence[Any], metric: str) -> Answe
     }.get(metric, [1] * len(choices))
     best = int(np.argmax(likelihoods / np.array(lengths, dtype=np.float64)))
     share = np.exp(likelihoods - likelihoods.max())
-    return Answer(best, None, float(share[best] / share.sum()))
+    return ParsedAnswer(best, None, float(share[best] / share.sum()))
 
 
 def _fallbacks(task: Task, filter_name: str) -> set[str]:

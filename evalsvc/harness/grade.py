@@ -19,7 +19,7 @@ from lm_eval.api.task import Task
 from lm_eval.utils import handle_non_serializable
 
 from evalsvc.errors import EvidenceError, SuiteError
-from evalsvc.harness.answers import Answer, Reader
+from evalsvc.harness.answers import ParsedAnswer, Reader
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.tasks import quiet
 from evalsvc.records.plans import Metric, PlannedTask, Response
@@ -95,7 +95,7 @@ def _answer(responses: Mapping[str, Response], key: str, task: str) -> Any:
     return response.loglikelihood, response.greedy
 
 
-def _score(sample: str, metric: str, name: str, value: Any, weighted: bool, answer: Answer) -> Score:
+def _score(sample: str, metric: str, name: str, value: Any, weighted: bool, answer: ParsedAnswer) -> Score:
     if weighted:
         amount, weight = value
         return Score(sample, metric, name, float(amount), float(weight))

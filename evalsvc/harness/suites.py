@@ -153,7 +153,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def changed(files: Sequence[tuple[str, str]]) -> str | None:
+def find_changed_files(files: Sequence[tuple[str, str]]) -> str | None:
     """Return which of a planned suite's files says something else by now; one that is not here is taken as it was.
 
     Args:

@@ -108,7 +108,7 @@ def _lm_eval_task(
     name: str, row: Mapping[str, Any], metrics: tuple[Metric, ...], records: list[dict[str, Any]], source: Path
 ) -> ImportedTask:
     if not records:
-        results = tuple(_published(name, row, metric, metric == metrics[0]) for metric in metrics)
+        results = tuple(_read_published(name, row, metric, metric == metrics[0]) for metric in metrics)
         return ImportedTask(name, metrics, (), (), results)
     counts: Counter[str] = Counter()
     samples: dict[str, Sample] = {}
@@ -181,7 +181,7 @@ def _guessing(records: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(1 / size for size in sizes) / len(sizes) if sizes and min(sizes) > 1 else None
 
 
-def _published(task: str, row: Mapping[str, Any], metric: Metric, primary: bool) -> Result:
+def _read_published(task: str, row: Mapping[str, Any], metric: Metric, primary: bool) -> Result:
     key = metric.name if metric.name in row else f"{metric.name},{metric.filter}"
     name, _, filter_name = key.partition(",")
     stderr = row.get(f"{name}_stderr,{filter_name}" if filter_name else f"{name}_stderr")

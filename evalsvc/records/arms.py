@@ -152,7 +152,7 @@ class Arm:
         return served_label(self.checkpoint, self.serving)
 
 
-def base_among(arm: Arm, arms: Iterable[Arm]) -> Arm | None:
+def find_reference(arm: Arm, arms: Iterable[Arm]) -> Arm | None:
     """Return what an arm is held against: its base as it is served itself, but for merging; None if it is not there."""
     served = replace(arm.serving, merged=False)
     for other in arms:

@@ -7,7 +7,7 @@ from evalsvc.records.arms import Checkpoint
 FULL_METHODS = frozenset({"base", "full", "cpt", "cpt-replay", "sft", "rl", "icl", "rag", "pretraining", "unknown"})
 
 
-def kinds_of(method: str, name: str) -> frozenset[str]:
+def list_kinds(method: str, name: str) -> frozenset[str]:
     """Return what a run counts as; a continued pre-training says "replay" in its method or name if it has any."""
     found = {method.lower()}
     if method.lower() not in FULL_METHODS:
@@ -21,11 +21,11 @@ RUNGS = ("base", "icl", "rag", "peft", "full", "cpt")
 """Kinds of adapting in order of what they cost as a rule."""
 
 
-def rung_of(checkpoint: Checkpoint) -> str:
+def find_rung(checkpoint: Checkpoint) -> str:
     """Return the kind of adapting that a checkpoint's method belongs to."""
     method = checkpoint.method.lower()
     if method in {"base", "icl", "rag"}:
         return method
     if method.startswith("cpt") or method == "pretraining":
         return "cpt"
-    return "peft" if "peft" in kinds_of(method, checkpoint.name) else "full"
+    return "peft" if "peft" in list_kinds(method, checkpoint.name) else "full"

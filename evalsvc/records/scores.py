@@ -111,6 +111,6 @@ class TaskScores:
             return "some items have no size in bytes; take them out of the task"
         return None
 
-    def aligned(self, other: TaskScores) -> bool:
+    def is_aligned(self, other: TaskScores) -> bool:
         """Whether both have the same samples; as a rule they share one array of them."""
         return self.samples is other.samples or np.array_equal(self.samples, other.samples)

@@ -113,6 +113,6 @@ class ShardResult:
     divergences: Mapping[str, Floats] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def failed(cls, shard: Shard, error: str, worker: str = "") -> ShardResult:
+    def of_error(cls, shard: Shard, error: str, worker: str = "") -> ShardResult:
         """Make the result of a shard of which nothing could be answered."""
         return cls(shard, failures=tuple(Failure(request, error) for request in shard.requests), worker=worker)

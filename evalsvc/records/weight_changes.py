@@ -38,7 +38,7 @@ class TensorChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class WeightChange:
     """What adapting changed.
 
     Attributes:
@@ -80,7 +80,7 @@ def kind_of(name: str) -> str:
     return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
 
 
-def by_group(change: Change) -> list[GroupChange]:
+def group_changes(change: WeightChange) -> list[GroupChange]:
     """Return one line per kind of layer, and one for all."""
     groups: dict[str, list[TensorChange]] = {}
     for tensor in change.tensors:

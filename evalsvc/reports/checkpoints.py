@@ -12,7 +12,7 @@ from rich.table import Table
 
 from evalsvc.checkpoints.costs import TrainingMemory
 from evalsvc.records.arms import Checkpoint, Cost, Finding
-from evalsvc.records.weight_changes import Change, by_group
+from evalsvc.records.weight_changes import WeightChange, group_changes
 from evalsvc.reports.formatting import SCHEMA, new_table
 from evalsvc.reports.runs import arm_fields
 
@@ -68,7 +68,7 @@ def findings_json(findings: Sequence[Finding], looked_at: Sequence[Checkpoint]) 
 
 
 def dossier_tables(
-    checkpoint: Checkpoint, change: Change | None, memory: TrainingMemory | None, findings: Sequence[Finding]
+    checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None, findings: Sequence[Finding]
 ) -> list[Table]:
     """Show one checkpoint: what it is, what it cost, what changed, what was found."""
     facts = Table(title=escape(checkpoint.label), title_justify="left", show_header=False)
@@ -82,7 +82,7 @@ def dossier_tables(
     return tables
 
 
-def _facts(checkpoint: Checkpoint, change: Change | None, memory: TrainingMemory | None) -> list[tuple[str, str]]:
+def _facts(checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None) -> list[tuple[str, str]]:
     facts = [
         ("method", checkpoint.method),
         ("folder", checkpoint.path),
@@ -125,14 +125,14 @@ def _memory(checkpoint: Checkpoint, memory: TrainingMemory) -> str:
     )
 
 
-def _change_table(change: Change) -> Table:
+def _change_table(change: WeightChange) -> Table:
     table = new_table(
         "What changed",
         *("layers", "#tensors", "#parameters", "#changed", "#relative norm", "#rank-90", "#effective rank"),
         caption=f"changed: {change.tolerance}; relative norm: of the change over that of the base; ranks: medians over "
         "changed matrices,\nestimated where the smaller side is above 1024. A description, not a verdict.",
     )
-    for group in by_group(change):
+    for group in group_changes(change):
         table.add_row(
             group.group,
             str(group.tensors),
@@ -146,7 +146,7 @@ def _change_table(change: Change) -> Table:
 
 
 def dossier_json(
-    checkpoint: Checkpoint, change: Change | None, memory: TrainingMemory | None, findings: Sequence[Finding]
+    checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None, findings: Sequence[Finding]
 ) -> dict[str, Any]:
     """Return a checkpoint as `checkpoints show --json` prints it."""
     changed = None
@@ -155,7 +155,7 @@ def dossier_json(
             "parameters": change.parameters,
             "trainable": change.trainable,
             "tolerance": change.tolerance,
-            "groups": [asdict(group) for group in by_group(change)] if change.tensors else [],
+            "groups": [asdict(group) for group in group_changes(change)] if change.tensors else [],
             "tensors": [asdict(tensor) for tensor in change.tensors],
         }
     return {

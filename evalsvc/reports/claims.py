@@ -9,16 +9,16 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from evalsvc.analysis.claims import Card
+from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.reports.formatting import SCHEMA, new_table
 
 
-def claims_json(cards: Sequence[Card]) -> dict[str, Any]:
+def claims_json(cards: Sequence[DecidedClaim]) -> dict[str, Any]:
     """Return claim cards as `claims --json` prints them."""
     return {"schema": SCHEMA, "claims": [asdict(card) for card in cards]}
 
 
-def claims_table(cards: Sequence[Card]) -> Table:
+def claims_table(cards: Sequence[DecidedClaim]) -> Table:
     """Show every claim with its verdict, the test that decided, and the numbers behind it."""
     table = new_table("Claims", "claim", "about", "verdict", "test", "because", "evidence")
     styles = {"supported": "bold green", "refuted": "bold red", "undecided": ""}

@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
-from evalsvc.analysis.stored import Compared
+from evalsvc.analysis.stored import ArmComparison
 from evalsvc.records.comparisons import FullComparison
-from evalsvc.reports.formatting import SCHEMA, interval, new_table, number, signed
+from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
 
 
-def compared_json(compared: Compared) -> dict[str, Any]:
+def compared_json(compared: ArmComparison) -> dict[str, Any]:
     """Return a comparison as `compare --json` prints it; differences are adapted - base, in the metric's unit."""
     return {
         "schema": SCHEMA,
@@ -30,7 +30,7 @@ def _metric(comparison: FullComparison) -> str:
     return f"{comparison.metric} {'↑' if comparison.higher_is_better else '↓'}"
 
 
-def comparison_tables(compared: Compared) -> list[Table]:
+def comparison_tables(compared: ArmComparison) -> list[Table]:
     """Show a comparison: every task, worst first within its suite, then the mean of every role."""
     base, adapted = compared.base.label, compared.adapted.label
     tasks = new_table(
@@ -45,10 +45,10 @@ def comparison_tables(compared: Compared) -> list[Table]:
             comparison.task,
             _metric(comparison),
             f"{comparison.n:,}",
-            number(comparison.base),
-            number(comparison.adapted),
-            signed(comparison.difference),
-            interval(comparison.low, comparison.high),
+            format_number(comparison.base),
+            format_number(comparison.adapted),
+            format_signed(comparison.difference),
+            format_interval(comparison.low, comparison.high),
             "-" if comparison.lost is None else str(comparison.lost),
             "-" if comparison.gained is None else str(comparison.gained),
             comparison.test,
@@ -63,10 +63,10 @@ def comparison_tables(compared: Compared) -> list[Table]:
             total.unit,
             str(total.suites),
             str(total.tasks),
-            signed(total.difference),
-            interval(total.low, total.high),
+            format_signed(total.difference),
+            format_interval(total.low, total.high),
             total.worst_task,
-            signed(total.worst_difference),
+            format_signed(total.worst_difference),
         )
     return [tasks, roles]
 
@@ -77,7 +77,7 @@ def in_order_of_harm(comparisons: Sequence[FullComparison]) -> list[FullComparis
     return sorted(comparisons, key=lambda c: (suites.index(c.suite), c.gain))
 
 
-def detail_tables(compared: Compared) -> list[Table]:
+def detail_tables(compared: ArmComparison) -> list[Table]:
     """Show which tasks moved, and what a difference of means does not say; nothing for tasks that have none of it."""
     shown = [comparison for comparison in in_order_of_harm(compared.tasks) if _says_something(comparison)]
     if not shown:
@@ -112,7 +112,7 @@ def _row(comparison: FullComparison) -> list[str]:
         "-" if floor is None else f"{floor.lost:.3f}",
         "-" if comparison.agreement is None else f"{comparison.agreement:.3f}",
         "-" if comparison.invalid_base is None else f"{comparison.invalid_base} / {comparison.invalid_adapted}",
-        "-" if calibration is None else signed(calibration.brier_drift),
+        "-" if calibration is None else format_signed(calibration.brier_drift),
         "; ".join(notes(comparison)),
     ]
 

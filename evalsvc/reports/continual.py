@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from evalsvc.records.matrices import Matrix
-from evalsvc.reports.formatting import SCHEMA, interval, new_table, number, signed
+from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
 from evalsvc.stats.continual import Figure
 from evalsvc.stats.paired import t_interval
 
@@ -45,7 +45,7 @@ def matrices_tables(found: Sequence[Matrix]) -> list[Table]:
     )
     for matrix in found:
         summary = matrix.summary
-        figures = [number(summary.acc.value), number(summary.la.value)]
+        figures = [format_number(summary.acc.value), format_number(summary.la.value)]
         figures += [_figure(getattr(summary, name)) for name in ("bwt", "forgetting", "fwt", "intransigence")]
         seed = "-" if matrix.seed is None else str(matrix.seed)
         runs.add_row(matrix.name, matrix.method, seed, str(summary.tasks), *figures)
@@ -53,8 +53,10 @@ def matrices_tables(found: Sequence[Matrix]) -> list[Table]:
         "Methods, over their runs", "method", "#runs", "figure", "#mean", "#90 % interval", "divided by"
     )
     for row in _by_method(found):
-        ends = interval(row["low"], row["high"])
-        methods.add_row(row["method"], str(row["runs"]), row["figure"], signed(row["mean"]), ends, row["divisor"])
+        ends = format_interval(row["low"], row["high"])
+        methods.add_row(
+            row["method"], str(row["runs"]), row["figure"], format_signed(row["mean"]), ends, row["divisor"]
+        )
     return [runs, methods]
 
 
@@ -88,4 +90,4 @@ def _by_method(found: Sequence[Matrix]) -> list[dict[str, Any]]:
 
 
 def _figure(figure: Figure | None) -> str:
-    return "-" if figure is None else signed(figure.value)
+    return "-" if figure is None else format_signed(figure.value)

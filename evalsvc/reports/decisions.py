@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from rich.markup import escape
 from rich.table import Table
 
-from evalsvc.reports.formatting import number, signed
+from evalsvc.reports.formatting import format_interval, format_number, format_signed
 
 if TYPE_CHECKING:
     from evalsvc.gating.decisions import Decision, LostItem
@@ -82,7 +82,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "waivers": record["waivers"],
         "batch": record["batch"],
         "half": record["half"],
-        "lost_items": [{**asdict(item), "doc": cut(quote(item.doc))} for item in decision.lost],
+        "lost_items": [{**asdict(item), "doc": shorten(quote(item.doc))} for item in decision.lost],
         "warnings": list(decision.warnings),
         "decision": {"digest": record["digest"], "previous": record["previous"], "path": str(decision.path)},
     }
@@ -116,9 +116,13 @@ def decision_tables(decision: Decision) -> list[Table | str]:
         for column in ("task", "base", "adapted", "target", "item"):
             lost.add_column(column)
         for item in decision.lost:
-            level, other = number(item.base), number(item.adapted)
+            level, other = format_number(item.base), format_number(item.adapted)
             lost.add_row(
-                f"{item.suite}/{item.task}", level, other, escape(cut(item.target, 40)), escape(cut(quote(item.doc)))
+                f"{item.suite}/{item.task}",
+                level,
+                other,
+                escape(shorten(item.target, 40)),
+                escape(shorten(quote(item.doc))),
             )
         parts.append(lost)
     parts += [f"[bold]warning[/bold] {escape(printable(warning))}" for warning in decision.warnings]
@@ -146,8 +150,8 @@ def _cells(rule: RuleOutcome) -> list[str]:
     return [
         f"{_MARKS[rule.verdict]} {rule.verdict}",
         rule.rule,
-        signed(rule.estimate),
-        f"{signed(rule.low)} .. {signed(rule.high)}",
+        format_signed(rule.estimate),
+        f"{format_signed(rule.low)} .. {format_signed(rule.high)}",
         f"{rule.margin:g}",
         f"{rule.n:,}",
         "-" if rule.lost is None else str(rule.lost),
@@ -218,7 +222,7 @@ def markdown(decision: Decision) -> str:
     lines += [f"- {_code_free(line)}" for line in shortages(decision)]
     if decision.lost:
         lines += ["", "<details><summary>Worst lost items</summary>", ""]
-        lines += [f"- {_code_free(f'{item.suite}/{item.task}')}: {_quoted(item)}" for item in decision.lost]
+        lines += [f"- {_code_free(f'{item.suite}/{item.task}')}: {_quote_item(item)}" for item in decision.lost]
         lines += ["", "</details>"]
     lines += [f"- **warning** {_code_free(warning)}" for warning in decision.warnings]
     lines += ["", f"Decision `{decision.record['digest'][:16]}`", ""]
@@ -230,9 +234,9 @@ def no_verdict_markdown(checkpoint: str, error: str) -> str:
     return f"### ✗ NO VERDICT: {_code_free(checkpoint)}\n\n{_code_free(error)}\n"
 
 
-def _quoted(item: LostItem) -> str:
-    target = f" (target {_code_free(cut(item.target, 40))})" if item.target else ""
-    return f"{_code_free(cut(quote(item.doc)))}{target}"
+def _quote_item(item: LostItem) -> str:
+    target = f" (target {_code_free(shorten(item.target, 40))})" if item.target else ""
+    return f"{_code_free(shorten(quote(item.doc)))}{target}"
 
 
 def _code_free(text: str) -> str:
@@ -250,7 +254,7 @@ def quote(doc: str) -> str:
     return max(texts, key=len) if texts else doc
 
 
-def cut(text: str, longest: int = LONGEST_QUOTE) -> str:
+def shorten(text: str, longest: int = LONGEST_QUOTE) -> str:
     """Return one line of printable text, cut at `longest` characters."""
     line = printable(text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
@@ -279,7 +283,7 @@ def junit(decision: Decision) -> str:
         ElementTree.SubElement(properties, "property", {"name": name, "value": _xml(value)})
     for rule in outcome.rules:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": _xml(rule.rule)})
-        told = _told(rule)
+        told = _describe_rule(rule)
         if rule.waived:
             ElementTree.SubElement(case, "skipped", {"message": _xml(f"waived: {rule.waived}; {told}")})
         elif rule.verdict != "pass":
@@ -302,9 +306,9 @@ def no_verdict_junit(checkpoint: str, error: str) -> str:
     return _document(suite)
 
 
-def _told(rule: RuleOutcome) -> str:
+def _describe_rule(rule: RuleOutcome) -> str:
     parts = [
-        f"{rule.verdict}: estimate {signed(rule.estimate)}, interval {signed(rule.low)} .. {signed(rule.high)}, "
+        f"{rule.verdict}: estimate {format_signed(rule.estimate)}, interval {format_interval(rule.low, rule.high)}, "
         f"margin {rule.margin:g}, n {rule.n}, {rule.test}",
         shortage(rule),
     ]
@@ -314,7 +318,7 @@ def _told(rule: RuleOutcome) -> str:
 def _lost_lines(rule: RuleOutcome, lost: Sequence[LostItem]) -> list[str]:
     parts = rule.rule.split("/")
     mine = [item for item in lost if parts[1:] in ([item.suite], [item.suite, item.task])]
-    return [f"lost: {item.suite}/{item.task}: {cut(quote(item.doc))}" for item in mine]
+    return [f"lost: {item.suite}/{item.task}: {shorten(quote(item.doc))}" for item in mine]
 
 
 def _document(suite: ElementTree.Element) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from evalsvc.analysis.claims import Card
+from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.analysis.diversity_and_drift import TaskDiversity
-from evalsvc.analysis.stored_drift import Drifted
-from evalsvc.reports.formatting import SCHEMA, new_table, number, signed
+from evalsvc.analysis.stored_drift import ArmDrift
+from evalsvc.reports.formatting import SCHEMA, format_number, format_signed, new_table
 from evalsvc.stats.diversity import WORSE_WHEN
 
 
@@ -34,16 +34,16 @@ def diversity_tables(arm: str, found: Sequence[TaskDiversity]) -> list[Table]:
                 ratio.measure,
                 WORSE_WHEN[ratio.measure],
                 str(ratio.prompts),
-                number(ratio.base),
-                number(ratio.adapted),
-                number(ratio.ratio),
-                "-" if ratio.low is None else f"{number(ratio.low)} .. {number(ratio.high)}",
+                format_number(ratio.base),
+                format_number(ratio.adapted),
+                format_number(ratio.ratio),
+                "-" if ratio.low is None else f"{format_number(ratio.low)} .. {format_number(ratio.high)}",
             )
         tables.append(table)
     return tables
 
 
-def drift_json(found: Sequence[Drifted], card: Card) -> dict[str, Any]:
+def drift_json(found: Sequence[ArmDrift], card: DecidedClaim) -> dict[str, Any]:
     """Return drift as `drift --json` prints it."""
     arms = [
         {
@@ -58,7 +58,7 @@ def drift_json(found: Sequence[Drifted], card: Card) -> dict[str, Any]:
     return {"schema": SCHEMA, "arms": arms, "claim": asdict(card)}
 
 
-def drift_table(found: Sequence[Drifted]) -> Table:
+def drift_table(found: Sequence[ArmDrift]) -> Table:
     """Show every arm's drift, task by task."""
     table = new_table(
         "Drift from the base, KL(base || arm) in nats per token",
@@ -71,6 +71,6 @@ def drift_table(found: Sequence[Drifted]) -> Table:
             table.add_row(
                 *(one.arm.label, task.role, task.task, f"{drift.texts:,}", f"{drift.tokens:,}"),
                 *(f"{drift.mean:.4f}", f"{drift.low:.4f} .. {drift.high:.4f}", f"{drift.p95:.4f}"),
-                signed(one.forgetting),
+                format_signed(one.forgetting),
             )
     return table

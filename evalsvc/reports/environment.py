@@ -10,10 +10,10 @@ from rich.table import Table
 from evalsvc.reports.formatting import new_table
 
 if TYPE_CHECKING:
-    from evalsvc.scoring.environment import Finding
+    from evalsvc.scoring.environment import EnvironmentCheck
 
 
-def findings_table(findings: Sequence[Finding]) -> Table:
+def findings_table(findings: Sequence[EnvironmentCheck]) -> Table:
     """Show what works on this machine."""
     table = new_table("Doctor", "", "what", "found")
     marks = {"ok": "✓", "note": "!", "bad": "✗"}

@@ -23,14 +23,14 @@ def new_table(title: str, *columns: str, caption: str | None = None) -> Table:
     return table
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Format a level, "-" if there is none."""
     if value is None:
         return "-"
     return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3f}"
 
 
-def signed(value: float | None) -> str:
+def format_signed(value: float | None) -> str:
     """Format a difference with its sign, "-" if there is none."""
     if value is None:
         return "-"
@@ -38,6 +38,6 @@ def signed(value: float | None) -> str:
     return f"{value:+.4g}" if abs(value) >= 100 else f"{rounded:+.3f}"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def format_interval(low: float | None, high: float | None) -> str:
     """Format an interval, "-" if there is none."""
-    return "-" if low is None or high is None else f"{signed(low)} .. {signed(high)}"
+    return "-" if low is None or high is None else f"{format_signed(low)} .. {format_signed(high)}"

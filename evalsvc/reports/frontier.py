@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from evalsvc.records.frontier import EqualLevels, Frontier, Gap, Matched, Point, Read
-from evalsvc.reports.formatting import SCHEMA, interval, new_table, number, signed
+from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
 
 
 def frontier_json(frontier: Frontier, equal: EqualLevels) -> dict[str, Any]:
@@ -55,12 +55,12 @@ def frontier_table(frontier: Frontier) -> Table:
             "●" if point.on_frontier else "",
             point.arm,
             point.method,
-            signed(point.learning),
-            interval(point.learning_low, point.learning_high),
-            signed(point.forgetting),
-            interval(point.forgetting_low, point.forgetting_high),
+            format_signed(point.learning),
+            format_interval(point.learning_low, point.learning_high),
+            format_signed(point.forgetting),
+            format_interval(point.forgetting_low, point.forgetting_high),
             f"{point.p_on_frontier:.2f}",
-            *(number(getattr(point.cost, name)) for name in costs),
+            *(format_number(getattr(point.cost, name)) for name in costs),
             point.dominated_by or "",
             style="bold" if point.on_frontier else None,
         )
@@ -97,12 +97,12 @@ def frontier_tables(frontier: Frontier, equal: EqualLevels) -> list[Table]:
 
 def _matched_table(matched: Matched, title: str, level: str) -> Table:
     table = new_table(
-        f"{title} ({level} {signed(matched.at)})",
+        f"{title} ({level} {format_signed(matched.at)})",
         *("method", "#value", "#90 % interval", "#reached"),
         caption="read off each method's frontier, base included, by straight lines; reached: in so many resamples",
     )
     rows: list[tuple[str, Read | Gap]] = [(read.method, read) for read in matched.methods]
     rows += [(f"{gap.first} - {gap.second}", gap) for gap in matched.gaps]
     for name, row in rows:
-        table.add_row(name, signed(row.value), interval(row.low, row.high), f"{row.reached:.0%}")
+        table.add_row(name, format_signed(row.value), format_interval(row.low, row.high), f"{row.reached:.0%}")
     return table

@@ -12,16 +12,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from evalsvc import __version__, charts
-from evalsvc.analysis.claims import Card
-from evalsvc.analysis.stored import Compared
-from evalsvc.analysis.stored_claims import claims
-from evalsvc.analysis.training_runs import followed
+from evalsvc.analysis.claims import DecidedClaim
+from evalsvc.analysis.stored import ArmComparison
+from evalsvc.analysis.stored_claims import decide_stored_claims
+from evalsvc.analysis.training_runs import follow_runs
 from evalsvc.analysis.trajectory import Trajectory
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.records.frontier import Frontier
 from evalsvc.reports.comparison import in_order_of_harm
-from evalsvc.reports.formatting import LEVEL_NOTE, number, signed
+from evalsvc.reports.formatting import LEVEL_NOTE, format_number, format_signed
 from evalsvc.reports.frontier import by_learning
 from evalsvc.store.decisions import Ledger, Record
 from evalsvc.store.store import Store
@@ -32,24 +32,24 @@ class Rest:
     """What a report shows beside the frontier and its comparisons: of all of it, what the store has."""
 
     trajectories: tuple[Trajectory, ...] = ()
-    cards: tuple[Card, ...] = ()
+    cards: tuple[DecidedClaim, ...] = ()
     decisions: tuple[Record, ...] = ()
 
 
 def rest_of(store: Store, base_digest: str, base: str) -> Rest:
     """Return the trajectories, claims and decisions of a base's arms."""
     try:
-        runs = followed(store, base=base_digest)
+        runs = follow_runs(store, base=base_digest)
     except EvidenceError:  # no step is finished: the frontier's caption names them
         runs = []
     try:
-        cards = claims(store, base)
+        cards = decide_stored_claims(store, base)
     except EvidenceError:
         cards = []
     return Rest(tuple(runs), tuple(cards), tuple(Ledger(store.path).chain(base_digest)))
 
 
-def figures_of(frontier: Frontier, compared: Sequence[Compared], rest: Rest = Rest()) -> dict[str, Any]:
+def figures_of(frontier: Frontier, compared: Sequence[ArmComparison], rest: Rest = Rest()) -> dict[str, Any]:
     """Return a report's plotly figures by names that are also names of files, in order: the dashboard's."""
     figures: dict[str, Any] = {"frontier": charts.frontier_figure(frontier, charts.View(methods=True))}
     for position, one in enumerate(compared):
@@ -64,7 +64,7 @@ def figures_of(frontier: Frontier, compared: Sequence[Compared], rest: Rest = Re
         _rules(position, record): charts.rules_figure(outcomes(record))
         for position, record in enumerate(rest.decisions)
     }
-    return {name: charts.on_paper(figure) for name, figure in figures.items()}
+    return {name: charts.prepare_for_paper(figure) for name, figure in figures.items()}
 
 
 def outcomes(record: Record) -> list[RuleOutcome]:
@@ -73,11 +73,11 @@ def outcomes(record: Record) -> list[RuleOutcome]:
 
 
 def html(
-    frontier: Frontier, compared: Sequence[Compared], rest: Rest, figures: Mapping[str, Any], made: datetime
+    frontier: Frontier, compared: Sequence[ArmComparison], rest: Rest, figures: Mapping[str, Any], made: datetime
 ) -> str:
     """Return the page: figures as `figures_of` drew them, tables and verdicts. Names from checkpoints are escaped."""
     environment = Environment(loader=PackageLoader("evalsvc.reports", ""), autoescape=select_autoescape())
-    environment.filters |= {"number": number, "signed": signed}
+    environment.filters |= {"number": format_number, "signed": format_signed}
     return environment.get_template("report.html").render(
         frontier=frontier,
         points=by_learning(frontier),
@@ -94,7 +94,7 @@ def html(
     )
 
 
-def _forest(position: int, compared: Compared) -> str:
+def _forest(position: int, compared: ArmComparison) -> str:
     return f"forest-{position}-{_slug(compared.adapted.label)}"
 
 
@@ -111,6 +111,8 @@ def _script_safe(text: str) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _forgetting(run: Trajectory) -> charts.Curve:
+def _forgetting(run: Trajectory) -> charts.PlottedCurve:
     rows = [(step.step, step.forgetting) for step in run.steps if step.forgetting is not None]
-    return charts.Curve(run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), run.first_above)
+    return charts.PlottedCurve(
+        run.name, tuple(step for step, _ in rows), tuple(change for _, change in rows), run.first_above
+    )

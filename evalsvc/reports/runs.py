@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from evalsvc.records.arms import Checkpoint
-from evalsvc.reports.formatting import SCHEMA, new_table, number
+from evalsvc.reports.formatting import SCHEMA, format_number, new_table
 
 if TYPE_CHECKING:
     from evalsvc.store.runs import StoredRun
@@ -119,7 +119,7 @@ def overview_table(results: Sequence[StoredResult]) -> Table:
             str(len(tasks)),
             f"{sum(task.n for task in tasks):,}",
             ", ".join(metrics),
-            number(sum(task.value for task in tasks) / len(tasks)) if len(metrics) == 1 else "-",
+            format_number(sum(task.value for task in tasks) / len(tasks)) if len(metrics) == 1 else "-",
         )
     return table
 
@@ -137,7 +137,7 @@ def results_table(results: Sequence[StoredResult]) -> Table:
             f"{result.task} (group)" if result.is_group else result.task,
             metric,
             f"{result.n:,}",
-            number(result.value),
-            number(result.stderr),
+            format_number(result.value),
+            format_number(result.stderr),
         )
     return table

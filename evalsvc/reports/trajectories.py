@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from evalsvc.analysis.trajectory import Change, Trajectory
-from evalsvc.reports.formatting import SCHEMA, interval, new_table, number, signed
+from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
+from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
 
 
 def trajectories_json(found: Sequence[Trajectory]) -> dict[str, Any]:
@@ -42,10 +42,16 @@ def trajectory_tables(one: Trajectory) -> list[Table]:
         + ("" if all(curve.paired for curve in one.curves) else "\npublished levels, not paired by item"),
     )
     for curve in one.curves:
-        levels = [number(curve.levels[i]) for i in at]
+        levels = [format_number(curve.levels[i]) for i in at]
         metric = f"{curve.metric} {'↑' if curve.higher_is_better else '↓'}"
         curves.add_row(
-            curve.role, curve.task, metric, number(curve.base), *levels, signed(curve.below_best), curve.trend
+            curve.role,
+            curve.task,
+            metric,
+            format_number(curve.base),
+            *levels,
+            format_signed(curve.below_best),
+            curve.trend,
         )
     return [steps, curves]
 
@@ -73,11 +79,11 @@ def conclusions(one: Trajectory) -> tuple[str, str]:
     return broken, kept
 
 
-def _cells(change: Change | None) -> tuple[str, str]:
-    return ("-", "-") if change is None else (signed(change.value), interval(change.low, change.high))
+def _cells(change: ChangeEstimate | None) -> tuple[str, str]:
+    return ("-", "-") if change is None else (format_signed(change.value), format_interval(change.low, change.high))
 
 
-def _against(forgetting: Change | None, margin: float) -> str:
+def _against(forgetting: ChangeEstimate | None, margin: float) -> str:
     if forgetting is None or forgetting.low is None or forgetting.high is None:
         return "-"
     if forgetting.low > margin:

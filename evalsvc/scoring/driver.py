@@ -16,7 +16,7 @@ from evalsvc.errors import EvalsvcError
 from evalsvc.harness.grade import grade
 from evalsvc.harness.other_prompts import as_of
 from evalsvc.harness.plan import Planned
-from evalsvc.records.arms import Arm, base_among
+from evalsvc.records.arms import Arm, find_reference
 from evalsvc.records.digests import digest
 from evalsvc.records.plans import Failure, has_drift
 from evalsvc.records.shards import Shard, ShardResult
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
-class Job:
+class RunJob:
     """One run on its way.
 
     Attributes:
@@ -56,7 +56,7 @@ class Job:
     reference: Arm | None = None
     drift: dict[str, Floats] = field(default_factory=dict, repr=False)
     moved: bool = field(default=False, repr=False)
-    lender: Job | None = field(default=None, repr=False)
+    lender: RunJob | None = field(default=None, repr=False)
 
     @property
     def total(self) -> int:
@@ -90,22 +90,24 @@ class Driver:
         self._cutter = cutter
         self.paths: dict[str, str] = {}
         tokens = {
-            (arm.key, item.plan.digest): cutter.cut(_asked(arm, item, otherwise).plan, arm.checkpoint).prompt_tokens
+            (arm.key, item.plan.digest): cutter.cut(
+                _choose_plan(arm, item, otherwise).plan, arm.checkpoint
+            ).prompt_tokens
             for arm, item in product(arms, planned)
         }
         store.register(arms, [item.plan for item in planned], driver_name(), tokens)
         store.add_plans([item.plan for item in otherwise.values()])
-        answered = store.answered(arms)
+        answered = store.answered_requests(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
         # Drift first: what it shares with other suites is asked once, together with its divergence; of the base too,
         # so that equal requests share their batch with the same others for all arms.
         in_order = sorted(planned, key=lambda item: not has_drift(item.plan))
-        self.jobs: list[Job] = []
+        self.jobs: list[RunJob] = []
         for arm, item in product(arms, in_order):
-            its = _asked(arm, item, otherwise)
+            its = _choose_plan(arm, item, otherwise)
             wanted = {request.digest for request in its.plan.requests}
             finished = (arm.key, item.plan.digest) in done
-            reference = _reference(arm, arms, item, cutter)
+            reference = _find_reference(arm, arms, item, cutter)
             lender = self._lender(arm, arms, item) if arm.checkpoint.is_prompted and its is item else None
             if lender is not None:
                 waiting = set[str]()
@@ -117,7 +119,7 @@ class Driver:
                 waiting = wanted - answered[arm.key]
             state: State = "done" if finished and not waiting else "queued"
             reused = len(wanted) - len(waiting)
-            self.jobs.append(Job(arm, item, its, waiting, reused, state, reference=reference, lender=lender))
+            self.jobs.append(RunJob(arm, item, its, waiting, reused, state, reference=reference, lender=lender))
 
     @property
     def missing(self) -> int:
@@ -131,8 +133,8 @@ class Driver:
             if job.state == "queued" and not job.waiting and ready:
                 self._finish(job)
 
-    def _lender(self, arm: Arm, arms: Sequence[Arm], planned: Planned) -> Job:
-        base = base_among(arm, arms)
+    def _lender(self, arm: Arm, arms: Sequence[Arm], planned: Planned) -> RunJob:
+        base = find_reference(arm, arms)
         return next(job for job in self.jobs if job.planned is planned and job.arm == base)
 
     def run(self, executor: Executor, progress: Progress) -> None:
@@ -148,7 +150,7 @@ class Driver:
         try:
             shards, refused = self._shards()
             for found in chain(refused, executor.run(shards)):
-                result = self._awaited(found)
+                result = self._find_missing(found)
                 buffer.append(result)
                 done += len(result.responses) + len(result.failures)
                 complete = self._note(result)
@@ -192,23 +194,23 @@ class Driver:
                     shards.append(Shard(key, job.arm, requests, part.work, reference=job.reference))
         return shards, refused
 
-    def _awaited(self, result: ShardResult) -> ShardResult:
+    def _find_missing(self, result: ShardResult) -> ShardResult:
         """Return of a result what is still missing."""
         arm = result.shard.arm
         if result.path:
             self.paths[arm.label] = result.path
         waiting = [job.waiting for job in self.jobs if job.arm.key == arm.key]
 
-        def awaited(request: str) -> bool:
+        def is_missing(request: str) -> bool:
             return any(request in some for some in waiting)
 
         return replace(
             result,
-            responses=tuple(response for response in result.responses if awaited(response.request)),
-            failures=tuple(failure for failure in result.failures if awaited(failure.request)),
+            responses=tuple(response for response in result.responses if is_missing(response.request)),
+            failures=tuple(failure for failure in result.failures if is_missing(failure.request)),
         )
 
-    def _note(self, result: ShardResult) -> list[Job]:
+    def _note(self, result: ShardResult) -> list[RunJob]:
         """Cross off what came back; return the runs that are complete now."""
         answered = {response.request for response in result.responses}
         failed = {failure.request: failure.error for failure in result.failures}
@@ -240,7 +242,7 @@ class Driver:
             for job in moved:
                 job.moved = False
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: RunJob) -> None:
         plan = job.planned.plan
         if job.lender is not None:
             if job.lender.state == "failed":
@@ -264,20 +266,20 @@ class Driver:
         job.drift = {}
         job.state = "done"
 
-    def _give_up(self, job: Job, error: str) -> None:
+    def _give_up(self, job: RunJob, error: str) -> None:
         job.state, job.error = "failed", error
         self._store.fail(job.arm, job.planned.plan, error)
 
 
-def _asked(arm: Arm, planned: Planned, otherwise: Mapping[str, Planned]) -> Planned:
+def _choose_plan(arm: Arm, planned: Planned, otherwise: Mapping[str, Planned]) -> Planned:
     """Return what an arm is asked: another plan in place of a suite's, if it has other prompts."""
     return otherwise.get(planned.plan.digest, planned) if arm.checkpoint.is_prompted else planned
 
 
-def _reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cutter) -> Arm | None:
+def _find_reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cutter) -> Arm | None:
     """Return the arm that an arm's drift is measured from: its base, served as it was, if their tokens are the same."""
     if arm.checkpoint.parent is None or arm.checkpoint.is_prompted or not has_drift(planned.plan):
         return None
-    base = base_among(arm, arms)
+    base = find_reference(arm, arms)
     same = base is not None and cutter.same_tokens(planned.plan, arm.checkpoint, base.checkpoint)
     return base if same else None

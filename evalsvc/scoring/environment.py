@@ -16,7 +16,7 @@ from evalsvc.settings import cache_dir, core_count
 from evalsvc.store.store import Store
 
 
-class Finding(NamedTuple):
+class EnvironmentCheck(NamedTuple):
     """One thing that was looked at."""
 
     what: str
@@ -24,9 +24,11 @@ class Finding(NamedTuple):
     found: str
 
 
-def examine(db: Path) -> list[Finding]:
+def examine_environment(db: Path) -> list[EnvironmentCheck]:
     """Look at everything that scoring depends on."""
-    findings = [Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    findings = [
+        EnvironmentCheck("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    ]
     findings += _packages()
     findings += _devices()
     findings += [_disk("disk of the store", db.resolve().parent), _disk("disk of the cache", cache_dir())]
@@ -35,7 +37,7 @@ def examine(db: Path) -> list[Finding]:
     return findings
 
 
-def _packages() -> list[Finding]:
+def _packages() -> list[EnvironmentCheck]:
     """Compare what is installed with the ranges that this version was tested with."""
     findings = []
     for text in distribution("evalsvc").requires or []:
@@ -45,49 +47,49 @@ def _packages() -> list[Finding]:
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
-            findings.append(Finding(requirement.name, "bad", f"missing; pip install '{requirement}'"))
+            findings.append(EnvironmentCheck(requirement.name, "bad", f"missing; pip install '{requirement}'"))
             continue
         tested = requirement.specifier.contains(found, prereleases=True)
         state: Literal["ok", "note"] = "ok" if tested else "note"
         findings.append(
-            Finding(requirement.name, state, found if tested else f"{found}, tested {requirement.specifier}")
+            EnvironmentCheck(requirement.name, state, found if tested else f"{found}, tested {requirement.specifier}")
         )
     return findings
 
 
-def _devices() -> list[Finding]:
+def _devices() -> list[EnvironmentCheck]:
     from evalsvc.engine.devices import available  # torch takes seconds to import
 
     return [
-        Finding("devices", "ok", ", ".join(available())),
-        Finding("cores", "ok", f"{core_count()}: as many workers on a CPU, one thread each"),
+        EnvironmentCheck("devices", "ok", ", ".join(available())),
+        EnvironmentCheck("cores", "ok", f"{core_count()}: as many workers on a CPU, one thread each"),
     ]
 
 
-def _disk(what: str, folder: Path) -> Finding:
+def _disk(what: str, folder: Path) -> EnvironmentCheck:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
     writable = os.access(folder, os.W_OK)
     state: Literal["ok", "note", "bad"] = "bad" if not writable else "note" if free < 2 else "ok"
-    return Finding(what, state, f"{folder}: {free:.1f} GB free{'' if writable else ', not writable'}")
+    return EnvironmentCheck(what, state, f"{folder}: {free:.1f} GB free{'' if writable else ', not writable'}")
 
 
-def _environment() -> list[Finding]:
+def _environment() -> list[EnvironmentCheck]:
     names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "RAY_ADDRESS", "EVALSVC_ADDRESS", "OMP_NUM_THREADS")
     found = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
-    findings = [Finding("environment", "ok", ", ".join(found) or "no offline flag, no cluster address set")]
+    findings = [EnvironmentCheck("environment", "ok", ", ".join(found) or "no offline flag, no cluster address set")]
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        findings.append(Finding("LOCAL_RANK", "note", f"{os.environ['LOCAL_RANK']}: left over from torchrun?"))
+        findings.append(EnvironmentCheck("LOCAL_RANK", "note", f"{os.environ['LOCAL_RANK']}: left over from torchrun?"))
     return findings
 
 
-def _store(db: Path) -> Finding:
+def _store(db: Path) -> EnvironmentCheck:
     if not db.is_file():
-        return Finding("store", "ok", f"{db}: not there yet, the first submit creates it")
+        return EnvironmentCheck("store", "ok", f"{db}: not there yet, the first submit creates it")
     try:
         runs = Store(db, wait=5).runs()
     except EvalsvcError as error:
-        return Finding("store", "bad", str(error))
+        return EnvironmentCheck("store", "bad", str(error))
     done = sum(run.state == "done" for run in runs)
-    return Finding("store", "ok", f"{db}: {len(runs)} runs, {done} done, {db.stat().st_size / 1e6:.1f} MB")
+    return EnvironmentCheck("store", "ok", f"{db}: {len(runs)} runs, {done} done, {db.stat().st_size / 1e6:.1f} MB")

@@ -2,7 +2,7 @@
 
 An executor yields exactly one result for every shard, whatever happens to its workers: a shard that cannot be scored
 comes back as failures, never as an exception. Here are the seam, the queue that all executors share, and the executor
-that works in this process; `cluster` has the one on Ray.
+that works in this process; `ray_executor` has the one on Ray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from evalsvc.records.arms import Arm
 from evalsvc.records.shards import Shard, ShardResult
 
 
-class Scorer(Protocol):
+class ShardScorer(Protocol):
     """Answers shards; may raise."""
 
     def score(self, shard: Shard) -> ShardResult:
@@ -27,11 +27,11 @@ class Scorer(Protocol):
         ...
 
 
-ScorerFactory = Callable[[], Scorer]
+ScorerFactory = Callable[[], ShardScorer]
 """Makes a scorer where it will run; must be picklable."""
 
 
-def make_scorer(threads: int) -> Scorer:
+def make_scorer(threads: int) -> ShardScorer:
     """Make the real scorer; the import of torch happens where this is called."""
     from evalsvc.engine.scorer import Scorer as EngineScorer
 
@@ -99,7 +99,7 @@ class InProcessExecutor:
 
     def __init__(self, factory: ScorerFactory) -> None:
         self._factory = factory
-        self._scorer: Scorer | None = None
+        self._scorer: ShardScorer | None = None
 
     def __enter__(self) -> InProcessExecutor:
         return self
@@ -119,7 +119,7 @@ class InProcessExecutor:
                 self._scorer = self._scorer or self._factory()
                 yield self._scorer.score(shard)
             except Exception as error:  # the same promise as on Ray: a result for every shard
-                yield ShardResult.failed(shard, explain(error))
+                yield ShardResult.of_error(shard, explain(error))
 
 
 def explain(error: BaseException) -> str:

@@ -16,10 +16,10 @@ from evalsvc.harness import tasks as loading
 from evalsvc.harness.suites import find_suite
 from evalsvc.records.arms import Arm, Checkpoint, Finding, Numerics
 from evalsvc.records.plans import Rendering
-from evalsvc.records.weight_changes import Change
+from evalsvc.records.weight_changes import WeightChange
 from evalsvc.scoring.executors import InProcessExecutor, make_scorer
-from evalsvc.scoring.preflight import examine, examine_windows
-from evalsvc.scoring.probe import probe
+from evalsvc.scoring.preflight import examine_checkpoints, examine_windows
+from evalsvc.scoring.probe import run_probe
 from evalsvc.settings import cache_dir
 from evalsvc.store.arms import find_arm
 from evalsvc.store.checkpoint_facts import Dossiers
@@ -38,7 +38,7 @@ class Dossier:
     """
 
     checkpoint: Checkpoint
-    change: Change | None
+    change: WeightChange | None
     memory: TrainingMemory | None
     findings: tuple[Finding, ...]
 
@@ -69,7 +69,7 @@ def compile_dossier(
     return Dossier(checkpoint, change, training_memory(change.parameters, change.trainable), findings)
 
 
-def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> Change:
+def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> WeightChange:
     """Compare a checkpoint's weights with those in its base's folder."""
     from evalsvc.engine.weights import adapter_change, full_change  # torch takes seconds to import
 
@@ -117,7 +117,7 @@ def check_checkpoints(
     root, adapted = open_checkpoints(source, base, Description(), progress=progress, note=note)
     looked_at = [root, *adapted]
     note("checking checkpoints")
-    findings = examine(root, adapted)
+    findings = examine_checkpoints(root, adapted)
     broken = {finding.checkpoint for finding in findings if finding.severity == "error"}
     sound = [checkpoint for checkpoint in looked_at if checkpoint.label not in broken]
     if sound:
@@ -128,5 +128,5 @@ def check_checkpoints(
         cutter = Cutter(cache_dir() / "tokens")
         findings += examine_windows(sound, plans, cutter)
         with InProcessExecutor(lambda: make_scorer(1)) as executor:
-            findings += probe(executor, [Arm(checkpoint, numerics) for checkpoint in sound], cutter)
+            findings += run_probe(executor, [Arm(checkpoint, numerics) for checkpoint in sound], cutter)
     return looked_at, findings

@@ -19,7 +19,7 @@ from evalsvc.records.plans import Plan
 from evalsvc.records.shards import Likelihoods
 
 
-def examine(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:
+def examine_checkpoints(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:
     """Return what is to be said of a base and of what was adapted from it."""
     from evalsvc.engine.compatibility import examine_fit  # torch takes seconds to import
 
@@ -35,7 +35,7 @@ def examine(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:
     return found
 
 
-def refuse(findings: Sequence[Finding]) -> None:
+def refuse_errors(findings: Sequence[Finding]) -> None:
     """Raise if a finding is an error.
 
     Raises:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from evalsvc.engine.sharding import Cutter
-from evalsvc.records.arms import Arm, Finding, base_among
+from evalsvc.records.arms import Arm, Finding, find_reference
 from evalsvc.records.digests import digest
 from evalsvc.records.plans import Plan, Rendering, Request
 from evalsvc.records.shards import Shard, ShardResult
@@ -57,7 +57,7 @@ PLAN = Plan(
 )
 
 
-def probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[Finding]:
+def run_probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[Finding]:
     """Score the sentences with every arm, and return what that shows.
 
     Args:
@@ -73,7 +73,7 @@ def probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[Findi
         elif arm.key in levels:
             levels[arm.key] |= {answer.request: answer.loglikelihood or 0.0 for answer in result.responses}
     for arm in arms:
-        if arm.key in levels and (base := base_among(arm, arms)) is not None and base.key in levels:
+        if arm.key in levels and (base := find_reference(arm, arms)) is not None and base.key in levels:
             found += _against_base(arm, levels[arm.key], levels[base.key])
         found += _against_usual(arm, arms, levels)
     return found

@@ -23,7 +23,7 @@ from typing import Any
 from evalsvc.errors import EvalsvcError
 from evalsvc.records.arms import Arm
 from evalsvc.records.shards import Shard, ShardResult
-from evalsvc.scoring.executors import AffinityQueue, Scorer, ScorerFactory, explain
+from evalsvc.scoring.executors import AffinityQueue, ScorerFactory, ShardScorer, explain
 from evalsvc.settings import core_count
 
 MAX_DEATHS = 3
@@ -59,7 +59,7 @@ def cluster_gpus() -> float:
         return float(import_ray().cluster_resources().get("GPU", 0))
 
 
-def _no_scorer() -> Scorer:
+def _no_scorer() -> ShardScorer:
     raise NotImplementedError("this executor only looks at the cluster")
 
 
@@ -78,7 +78,7 @@ class _Worker:
 
     def __init__(self, factory: ScorerFactory) -> None:
         self._factory = factory
-        self._scorer: Scorer | None = None
+        self._scorer: ShardScorer | None = None
 
     def ping(self) -> int:
         """Return the worker's process id."""
@@ -177,7 +177,7 @@ class RayExecutor:
         except ray.exceptions.RayTaskError as error:  # the scorer raised: the worker lives, the shard is bad
             if shard is None:
                 raise EvalsvcError(f"a worker cannot start: {explain(error.cause or error)}") from error
-            yield ShardResult.failed(shard, explain(error.cause or error))
+            yield ShardResult.of_error(shard, explain(error.cause or error))
         except ray.exceptions.RayError as error:
             ray.kill(seat.actor)
             yield from self._bury(shard, error, queue)
@@ -199,7 +199,7 @@ class RayExecutor:
         if attempt < MAX_DEATHS:
             queue.put_back(shard)
         else:
-            yield ShardResult.failed(shard, f"given up after {MAX_DEATHS} workers died on it: {explain(error)}")
+            yield ShardResult.of_error(shard, f"given up after {MAX_DEATHS} workers died on it: {explain(error)}")
 
     def _worker_count(self) -> int:
         resources = import_ray().cluster_resources()

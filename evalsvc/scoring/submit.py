@@ -16,10 +16,10 @@ from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import Suite, find_suite, load_suite
 from evalsvc.records.arms import PROMPTED, Arm, Checkpoint, Finding, Numerics, Serving, why_no_drift
 from evalsvc.records.plans import has_drift
-from evalsvc.scoring.driver import Driver, Job, Progress
+from evalsvc.scoring.driver import Driver, Progress, RunJob
 from evalsvc.scoring.executors import Executor, InProcessExecutor, make_scorer
-from evalsvc.scoring.preflight import examine, examine_windows, refuse
-from evalsvc.scoring.probe import probe
+from evalsvc.scoring.preflight import examine_checkpoints, examine_windows, refuse_errors
+from evalsvc.scoring.probe import run_probe
 from evalsvc.scoring.prompted import plan_prompted
 from evalsvc.scoring.ray_executor import RayExecutor, cluster_gpus
 from evalsvc.scoring.rendering import choose_template_source, plan_suite
@@ -55,7 +55,7 @@ def submit(
     progress: Progress,
     note: Callable[[str], None],
     before: Callable[[Prepared], None] | None = None,
-) -> list[Job]:
+) -> list[RunJob]:
     """Score a submission, its base included, and return its runs.
 
     Args:
@@ -80,11 +80,11 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
         UsageError: The checkpoint, its base or a suite cannot be used, or a check speaks against it.
     """
     note("reading checkpoints")
-    base, adapted = _checkpoints(submission, progress, note)
+    base, adapted = _open_all(submission, progress, note)
     note("checking checkpoints")
-    findings = examine(base, adapted)
-    refuse(findings)
-    suites = _suites(store, submission, base)
+    findings = examine_checkpoints(base, adapted)
+    refuse_errors(findings)
+    suites = _find_suites(store, submission, base)
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
     speaker = choose_template_source(submission, suites, base, adapted, findings)
     planned = [plan_suite(suite, speaker, submission.allow_task_code) for suite in suites]
@@ -103,8 +103,8 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     for finding in findings:
         if finding.severity == "warning":
             note(f"warning: {finding.checkpoint}: {finding.text}")
-    numerics = chosen_numerics(submission.compute)
-    arms = tuple(_arms(base, adapted, numerics, submission))
+    numerics = choose_numerics(submission.compute)
+    arms = tuple(_list_arms(base, adapted, numerics, submission))
     return Prepared(arms, tuple(planned), tuple(findings), cutter, submission.compute, asked)
 
 
@@ -114,7 +114,7 @@ def score(
     progress: Progress,
     note: Callable[[str], None],
     executor: Executor | None = None,
-) -> list[Job]:
+) -> list[RunJob]:
     """Score what the store does not have of a prepared submission, and return its runs.
 
     Args:
@@ -130,9 +130,9 @@ def score(
     with ExitStack() as stack:
         running = cache(lambda: executor or stack.enter_context(prepared.executor()))
         if unknown:
-            findings += _probed(running(), unknown, weights, prepared.cutter, note)
+            findings += _run_probe(running(), unknown, weights, prepared.cutter, note)
         driver = Driver(store, arms, prepared.planned, prepared.cutter, prepared.asked)
-        _keep(store, unknown, findings)
+        _keep_findings(store, unknown, findings)
         driver.grade_ready()
         if driver.missing:
             note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
@@ -143,7 +143,9 @@ def score(
     return driver.jobs
 
 
-def _arms(base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, submission: Submission) -> list[Arm]:
+def _list_arms(
+    base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, submission: Submission
+) -> list[Arm]:
     """Return what is to be evaluated, every arm's reference among it: the quantised base for what is quantised."""
     quantised = Serving(quantisation=submission.quantisation)
     arms = [Arm(base, numerics), Arm(base, numerics, quantised)]
@@ -156,7 +158,7 @@ def _arms(base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, s
     return list(dict.fromkeys(arms))
 
 
-def _probed(
+def _run_probe(
     executor: Executor, unknown: Sequence[Arm], arms: Sequence[Arm], cutter: Cutter, note: Callable[[str], None]
 ) -> list[Finding]:
     """Probe arms that have answered nothing yet, beside the bases that they are held against.
@@ -165,14 +167,14 @@ def _probed(
         CheckpointError: One of them has no effect, or cannot be scored.
     """
     note("probing what is new")
-    findings = probe(executor, [arm for arm in arms if arm in unknown or arm.checkpoint.parent is None], cutter)
-    refuse(findings)
+    findings = run_probe(executor, [arm for arm in arms if arm in unknown or arm.checkpoint.parent is None], cutter)
+    refuse_errors(findings)
     for finding in findings:
         note(f"{finding.severity}: {finding.checkpoint}: {finding.text}")
     return findings
 
 
-def _keep(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> None:
+def _keep_findings(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> None:
     """Keep what was found in the checkpoints of new arms."""
     dossiers = Dossiers(store.path)
     for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in arms}.values():
@@ -180,7 +182,7 @@ def _keep(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> Non
         dossiers.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])
 
 
-def _checkpoints(
+def _open_all(
     submission: Submission, progress: Progress, note: Callable[[str], None]
 ) -> tuple[Checkpoint, list[Checkpoint]]:
     """Return the base and all checkpoints, each once."""
@@ -208,7 +210,7 @@ def make_executor(compute: Compute, device: str) -> Executor:
     return RayExecutor(partial(make_scorer, 1), workers=compute.workers)
 
 
-def chosen_numerics(compute: Compute) -> Numerics:
+def choose_numerics(compute: Compute) -> Numerics:
     """Return how numbers will be computed: on the cluster's GPUs if it has any, else on this machine's best device."""
     from evalsvc.engine.devices import chosen_device, chosen_dtype  # torch takes seconds to import
 
@@ -225,7 +227,7 @@ def _minor(package: str) -> str:
     return ".".join(version(package).split("+")[0].split(".")[:2])
 
 
-def _suites(store: Store, submission: Submission, base: Checkpoint) -> list[Suite]:
+def _find_suites(store: Store, submission: Submission, base: Checkpoint) -> list[Suite]:
     if submission.suites:
         suites = [find_suite(name) for name in submission.suites]
     else:

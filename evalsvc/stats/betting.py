@@ -44,7 +44,7 @@ def log_wealth(items: Floats, mean: float, pool: int | None = None) -> Floats:
     for bet in np.geomspace(_SMALLEST_BET, _CAUTION / mean, _BETS):
         total = np.logaddexp(total, log_capital(gap, np.minimum(bet, largest)))
     total -= math.log(_BETS)
-    return total if pool is None else _settled(total, items, mean, pool)
+    return total if pool is None else _settle(total, items, mean, pool)
 
 
 def _game(items: Floats, mean: float, pool: int | None) -> tuple[Floats, Floats]:
@@ -64,7 +64,7 @@ def log_capital(gap: Floats, bets: Floats | float) -> Floats:
     return np.asarray(np.cumsum(np.log1p(bets * gap), axis=-1))
 
 
-def _settled(total: Floats, items: Floats, mean: float, pool: int) -> Floats:
+def _settle(total: Floats, items: Floats, mean: float, pool: int) -> Floats:
     """Put in what is certain: the drawn items alone exceed the claim, or all that is left cannot."""
     summed = np.cumsum(items, axis=-1)
     left = pool - np.arange(1, items.shape[-1] + 1)

@@ -32,7 +32,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """Per-prompt values [prompts] of one arm; `collapse` says which way is worse for each.
+    """Per-prompt values [prompts] of one arm; `analysis.diversity_and_drift` says which way is worse for each.
 
     Attributes:
         unique: Distinct strings among the K answers / K: unique@K (Biderman et al. 2024); exact match is crude.

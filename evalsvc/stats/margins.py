@@ -86,7 +86,7 @@ def _t_bounds(tasks: Sequence[Paired], level: Floats) -> tuple[Floats, Floats]:
     return np.where(bounded, np.maximum(low, -1), low), np.where(bounded, np.minimum(high, 1), high)
 
 
-def combined(shares: ArrayLike, differences: ArrayLike, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+def combine_bounds(shares: ArrayLike, differences: ArrayLike, low: Floats, high: Floats) -> tuple[Floats, Floats]:
     """Return MOVER's bounds [...] of sum(shares * differences), given the parts' bounds [..., parts]."""
     w, d = np.asarray(shares, dtype=np.float64), np.asarray(differences, dtype=np.float64)
     centre = (w * d).sum(axis=-1)
@@ -110,7 +110,7 @@ def margin_test(tasks: Sequence[Paired], shares: Sequence[float], threshold: flo
     only = tasks[0].counts if len(tasks) == 1 else None
     differences = [task.difference for task in tasks]
     one_by_one = np.stack([_ends(task, z_alpha, whole=only is None) for task in tasks], axis=-1)
-    low, high = combined(shares, differences, *one_by_one)
+    low, high = combine_bounds(shares, differences, *one_by_one)
     difference = float(np.dot(shares, differences))
     if only is not None:
         z = float(tango_z(threshold, *only, tasks[0].n))

@@ -19,9 +19,9 @@ def holm(p: ArrayLike) -> Floats:
     Raises:
         ValueError: `p` is not one-dimensional, or holds a value that is no probability.
     """
-    values, order = _sorted(p)
+    values, order = _sort_p(p)
     steps = np.arange(len(values), 0, -1)
-    return _placed(np.maximum.accumulate(values * steps), order)
+    return _restore_order(np.maximum.accumulate(values * steps), order)
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
@@ -30,13 +30,13 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     Raises:
         ValueError: `p` is not one-dimensional, or holds a value that is no probability.
     """
-    values, order = _sorted(p)
+    values, order = _sort_p(p)
     count = len(values)
     scaled = values * count / np.arange(1, count + 1)
-    return _placed(np.minimum.accumulate(scaled[::-1])[::-1], order)
+    return _restore_order(np.minimum.accumulate(scaled[::-1])[::-1], order)
 
 
-def _sorted(p: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
+def _sort_p(p: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
     values = np.asarray(p, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(f"p has {values.ndim} dimensions, must have one: the tests")
@@ -46,7 +46,7 @@ def _sorted(p: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
     return values[order], order
 
 
-def _placed(adjusted: Floats, order: NDArray[np.intp]) -> Floats:
+def _restore_order(adjusted: Floats, order: NDArray[np.intp]) -> Floats:
     result = np.empty_like(adjusted)
     result[order] = np.minimum(adjusted, 1.0)
     return result

@@ -42,16 +42,16 @@ def dominates(these: Floats | Ranks, those: Floats | Ranks) -> Bools:
     return at_least & better
 
 
-def ranked(values: Floats) -> Ranks:
+def rank_densely(values: Floats) -> Ranks:
     """Return values [..., arms] along one axis as their dense ranks, from 0 up: all that dominance depends on.
 
     Two arms with the same counts tie, whatever order their items were added up in: numbers are rounded first. Ranks are
     sorted and compared many times faster than the numbers themselves.
     """
-    return _in_parts(_ranked, values.reshape(-1, values.shape[-1])).reshape(values.shape)
+    return _in_parts(_rank_axis, values.reshape(-1, values.shape[-1])).reshape(values.shape)
 
 
-def _ranked(values: Floats) -> Ranks:
+def _rank_axis(values: Floats) -> Ranks:
     sets = values.round(12)
     place = np.argsort(sets, axis=-1) + np.arange(0, sets.size, sets.shape[-1])[:, None]
     inorder = sets.ravel()[place]
@@ -77,7 +77,7 @@ def certain_dominators(sets: Ranks, best: Bools, level: float) -> Indices:
     """Return, for each arm, one that dominates it in a share `level` of the sets or more, the surest of them; else -1.
 
     Args:
-        sets: [sets, arms, axes], each axis as from `ranked`.
+        sets: [sets, arms, axes], each axis as from `rank_densely`.
         best: [arms], arms that are asked first: where one of them will do, no other is looked for.
     """
     axes = [np.ascontiguousarray(sets[..., axis].T) for axis in range(sets.shape[-1])]
@@ -122,7 +122,7 @@ def non_dominated(points: Floats | Ranks) -> Bools:
     """Return which points [..., arms, axes], or their ranks, no other of their set dominates, as [..., arms]."""
     sets = points.reshape(-1, *points.shape[-2:])
     if sets.dtype == np.float64:
-        sets = np.stack([ranked(axis) for axis in np.moveaxis(sets, -1, 0)], axis=-1)
+        sets = np.stack([rank_densely(axis) for axis in np.moveaxis(sets, -1, 0)], axis=-1)
     if sets.shape[-1] == 2:
         return _in_parts(_staircase, sets[..., 0], sets[..., 1]).reshape(points.shape[:-1])
     found = [~dominates(one, one).any(axis=0) for one in sets]

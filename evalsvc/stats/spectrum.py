@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def completed(largest: Floats, energy: float, count: int) -> Floats:
+def complete_spectrum(largest: Floats, energy: float, count: int) -> Floats:
     """Return all singular values of a matrix, the unknown small ones as a model has them.
 
     The unknown ones fall from the smallest known one to zero as (1 - t)^p, t in (0, 1), with the power p at which their

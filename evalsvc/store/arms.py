@@ -50,7 +50,7 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     raise UsageError(f"arm {text!r}: the store has none of that name, path or digest; {hint}")
 
 
-def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
+def find_base(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
     """Return the arm that an arm is held against: its base under the same numerics and quantisation.
 
     What quantising itself does to a base is shown against the base as it is.
@@ -73,7 +73,7 @@ def base_of(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
     return same[-1]
 
 
-def rerun_of(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
+def find_rerun(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
     """Return the second run of a base under the same numerics, if it had one."""
     key = json.loads(base.numerics)
     for arm in reversed(arms):
@@ -84,14 +84,14 @@ def rerun_of(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
     return None
 
 
-def _is_child(arm: StoredArm, base: StoredArm) -> bool:
-    """Whether `base_of` holds an arm against this base, of those with the base's digest and numerics."""
+def _belongs_to(arm: StoredArm, base: StoredArm) -> bool:
+    """Whether `find_base` holds an arm against this base, of those with the base's digest and numerics."""
     if arm.checkpoint.digest == base.checkpoint.digest:
         return arm != base and not base.serving.words
     return arm.serving.quantisation == base.serving.quantisation
 
 
-def families(arms: Sequence[StoredArm]) -> list[Family]:
+def group_families(arms: Sequence[StoredArm]) -> list[Family]:
     """Return every base that has adapted arms, with the newest numerics under which it has any."""
     kin: dict[tuple[str, str], list[StoredArm]] = defaultdict(list)
     for arm in arms:
@@ -99,7 +99,7 @@ def families(arms: Sequence[StoredArm]) -> list[Family]:
     found: dict[str, Family] = {}
     for members in kin.values():
         for base in (arm for arm in members if arm.checkpoint.parent is None):
-            children = tuple(arm for arm in members if _is_child(arm, base))
+            children = tuple(arm for arm in members if _belongs_to(arm, base))
             if children:
                 found[base.checkpoint.digest + base.serving.words] = Family(base, children)
     return list(found.values())
@@ -112,7 +112,7 @@ def find_family(arms: Sequence[StoredArm], base: str | None = None) -> Family:
         UsageError: There are several, or none of that name.
         EvidenceError: No base in the store has adapted arms.
     """
-    known = families(arms)
+    known = group_families(arms)
     if base is not None:
         wanted = find_arm(arms, base)
         for family in known:
@@ -169,12 +169,14 @@ def read_arms(connection: Connection) -> dict[int, StoredArm]:
         """
     ).fetchall()
     return {
-        row[0]: StoredArm(row[0], row[1], _checkpoint(row[7:], row[5], row[6]), row[2], Serving(bool(row[3]), row[4]))
+        row[0]: StoredArm(
+            row[0], row[1], _read_checkpoint(row[7:], row[5], row[6]), row[2], Serving(bool(row[3]), row[4])
+        )
         for row in rows
     }
 
 
-def _checkpoint(row: Sequence[Any], tokens: float | None, trainable: float | None) -> Checkpoint:
+def _read_checkpoint(row: Sequence[Any], tokens: float | None, trainable: float | None) -> Checkpoint:
     """Return a checkpoint with its cost: as declared or read from its files, else as its weights were compared."""
     cost = Cost(*row[9:])
     share = trainable if cost.trainable_share is None else cost.trainable_share

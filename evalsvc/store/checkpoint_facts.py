@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from evalsvc.records.arms import Checkpoint, Finding
-from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store.database import Database
 
 
@@ -38,7 +38,7 @@ class Dossiers:
             ).fetchall()
         return [Finding(severity, check, checkpoint.label, text) for severity, check, text in rows]
 
-    def keep_change(self, checkpoint: Checkpoint, change: Change) -> None:
+    def keep_change(self, checkpoint: Checkpoint, change: WeightChange) -> None:
         """Keep how far a checkpoint's weights are from its base's."""
         names = [field.name for field in fields(TensorChange)]
         columns = [[getattr(tensor, name) for tensor in change.tensors] for name in names]
@@ -55,7 +55,7 @@ class Dossiers:
                 [checkpoint.digest, list(range(len(change.tensors))), *columns],
             )
 
-    def change(self, checkpoint: Checkpoint) -> Change | None:
+    def change(self, checkpoint: Checkpoint) -> WeightChange | None:
         """Return how far a checkpoint's weights are from its base's, None if that was never computed."""
         with self._database.read() as connection:
             row = connection.execute(
@@ -69,4 +69,4 @@ class Dossiers:
         if row is None:
             return None
         tensors = tuple(TensorChange(name, tuple(shape), *rest) for name, shape, *rest in rows)
-        return Change(int(row[0]), int(row[1]), str(row[2]), tensors)
+        return WeightChange(int(row[0]), int(row[1]), str(row[2]), tensors)

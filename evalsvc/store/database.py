@@ -64,7 +64,7 @@ class Database:
         if not self.path.is_file():
             raise StoreError(f"store {self.path}: no such file; submit a checkpoint first, or name it with --db")
         with self._connect(read_only=True) as connection:
-            applied = _applied(connection, self.path)
+            applied = _read_applied(connection, self.path)
             if len(applied) < len(MIGRATIONS):
                 raise StoreError(f"store {self.path}: was written by an older evalsvc; `evalsvc status` upgrades it")
             self._within.connection = connection
@@ -97,7 +97,7 @@ class Database:
         if not self.path.is_file():
             return
         with self._connect(read_only=True) as connection:
-            current = len(_applied(connection, self.path)) == len(MIGRATIONS)
+            current = len(_read_applied(connection, self.path)) == len(MIGRATIONS)
         if not current:
             with self.write():
                 pass
@@ -127,7 +127,7 @@ class Database:
                 if "lock" not in str(error).lower():
                     raise
                 time.sleep(pause)
-        raise self._locked()
+        raise self._lock_error()
 
     @contextmanager
     def _flock(self, *, exclusive: bool, deadline: float) -> Iterator[None]:
@@ -154,9 +154,9 @@ class Database:
                 return fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 time.sleep(pause)
-        raise self._locked()
+        raise self._lock_error()
 
-    def _locked(self) -> StoreError:
+    def _lock_error(self) -> StoreError:
         return StoreError(
             f"store {self.path}: locked by another process for longer than {self.wait:g} s; "
             "close what holds it (a duckdb shell?), or try again"
@@ -172,7 +172,7 @@ def _pauses(deadline: float, pause: float, longest: float) -> Iterator[float]:
             return
 
 
-def _applied(connection: Connection, path: Path) -> list[str]:
+def _read_applied(connection: Connection, path: Path) -> list[str]:
     """Return the names of the schema's steps that a file has.
 
     Raises:
@@ -197,7 +197,7 @@ def _applied(connection: Connection, path: Path) -> list[str]:
 
 
 def _migrate(connection: Connection, path: Path) -> None:
-    missing = MIGRATIONS[len(_applied(connection, path)) :]
+    missing = MIGRATIONS[len(_read_applied(connection, path)) :]
     for name, statements in missing:
         connection.begin()
         connection.execute("CREATE TABLE IF NOT EXISTS _migrations (name VARCHAR PRIMARY KEY, applied_at TIMESTAMP)")

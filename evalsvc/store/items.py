@@ -90,7 +90,7 @@ class ItemPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ItemAnswer:
     """What one arm answered to one request of an item; all None if it did not."""
 
     loglikelihood: float | None
@@ -101,13 +101,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedRequest:
     """One request of an item, with both arms' answers."""
 
     kind: str
     arguments: tuple[str, ...]
-    base: Answer
-    adapted: Answer
+    base: ItemAnswer
+    adapted: ItemAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Browser:
     def __init__(self, path: Path, wait: float = 60.0) -> None:
         self._database = Database(path, wait)
 
-    def finished(self) -> tuple[str, ...]:
+    def fingerprint(self) -> tuple[str, ...]:
         """Return what changes whenever a run is finished or an arm, a matrix, drift or a decision is added."""
         with self._database.read() as connection:
             row = connection.execute(
@@ -185,7 +185,7 @@ class Browser:
         total = sum(count for fate, count in counts.items() if not wanted.fates or fate in wanted.fates)
         return ItemPage(tuple(PairedItem(*row) for row in rows), counts, total)
 
-    def asked(self, sample: int, base: int, adapted: int) -> list[Asked]:
+    def list_requests(self, sample: int, base: int, adapted: int) -> list[AskedRequest]:
         """Return an item's requests in their order, with what both arms answered."""
         with self._database.read() as connection:
             rows = connection.execute(
@@ -199,9 +199,9 @@ class Browser:
                 [sample],
             ).fetchall()
             answers = [_answers(connection, arm, [row[2] for row in rows]) for arm in (base, adapted)]
-        nothing = Answer(None, None, None, None, None)
+        nothing = ItemAnswer(None, None, None, None, None)
         return [
-            Asked(kind, tuple(arguments), *(found.get(request, nothing) for found in answers))
+            AskedRequest(kind, tuple(arguments), *(found.get(request, nothing) for found in answers))
             for kind, arguments, request in rows
         ]
 
@@ -219,10 +219,10 @@ class Browser:
         return [FailedRequest(*row) for row in rows]
 
 
-def _answers(connection: Connection, arm: int, requests: Sequence[int]) -> dict[int, Answer]:
+def _answers(connection: Connection, arm: int, requests: Sequence[int]) -> dict[int, ItemAnswer]:
     rows = connection.execute(
         "SELECT request, loglikelihood, greedy, text, tokens, truncated FROM responses "
         "WHERE arm = ? AND list_contains(?, request)",
         [arm, list(requests)],
     ).fetchall()
-    return {row[0]: Answer(*row[1:]) for row in rows}
+    return {row[0]: ItemAnswer(*row[1:]) for row in rows}

@@ -74,7 +74,7 @@ class TokenDrift:
     texts: Ints
 
 
-def task_scores(
+def read_task_scores(
     connection: Connection,
     base: int,
     arms: Sequence[int],
@@ -109,10 +109,10 @@ def task_scores(
     ).fetchnumpy()
     of_plan = {plan: (suite, role) for plan, suite, role in chosen}
     known = {(row[0], row[1]): (*of_plan[row[0]], *row[2:]) for row in tasks}
-    return _cut(columns, known, _clusters(connection, numbers), [base, *arms])
+    return _cut_columns(columns, known, _clusters(connection, numbers), [base, *arms])
 
 
-def mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]:
+def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]:
     """Return, by arm and suite, the mean gain over the base, better counted positive, out of the runs' results.
 
     Suites are left out that have a task whose metric is no mean, or that an arm has not finished on the base's plan.
@@ -141,13 +141,13 @@ def mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]
     return found
 
 
-def documents(connection: Connection, samples: Ints) -> Ints:
+def read_documents(connection: Connection, samples: Ints) -> Ints:
     """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
     rows = connection.execute("SELECT sample, hash(doc) >> 1 AS doc FROM samples ORDER BY sample").fetchnumpy()
     return np.asarray(rows["doc"]).astype(np.int64)[np.searchsorted(rows["sample"], samples)]
 
 
-def sampled(
+def read_sampled(
     connection: Connection, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
 ) -> dict[int, list[Sampled]]:
     """Return the sampled answers of a base and its arms on the base's newest plans with role `diversity`.
@@ -197,7 +197,7 @@ def _token_limit(settings: str) -> int:
     return next((int(known[name]) for name in _TOKEN_LIMITS if known.get(name) is not None), _DEFAULT_LIMIT)
 
 
-def drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[TokenDrift]]:
+def read_drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[TokenDrift]]:
     """Return the drift of arms from their base, by arm, on the newest plan of each suite."""
     rows = connection.execute(
         """
@@ -253,7 +253,7 @@ def _stretches(keys: Sequence[Ints]) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _cut(
+def _cut_columns(
     columns: Columns, known: Known, clusters: Mapping[tuple[int, int], tuple[Ints, Ints]], arms: Sequence[int]
 ) -> dict[int, list[TaskScores]]:
     """Cut sorted columns into one record per arm and task."""

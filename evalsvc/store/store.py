@@ -220,7 +220,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------------- reading
 
-    def answered(self, arms: Sequence[Arm]) -> dict[str, set[str]]:
+    def answered_requests(self, arms: Sequence[Arm]) -> dict[str, set[str]]:
         """Return, by arm key, the digests of all requests that the arm has answered."""
         with self._database.read() as connection:
             return {
@@ -327,7 +327,7 @@ class Store:
             Arm number to its tasks, in the order of suites and tasks; samples sorted.
         """
         with self._database.read() as connection:
-            return scores_module.task_scores(connection, base, arms, plans, suites)
+            return scores_module.read_task_scores(connection, base, arms, plans, suites)
 
     def matrices(self) -> list[Matrix]:
         """Return all matrices, by method and name."""
@@ -339,26 +339,26 @@ class Store:
         ]
 
     def mean_gains(self, base: int) -> dict[int, dict[str, float]]:
-        """Return, by arm and suite, the mean gain over the base; see `evidence.mean_gains`."""
+        """Return, by arm and suite, the mean gain over the base; see `scores.read_mean_gains`."""
         with self._database.read() as connection:
-            return scores_module.mean_gains(connection, base)
+            return scores_module.read_mean_gains(connection, base)
 
-    def sampled(
+    def sampled_answers(
         self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
     ) -> dict[int, list[scores_module.Sampled]]:
         """Return the sampled answers of a base and its arms to open prompts, by arm; of named plans or the newest."""
         with self._database.read() as connection:
-            return scores_module.sampled(connection, base, arms, plans)
+            return scores_module.read_sampled(connection, base, arms, plans)
 
     def drifts(self, arms: Sequence[int]) -> dict[int, list[scores_module.TokenDrift]]:
         """Return the drift of arms from their base, by arm."""
         with self._database.read() as connection:
-            return scores_module.drifts(connection, arms)
+            return scores_module.read_drifts(connection, arms)
 
     def documents(self, samples: Ints) -> Ints:
         """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
         with self._database.read() as connection:
-            return scores_module.documents(connection, samples)
+            return scores_module.read_documents(connection, samples)
 
 
 # ------------------------------------------------------------------------------------------------------------- rows

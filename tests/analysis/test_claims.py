@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 
 from evalsvc.analysis import stored_claims
-from evalsvc.analysis.claims import FELL, Card, Run, cards, fell, predicts
-from evalsvc.analysis.trajectory import Change
+from evalsvc.analysis.claims import (
+    FELL,
+    DecidedClaim,
+    TrainingRun,
+    decide_claims,
+    decide_drift_claim,
+    decide_drop_claim,
+)
+from evalsvc.analysis.trajectory import ChangeEstimate
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Arm
-from evalsvc.records.methods import kinds_of
+from evalsvc.records.methods import list_kinds
 from evalsvc.records.vocabulary import Role
 from evalsvc.store.store import Store
 from tests.cli.test_cli import Run as Command
@@ -23,36 +30,36 @@ from tests.store.test_store import graded
 from tests.support.fakes import NUMERICS, arm, plan
 
 
-def runs(method: str, forgetting: list[float], learning: float = 0.1) -> list[Run]:
+def runs(method: str, forgetting: list[float], learning: float = 0.1) -> list[TrainingRun]:
     return [
-        Run(f"{method}{i}", f"{method}{i}", kinds_of(method, f"{method}{i}"), learning, value)
+        TrainingRun(f"{method}{i}", f"{method}{i}", list_kinds(method, f"{method}{i}"), learning, value)
         for i, value in enumerate(forgetting)
     ]
 
 
-def by_name(found: list[Card]) -> dict[str, Card]:
+def by_name(found: list[DecidedClaim]) -> dict[str, DecidedClaim]:
     return {card.claim: card for card in found}
 
 
 def test_three_seeds_of_each_method_decide() -> None:
-    more = by_name(cards([*runs("full", [0.12, 0.17, 0.20]), *runs("lora", [0.02, 0.01, 0.0])], (), "x"))
+    more = by_name(decide_claims([*runs("full", [0.12, 0.17, 0.20]), *runs("lora", [0.02, 0.01, 0.0])], (), "x"))
     assert more["full-forgets-more"].verdict == "supported"
     assert more["full-forgets-more"].test.startswith("Welch t over runs")
     assert (more["full-forgets-more"].low or 0) > 0
-    less = by_name(cards([*runs("full", [0.01, 0.02, 0.0]), *runs("lora", [0.12, 0.17, 0.20])], (), "x"))
+    less = by_name(decide_claims([*runs("full", [0.01, 0.02, 0.0]), *runs("lora", [0.12, 0.17, 0.20])], (), "x"))
     assert less["full-forgets-more"].verdict == "refuted"
-    same = by_name(cards([*runs("full", [0.10, 0.02, 0.06]), *runs("lora", [0.12, 0.03, 0.05])], (), "x"))
+    same = by_name(decide_claims([*runs("full", [0.10, 0.02, 0.06]), *runs("lora", [0.12, 0.03, 0.05])], (), "x"))
     assert same["full-forgets-more"].verdict == "undecided"
 
 
 def test_fewer_seeds_are_no_claim_about_a_method() -> None:
-    one = by_name(cards([*runs("full", [0.3]), *runs("lora", [0.0])], (), "x"))["full-forgets-more"]
+    one = by_name(decide_claims([*runs("full", [0.3]), *runs("lora", [0.0])], (), "x"))["full-forgets-more"]
     assert (one.verdict, one.low) == ("undecided", None)
     assert "one checkpoint, not a method claim; it needs at least 3 runs of each" in one.reason
     assert one.estimate == pytest.approx(0.3)
-    two = by_name(cards([*runs("full", [0.3] * 5), *runs("lora", [0.0] * 2)], (), "x"))["full-forgets-more"]
+    two = by_name(decide_claims([*runs("full", [0.3] * 5), *runs("lora", [0.0] * 2)], (), "x"))["full-forgets-more"]
     assert (two.verdict, "5 runs of full, 2 of lora" in two.reason) == ("undecided", True)
-    alone = by_name(cards(runs("full", [0.3] * 5), (), "x"))["full-forgets-more"]
+    alone = by_name(decide_claims(runs("full", [0.3] * 5), (), "x"))["full-forgets-more"]
     assert (alone.verdict, alone.estimate) == ("undecided", None)
 
 
@@ -60,39 +67,39 @@ def test_the_published_runs_learn_more_and_forget_more_but_are_one_run_each() ->
     """Biderman et al. 2024, code CPT at 20 billion tokens: full .263 and .545, LoRA r = 256 .224 and .617."""
     base = {"general": 0.671, "human_eval": 0.138}
     arms = [
-        Run(name, name, kinds_of(method, name), x[-1] - base["human_eval"], base["general"] - y[-1])
+        TrainingRun(name, name, list_kinds(method, name), x[-1] - base["human_eval"], base["general"] - y[-1])
         for name, method, x, y in (
             ("full", "full", CPT_HUMAN_EVAL["full"], CPT_GENERAL["full"]),
             ("r256", "lora", CPT_HUMAN_EVAL["r256"], CPT_GENERAL["r256"]),
         )
     ]
-    found = by_name(cards(arms, (), "published"))
+    found = by_name(decide_claims(arms, (), "published"))
     assert found["full-learns-more"].estimate == pytest.approx(0.039)
     assert found["full-forgets-more"].estimate == pytest.approx(0.072)
     assert {card.verdict for card in found.values()} == {"undecided"}
 
 
 def test_runs_count_as_what_they_are() -> None:
-    assert kinds_of("LoRA", "a") == {"lora", "peft"}
-    assert kinds_of("full", "a") == {"full"}
-    assert kinds_of("cpt", "cpt-replay-5%") == {"cpt", "replay"}
-    assert kinds_of("cpt", "plain") == {"cpt", "no replay"}
+    assert list_kinds("LoRA", "a") == {"lora", "peft"}
+    assert list_kinds("full", "a") == {"full"}
+    assert list_kinds("cpt", "cpt-replay-5%") == {"cpt", "replay"}
+    assert list_kinds("cpt", "plain") == {"cpt", "no replay"}
 
 
 def test_replay_is_judged_by_general_text() -> None:
     made = [
-        Run(f"{name}{i}", f"{name}{i}", kinds_of("cpt", f"{name}{i}"), text=value + i / 100)
+        TrainingRun(f"{name}{i}", f"{name}{i}", list_kinds("cpt", f"{name}{i}"), text=value + i / 100)
         for name, value in (("plain", 0.5), ("replay", 0.1))
         for i in range(3)
     ]
-    assert by_name(cards(made, (), "x"))["replay-keeps-text"].verdict == "supported"
+    assert by_name(decide_claims(made, (), "x"))["replay-keeps-text"].verdict == "supported"
 
 
-def one(general: tuple[float, float], instruction: tuple[float, float] | None) -> Run:
-    roles: list[tuple[Role, Change]] = [("general", Change(sum(general) / 2, *general))]
+def one(general: tuple[float, float], instruction: tuple[float, float] | None) -> TrainingRun:
+    roles: list[tuple[Role, ChangeEstimate]] = [("general", ChangeEstimate(sum(general) / 2, *general))]
     if instruction:
-        roles.append(("instruction", Change(sum(instruction) / 2, *instruction)))
-    return Run("a", "a@1", frozenset({"full"}), roles=tuple(roles))
+        roles.append(("instruction", ChangeEstimate(sum(instruction) / 2, *instruction)))
+    return TrainingRun("a", "a@1", frozenset({"full"}), roles=tuple(roles))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def one(general: tuple[float, float], instruction: tuple[float, float] | None) -
 def test_both_must_have_fallen(
     general: tuple[float, float], instruction: tuple[float, float] | None, verdict: str, why: str
 ) -> None:
-    card = fell(one(general, instruction))
+    card = decide_drop_claim(one(general, instruction))
     assert (card.verdict, card.claim) == (verdict, FELL)
     assert why in card.reason
 
@@ -120,12 +127,12 @@ def test_drift_predicts_forgetting_or_not() -> None:
         replace(run, drift=float(x), forgetting=0.3 * float(x) + float(e))
         for run, x, e in zip(runs("lora", [0.0] * 10), drift, rng.normal(0, 0.01, 10), strict=True)
     ]
-    card, line = predicts(made, "x")
+    card, line = decide_drift_claim(made, "x")
     assert line is not None
     assert card.verdict == "supported"
     assert line.slope == pytest.approx(0.3, abs=0.05)
     assert "R2 0." in card.reason
-    few, nothing = predicts(made[:3], "x")
+    few, nothing = decide_drift_claim(made[:3], "x")
     assert (few.verdict, nothing) == ("undecided", None)
 
 
@@ -163,7 +170,7 @@ def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> 
         lost = lost if adapted.checkpoint.step == 2 else 0
         for item in (general, instruction, domain):
             store.finish(adapted, item, graded(item, [0.0] * lost + [1.0] * (50 - lost) + [0.0] * 10))
-    found = stored_claims.claims(store)
+    found = stored_claims.decide_stored_claims(store)
     card = by_name(found)["full-forgets-more"]
     assert (card.verdict, card.about) == ("supported", "arms of c1")
     assert len(card.evidence[0].split(", ")) == 3  # one value per run
@@ -187,7 +194,7 @@ def test_where_the_last_step_of_a_run_is_not_finished_the_one_before_counts(db: 
     for of in made:
         if (of.name, of.step) not in {("r1", 3), ("r2", 2), ("r2", 3), ("r3", 1)}:
             store.finish(Arm(of, NUMERICS), instruction, graded(instruction, [0.0] * 30 + [1.0] * 20 + [0.0] * 10))
-    about = [card.about for card in stored_claims.claims(store) if card.claim == FELL]
+    about = [card.about for card in stored_claims.decide_stored_claims(store) if card.claim == FELL]
     assert about == ["r1@2", "r2@1", "r3@3"]
 
 
@@ -195,4 +202,4 @@ def test_an_empty_store_decides_nothing(db: Path) -> None:
     store = Store(db)
     store.register([arm(1)], [plan()], "h:1")
     with pytest.raises(EvidenceError, match="no adapted arm and no matrix"):
-        stored_claims.claims(store)
+        stored_claims.decide_stored_claims(store)

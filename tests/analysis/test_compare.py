@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalsvc.analysis.compare import compare, compare_task, task_shares, totals, unit_of
+from evalsvc.analysis.compare import compare_task, compare_tasks, compute_task_shares, compute_totals, unit_of
 from evalsvc.errors import EvidenceError
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Aggregation
@@ -93,7 +93,7 @@ def test_an_unchanged_model_differs_by_nothing() -> None:
 
 def test_missing_tasks_and_disjoint_samples_are_no_evidence() -> None:
     with pytest.raises(EvidenceError, match=r"1 tasks have no scores to compare \(s/t\)"):
-        compare([scores([1])], [])
+        compare_tasks([scores([1])], [])
     with pytest.raises(EvidenceError, match="no sample in common"):
         compare_task(scores([1]), scores([1], samples=np.array([7])))
 
@@ -111,7 +111,7 @@ def test_totals_are_means_over_suites_with_the_worst_task_beside_them() -> None:
         (scores([0] * 10, suite="b", task="z"), scores([1] * 4 + [0] * 6, suite="b", task="z")),
         (perplexity([-30.0, -40, -50]), perplexity([-20.0, -30, -40])),
     ]
-    by_unit = {total.unit: total for total in totals([compare_task(*pair) for pair in pairs])}
+    by_unit = {total.unit: total for total in compute_totals([compare_task(*pair) for pair in pairs])}
     score = by_unit["score"]
     assert score.difference == pytest.approx((-0.2 * 0.25 + 0 * 0.75 + 0.4) / 2)
     assert (score.suites, score.tasks, score.worst_task) == (2, 3, "x")
@@ -124,12 +124,12 @@ def test_totals_are_means_over_suites_with_the_worst_task_beside_them() -> None:
 
 def test_a_total_over_a_task_without_an_interval_has_none() -> None:
     odd = compare_task(scores([1, 2], aggregation="other"), scores([1, 3], aggregation="other"))
-    (total,) = totals([odd])
+    (total,) = compute_totals([odd])
     assert (total.low, total.high) == (None, None)
 
 
 def test_shares_add_up_to_one() -> None:
-    shares = task_shares([("a", 1.0), ("a", 3.0), ("b", 5.0)])
+    shares = compute_task_shares([("a", 1.0), ("a", 3.0), ("b", 5.0)])
     assert shares == pytest.approx([0.125, 0.375, 0.5])
 
 
@@ -147,7 +147,7 @@ def test_binary_items_have_mcnemars_p_and_tasks_that_moved_are_named_after_holm(
     tables = {"worse": (60, 10), "better": (2, 40), "same": (20, 21), "nearly": (30, 14)}
     pairs = {name: binary(*counts) for name, counts in tables.items()}
     base, adapted = ([scores(pairs[name][side], task=name) for name in tables] for side in (0, 1))
-    found = {c.task: c for c in compare(base, adapted)}
+    found = {c.task: c for c in compare_tasks(base, adapted)}
     assert {name: c.p_value for name, c in found.items()} == {n: mcnemar(*t).exact for n, t in tables.items()}
     assert {name: c.moved for name, c in found.items()} == {
         **{"worse": "worse", "better": "better"},
@@ -158,7 +158,7 @@ def test_binary_items_have_mcnemars_p_and_tasks_that_moved_are_named_after_holm(
 
 
 def test_a_perplexity_that_falls_moved_for_the_better() -> None:
-    found = compare([perplexity([-30.0, -50, -40, -60])], [perplexity([-20.0, -39, -31, -49])])[0]
+    found = compare_tasks([perplexity([-30.0, -50, -40, -60])], [perplexity([-20.0, -39, -31, -49])])[0]
     assert found.moved == "better"
     assert found.difference < 0
 
@@ -232,7 +232,7 @@ def formats(*tables: tuple[int, int]) -> list[str | None]:
         [scores(p[side], task=n, format_of=None if n == "f0" else "f0") for p, n in zip(pairs, names, strict=True)]
         for side in (0, 1)
     )
-    return [c.format_loss for c in compare(base, adapted)]
+    return [c.format_loss for c in compare_tasks(base, adapted)]
 
 
 def test_forgetting_that_vanishes_in_one_format_is_a_loss_of_format() -> None:
@@ -266,7 +266,7 @@ def test_holm_keeps_ten_unchanged_suites_from_crying_wolf() -> None:
     for _ in range(runs):
         counts = rng.multinomial(500, [0.05, 0.05, 0.90], size=10)
         pairs = [binary(int(lost), int(gained), 500, 300) for lost, gained, _ in counts]
-        found = compare(*([scores(p[side], task=str(i)) for i, p in enumerate(pairs)] for side in (0, 1)))
+        found = compare_tasks(*([scores(p[side], task=str(i)) for i, p in enumerate(pairs)] for side in (0, 1)))
         alarms += any((c.p_value or 0) <= 0.05 for c in found), any(c.moved for c in found)
     assert alarms[0] / runs > 0.2
     assert alarms[1] / runs <= 0.05

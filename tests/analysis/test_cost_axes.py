@@ -11,8 +11,8 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from evalsvc.analysis.frontier import Wish
-from evalsvc.analysis.stored import placed
+from evalsvc.analysis.frontier import FrontierOptions
+from evalsvc.analysis.stored import load_frontier
 from evalsvc.engine.encoding import load_tokenizer
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Checkpoint
@@ -22,7 +22,7 @@ from evalsvc.store.store import Store
 from tests.cli.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
 from tests.scoring.test_driver import run
 
-AXES = Wish(axes=("learning", "forgetting", "tokens_per_query"))
+AXES = FrontierOptions(axes=("learning", "forgetting", "tokens_per_query"))
 
 
 def suites(folder: Path, tasks: Path, domain: list[object]) -> tuple[str, str]:
@@ -56,7 +56,7 @@ def test_few_shot_examples_are_paid_for_with_every_query(
     assert known == cost(db, "base")["tokens"]
     assert known is not None
     assert (known > 20) == (shots > 0)
-    points = placed(Store(db), find_family(Store(db).arms()), AXES).points
+    points = load_frontier(Store(db), find_family(Store(db).arms()), AXES).points
     assert [point.cost.tokens_per_query for point in points] == [known, known]
 
 
@@ -64,7 +64,7 @@ def test_the_base_stands_on_the_axis_where_its_queries_do(
     models: Path, task_folder: Path, tmp_path: Path, db: Path
 ) -> None:
     run(db, models, suites(tmp_path, task_folder, ["mc"]), source="lora")
-    found = placed(Store(db), find_family(Store(db).arms()), AXES)
+    found = load_frontier(Store(db), find_family(Store(db).arms()), AXES)
     tokens = found.points[0].cost.tokens_per_query
     assert tokens is not None
     assert found.reference[2] == pytest.approx(1.1 * tokens)
@@ -76,7 +76,7 @@ def test_texts_alone_are_no_queries(models: Path, task_folder: Path, tmp_path: P
     run(db, models, suites(tmp_path, task_folder, ["roll"]), source="lora")
     assert cost(db, "lora")["tokens"] is None
     with pytest.raises(EvidenceError, match="base has no tokens_per_query, which is measured"):
-        placed(Store(db), find_family(Store(db).arms()), AXES)
+        load_frontier(Store(db), find_family(Store(db).arms()), AXES)
 
 
 def test_what_was_trained_is_read_or_declared_or_not_known(

@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from evalsvc.analysis import stored_claims, stored_drift
-from evalsvc.analysis.diversity_and_drift import diversity_of
+from evalsvc.analysis.diversity_and_drift import compare_sampled
 from evalsvc.errors import EvidenceError
 from evalsvc.gating import decisions
 from evalsvc.gating.evidence import gather
 from evalsvc.gating.policy import Policy
-from evalsvc.gating.rules import rules_of
+from evalsvc.gating.rules import build_rules
 from evalsvc.gating.verdict import decide
-from evalsvc.gating.verify import verify
+from evalsvc.gating.verify import find_differences
 from evalsvc.records.arms import Arm, Checkpoint
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.plans import Plan, PlannedTask, Request, Response, Sample, has_drift
@@ -75,7 +75,7 @@ def collapsed(db: Path) -> Store:
 
 
 def test_collapse_is_measured_against_the_base(collapsed: Store) -> None:
-    (task,) = stored_drift.diversity(collapsed, "full")
+    (task,) = stored_drift.compare_diversity(collapsed, "full")
     found = {ratio.measure: ratio for ratio in task.ratios}
     assert (task.answers, found["unique"].prompts) == (4, 40)
     assert found["unique"].base > 0.98
@@ -99,7 +99,7 @@ def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: floa
     policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": least}})
     arms = collapsed.arms()
     evidence = gather(collapsed, policy, find_arm(arms, "c1"), find_arm(arms, "full"))
-    found = decide(policy, rules_of(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
+    found = decide(policy, build_rules(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
     by_name = {rule.rule: rule.verdict for rule in found.rules}
     assert by_name["diversity/open/open/unique"] == verdict
 
@@ -107,14 +107,14 @@ def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: floa
 def test_a_decision_on_diversity_is_verified_from_the_answers_that_it_rests_on(collapsed: Store) -> None:
     policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.2}})
     decision = decisions.decide(collapsed, decisions.Question("full", policy))
-    assert verify(collapsed, decision.record) == []
+    assert find_differences(collapsed, decision.record) == []
     newer = replace(sampled_plan(30, 4), digest="open-newer")
     collapsed.register([BASE], [newer], "h:1")
     fill(collapsed, BASE, newer, 500)
-    assert verify(collapsed, decision.record) == []
+    assert find_differences(collapsed, decision.record) == []
     with Database(collapsed.path).write() as connection:
         connection.execute("UPDATE responses SET text = 'same' WHERE arm = 2")
-    assert any("ratios" in problem for problem in verify(collapsed, decision.record))
+    assert any("ratios" in problem for problem in find_differences(collapsed, decision.record))
 
 
 def test_the_gate_refuses_prompts_that_have_changed(collapsed: Store, tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_what_was_sampled_once_or_not_at_all_has_no_diversity(db: Path) -> None:
     child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full"), NUMERICS)
     store.register([BASE, child], [item, plan()], "h:1")
     with pytest.raises(EvidenceError, match="c1 has no sampled answers"):
-        stored_drift.diversity(store, "full")
+        stored_drift.compare_diversity(store, "full")
     fill(store, BASE, item, 9)
     with pytest.raises(EvidenceError, match="the adapted arm has no sampled answers"):
-        stored_drift.diversity(store, "full")
+        stored_drift.compare_diversity(store, "full")
     fill(store, child, item, 9)
     with pytest.raises(EvidenceError, match="has one answer per prompt, must have several"):
-        stored_drift.diversity(store, "full")
+        stored_drift.compare_diversity(store, "full")
 
 
 def test_what_cannot_be_told_of_diversity_hides_nothing_else(db: Path) -> None:
@@ -148,14 +148,14 @@ def test_what_cannot_be_told_of_diversity_hides_nothing_else(db: Path) -> None:
     for of, right in ((BASE, 50), (child, 20)):
         fill(store, of, sampled, 9)
         store.finish(of, instruction, graded(instruction, [1.0] * right + [0.0] * (60 - right)))
-    assert "full" in {card.about for card in stored_claims.claims(store)}
+    assert "full" in {card.about for card in stored_claims.decide_stored_claims(store)}
 
 
 def test_arms_without_a_prompt_in_common_are_refused() -> None:
     one = Sampled("s", "t", np.array([1]), (("a", "b"),), np.zeros((1, 2), dtype=bool))
     other = replace(one, samples=np.array([2]))
     with pytest.raises(EvidenceError, match="no prompt in common"):
-        diversity_of([one], [other])
+        compare_sampled([one], [other])
 
 
 def test_a_real_model_is_sampled_and_measured(models: Path, task_folder: Path, tmp_path: Path, db: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_real_model_is_sampled_and_measured(models: Path, task_folder: Path, t
         (tmp_path / f"{one['name']}.yaml").write_text(yaml.safe_dump(one))
     suites = (str(tmp_path / "open.yaml"), str(tmp_path / "g.yaml"))
     assert {job.state for job in run(db, models, suites, source="full")} == {"done"}
-    (task,) = stored_drift.diversity(Store(db), "full")
+    (task,) = stored_drift.compare_diversity(Store(db), "full")
     assert task.answers == 3
     assert all(ratio.prompts == 4 for ratio in task.ratios)
     assert all(0 < ratio.base <= 1 for ratio in task.ratios if ratio.measure in {"unique", "distinct"})
@@ -219,7 +219,7 @@ def drifting(db: Path) -> Store:
 
 
 def test_drift_comes_back_and_predicts_what_was_forgotten(drifting: Store) -> None:
-    found, card = stored_drift.drifted(drifting, find_family(drifting.arms()))
+    found, card = stored_drift.load_drift(drifting, find_family(drifting.arms()))
     assert len(found) == 6
     (task,) = found[0].tasks
     assert (task.role, task.drift.texts, task.drift.tokens) == ("drift", 5, 250)
@@ -227,7 +227,7 @@ def test_drift_comes_back_and_predicts_what_was_forgotten(drifting: Store) -> No
     assert task.drift.low < task.drift.mean < task.drift.high < task.drift.p95
     assert [one.forgetting for one in found] == pytest.approx([0.05 * i for i in range(6)])
     assert card.verdict == "supported"
-    assert [c.verdict for c in stored_claims.claims(drifting) if c.claim == card.claim] == ["supported"]
+    assert [c.verdict for c in stored_claims.decide_stored_claims(drifting) if c.claim == card.claim] == ["supported"]
 
 
 def test_drift_is_kept_once_per_arm_and_task(drifting: Store) -> None:
@@ -289,7 +289,7 @@ def test_drift_across_tokenizers_is_refused_by_name(
     assert (arms["full"]["tasks"], f"full: {arms['full']['refusal']}".startswith(why)) == ([], True)
     assert (arms["lora"]["tasks"][0]["drift"]["mean"] > 0, arms["lora"]["refusal"]) == (True, None)
     assert "its tokenizer" in evalsvc("drift", "--db", db).out
-    (card,) = [c for c in stored_claims.claims(Store(db)) if c.claim == "drift-predicts-forgetting"]
+    (card,) = [c for c in stored_claims.decide_stored_claims(Store(db)) if c.claim == "drift-predicts-forgetting"]
     assert any(line.startswith("full is left out: its tokenizer") for line in card.evidence)
     assert "its tokenizer" in evalsvc("checkpoints", "show", "full", "--db", db).out
 
@@ -299,7 +299,7 @@ def test_drift_that_could_not_be_computed_is_said(drifting: Store) -> None:
     last = Arm(replace(arm(9, parent=BASE.checkpoint).checkpoint, name="plain"), NUMERICS)
     drifting.register([last], [texts], "h:1")
     drifting.finish(last, texts, graded(texts, [1.0] * 5))
-    found, _ = stored_drift.drifted(drifting, find_family(drifting.arms()))
+    found, _ = stored_drift.load_drift(drifting, find_family(drifting.arms()))
     assert [one.arm.label for one in found if one.refusal] == ["plain"]
     assert "on the plain path" in (found[-1].refusal or "")
 
@@ -314,7 +314,7 @@ def test_a_tokenizer_that_only_has_another_chat_template_is_no_obstacle(
     assert {job.state for job in run(db, retokenized, (str(tmp_path / "t.yaml"),), source="full")} == {"done"}
     full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
     assert full.tokenizer != base.tokenizer
-    (one,) = stored_drift.drifted(Store(db), find_family(Store(db).arms()))[0]
+    (one,) = stored_drift.load_drift(Store(db), find_family(Store(db).arms()))[0]
     assert (one.refusal, one.tasks[0].drift.mean > 0) == (None, True)
 
 

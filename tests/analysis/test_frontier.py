@@ -10,8 +10,16 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from evalsvc.analysis.frontier import ROLES, Plane, Wish, axis, compare_methods, placed, plane
-from evalsvc.analysis.suite_gains import Candidate, measure
+from evalsvc.analysis.frontier import (
+    ROLES,
+    FrontierOptions,
+    Plane,
+    build_axis,
+    build_plane,
+    compare_methods,
+    find_frontier,
+)
+from evalsvc.analysis.suite_gains import Candidate, measure_gains
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Cost
 from evalsvc.records.frontier import EqualLevels, Frontier, Gap
@@ -28,15 +36,15 @@ def task(role: Literal["domain", "general"], values: np.ndarray) -> TaskScores:
 
 
 def measured(base: Candidate, arms: list[Candidate]) -> Plane:
-    found = measure(base, arms)
-    return plane(found, *(axis(found, role) for role in ROLES))
+    found = measure_gains(base, arms)
+    return build_plane(found, *(build_axis(found, role) for role in ROLES))
 
 
-def frontier(base: Candidate, arms: list[Candidate], *wish: Wish) -> Frontier:
-    return placed(measured(base, arms), *wish)
+def frontier(base: Candidate, arms: list[Candidate], *wish: FrontierOptions) -> Frontier:
+    return find_frontier(measured(base, arms), *wish)
 
 
-def compared(base: Candidate, arms: list[Candidate], *wish: Wish) -> EqualLevels:
+def compared(base: Candidate, arms: list[Candidate], *wish: FrontierOptions) -> EqualLevels:
     return compare_methods(measured(base, arms), *wish)
 
 
@@ -160,7 +168,7 @@ def test_methods_are_compared_at_equal_learning_and_at_equal_forgetting() -> Non
         *(method_arm(2, "full", 0.2, 0.10), method_arm(3, "full", 0.4, 0.30)),
         *(method_arm(4, "lora", 0.2, 0.02), method_arm(5, "lora", 0.3, 0.06), method_arm(6, "lora", 0.25, 0.2)),
     ]
-    equal = compared(KNOWN, arms, Wish(at_learning=0.25, at_forgetting=0.05))
+    equal = compared(KNOWN, arms, FrontierOptions(at_learning=0.25, at_forgetting=0.05))
     assert equal.learning is not None
     assert {read.method: read.value for read in equal.learning.methods} == pytest.approx({"full": 0.15, "lora": 0.04})
     (gap,) = equal.learning.gaps
@@ -178,7 +186,7 @@ def test_methods_are_compared_at_equal_learning_and_at_equal_forgetting() -> Non
 
 def test_what_a_method_does_not_reach_is_not_read_off() -> None:
     arms = [method_arm(2, "full", 0.4, 0.30), method_arm(3, "lora", 0.2, 0.02)]
-    found = compared(KNOWN, arms, Wish(at_learning=0.35)).learning
+    found = compared(KNOWN, arms, FrontierOptions(at_learning=0.35)).learning
     assert found is not None
     reads = {read.method: read for read in found.methods}
     assert reads["full"].value == pytest.approx(0.3 * 0.35 / 0.4)
@@ -205,7 +213,7 @@ def test_the_gap_at_equal_learning_covers_at_its_level(monkeypatch: pytest.Monke
     base = candidate(1, np.zeros(n), np.ones(n))
     for _ in range(runs):
         arms = [arm(2, "full", 0.4, 0.16), arm(3, "lora", 0.4, 0.08)]
-        found = compared(base, arms, Wish(at_learning=0.2)).learning
+        found = compared(base, arms, FrontierOptions(at_learning=0.2)).learning
         assert found is not None
         covered += (found.gaps[0].low or 0) <= 0.04 <= (found.gaps[0].high or 0)
     assert covered / runs == pytest.approx(0.90, abs=0.08)
@@ -219,15 +227,15 @@ def test_costs_are_axes_and_the_base_cost_nothing() -> None:
     ]
     plain = {point.arm: point.on_frontier for point in frontier(KNOWN, arms).points}
     assert plain == {"c1": True, "c2": True, "c3": False, "c4": False}
-    found = frontier(KNOWN, arms, Wish(axes=("learning", "forgetting", "gpu_hours")))
+    found = frontier(KNOWN, arms, FrontierOptions(axes=("learning", "forgetting", "gpu_hours")))
     assert {point.arm: point.on_frontier for point in found.points} == {"c1": True, "c2": True, "c3": True}
     assert found.incomplete == ("c4",)
     assert found.reference == pytest.approx((0, 0.8, 8.8))
     boxes = 0.4 * 0.7 * 0.8 + 0.3 * 0.68 * 7.0  # full's, and lora's beyond the hours that full needs
     assert found.hypervolume == pytest.approx(boxes)
-    assert compared(KNOWN, arms, Wish(axes=("learning", "gpu_hours"))) == EqualLevels()
+    assert compared(KNOWN, arms, FrontierOptions(axes=("learning", "gpu_hours"))) == EqualLevels()
     with pytest.raises(UsageError, match="must be two or more of learning, forgetting, gpu_hours"):
-        frontier(KNOWN, arms, Wish(axes=("learning", "speed")))
+        frontier(KNOWN, arms, FrontierOptions(axes=("learning", "speed")))
 
 
 def test_arms_whose_cost_is_not_known_change_nothing_for_the_others() -> None:
@@ -237,7 +245,7 @@ def test_arms_whose_cost_is_not_known_change_nothing_for_the_others() -> None:
         method_arm(2 + i, "lora", x - 0.2, 0.8 - y, Cost(gpu_hours=1.0 + i) if i % 5 == 0 else None)
         for i, (x, y) in enumerate(shares)
     ]
-    wish = Wish(axes=("learning", "forgetting", "gpu_hours"))
+    wish = FrontierOptions(axes=("learning", "forgetting", "gpu_hours"))
     known = frontier(KNOWN, [arm for arm in arms if arm.checkpoint.cost.gpu_hours], wish)
     found = frontier(KNOWN, arms, wish)
     assert len(found.incomplete) == 24

@@ -10,7 +10,7 @@ import pytest
 from evalsvc.analysis import stored
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Arm
-from evalsvc.store.arms import base_of, families, find_arm, find_family
+from evalsvc.store.arms import find_arm, find_base, find_family, group_families
 from evalsvc.store.store import Store
 from tests.store.test_store import graded
 from tests.support.fakes import NUMERICS, arm, plan
@@ -54,42 +54,42 @@ def test_what_means_none_or_several_is_said(store: Store, text: str, message: st
 
 
 def test_an_arm_is_compared_with_its_base_or_with_another_arm(store: Store) -> None:
-    found = stored.compared(store, "lora@20")
+    found = stored.compare_arms(store, "lora@20")
     assert found.base.checkpoint == BASE.checkpoint
     assert [(task.lost, task.gained) for task in found.tasks] == [(0, 3), (0, 3)]
-    steps = stored.compared(store, "lora@20", "lora@10")
+    steps = stored.compare_arms(store, "lora@20", "lora@10")
     assert [(task.lost, task.gained) for task in steps.tasks] == [(0, 2), (0, 2)]
 
 
 def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
     with pytest.raises(EvidenceError, match="c1 is a base: there is nothing to compare it with"):
-        stored.compared(store, "c1")
+        stored.compare_arms(store, "c1")
     orphan = arm(9, parent=OTHER_BASE.checkpoint)
     store.register([orphan], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="the base of c9 is not in the store; submit c9 again"):
-        stored.compared(store, "c9")
+        stored.compare_arms(store, "c9")
     half = Arm(orphan.checkpoint, replace(NUMERICS, dtype="bfloat16"))
     store.register([OTHER_BASE, half], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="was scored under other numerics"):
-        base_of(store.arms(), find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
+        find_base(store.arms(), find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
     unfinished = arm(10, parent=BASE.checkpoint)
     store.register([unfinished], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="2 tasks have no scores to compare"):
-        stored.compared(store, "c10")
+        stored.compare_arms(store, "c10")
 
 
 def test_numerics_are_never_mixed(store: Store) -> None:
     half = Arm(CHILD.checkpoint, replace(NUMERICS, dtype="bfloat16"))
     store.register([half], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="under different numerics"):
-        stored.compared(store, "lora@10", "lora@20")
+        stored.compare_arms(store, "lora@10", "lora@20")
 
 
 def test_the_family_of_a_base(store: Store) -> None:
     found = find_family(store.arms())
     assert found.base.checkpoint == BASE.checkpoint
     assert [member.checkpoint.label for member in found.arms] == ["lora@10", "lora@20"]
-    assert [point.arm for point in stored.placed(store, found).points] == ["c1", "lora@10", "lora@20"]
+    assert [point.arm for point in stored.load_frontier(store, found).points] == ["c1", "lora@10", "lora@20"]
     store.register([OTHER_BASE, arm(7, parent=OTHER_BASE.checkpoint)], [GENERAL], "host:1")
     with pytest.raises(UsageError, match=r"the store has 2 bases \(c1, c2\); choose one with --base"):
         find_family(store.arms())
@@ -113,8 +113,8 @@ def test_other_prompts_are_refused_unless_they_are_declared(db: Path) -> None:
     store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
     store.finish(CHILD, same_documents, graded(same_documents, [1.0] * 4 + [0.0] * 2))
     with pytest.raises(EvidenceError, match=r"6 of 6 documents were asked with other prompts.*--other-prompts"):
-        stored.compared(store, "lora@10", "c1")
-    (found,) = stored.compared(store, "lora@10", "c1", other_prompts=True).tasks
+        stored.compare_arms(store, "lora@10", "c1")
+    (found,) = stored.compare_arms(store, "lora@10", "c1", other_prompts=True).tasks
     assert (found.n, found.lost, found.coverage) == (6, 2, 1.0)
 
 
@@ -125,7 +125,7 @@ def test_missing_items_are_coverage_not_other_prompts(db: Path) -> None:
     store.register([CHILD], [fewer], "host:1")
     store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
     store.finish(CHILD, fewer, graded(fewer, [1.0, 0.0, 1.0, 1.0]))
-    (found,) = stored.compared(store, "lora@10", "c1").tasks
+    (found,) = stored.compare_arms(store, "lora@10", "c1").tasks
     assert (found.n, found.lost) == (4, 1)
     assert found.coverage == pytest.approx(4 / 6)
 
@@ -136,10 +136,10 @@ def test_a_second_run_of_the_base_is_the_floor_and_no_arm_of_its_own(store: Stor
     for item in (DOMAIN, GENERAL):
         store.finish(again, item, graded(item, [0.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
     assert find_arm(store.arms(), "c1").digest == BASE.key
-    found = stored.compared(store, "lora@10").tasks
+    found = stored.compare_arms(store, "lora@10").tasks
     floors = [task.floor for task in found]
     assert all(floor is not None and floor.lost == pytest.approx(1 / 6) for floor in floors)
-    assert [family.base.digest for family in families(store.arms())] == [BASE.key]
+    assert [family.base.digest for family in group_families(store.arms())] == [BASE.key]
 
 
 def test_clusters_answers_and_formats_come_out_of_the_store_as_they_went_in(db: Path) -> None:

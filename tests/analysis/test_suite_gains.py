@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evalsvc.analysis.frontier import ROLES, Plane, axis, placed, plane
-from evalsvc.analysis.suite_gains import Candidate, Gains, measure
+from evalsvc.analysis.frontier import ROLES, Plane, build_axis, build_plane, find_frontier
+from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
 from evalsvc.errors import EvidenceError
 from evalsvc.records.scores import TaskScores
 from tests.analysis.test_compare import scores
@@ -31,15 +31,15 @@ ARMS = [candidate(i, *(suite(name, 0.3 + 0.05 * i) for name in SUITES)) for i in
 
 
 def on(measured: Gains, *suites: str) -> Plane:
-    return plane(measured, *(axis(measured, role, suites) for role in ROLES))
+    return build_plane(measured, *(build_axis(measured, role, suites) for role in ROLES))
 
 
 def test_suites_add_up_in_any_selection_as_if_there_were_no_others() -> None:
-    whole = measure(ARMS[0], ARMS[1:])
+    whole = measure_gains(ARMS[0], ARMS[1:])
     for chosen in (("clinic", "mmlu"), ("clinic", "law", "commands"), SUITES):
         some = [Candidate(a.label, a.checkpoint, [s for s in a.scores if s.suite in chosen]) for a in ARMS]
-        alone = measure(some[0], some[1:])
-        assert placed(on(whole, *chosen)) == placed(on(alone, *SUITES))
+        alone = measure_gains(some[0], some[1:])
+        assert find_frontier(on(whole, *chosen)) == find_frontier(on(alone, *SUITES))
     one, two, both = (on(whole, *domain, "mmlu").learning for domain in (("clinic",), ("law",), ("clinic", "law")))
     np.testing.assert_allclose(both.resampled, (one.resampled + two.resampled) / 2)
     assert abs(np.corrcoef(one.resampled[:, 1], two.resampled[:, 1])[0, 1]) < 0.1
@@ -49,7 +49,7 @@ def test_tasks_count_by_weight_and_suites_all_the_same() -> None:
     base = candidate(1, suite("clinic", 0.5, 3.0), suite("clinic", 0.5, 1.0, "two"), suite("law", 0.5))
     arm = candidate(2, suite("clinic", 0.7, 3.0), suite("clinic", 0.5, 1.0, "two"), suite("law", 0.6))
     first, second, law = (a.values.mean() - b.values.mean() for a, b in zip(arm.scores, base.scores, strict=True))
-    found = axis(measure(base, [arm]), "domain")
+    found = build_axis(measure_gains(base, [arm]), "domain")
     assert found.gain.tolist() == pytest.approx([0, (0.75 * first + 0.25 * second) / 2 + law / 2])
     low, high = found.ends[:, 1]
     assert low < found.gain[1] < high
@@ -58,17 +58,17 @@ def test_tasks_count_by_weight_and_suites_all_the_same() -> None:
 
 def test_an_arm_is_placed_where_it_has_all_of_the_chosen_suites() -> None:
     late = Candidate("late", checkpoint(9, parent=BASE), [s for s in ARMS[3].scores if s.suite != "law"])
-    measured = measure(ARMS[0], [ARMS[1], late, ARMS[2]])
+    measured = measure_gains(ARMS[0], [ARMS[1], late, ARMS[2]])
     assert on(measured, "law", "mmlu").incomplete == on(measured, *SUITES).incomplete == ("late",)
     found = on(measured, "clinic", "mmlu")
     assert ([arm.label for arm in found.arms], found.incomplete) == (["c1", "c2", "late", "c3"], ())
-    with_late, without = (placed(on(m, *SUITES)) for m in (measured, measure(ARMS[0], ARMS[1:3])))
+    with_late, without = (find_frontier(on(m, *SUITES)) for m in (measured, measure_gains(ARMS[0], ARMS[1:3])))
     for one, other in zip(with_late.points, without.points, strict=True):
         assert (one.arm, one.p_on_frontier, one.dominated_by) == (other.arm, other.p_on_frontier, other.dominated_by)
         assert [one.learning_low, one.forgetting_high] == pytest.approx([other.learning_low, other.forgetting_high])
 
 
 def test_suites_that_the_base_has_not_done_are_no_evidence() -> None:
-    measured = measure(ARMS[0], ARMS[1:])
+    measured = measure_gains(ARMS[0], ARMS[1:])
     with pytest.raises(EvidenceError, match="c1 has no scores on any general suite"):
-        axis(measured, "general", ("clinic",))
+        build_axis(measured, "general", ("clinic",))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from evalsvc.analysis import stored, stored_drift, training_runs
-from evalsvc.analysis.compare import compare
-from evalsvc.analysis.trajectory import Trajectory, trajectory
+from evalsvc.analysis.compare import compare_tasks
+from evalsvc.analysis.trajectory import Trajectory, build_trajectory
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Arm
 from evalsvc.records.comparisons import FullComparison
@@ -37,12 +37,12 @@ def step(learned: float, forgot: float, bits: float = 0.0) -> list[FullCompariso
         )
         return [scores(known[0], suite="d", role="domain"), scores(known[1]), text]
 
-    return compare(arm(0.2, 0.8, 0), arm(0.2 + learned, 0.8 - forgot, bits))  # type: ignore[arg-type]
+    return compare_tasks(arm(0.2, 0.8, 0), arm(0.2 + learned, 0.8 - forgot, bits))  # type: ignore[arg-type]
 
 
 def run(*steps: tuple[float, ...], margin: float = 0.05) -> Trajectory:
     made = [(10 * (i + 1), f"a@{i}", step(*values)) for i, values in enumerate(steps)]
-    return trajectory("a", "lora", "b", made, margin)
+    return build_trajectory("a", "lora", "b", made, margin)
 
 
 def test_the_step_that_breaks_the_margin_and_the_one_to_keep() -> None:
@@ -76,9 +76,9 @@ def test_curves_have_a_trend_and_a_distance_from_their_best() -> None:
 
 def test_steps_with_other_tasks_are_no_trajectory() -> None:
     with pytest.raises(EvidenceError, match=r"step 20 \(y\) was not scored on the tasks of step 10"):
-        trajectory("a", "lora", "b", [(10, "x", step(0.1, 0.1)), (20, "y", step(0.1, 0.1)[:1])])
+        build_trajectory("a", "lora", "b", [(10, "x", step(0.1, 0.1)), (20, "y", step(0.1, 0.1)[:1])])
     with pytest.raises(EvidenceError, match="no finished step"):
-        trajectory("a", "lora", "b", [])
+        build_trajectory("a", "lora", "b", [])
 
 
 # ------------------------------------------------------------------------------------------------------------ real runs
@@ -124,7 +124,7 @@ def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "method"), [("full_s0", "full"), ("lora4_s0", "lora")])
 def test_the_real_runs_show_what_is_known_of_them(real: Store, name: str, method: str) -> None:
-    (found,) = training_runs.followed(real, name, margin=0.05)
+    (found,) = training_runs.follow_runs(real, name, margin=0.05)
     assert (found.method, found.base, [s.step for s in found.steps]) == (method, "stories260K", [25, 50, 100, 200, 400])
     curves = {curve.task: curve for curve in found.curves}
     # Retention perplexity gets worse with every step, while the domain gets better.
@@ -136,7 +136,7 @@ def test_the_real_runs_show_what_is_known_of_them(real: Store, name: str, method
     # A hundred items never decide.
     assert all((gain.low or 0) < 0 < (gain.high or 0) for gain in curves["lab_copa"].gains)
     for step in found.steps:
-        compared = {task.task: task for task in stored.compared(real, step.arm).tasks}
+        compared = {task.task: task for task in stored.compare_arms(real, step.arm).tasks}
         assert compared["lab_copa"].moved is None
         assert compared["lab_copa"].blind_spots == ()
         assert compared["lab_blimp_principle_A_case_1"].blind_spots == ("at ceiling",)
@@ -145,7 +145,7 @@ def test_the_real_runs_show_what_is_known_of_them(real: Store, name: str, method
 
 @pytest.mark.slow
 def test_drift_grows_along_the_real_runs_on_domain_and_general_texts(real: Store) -> None:
-    found, card = stored_drift.drifted(real, arms.find_family(real.arms()))
+    found, card = stored_drift.load_drift(real, arms.find_family(real.arms()))
     by_arm = {one.arm.label: {task.task: (task.role, task.drift.mean) for task in one.tasks} for one in found}
     assert len(by_arm) == 10
     for name in ("full_s0", "lora4_s0"):
@@ -165,9 +165,9 @@ def test_drift_grows_along_the_real_runs_on_domain_and_general_texts(real: Store
 def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:  # noqa: F811
     store = Store(db)
     store.register([arm(1)], [plan()], "h:1")
-    assert training_runs.followed(store) == []
+    assert training_runs.follow_runs(store) == []
     with pytest.raises(UsageError, match="no training run of that name"):
-        training_runs.followed(store, "x")
+        training_runs.follow_runs(store, "x")
     done = evalsvc("trajectory", "--db", db)
     assert (done.code, "submit a folder" in done.err) == (5, True)
 
@@ -191,12 +191,12 @@ def test_runs_of_one_name_from_two_bases_are_two(db: Path) -> None:
         store.register([base, *steps], [item], "h:1")
         for one, right in zip((base, *steps), (50, 40 - 10 * number, 30 - 10 * number), strict=True):
             store.finish(one, item, graded(item, [1.0] * right + [0.0] * (50 - right)))
-    first, second = training_runs.followed(store, "lora")
+    first, second = training_runs.follow_runs(store, "lora")
     assert (first.base, [step.step for step in first.steps]) == ("c1", [1, 2])
     assert (second.base, [step.step for step in second.steps]) == ("c2", [2, 3])
     forgot = [[step.forgetting and step.forgetting.value for step in run.steps] for run in (first, second)]
     assert forgot == [pytest.approx([0.2, 0.4]), pytest.approx([0.4, 0.6])]
-    (only,) = training_runs.followed(store, "lora", base=bases[1].checkpoint.digest)
+    (only,) = training_runs.follow_runs(store, "lora", base=bases[1].checkpoint.digest)
     assert only == second
 
 
@@ -211,7 +211,7 @@ def test_a_run_without_a_finished_step_hides_no_other(db: Path, evalsvc: Run) ->
     store.register([base, *runs.values()], [item], "h:1")
     store.finish(base, item, graded(item, [1.0] * 50))
     with pytest.raises(EvidenceError, match="trajectory begun: has no finished step"):
-        training_runs.followed(store)
+        training_runs.follow_runs(store)
     store.finish(runs["whole"], item, graded(item, [1.0] * 40 + [0.0] * 10))
     done = evalsvc("trajectory", "--db", db, "--json")
     assert [run["name"] for run in json.loads(done.out)["trajectories"]] == ["whole"]

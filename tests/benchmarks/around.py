@@ -67,7 +67,7 @@ def _plan(file: str, cuts: str) -> dict[str, Any]:
 def memory(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
     """Compare the peak of scoring some requests with the peak of ten times as many of the same kind."""
     from evalsvc.engine.encoding import load_encoder
-    from evalsvc.engine.sharding import cut
+    from evalsvc.engine.sharding import cut_requests
     from tests.benchmarks.measure import NUMERICS
 
     kinds: dict[str, tuple[int, Callable[[int], tuple[Request, ...]]]] = {
@@ -84,7 +84,7 @@ def memory(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
         peaks = []
         for times in (1, 10):
             requests = tuple({request.digest: request for request in make(count * times)}.values())
-            made = cut(requests, load_encoder(base))
+            made = cut_requests(requests, load_encoder(base))
             shards = folder / f"{name}-{times}"
             shards.mkdir()
             for number, part in enumerate(made.slices):
@@ -118,10 +118,10 @@ def _score(folder: str) -> dict[str, Any]:
 def _load(scorer: Any, shard: Shard) -> float:
     """Load a shard's checkpoint by one small request; return the memory that this took, in MB."""
     from evalsvc.engine.encoding import load_encoder
-    from evalsvc.engine.sharding import cut
+    from evalsvc.engine.sharding import cut_requests
 
     request = Request.of("loglikelihood", ("one", " two"))
-    small = cut([request], load_encoder(shard.arm.checkpoint))
+    small = cut_requests([request], load_encoder(shard.arm.checkpoint))
     scorer.score(Shard("small", shard.arm, (request.digest,), small.slices[0].work))
     return _peak_memory()
 

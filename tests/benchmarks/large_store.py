@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from evalsvc.gating.decisions import Question, decide
-from evalsvc.gating.policy import Learning, Policy, Retention
+from evalsvc.gating.policy import LearningRule, Policy, RetentionRule
 from evalsvc.records.arms import Arm, Cost, Finding
 from evalsvc.records.plans import Plan
 from evalsvc.records.vocabulary import Role
-from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store.checkpoint_facts import Dossiers
 from evalsvc.store.database import Connection, Database
 from evalsvc.store.runs import driver_name
@@ -160,8 +160,10 @@ def describe(store: Store, known: list[Arm], made: list[Plan]) -> None:
     )
     for of in known[1:]:
         dossiers.keep_findings(of.checkpoint, [Finding("warning", "window", of.label, "3 prompts were cut")])
-        dossiers.keep_change(of.checkpoint, Change(8_030_261_248, 41_943_040, "|x| > 0", tensors))
-    policy = Policy(version=1, learning=Learning(suites=("clinic",)), retention=(Retention(suite="mmlu", margin=0.05),))
+        dossiers.keep_change(of.checkpoint, WeightChange(8_030_261_248, 41_943_040, "|x| > 0", tensors))
+    policy = Policy(
+        version=1, learning=LearningRule(suites=("clinic",)), retention=(RetentionRule(suite="mmlu", margin=0.05),)
+    )
     for of in known[1:301:15]:
         decide(store, Question(of.checkpoint.digest, policy))
 

@@ -23,7 +23,7 @@ from transformers import AutoConfig
 from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Encoder, Prompt, Scored, load_encoder
 from evalsvc.engine.scorer import Scorer
-from evalsvc.engine.sharding import Cut, cut
+from evalsvc.engine.sharding import Cut, cut_requests
 from evalsvc.records.arms import Arm, Checkpoint, Numerics
 from evalsvc.records.plans import Request, Response
 from evalsvc.records.shards import Shard
@@ -144,7 +144,7 @@ def measure(
     for number in range(rounds):
         found.peak = max(found.peak, peak())
         with Clock() as planning:
-            made = cut(workload.requests, encoder)
+            made = cut_requests(workload.requests, encoder)
         assert not made.refused, made.refused
         found.plan.append(planning.seconds)
         totals = {"stock": Seconds(0, 0), "ours": Seconds(0, 0)}
@@ -238,7 +238,7 @@ class Engine:
     def hold(self, checkpoint: Checkpoint, made: Cut, workload: Workload) -> None:
         """Load a checkpoint and let the probe decide, by one small request."""
         request = Request.of("loglikelihood", ("one", " two"))
-        small = cut([request], load_encoder(checkpoint))
+        small = cut_requests([request], load_encoder(checkpoint))
         self._scorer.score(Shard("small", Arm(checkpoint, NUMERICS), (request.digest,), small.slices[0].work))
 
     def run(self, checkpoint: Checkpoint, made: Cut, workload: Workload) -> Answers:

@@ -23,11 +23,11 @@ from evalsvc.charts.frontier import View, frontier_figure
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure
 from evalsvc.charts.style import BETTER, COLOURS, GREY, WORSE, inlined_plotly, marker
-from evalsvc.charts.trajectories import Curve, curves_figure
+from evalsvc.charts.trajectories import PlottedCurve, curves_figure
 from evalsvc.errors import UsageError
 from evalsvc.records.arms import Cost
 from evalsvc.records.frontier import Ellipse, Frontier, Point
-from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.reports.html import Rest, figures_of, html
 from tests.support.evidence import Array, binary, bits, pair
 
@@ -160,8 +160,8 @@ def test_the_forest_has_the_worst_on_top_and_counts_better_positive() -> None:
 
 
 def test_a_curve_begins_at_the_base_and_rings_the_step_that_breaks_the_margin() -> None:
-    changes = tuple(trajectory.Change(value, value - 0.01, value + 0.01) for value in (0.01, 0.04))
-    figure = json.loads(curves_figure([Curve("run", (10, 20), changes, 20)], "forgetting", 0.02).to_json())
+    changes = tuple(trajectory.ChangeEstimate(value, value - 0.01, value + 0.01) for value in (0.01, 0.04))
+    figure = json.loads(curves_figure([PlottedCurve("run", (10, 20), changes, 20)], "forgetting", 0.02).to_json())
     line, ring = figure["data"]
     assert (line["x"], line["y"]) == ([0, 10, 20], [0.0, 0.01, 0.04])
     assert (ring["x"], ring["y"]) == ([20], [0.04])
@@ -172,7 +172,7 @@ def test_changes_stand_by_layer_and_part() -> None:
         TensorChange(f"model.layers.{layer}.mlp.up_proj.weight", (2, 2), 1, 2.0, float(layer)) for layer in (10, 2)
     ]
     tensors.append(TensorChange("model.embed_tokens.weight", (2, 2), 1, 4.0, 1.0))
-    heat = json.loads(change_figure(Change(12, 12, "any", tuple(tensors))).to_json())["data"][0]
+    heat = json.loads(change_figure(WeightChange(12, 12, "any", tuple(tensors))).to_json())["data"][0]
     assert heat["x"] == ["outside", "2", "10"]
     assert heat["y"] == ["mlp.up_proj", "model.embed_tokens"]
     assert heat["z"] == [[None, 1.0, 5.0], [0.25, None, None]]

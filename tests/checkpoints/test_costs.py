@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from evalsvc.checkpoints.costs import card_of, trained, training_memory
+from evalsvc.checkpoints.costs import card_of, read_training_cost, training_memory
 from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.errors import CheckpointError
 from evalsvc.hooks.cost_card import CostCard
@@ -66,13 +66,13 @@ def test_hours_are_those_of_all_gpus(run: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(costs, "_arguments", lambda _: {"num_processes": 8, "_n_gpu": 1})
     state = json.loads((folder / "trainer_state.json").read_text())
     (folder / "trainer_state.json").write_text(json.dumps({**state, "log_history": []}))
-    assert trained(folder).gpu_hours is None
+    assert read_training_cost(folder).gpu_hours is None
     whole = {"global_step": 4, "log_history": [{"step": 4, "train_runtime": 7200.0}]}
     (tmp_path / "run" / "trainer_state.json").write_text(json.dumps(whole))
-    assert trained(folder).gpu_hours == pytest.approx(8.0)  # half of two hours on eight GPUs
+    assert read_training_cost(folder).gpu_hours == pytest.approx(8.0)  # half of two hours on eight GPUs
     logged = [{"step": 2, "train_runtime": 900.0}, {"step": 4, "train_runtime": 3600.0}]
     (folder / "trainer_state.json").write_text(json.dumps({**state, "log_history": logged}))
-    assert trained(folder).gpu_hours == pytest.approx(2.0)
+    assert read_training_cost(folder).gpu_hours == pytest.approx(2.0)
 
 
 def test_pickled_arguments_are_looked_through_and_never_loaded(run: Path, tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_pickled_arguments_are_looked_through_and_never_loaded(run: Path, tmp_pa
     state = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 300, "trap": Trap()}
     with zipfile.ZipFile(folder / "training_args.bin", "w") as archive:
         archive.writestr("training_args/data.pkl", pickle.dumps(state))
-    assert trained(folder).train_samples == 2 * 3 * 300
+    assert read_training_cost(folder).train_samples == 2 * 3 * 300
     assert not (tmp_path / "it ran").exists()
     (folder / "training_args.bin").write_bytes(b"no zip")
-    assert trained(folder).train_samples is None
+    assert read_training_cost(folder).train_samples is None
 
 
 def test_a_step_that_is_still_being_written_is_left_out(models: Path, run: Path, tmp_path: Path) -> None:

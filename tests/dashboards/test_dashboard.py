@@ -21,11 +21,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from evalsvc.gating.decisions import Question, decide
-from evalsvc.gating.policy import Learning, Mode, Policy, Retention
+from evalsvc.gating.policy import LearningRule, Mode, Policy, RetentionRule
 from evalsvc.records.arms import Arm, Cost, Finding
 from evalsvc.records.plans import Failure, Response
 from evalsvc.records.shards import Shard, ShardResult
-from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store.checkpoint_facts import Dossiers
 from evalsvc.store.store import Store
 from tests.conftest import ROOT
@@ -78,7 +78,7 @@ def test_a_checkpoint_shows_its_dossier(app: AppTest, db: Path) -> None:
     page.selectbox(key="checkpoint").select(f"{base.label} ({base.digest[7:19]})").run()
     assert "Nothing: it is a base." in [caption.value for caption in page.caption]
     tensor = TensorChange("model.layers.0.self_attn.q_proj.weight", (4, 4), 8, 2.0, 1.0, 3, 2.5)
-    Dossiers(db).keep_change(lora, Change(100, 5, "|x| > 1", (tensor,)))
+    Dossiers(db).keep_change(lora, WeightChange(100, 5, "|x| > 1", (tensor,)))
     Dossiers(db).keep_findings(lora, [Finding("warning", "window", lora.label, "prompts are longer")])
     page.selectbox(key="checkpoint").select(f"{lora.label} ({lora.digest[7:19]})").run()
     assert not page.exception
@@ -194,7 +194,7 @@ def test_missing_scores_are_said(app: AppTest, db: Path) -> None:
 
 def gated(db: Path, margin: float = 0.5, mode: Mode = "fixed") -> None:
     """Keep a decision about the first step."""
-    learning, retention = Learning(suites=("d",)), (Retention(suite="g", margin=margin),)
+    learning, retention = LearningRule(suites=("d",)), (RetentionRule(suite="g", margin=margin),)
     policy = Policy(version=1, mode=mode, learning=learning, retention=retention)
     decide(Store(db), Question(arm(110).checkpoint.digest, policy))
 
@@ -467,7 +467,7 @@ def fill_richly(db: Path) -> None:
         for part in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
     )
     for of in arms:
-        Dossiers(db).keep_change(of.checkpoint, Change(100, 5, "|x| > 1", tensors))
+        Dossiers(db).keep_change(of.checkpoint, WeightChange(100, 5, "|x| > 1", tensors))
         Dossiers(db).keep_findings(of.checkpoint, [Finding("warning", "window", of.label, f"prompts {EVIL}")])
     gated(db)
     gated(db, 0.1)

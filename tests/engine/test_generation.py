@@ -16,7 +16,7 @@ from evalsvc.engine import generation, unpacked
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME
 from evalsvc.engine.encoding import Encoder, Prompt
-from evalsvc.engine.sharding import cut
+from evalsvc.engine.sharding import cut_requests
 from evalsvc.records.digests import canonical
 from evalsvc.records.plans import Request
 from evalsvc.records.shards import Prompts
@@ -51,7 +51,7 @@ def prompts(kind: str) -> Prompts:
 @pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gpt_oss", "gpt2", "qwen3_moe"])
 def test_tokens_are_those_of_transformers_generate(name: str, kind: str) -> None:
     model, work = architectures.make(name), prompts(kind)
-    wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    wishes = [unpacked.GenerationSettings.of(settings, TOKENIZER) for settings in work.settings]
     seeds = list(range(100, 100 + len(wishes)))
     expected = unpacked.generate(model, TOKENIZER, work, wishes, seeds)
     model.set_attn_implementation(NAME)
@@ -62,7 +62,7 @@ def test_tokens_are_those_of_transformers_generate(name: str, kind: str) -> None
 def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     model, work = architectures.make("llama"), prompts("shared")
     model.set_attn_implementation(NAME)
-    wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    wishes = [unpacked.GenerationSettings.of(settings, TOKENIZER) for settings in work.settings]
     seeds = list(range(len(wishes)))
     expected = generation.generate(model, TOKENIZER, work, wishes, seeds, 256)
     ready = generation._Slots.ready
@@ -89,7 +89,7 @@ def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: py
 
 def test_fewer_answers_grow_side_by_side_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     model, work = architectures.make("llama"), prompts("apart")
-    wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in work.settings]
+    wishes = [unpacked.GenerationSettings.of(settings, TOKENIZER) for settings in work.settings]
     arguments = model, TOKENIZER, work, wishes, [0] * len(wishes), 256, 16
     assert generation._Run(*arguments)._side_by_side == len(wishes)
     monkeypatch.setattr(generation, "spare_memory", lambda _: 1)
@@ -108,10 +108,10 @@ def test_texts_are_those_of_stock() -> None:
     assert isinstance(encoder.prompts(requests[-1:])[0], Prompt)
     model.set_attn_implementation(NAME)
     found: dict[str, str] = {}
-    made = cut(requests, encoder)
+    made = cut_requests(requests, encoder)
     for part in made.slices:
         assert isinstance(part.work, Prompts)
-        wishes = [unpacked.Wish.of(settings, TOKENIZER) for settings in part.work.settings]
+        wishes = [unpacked.GenerationSettings.of(settings, TOKENIZER) for settings in part.work.settings]
         answers = generation.generate(model, TOKENIZER, part.work, wishes, [0] * len(wishes), 64)
         texts = [unpacked.text_of(TOKENIZER, tokens, wish) for tokens, wish in zip(answers, wishes, strict=True)]
         found |= dict(zip(made.digests(part), texts, strict=True))
@@ -121,15 +121,15 @@ def test_texts_are_those_of_stock() -> None:
 
 def test_what_does_not_grow_token_by_token_is_left_to_transformers() -> None:
     model = architectures.make("llama")
-    assert generation.follows(model, unpacked.Wish((), 8, {"do_sample": True, "temperature": 0.5}))
-    assert not generation.follows(model, unpacked.Wish((), 8, {"do_sample": False, "num_beams": 3}))
+    assert generation.follows(model, unpacked.GenerationSettings((), 8, {"do_sample": True, "temperature": 0.5}))
+    assert not generation.follows(model, unpacked.GenerationSettings((), 8, {"do_sample": False, "num_beams": 3}))
 
 
 def test_an_answer_that_runs_into_eos_ends() -> None:
     model = architectures.make("llama")
     model.set_attn_implementation(NAME)
     work = prompts("apart")
-    wishes = [unpacked.Wish((), 40, {"do_sample": False}) for _ in work.settings]
+    wishes = [unpacked.GenerationSettings((), 40, {"do_sample": False}) for _ in work.settings]
     free = generation.generate(model, TOKENIZER, work, wishes, [0] * 10, 64)
     model.generation_config.eos_token_id = [free[0][3], 359]
     ended = generation.generate(model, TOKENIZER, work, wishes, [0] * 10, 64)

@@ -14,7 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.engine.encoding import load_encoder
 from evalsvc.engine.scorer import Scorer
-from evalsvc.engine.sharding import cut
+from evalsvc.engine.sharding import cut_requests
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.plans import Request
 from tests.support import tiny
@@ -67,5 +67,5 @@ def test_numbers_and_texts_are_stocks(t5: Checkpoint, tmp_path: Path) -> None:
 
 def test_a_text_has_no_perplexity_under_an_encoder_decoder(t5: Checkpoint) -> None:
     request = Request.of("loglikelihood_rolling", ("the cat sat",))
-    made = cut([request], load_encoder(t5))
+    made = cut_requests([request], load_encoder(t5))
     assert "encoder-decoder" in made.refused[request.digest]

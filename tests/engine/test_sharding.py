@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evalsvc.engine import sharding, unpacked
 from evalsvc.engine import trie as tries
 from evalsvc.engine.encoding import Encoder, Scored
-from evalsvc.engine.sharding import Cut, Cutter, cut
+from evalsvc.engine.sharding import Cut, Cutter, cut_requests
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.plans import Request
 from evalsvc.records.shards import Likelihoods
@@ -49,8 +49,8 @@ def content(made: Cut) -> Any:
 def test_order_does_not_matter_and_nothing_is_lost(requests: list[Request], rng: random.Random) -> None:
     shuffled = list(requests)
     rng.shuffle(shuffled)
-    made = cut(requests, ENCODER)
-    assert content(cut(shuffled, ENCODER)) == content(made)
+    made = cut_requests(requests, ENCODER)
+    assert content(cut_requests(shuffled, ENCODER)) == content(made)
     assert sorted([key for part in made.slices for key in made.digests(part)] + list(made.refused)) == sorted(
         r.digest for r in requests
     )
@@ -59,7 +59,7 @@ def test_order_does_not_matter_and_nothing_is_lost(requests: list[Request], rng:
 @settings(deadline=None, max_examples=40)
 @given(REQUESTS)
 def test_the_trie_holds_exactly_the_encoded_tokens(requests: list[Request]) -> None:
-    made = cut(requests, ENCODER)
+    made = cut_requests(requests, ENCODER)
     by_digest = {request.digest: request for request in requests}
     for part in made.slices:
         if not isinstance(part.work, Likelihoods):
@@ -85,12 +85,12 @@ def test_a_shard_ends_where_little_is_shared(monkeypatch: Any) -> None:
         for n in range(12)
         for choice in ("one", "two", "three")
     ]
-    made = cut(requests, ENCODER)
+    made = cut_requests(requests, ENCODER)
     assert len(made.slices) == 3
     texts = {r.digest: r.arguments[0].split()[0] for r in requests}
     assert all(len({texts[key] for key in made.digests(part)}) == 1 for part in made.slices)
     separate = sum(
-        cut([r for r in requests if texts[r.digest] == word], ENCODER).rows for word in ("cat", "dog", "sun")
+        cut_requests([r for r in requests if texts[r.digest] == word], ENCODER).rows for word in ("cat", "dog", "sun")
     )
     assert made.rows == separate
 

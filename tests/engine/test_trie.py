@@ -39,7 +39,7 @@ def test_rows_are_the_distinct_histories_in_order(sequences: list[list[int]]) ->
 def test_a_pruned_trie_is_the_trie_of_what_is_left(sequences: list[list[int]], data: st.DataObject) -> None:
     trie, found = built(sequences)
     kept = data.draw(st.lists(st.sampled_from(range(len(sequences))), min_size=1, unique=True))
-    pruned, rows = tries.pruned(trie, np.concatenate([found[number][-1:] for number in kept]))
+    pruned, rows = tries.prune_trie(trie, np.concatenate([found[number][-1:] for number in kept]))
     expected, _ = built([sequences[number] for number in kept])
     assert pruned.tokens.tolist() == expected.tokens.tolist()
     assert tries.parents(pruned).tolist() == tries.parents(expected).tolist()
@@ -50,13 +50,13 @@ def test_a_pruned_trie_is_the_trie_of_what_is_left(sequences: list[list[int]], d
 @given(SEQUENCES)
 def test_a_mirrored_trie_has_the_same_histories_in_the_opposite_order(sequences: list[list[int]]) -> None:
     trie, found = built(sequences)
-    mirrored, at = tries.mirrored(trie)
+    mirrored, at = tries.mirror_trie(trie)
     assert sorted(at.tolist()) == list(range(trie.rows))
     for sequence, rows in zip(sequences, found, strict=True):
         assert tries.path(mirrored, int(at[rows[-1]])).tolist() == at[rows].tolist()
         assert mirrored.tokens[at[rows]].tolist() == sequence
     assert tries.ends(mirrored)[at].tolist() == (at + tries.ends(trie) - np.arange(trie.rows)).tolist()
-    again, back = tries.mirrored(mirrored)
+    again, back = tries.mirror_trie(mirrored)
     assert again.tokens.tolist() == trie.tokens.tolist()
     assert tries.parents(again).tolist() == tries.parents(trie).tolist()
     assert back[at].tolist() == list(range(trie.rows))

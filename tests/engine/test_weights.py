@@ -18,7 +18,7 @@ from evalsvc.checkpoints.file_checks import is_zero
 from evalsvc.checkpoints.safetensors import Tensor, read_headers
 from evalsvc.engine import weights
 from evalsvc.engine.weights import Between, Stored, full_change, measure
-from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.scoring.inspect_checkpoint import compute_change
 from evalsvc.stats.spectrum import effective_rank, rank_90
 from tests.scoring.test_preflight import adapter
@@ -28,7 +28,7 @@ def ignore(done: int, total: int) -> None:
     """Show no progress."""
 
 
-def change_of(folder: Path, base: Path) -> Change:
+def change_of(folder: Path, base: Path) -> WeightChange:
     _, (checkpoint,) = open_checkpoints(str(folder), str(base), Description())
     return compute_change(checkpoint, str(base), ignore)
 

@@ -15,7 +15,7 @@ import pytest
 from evalsvc.errors import EvidenceError
 from evalsvc.gating import sequential
 from evalsvc.gating.policy import FRACTIONS, Policy
-from evalsvc.gating.rules import TaskPair, rules_of
+from evalsvc.gating.rules import TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome, decide
 from tests.support import simulate
 from tests.support.evidence import binary, bits, pair
@@ -28,7 +28,7 @@ def policy(mode: str, margin: float = 0.05, **more: Any) -> Policy:
 
 
 def judged(said: Policy, pairs: list[TaskPair], fraction: float = 1.0) -> Outcome:
-    return sequential.decide(said, rules_of(said, pairs), said.waiver_entries(), "sha256:x", TODAY, fraction)
+    return sequential.decide(said, build_rules(said, pairs), said.waiver_entries(), "sha256:x", TODAY, fraction)
 
 
 @pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
@@ -51,7 +51,7 @@ def test_the_verdict_is_the_same_bit_by_bit_and_all_at_once(mode: Any, seed: int
     places = {sequential.key_of(p): sequential._places(p) for p in pairs}
     items = {sequential.key_of(p): p.items for p in pairs}
     for share in FRACTIONS[mode]:
-        masks = sequential.first(places, items, share, mode)
+        masks = sequential.take_first(places, items, share, mode)
         seen = []
         for p in pairs:
             mask = masks[sequential.key_of(p)]
@@ -70,7 +70,7 @@ def test_a_look_takes_the_same_share_of_every_task() -> None:
     places = {sequential.key_of(p): sequential._places(p) for p in pairs}
     before: dict[sequential.Key, Any] = {}
     for share in FRACTIONS["group_sequential"]:
-        masks = sequential.first(places, {key: len(p) for key, p in places.items()}, share, "group_sequential")
+        masks = sequential.take_first(places, {key: len(p) for key, p in places.items()}, share, "group_sequential")
         for key, mask in masks.items():
             assert mask.sum() == max(2, np.floor(share * len(mask) + 1e-9))
             assert not (before.get(key, False) & ~mask).any()
@@ -80,15 +80,15 @@ def test_a_look_takes_the_same_share_of_every_task() -> None:
 def test_a_finite_pool_is_drawn_from_all_tasks_at_random() -> None:
     pairs = [pair("s", f"t{n}", binary(0, 0, n)) for n in (300, 600)]
     places = {sequential.key_of(p): sequential._places(p) for p in pairs}
-    masks = sequential.first(places, {key: len(p) for key, p in places.items()}, 0.5, "finite_pool")
+    masks = sequential.take_first(places, {key: len(p) for key, p in places.items()}, 0.5, "finite_pool")
     assert sum(int(mask.sum()) for mask in masks.values()) == 450
     for mask in masks.values():
         assert mask.mean() == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_order_depends_on_the_seed_and_nothing_else() -> None:
-    assert sequential.place("abc") == sequential.place("abc") != sequential.place("abc", seed=1)
-    places = np.array([sequential.place(str(n)) for n in range(2000)])
+    assert sequential.draw_place("abc") == sequential.draw_place("abc") != sequential.draw_place("abc", seed=1)
+    places = np.array([sequential.draw_place(str(n)) for n in range(2000)])
     assert np.histogram(places, 10)[0] == pytest.approx(np.full(10, 200), abs=60)
 
 
@@ -104,7 +104,7 @@ def test_a_finite_pool_foretells_the_whole_suite() -> None:
         ]
         found = judged(policy("finite_pool", 0.03), pairs)
         weights = np.array([p.base.weight for p in pairs])
-        level = float(weights @ [sequential.gains(p).mean() for p in pairs] / weights.sum())
+        level = float(weights @ [sequential.compute_gains(p).mean() for p in pairs] / weights.sum())
         assert found.verdict == ("pass" if level > -0.03 else "fail")
         assert found.rules[0].low - 1e-6 <= level <= found.rules[0].high + 1e-6
 
@@ -144,7 +144,7 @@ def test_waived_rules_do_not_stop_a_run() -> None:
     }
     said = policy("group_sequential", learning={"suites": ["d"]}, waivers=[waiver])
     pairs = [pair("s", "t", binary(100, 0, 500)), pair("d", "t", binary(20, 100, 500))]
-    rules = rules_of(said, pairs)
+    rules = build_rules(said, pairs)
     found = sequential.decide(said, rules, said.waiver_entries(), "sha256:" + "2" * 64, TODAY)
     assert found.verdict == "pass"
     assert {r.rule: r.verdict for r in found.rules} == {"learning/d": "pass", "retention/s": "fail"}
@@ -183,7 +183,7 @@ def test_false_passes_at_the_margin_stay_below_alpha(mode: str) -> None:
 def test_modes_share_their_rules_with_the_fixed_gate() -> None:
     pairs = [pair("s", "t", binary(20, 18, 500))]
     fixed = policy("fixed")
-    found = decide(fixed, rules_of(fixed, pairs), (), "sha256:x", TODAY)
+    found = decide(fixed, build_rules(fixed, pairs), (), "sha256:x", TODAY)
     early = judged(policy("group_sequential"), pairs)
     assert [rule.rule for rule in found.rules] == [rule.rule for rule in early.rules]
     assert found.verdict == early.verdict == "pass"

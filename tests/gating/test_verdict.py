@@ -13,7 +13,7 @@ import pytest
 
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.policy import Policy
-from evalsvc.gating.rules import Ratio, TaskPair, rules_of
+from evalsvc.gating.rules import DiversityRatio, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome, decide
 from tests.support import simulate
 from tests.support.evidence import binary, bits, pair, scores
@@ -26,8 +26,8 @@ def policy(**said: Any) -> Policy:
     return Policy.model_validate({"version": 1, **said})
 
 
-def judged(said: Policy, pairs: list[TaskPair], ratios: tuple[Ratio, ...] = ()) -> Outcome:
-    return decide(said, rules_of(said, pairs, ratios), said.waiver_entries(), CHECKPOINT, TODAY)
+def judged(said: Policy, pairs: list[TaskPair], ratios: tuple[DiversityRatio, ...] = ()) -> Outcome:
+    return decide(said, build_rules(said, pairs, ratios), said.waiver_entries(), CHECKPOINT, TODAY)
 
 
 def keep(margin: float = 0.05, **more: Any) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_drift_is_measured_in_bits_per_byte() -> None:
 def test_diversity_is_a_ratio() -> None:
     said = policy(diversity={"min_ratio": 0.8})
     for value, verdict in ((0.95, "pass"), (0.8, "inconclusive"), (0.6, "fail")):
-        found = judged(said, [], (Ratio("open", "unique_share", value, 0.03, 100),))
+        found = judged(said, [], (DiversityRatio("open", "unique_share", value, 0.03, 100),))
         assert (found.verdict, found.rules[0].rule) == (verdict, "diversity/open")
 
 
@@ -284,9 +284,9 @@ def test_broken_evidence_is_never_a_verdict(case: str) -> None:
 
 def test_a_ratio_without_spread_is_no_evidence() -> None:
     for ratio in (
-        Ratio("open", "m", math.nan, 0.1, 50),
-        Ratio("open", "m", 1.0, 0.0, 50),
-        Ratio("open", "m", 1, 0.1, 1),
+        DiversityRatio("open", "m", math.nan, 0.1, 50),
+        DiversityRatio("open", "m", 1.0, 0.0, 50),
+        DiversityRatio("open", "m", 1, 0.1, 1),
     ):
         with pytest.raises(EvidenceError, match="is no evidence"):
             judged(policy(diversity={"min_ratio": 0.8}), [], (ratio,))

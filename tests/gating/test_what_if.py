@@ -12,15 +12,15 @@ import pytest
 from evalsvc.analysis.compare import compare_task
 from evalsvc.errors import UsageError
 from evalsvc.gating import advisor, evidence
-from evalsvc.gating.advisor import Terms, advise, in_order
+from evalsvc.gating.advisor import Terms, advise, order_by_cost
 from evalsvc.gating.evidence import gather_all
-from evalsvc.gating.policy import Policy, Retention
-from evalsvc.gating.rules import rules_of
+from evalsvc.gating.policy import Policy, RetentionRule
+from evalsvc.gating.rules import build_rules
 from evalsvc.gating.verdict import decide
-from evalsvc.gating.what_if import power_curve, what_if
+from evalsvc.gating.what_if import power_curve, recompute_under
 from evalsvc.records.arms import Cost
 from evalsvc.records.comparisons import Comparison
-from evalsvc.records.methods import rung_of
+from evalsvc.records.methods import find_rung
 from evalsvc.store.arms import find_family
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Ledger
@@ -38,17 +38,17 @@ def comparison(lost: int, gained: int, n: int) -> Comparison:
 @pytest.mark.parametrize("margin", [0.02, 0.05])
 def test_as_things_are_it_says_what_the_gate_says(lost: int, gained: int, n: int, margin: float) -> None:
     made = pair("facts", "easy", binary(lost, gained, n))
-    policy = Policy(version=1, retention=(Retention(suite="facts", margin=margin),))
-    (rule,) = decide(policy, rules_of(policy, [made]), [], "sha256:1", date(2026, 1, 1)).rules
-    found = what_if([made.comparison], margin, 0.05)
+    policy = Policy(version=1, retention=(RetentionRule(suite="facts", margin=margin),))
+    (rule,) = decide(policy, build_rules(policy, [made]), [], "sha256:1", date(2026, 1, 1)).rules
+    found = recompute_under([made.comparison], margin, 0.05)
     assert found.verdict == rule.verdict
     assert (found.low, found.high) == pytest.approx((rule.low, rule.high))
     assert found.p_pass == pytest.approx(rule.p_pass)
 
 
 def test_more_items_decide_what_few_could_not() -> None:
-    few = what_if([comparison(4, 3, 60)], 0.05, 0.05)
-    many = what_if([comparison(4, 3, 60)], 0.05, 0.05, 20.0)
+    few = recompute_under([comparison(4, 3, 60)], 0.05, 0.05)
+    many = recompute_under([comparison(4, 3, 60)], 0.05, 0.05, 20.0)
     assert (few.verdict, many.verdict) == ("inconclusive", "pass")
     assert many.estimate == pytest.approx(few.estimate)
     assert many.n == 1200
@@ -58,8 +58,8 @@ def test_power_rises_with_items_and_is_80_percent_where_it_says() -> None:
     tasks = [comparison(12, 12, 240)]
     curve = power_curve(tasks, 0.05, 0.05, (0.5, 1.0, 2.0, 4.0))
     assert [power for _, power in curve] == sorted(power for _, power in curve)
-    found = what_if(tasks, 0.05, 0.05)
-    assert what_if(tasks, 0.05, 0.05, found.needed_n / 240).power == pytest.approx(0.8, abs=0.005)
+    found = recompute_under(tasks, 0.05, 0.05)
+    assert recompute_under(tasks, 0.05, 0.05, found.needed_n / 240).power == pytest.approx(0.8, abs=0.005)
     # (1.645 + 0.842)^2 * discordance 0.1 / 0.05^2, see stats.power
     assert found.needed_n == pytest.approx(248, abs=3)
 
@@ -67,13 +67,13 @@ def test_power_rises_with_items_and_is_80_percent_where_it_says() -> None:
 @pytest.mark.parametrize(("margin", "alpha", "factor"), [(0.0, 0.05, 1.0), (0.05, 0.5, 1.0), (0.05, 0.05, 0.0)])
 def test_what_cannot_be_asked_is_refused(margin: float, alpha: float, factor: float) -> None:
     with pytest.raises(UsageError, match="margin between 0 and 1"):
-        what_if([comparison(4, 3, 60)], margin, alpha, factor)
+        recompute_under([comparison(4, 3, 60)], margin, alpha, factor)
 
 
 def test_kinds_and_costs_order_arms(db: Path) -> None:
     methods = {"icl": "icl", "rag": "rag", "lora": "peft", "ia3": "peft", "full": "full", "sft": "full", "cpt": "cpt"}
     for method, rung in methods.items():
-        assert rung_of(replace(CHILD.checkpoint, method=method)) == rung
+        assert find_rung(replace(CHILD.checkpoint, method=method)) == rung
     fill(db, "facts", {"easy": binary(1, 1, 40)})
     child = Store(db).arms()[1]
     hours = [4.0, None, 2.0]
@@ -81,7 +81,7 @@ def test_kinds_and_costs_order_arms(db: Path) -> None:
         replace(child, number=n, checkpoint=replace(child.checkpoint, cost=Cost(gpu_hours=h)))
         for n, h in enumerate(hours)
     ]
-    assert [one.number for one in in_order(arms)] == [2, 0, 1]
+    assert [one.number for one in order_by_cost(arms)] == [2, 0, 1]
 
 
 def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

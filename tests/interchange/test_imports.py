@@ -55,7 +55,7 @@ def test_published_systems_are_compared_as_statsmodels_does(data: Path, systems:
     for run, percent in levels.items():
         if run == "6b_finetuning":
             continue
-        (found,) = stored.compared(systems, run).tasks
+        (found,) = stored.compare_arms(systems, run).tasks
         pairs = [(answers["6b_finetuning", i], answers[run, i]) for i in range(1319)]
         b, a = (np.array([float(pair[side]["correct"]) for pair in pairs]) for side in (0, 1))
         lost, gained = int((b > a).sum()), int((a > b).sum())
@@ -102,7 +102,7 @@ def test_items_are_known_by_id_not_by_row(tmp_path: Path, db: Path) -> None:
     for one in read_items(path, Columns("arm", "item", "score"), TARGET, "lora", "b"):
         store.register([one.arm], [one.plan], "h:1")
         store.finish(one.arm, one.plan, one.graded)
-    (found,) = stored.compared(store, "a").tasks
+    (found,) = stored.compare_arms(store, "a").tasks
     assert (found.n, found.lost, found.gained) == (2, 1, 1)
     assert found.coverage == pytest.approx(2 / 3)
 
@@ -123,7 +123,7 @@ def test_clusters_of_a_table_are_those_of_statsmodels(tmp_path: Path, db: Path) 
     for one in read_items(path, Columns("arm", "item", "score", cluster="passage"), TARGET, "lora", "b"):
         store.register([one.arm], [one.plan], "h:1")
         store.finish(one.arm, one.plan, one.graded)
-    (found,) = stored.compared(store, "a").tasks
+    (found,) = stored.compare_arms(store, "a").tasks
     fit = sm.OLS((adapted - base).astype(float), np.ones(300)).fit(
         cov_type="cluster", cov_kwds={"groups": passage, "use_correction": False}, use_t=True
     )
@@ -177,13 +177,13 @@ def samples_of(data: Path, name: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def by_task(found: stored.Compared) -> dict[str, FullComparison]:
+def by_task(found: stored.ArmComparison) -> dict[str, FullComparison]:
     return {task.task: task for task in found.tasks}
 
 
 @pytest.mark.parametrize("arm", ["full", "lora"])
 def test_lm_evals_samples_are_compared_as_scipy_and_statsmodels_do(data: Path, runs: Store, arm: str) -> None:
-    found = by_task(stored.compared(runs, arm))
+    found = by_task(stored.compare_arms(runs, arm))
     base, adapted = samples_of(data, "base"), samples_of(data, arm)
     assert set(found) == set(base)
     p_values = []
@@ -217,7 +217,7 @@ def test_lm_evals_samples_are_compared_as_scipy_and_statsmodels_do(data: Path, r
 
 
 def test_the_comparison_reads_as_the_data_does(runs: Store) -> None:
-    found = by_task(stored.compared(runs, "full"))
+    found = by_task(stored.compare_arms(runs, "full"))
     assert found["lab_blimp_principle_A_case_1"].blind_spots == ("at ceiling",)
     assert found["lab_blimp_only_npi_scope"].blind_spots == ("below chance",)
     assert found["lab_blimp_adjunct_island"].blind_spots == ("at chance",)

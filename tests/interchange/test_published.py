@@ -110,19 +110,19 @@ def test_in_process_gives_the_same_numbers_bit_by_bit(data: Path, scored: tuple[
 def test_lost_and_gained_are_those_counted_by_hand(
     scored: tuple[Store, list[Any]], arm: str, lost: int, gained: int
 ) -> None:
-    found = [task for task in stored.compared(scored[0], arm).tasks if task.task.startswith("lab_blimp")]
+    found = [task for task in stored.compare_arms(scored[0], arm).tasks if task.task.startswith("lab_blimp")]
     assert sum(task.n for task in found) == 2400
     assert (sum(task.lost or 0 for task in found), sum(task.gained or 0 for task in found)) == (lost, gained)
 
 
 def test_the_comparison_reads_as_the_data_does(scored: tuple[Store, list[Any]]) -> None:
-    found = {task.task: task for task in stored.compared(scored[0], "full_s0@400").tasks}
+    found = {task.task: task for task in stored.compare_arms(scored[0], "full_s0@400").tasks}
     copa, wiki, stories = (found[f"lab_{name}"] for name in ("copa", "ppl_wikitext", "ppl_tinystories"))
     assert copa.low is not None
     assert copa.high is not None
     assert copa.low < 0 < copa.high  # n = 100 decides nothing
     assert (wiki.high or 0) < 0 < (stories.low or 0)  # WikiText got better, TinyStories worse
-    placed = stored.placed(scored[0], arms.find_family(scored[0].arms()))
+    placed = stored.load_frontier(scored[0], arms.find_family(scored[0].arms()))
     assert [point.arm for point in placed.points] == ["stories260K", "full_s0@400", "lora4_s0@400"]
     assert (placed.learning_unit, placed.forgetting_unit) == ("bits_per_byte", "score")
     assert placed.points[1].learning > placed.points[2].learning > 0

@@ -24,8 +24,8 @@ from evalsvc.harness.suites import load_suite
 from evalsvc.records.arms import Arm, Finding, Numerics, Serving
 from evalsvc.records.plans import Rendering
 from evalsvc.scoring.executors import InProcessExecutor, make_scorer
-from evalsvc.scoring.preflight import examine, examine_windows, refuse
-from evalsvc.scoring.probe import probe
+from evalsvc.scoring.preflight import examine_checkpoints, examine_windows, refuse_errors
+from evalsvc.scoring.probe import run_probe
 from evalsvc.settings import cache_dir
 from tests.support import tiny
 from tests.support.tasks import CHOICE, write_task
@@ -37,13 +37,13 @@ Tensors = dict[str, torch.Tensor]
 def found(folder: Path, base: Path) -> list[Finding]:
     """Return what is found against the checkpoint in a folder, beside what is found against its base."""
     root, adapted = open_checkpoints(str(folder), str(base), Description(name="it"))
-    return [finding for finding in examine(root, adapted) if finding.checkpoint.startswith("it")]
+    return [finding for finding in examine_checkpoints(root, adapted) if finding.checkpoint.startswith("it")]
 
 
 def probed(folder: Path, base: Path) -> list[Finding]:
     root, adapted = open_checkpoints(str(folder), str(base), Description(name="it"))
     with InProcessExecutor(partial(make_scorer, 1)) as executor:
-        return probe(
+        return run_probe(
             executor, [Arm(checkpoint, NUMERICS) for checkpoint in (root, *adapted)], Cutter(cache_dir() / "tokens")
         )
 
@@ -56,9 +56,9 @@ def expect(findings: list[Finding], severity: str, check: str, text: str) -> Non
     assert "\n" not in mine[0].text
     if severity == "error":
         with pytest.raises(CheckpointError, match="checkpoint it"):
-            refuse(findings)
+            refuse_errors(findings)
     else:
-        refuse(mine)
+        refuse_errors(mine)
 
 
 @pytest.fixture
@@ -331,7 +331,7 @@ def test_a_grown_vocabulary_is_taken_and_named(models: Path, tmp_path: Path) -> 
 
 def test_a_padded_vocabulary_is_left_as_it_is(models: Path) -> None:
     root, _ = open_checkpoints(str(models / "base"), None, Description())
-    (finding,) = examine(root, [])
+    (finding,) = examine_checkpoints(root, [])
     assert (finding.severity, finding.check) == ("note", "vocabulary")
     assert "368 rows for 360 tokens" in finding.text
 
@@ -415,5 +415,5 @@ def test_an_arm_that_was_not_served_as_asked_is_refused(models: Path) -> None:
     root, (lora,) = open_checkpoints(str(models / "lora"), None, Description())
     arms = [Arm(root, NUMERICS), Arm(lora, NUMERICS), Arm(lora, NUMERICS, Serving(merged=True))]
     with InProcessExecutor(Deaf) as executor:
-        (finding,) = probe(executor, arms, Cutter(cache_dir() / "tokens"))
+        (finding,) = run_probe(executor, arms, Cutter(cache_dir() / "tokens"))
     assert (finding.severity, finding.check, finding.checkpoint) == ("error", "serving", "lora (merged)")

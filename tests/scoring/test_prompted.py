@@ -13,7 +13,7 @@ import yaml
 from evalsvc.analysis import stored
 from evalsvc.checkpoints.discover import Description
 from evalsvc.errors import SuiteError, UsageError
-from evalsvc.scoring.driver import Job
+from evalsvc.scoring.driver import RunJob
 from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
@@ -49,7 +49,7 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(db: Path, models: Path, folder: Path, **options: Any) -> tuple[list[Job], list[str]]:
+def run(db: Path, models: Path, folder: Path, **options: Any) -> tuple[list[RunJob], list[str]]:
     notes: list[str] = []
     files = tuple(str(folder / f"{name}.yaml") for name in ("domain", "general"))
     wanted = Submission((Source(str(models / "base")),), None, files, Compute(workers=0, device="cpu"))
@@ -73,7 +73,7 @@ def test_worked_examples_are_an_arm_on_the_frontier(models: Path, db: Path, tmp_
     # The base's own answers to the general suite serve the arm too: it has the same weights, and is asked the same.
     assert "scoring 200 requests for 2 arms" in notes
     store = Store(db)
-    compared = stored.compared(store, "base-2shot")
+    compared = stored.compare_arms(store, "base-2shot")
     assert compared.adapted.checkpoint.method == "icl"
     learned, kept = compared.tasks
     assert (learned.task, learned.n, kept.task, kept.n) == ("asked", 15, "kept", 20)
@@ -88,7 +88,7 @@ def test_worked_examples_are_an_arm_on_the_frontier(models: Path, db: Path, tmp_
     assert found.items() <= expected.items()
     assert found != by_document(db, "base", "asked")
 
-    points = {point.arm: point for point in stored.placed(store, find_family(store.arms())).points}
+    points = {point.arm: point for point in stored.load_frontier(store, find_family(store.arms())).points}
     assert points["base-2shot"].forgetting == 0
     base, prompted = points["base"].cost, points["base-2shot"].cost
     assert (base.tokens_per_query or 0) * 1.5 < (prompted.tokens_per_query or 0)

@@ -8,7 +8,7 @@ import pytest
 
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Arm, Cost, Finding, Serving
-from evalsvc.records.weight_changes import Change, TensorChange
+from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store import arms as arms_module
 from evalsvc.store.checkpoint_facts import Dossiers
 from evalsvc.store.database import Database
@@ -62,12 +62,13 @@ def test_arms_come_back_as_they_were_served(store: Store) -> None:
 )
 def test_what_is_quantised_is_held_against_the_quantised_base(store: Store, adapted: str, base: str) -> None:
     arms = store.arms()
-    assert arms_module.base_of(arms, arms_module.find_arm(arms, adapted)).label == base
+    assert arms_module.find_base(arms, arms_module.find_arm(arms, adapted)).label == base
 
 
 def test_quantisation_is_never_booked_as_forgetting(store: Store) -> None:
     families = {
-        family.base.label: [member.label for member in family.arms] for family in arms_module.families(store.arms())
+        family.base.label: [member.label for member in family.arms]
+        for family in arms_module.group_families(store.arms())
     }
     assert families == {
         "c1": ["c1 (int8)", "c2", "c2 (merged)"],
@@ -81,7 +82,7 @@ def test_a_quantised_arm_without_its_reference(db: Path) -> None:
     store = Store(db)
     store.register([Arm(BASE, NUMERICS), Arm(CHILD, NUMERICS, INT8)], [plan()], "host:1")
     with pytest.raises(EvidenceError, match="was scored under other numerics or quantisation; submit c2"):
-        arms_module.base_of(store.arms(), store.arms()[1])
+        arms_module.find_base(store.arms(), store.arms()[1])
 
 
 # ------------------------------------------------------------------------------------------------------------ dossiers
@@ -90,7 +91,11 @@ def test_a_quantised_arm_without_its_reference(db: Path) -> None:
 def test_what_is_known_of_a_checkpoint_is_kept(db: Path) -> None:
     dossiers = Dossiers(db)
     tensors = (TensorChange("a", (2, 3), 1, 1.5, 2.5, 2, 1.25), TensorChange("b", (4,), 0, 1.0, 0.0))
-    for change in (Change(10, 4, "|x| > 1", tensors), Change(11, 4, "|x| > 1", tensors[:1]), Change(11, 4, "-", ())):
+    for change in (
+        WeightChange(10, 4, "|x| > 1", tensors),
+        WeightChange(11, 4, "|x| > 1", tensors[:1]),
+        WeightChange(11, 4, "-", ()),
+    ):
         dossiers.keep_change(CHILD, change)
         assert dossiers.change(CHILD) == change
     assert dossiers.change(BASE) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalsvc.stats.margins import Paired, bounds, combined, margin_test, z_of
+from evalsvc.stats.margins import Paired, bounds, combine_bounds, margin_test, z_of
 from evalsvc.stats.paired import tango_interval, tango_z
 from tests.stats.test_paired import at_a_margin
 
@@ -80,7 +80,7 @@ def test_a_weighted_mean_passes_at_the_margin_no_more_often_than_alpha(change: f
         d.append((gained - lost) / n)
         low.append(a)
         high.append(b)
-    lower, upper = combined(shares, np.stack(d, -1), np.stack(low, -1), np.stack(high, -1))
+    lower, upper = combine_bounds(shares, np.stack(d, -1), np.stack(low, -1), np.stack(high, -1))
     assert float((lower > -margin).mean()) == pytest.approx(0.05, abs=0.015)
     assert float((upper < -margin).mean()) == pytest.approx(0.05, abs=0.015)
 

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from evalsvc.stats.pareto import certain_dominators, dominates, hypervolume, non_dominated, ranked, read_off
+from evalsvc.stats.pareto import certain_dominators, dominates, hypervolume, non_dominated, rank_densely, read_off
 
 # Biderman et al. 2024, "LoRA Learns Less and Forgets Less", tables S5 and S6: code IFT at epochs 1, 2, 4, 8, 16.
 HUMAN_EVAL = {
@@ -118,7 +118,7 @@ def test_hypervolume_in_three_dimensions() -> None:
 
 def in_ranks(sets: np.ndarray) -> np.ndarray:
     """The ranks of points [sets, arms, axes] on each axis."""
-    return np.stack([ranked(sets[..., axis]) for axis in range(sets.shape[-1])], axis=-1)
+    return np.stack([rank_densely(sets[..., axis]) for axis in range(sets.shape[-1])], axis=-1)
 
 
 def in_full(sets: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evalsvc.stats.spectrum import completed, effective_rank, rank_90
+from evalsvc.stats.spectrum import complete_spectrum, effective_rank, rank_90
 
 
 def test_effective_rank_as_published() -> None:
@@ -26,7 +26,7 @@ def test_a_tail_of_the_modelled_form_is_completed_exactly(power: float) -> None:
     top = np.linspace(9, 1, 50)
     tail = (1 - (np.arange(450) + 0.5) / 450) ** power
     values = np.concatenate([top, tail])
-    found = completed(top, float(np.square(values).sum()), 500)
+    found = complete_spectrum(top, float(np.square(values).sum()), 500)
     assert np.square(found).sum() == pytest.approx(np.square(values).sum())
     assert rank_90(found) == pytest.approx(rank_90(values), rel=0.02)
     assert effective_rank(found) == pytest.approx(effective_rank(values), rel=0.02)
@@ -34,5 +34,5 @@ def test_a_tail_of_the_modelled_form_is_completed_exactly(power: float) -> None:
 
 def test_what_is_known_wholly_stays() -> None:
     values = np.array([3.0, 2.0])
-    assert np.array_equal(completed(values, 13.0, 2), values)
-    assert np.array_equal(completed(values, 13.0, 9), values)
+    assert np.array_equal(complete_spectrum(values, 13.0, 2), values)
+    assert np.array_equal(complete_spectrum(values, 13.0, 9), values)

@@ -65,10 +65,10 @@ def test_filters(browser: Browser) -> None:
 
 def test_an_item_shows_both_arms_answers(browser: Browser) -> None:
     item = browser.page(1, 2, Filter("facts")).items[0]
-    (asked,) = browser.asked(item.sample, 1, 2)
+    (asked,) = browser.list_requests(item.sample, 1, 2)
     assert asked.arguments[0].startswith("facts easy")
     assert asked.base.loglikelihood == asked.adapted.loglikelihood == -1.0
-    (missing,) = browser.asked(item.sample, 1, 99)
+    (missing,) = browser.list_requests(item.sample, 1, 99)
     assert missing.adapted.loglikelihood is None
 
 
@@ -89,7 +89,7 @@ def test_failed_requests_are_counted_by_reason(db: Path) -> None:
 
 def test_the_state_changes_when_a_run_is_finished(db: Path) -> None:
     fill(db, "facts", {"easy": binary(1, 1, 12)})
-    before = Browser(db).finished()
-    assert Browser(db).finished() == before
+    before = Browser(db).fingerprint()
+    assert Browser(db).fingerprint() == before
     fill(db, "more", {"easy": binary(1, 1, 12)})
-    assert Browser(db).finished() != before
+    assert Browser(db).fingerprint() != before

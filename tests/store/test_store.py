@@ -66,7 +66,7 @@ def test_responses_come_back_exactly_and_are_kept_once(store: Store) -> None:
     store.commit([changed, result(BASE, PLAN, 7)], {})
     found = store.responses(BASE, PLAN)
     assert found == {r.request: r for r in result(BASE, PLAN, 7).responses}
-    assert store.answered([BASE, CHILD]) == {BASE.key: set(found), CHILD.key: set()}
+    assert store.answered_requests([BASE, CHILD]) == {BASE.key: set(found), CHILD.key: set()}
 
 
 def test_another_checkpoint_never_gets_the_bases_answers(store: Store) -> None:

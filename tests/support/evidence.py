@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.gating.rules import TaskPair
-from evalsvc.gating.sequential import place
+from evalsvc.gating.sequential import draw_place
 from evalsvc.records.arms import Arm
 from evalsvc.records.digests import digest
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Response, Sample
@@ -56,7 +56,7 @@ def scores(
 def pair(suite: str, task: str, values: tuple[Array, Array], *, weight: float = 1.0) -> TaskPair:
     """Return a binary task of both arms, with the places of its items in a random order."""
     base, adapted = (scores(suite, task, v, weight=weight) for v in values)
-    places = np.array([place(f"{suite}/{task}/{n}") for n in range(len(values[0]))])
+    places = np.array([draw_place(f"{suite}/{task}/{n}") for n in range(len(values[0]))])
     return TaskPair(base, adapted, len(values[0]), places)
 
 

@@ -16,7 +16,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evalsvc.engine.encoding import load_encoder
-from evalsvc.engine.sharding import cut
+from evalsvc.engine.sharding import cut_requests
 from evalsvc.records.arms import Arm, Checkpoint, Numerics
 from evalsvc.records.plans import Request
 from evalsvc.records.shards import Shard
@@ -73,7 +73,7 @@ def llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
 
 def shards(requests: Sequence[Request], checkpoint: Checkpoint) -> list[Shard]:
     """Cut requests into shards for a checkpoint."""
-    made = cut(requests, load_encoder(checkpoint))
+    made = cut_requests(requests, load_encoder(checkpoint))
     assert not made.refused
     arm = Arm(checkpoint, NUMERICS)
     return [Shard(str(n), arm, made.digests(part), part.work) for n, part in enumerate(made.slices)]
