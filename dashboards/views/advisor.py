@@ -34,7 +34,9 @@ with parts.stop_on_error():
     if not learning and not retention:
         st.info("Choose at least one suite.")
         st.stop()
-    advice = stored.advice(state, base, Terms(tuple(learning), tuple(retention), float(gain), margin))
+    advice = stored.advice(
+        state, base, Terms(learning=tuple(learning), retention=tuple(retention), min_gain=float(gain), margin=margin)
+    )
 
 if advice.chosen is None:
     st.warning("No arm passes on these terms.")

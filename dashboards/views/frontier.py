@@ -59,7 +59,14 @@ if not [p for p in found.points if p.method != "base"]:
     st.warning(
         "No arm can be placed: none has what these axes need. Choose other axes, or give --gpu-hours and the like."
     )
-view = charts.View(x, y, None if size == NONE else size, bool(ellipses), bool(fronts), tuple(shown) or None)
+view = charts.View(
+    x=x,
+    y=y,
+    size=None if size == NONE else size,
+    ellipses=bool(ellipses),
+    methods=bool(fronts),
+    only=tuple(shown) or None,
+)
 crowded = len(found.points) > charts.CROWD
 selection = parts.figure(
     charts.frontier_figure(found, view), "plane", on_select="rerun", selection_mode=("points", "box", "lasso")

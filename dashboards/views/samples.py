@@ -107,11 +107,11 @@ with parts.stop_on_error():
     page = int(below[2].number_input("Page", min_value=1, value=1, step=1, key="page", bind="query-params"))
     base, adapted = family.base, arms[arm_name]
     wanted = Filter(
-        None if suite == EVERY else suite,
-        None if task == EVERY else task,
-        tuple(fate for fate in FATES if fate in fates),
-        str(text or "").strip(),
-        bool(unparsed),
+        suite=None if suite == EVERY else suite,
+        task=None if task == EVERY else task,
+        fates=tuple(fate for fate in FATES if fate in fates),
+        text=str(text or "").strip(),
+        unparsed=bool(unparsed),
     )
     found = stored.page_of_items(state, base.number, adapted.number, wanted, (page - 1) * PAGE, PAGE)
 

@@ -24,7 +24,7 @@ Verdict = Literal["supported", "refuted", "undecided"]
 Measure = Literal["learning", "forgetting", "text", "diversity"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
     """One training run at its last step.
 
@@ -50,7 +50,7 @@ class TrainingRun:
     roles: tuple[tuple[Role, ChangeEstimate], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodClaim:
     """That one kind of run has more of something than another."""
 
@@ -61,7 +61,7 @@ class MethodClaim:
     less: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedClaim:
     """A claim, what it is about, and what decided it.
 
@@ -85,10 +85,34 @@ class DecidedClaim:
 
 
 METHOD_CLAIMS = (
-    MethodClaim("full-forgets-more", "full fine-tuning forgets more than LoRA", "forgetting", "full", "lora"),
-    MethodClaim("full-learns-more", "full fine-tuning learns more than LoRA", "learning", "full", "lora"),
-    MethodClaim("peft-keeps-diversity", "PEFT keeps more diversity than full fine-tuning", "diversity", "peft", "full"),
-    MethodClaim("replay-keeps-text", "CPT with replay keeps general text", "text", "no replay", "replay"),
+    MethodClaim(
+        name="full-forgets-more",
+        text="full fine-tuning forgets more than LoRA",
+        measure="forgetting",
+        more="full",
+        less="lora",
+    ),
+    MethodClaim(
+        name="full-learns-more",
+        text="full fine-tuning learns more than LoRA",
+        measure="learning",
+        more="full",
+        less="lora",
+    ),
+    MethodClaim(
+        name="peft-keeps-diversity",
+        text="PEFT keeps more diversity than full fine-tuning",
+        measure="diversity",
+        more="peft",
+        less="full",
+    ),
+    MethodClaim(
+        name="replay-keeps-text",
+        text="CPT with replay keeps general text",
+        measure="text",
+        more="no replay",
+        less="replay",
+    ),
 )
 FELL = "general-and-instruction-fell"
 PREDICTS = "drift-predicts-forgetting"
@@ -111,7 +135,19 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
     counts = [len(group) for group in groups]
     values = [np.array([value for _, value in group]) for group in groups]
     estimate = float(values[0].mean() - values[1].mean()) if all(counts) else None
-    card = DecidedClaim(claim.name, claim.text, about, "undecided", "none", estimate, None, None, None, "", evidence)
+    card = DecidedClaim(
+        claim=claim.name,
+        text=claim.text,
+        about=about,
+        verdict="undecided",
+        test="none",
+        estimate=estimate,
+        low=None,
+        high=None,
+        p_value=None,
+        reason="",
+        evidence=evidence,
+    )
     if min(counts) < SEEDS:
         what = "one checkpoint, not a method claim" if max(counts) == 1 else "not a method claim"
         reason = (
@@ -189,7 +225,19 @@ def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[Decided
         if run.drift is not None and run.forgetting is not None
     ) + tuple(f"{run.arm} is left out: {run.no_drift}" for run in runs if run.no_drift)
     text = "KL drift from the base predicts forgetting"
-    card = DecidedClaim(PREDICTS, text, about, "undecided", "none", None, None, None, None, "", evidence)
+    card = DecidedClaim(
+        claim=PREDICTS,
+        text=text,
+        about=about,
+        verdict="undecided",
+        test="none",
+        estimate=None,
+        low=None,
+        high=None,
+        p_value=None,
+        reason="",
+        evidence=evidence,
+    )
     try:
         found = line(np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs]))
     except ValueError as error:

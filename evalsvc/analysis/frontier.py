@@ -66,7 +66,7 @@ class FrontierOptions:
             raise UsageError(f"axes {','.join(self.axes)}: must be two or more of {', '.join((*PLANE, *COSTS))}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Axis:
     """Gains over the base along one axis, of the arms that can be placed on it.
 
@@ -103,7 +103,7 @@ class Axis:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Plane:
     """What arms learned and forgot: the part of a frontier that is dear to compute, whatever its axes.
 
@@ -128,11 +128,11 @@ class Plane:
         kept = np.flatnonzero([True, *known])
         late = (arm.label for arm, has_all in zip(self.arms[1:], known, strict=True) if not has_all)
         return Plane(
-            tuple(self.arms[i] for i in kept),
-            (*self.incomplete, *late),
-            self.learning.of(self.learning.arms[kept]),
-            self.forgetting.of(self.forgetting.arms[kept]),
-            tuple(self.sure[i] for i in kept),
+            arms=tuple(self.arms[i] for i in kept),
+            incomplete=(*self.incomplete, *late),
+            learning=self.learning.of(self.learning.arms[kept]),
+            forgetting=self.forgetting.of(self.forgetting.arms[kept]),
+            sure=tuple(self.sure[i] for i in kept),
         )
 
 
@@ -144,11 +144,11 @@ def build_plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
         sure = pool.map(lambda arms: list(_compute_certainty(learning, forgetting, arms)), _blocks(len(both)))
     found = set(both)
     return Plane(
-        tuple(arm for i, arm in enumerate(gains.arms) if i in found),
-        tuple(arm.label for i, arm in enumerate(gains.arms) if i not in found),
-        learning,
-        forgetting,
-        tuple(chain.from_iterable(sure)),
+        arms=tuple(arm for i, arm in enumerate(gains.arms) if i in found),
+        incomplete=tuple(arm.label for i, arm in enumerate(gains.arms) if i not in found),
+        learning=learning,
+        forgetting=forgetting,
+        sure=tuple(chain.from_iterable(sure)),
     )
 
 
@@ -313,14 +313,14 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
     # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
     corner = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
     return Axis(
-        unit,
-        corner,
-        np.flatnonzero(has),
-        gain,
-        resampled,
-        ranks,
-        np.concatenate(list(ends), axis=1),
-        tuple(task for suite in known if suite.unit != unit for task in suite.tasks),
+        unit=unit,
+        corner=corner,
+        arms=np.flatnonzero(has),
+        gain=gain,
+        resampled=resampled,
+        ranks=ranks,
+        ends=np.concatenate(list(ends), axis=1),
+        left_out=tuple(task for suite in known if suite.unit != unit for task in suite.tasks),
     )
 
 
@@ -340,7 +340,15 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
     # A tenth beyond the dearest arm, so that this one still counts.
     shape = beside.resampled.shape
     resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(rank_densely(gain), shape)
-    return Axis(name, float(gain.min()) * 1.1, beside.arms, gain, resampled, ranks, np.stack([gain, gain]))
+    return Axis(
+        unit=name,
+        corner=float(gain.min()) * 1.1,
+        arms=beside.arms,
+        gain=gain,
+        resampled=resampled,
+        ranks=ranks,
+        ends=np.stack([gain, gain]),
+    )
 
 
 # --------------------------------------------------------------------------------------------- methods at one level
@@ -376,16 +384,22 @@ def compare_methods(measured: Plane, wish: FrontierOptions = FrontierOptions()) 
 
 
 def _match(at: float, values: Mapping[str, Floats]) -> Matched:
-    reads = tuple(Read(method, *_summary(found)) for method, found in values.items())
-    gaps = tuple(Gap(a, b, *_summary(values[a] - values[b])) for a, b in combinations(values, 2))
-    return Matched(at, reads, gaps)
+    reads = []
+    for method, estimates in values.items():
+        value, low, high, reached = _summarise(estimates)
+        reads.append(Read(method=method, value=value, low=low, high=high, reached=reached))
+    gaps = []
+    for a, b in combinations(values, 2):
+        value, low, high, reached = _summarise(values[a] - values[b])
+        gaps.append(Gap(first=a, second=b, value=value, low=low, high=high, reached=reached))
+    return Matched(at, tuple(reads), tuple(gaps))
 
 
-def _summary(found: Floats) -> tuple[float | None, float | None, float | None, float]:
-    """Return estimate, interval over the resamples that have one, and their share."""
-    value = None if math.isnan(found[0]) else float(found[0])
-    known = found[1:][~np.isnan(found[1:])]
+def _summarise(estimates: Floats) -> tuple[float | None, float | None, float | None, float]:
+    """Return the first of the estimates, the interval over the resamples behind it that have one, and their share."""
+    value = None if math.isnan(estimates[0]) else float(estimates[0])
+    known = estimates[1:][~np.isnan(estimates[1:])]
     if not len(known):
         return value, None, None, 0.0
     low, high = np.quantile(known, ENDS)
-    return value, float(low), float(high), len(known) / (len(found) - 1)
+    return value, float(low), float(high), len(known) / (len(estimates) - 1)

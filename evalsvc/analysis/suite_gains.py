@@ -34,7 +34,7 @@ class Candidate:
     scores: Sequence[TaskScores]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SuiteGain:
     """What arms gained over their base on a suite's tasks of one unit: their mean, each counted by its weight.
 
@@ -102,7 +102,16 @@ def _suite_gain(
     resampled += gain
     if not has.all():
         gain, resampled = (_spread(values, has) for values in (gain, resampled))
-    return SuiteGain(suite, role, unit, tuple(f"{suite}/{task.task}" for task in tasks), level, has, gain, resampled)
+    return SuiteGain(
+        suite=suite,
+        role=role,
+        unit=unit,
+        tasks=tuple(f"{suite}/{task.task}" for task in tasks),
+        level=level,
+        has=has,
+        gain=gain,
+        resampled=resampled,
+    )
 
 
 def _spread(values: Floats, has: Bools) -> Floats:

@@ -40,7 +40,7 @@ class Step:
     forgetting: ChangeEstimate | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
     """One task over all steps, in the metric's unit.
 
@@ -65,7 +65,7 @@ class Curve:
     paired: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
     """A training run, step by step.
 

@@ -30,7 +30,7 @@ Trace = dict[str, Any]
 """A trace as plotly takes it, not yet checked: with many points that takes long, and is done once for all traces."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """How a frontier is looked at.
 

@@ -43,7 +43,7 @@ _BITS_OF_FLOATS: dict[str, tuple[type[Any], int, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """What a tensor holds.
 
@@ -145,7 +145,9 @@ def _read(tensor: Tensor, advance: Callable[[int], None]) -> Content:
                     pending = 0
     except OSError as error:
         raise CheckpointError(f"{tensor.file}: cannot be read: {error.strerror}") from error
-    return Content(tensor.name, tensor.dtype, tensor.shape, state.hexdigest(), finite, zero)
+    return Content(
+        name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, sha256=state.hexdigest(), finite=finite, zero=zero
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- cache

@@ -22,7 +22,7 @@ BITS = {
 _LARGEST_HEADER = 100_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
     """Where a tensor's bytes are.
 
@@ -80,8 +80,8 @@ def read_header(path: Path) -> list[Tensor]:
             start = 8 + length
             found = [
                 Tensor(
-                    name, entry["dtype"], tuple(entry["shape"]), path,
-                    start + entry["data_offsets"][0], entry["data_offsets"][1] - entry["data_offsets"][0],
+                    name=name, dtype=entry["dtype"], shape=tuple(entry["shape"]), file=path,
+                    start=start + entry["data_offsets"][0], size=entry["data_offsets"][1] - entry["data_offsets"][0],
                 )
                 for name, entry in header.items()
             ]  # fmt: skip

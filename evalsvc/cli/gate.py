@@ -100,7 +100,9 @@ def _evaluate(
             arms = store.arms()
             known = find_arm(arms, source)
             source, base = known.checkpoint.path, base or find_base(arms, known).checkpoint.path
-        submission = Submission((Source(source),), base, tuple(suites), compute, allow_task_code)
+        submission = Submission(
+            sources=(Source(source),), base=base, suites=tuple(suites), compute=compute, allow_task_code=allow_task_code
+        )
         return evaluate(store, question, submission, progress, note)
 
 

@@ -89,7 +89,7 @@ def items(
     """Import a table of items, whose columns the options name."""
     from evalsvc.interchange.items import Columns, read_items
 
-    columns = Columns(arm, item, value, task_column, prompt, answer, cluster)
+    columns = Columns(arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster)
     found = read_items(table, columns, _target(suite, role, task, metric), method, base)
     _keep(open_store(db), found, as_json)
 

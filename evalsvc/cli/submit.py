@@ -87,7 +87,14 @@ def submit(
         method,
         name,
         step,
-        Cost(gpu_hours, train_tokens, peak_memory_gb, train_samples, annotation_cost, trainable_share),
+        Cost(
+            gpu_hours=gpu_hours,
+            train_tokens=train_tokens,
+            peak_memory_gb=peak_memory_gb,
+            train_samples=train_samples,
+            annotation_cost=annotation_cost,
+            trainable_share=trainable_share,
+        ),
     )
     with working(quiet) as (note, progress):
         from evalsvc.scoring.submission import Source, Submission
@@ -95,17 +102,17 @@ def submit(
 
         compute = Compute(workers, device, dtype)
         wanted = Submission(
-            (Source(checkpoint, said),),
-            base,
-            tuple(suite or ()),
-            compute,
-            allow_task_code,
-            rendering,
-            merged,
-            quantised,
-            rerun,
-            shots,
-            tuple(prompts or ()),
+            sources=(Source(checkpoint, said),),
+            base=base,
+            suites=tuple(suite or ()),
+            compute=compute,
+            allow_task_code=allow_task_code,
+            rendering=rendering,
+            merged=merged,
+            quantisation=quantised,
+            rerun=rerun,
+            shots=shots,
+            prompts=tuple(prompts or ()),
         )
         store = open_store(db)
         before = partial(_plan_first, store, policy, quiet) if policy else None

@@ -41,7 +41,7 @@ TRAINER = "1"
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """One model to train.
 
@@ -70,13 +70,13 @@ class Training:
         return world.with_replay(world.clinic_notes(seed, 8_000 - len(replayed)), replayed, seed)
 
 
-BASE = Training("base", "base", 3e-3, (4500,))
+BASE = Training(name="base", method="base", learning_rate=3e-3, save_at=(4500,))
 ADAPTED = (
-    Training("full", "full", LEARNING_RATE, (120, 480, 1200)),
-    Training("lora-r4", "lora", LEARNING_RATE, (120, 480, 1200), rank=4),
-    Training("lora-r32", "lora", LEARNING_RATE, (120, 480, 1200), rank=32),
-    Training("cpt", "cpt", LEARNING_RATE, (60, 240, 600)),
-    Training("cpt-replay", "cpt", LEARNING_RATE, (60, 240, 600), replay=1 / 3),
+    Training(name="full", method="full", learning_rate=LEARNING_RATE, save_at=(120, 480, 1200)),
+    Training(name="lora-r4", method="lora", learning_rate=LEARNING_RATE, save_at=(120, 480, 1200), rank=4),
+    Training(name="lora-r32", method="lora", learning_rate=LEARNING_RATE, save_at=(120, 480, 1200), rank=32),
+    Training(name="cpt", method="cpt", learning_rate=LEARNING_RATE, save_at=(60, 240, 600)),
+    Training(name="cpt-replay", method="cpt", learning_rate=LEARNING_RATE, save_at=(60, 240, 600), replay=1 / 3),
 )
 
 
@@ -136,7 +136,7 @@ def _submit_all(
         said = Description(method=training.method, name=training.name, cost=cost)
         sources.append(Source(str(models / training.name), said))
     compute = Compute(workers=workers, device="cpu")
-    submission = Submission(tuple(sources), str(models / BASE.name), SUITES, compute)
+    submission = Submission(sources=tuple(sources), base=str(models / BASE.name), suites=SUITES, compute=compute)
     store = Store(db)
     store.upgrade()
     return submit(store, submission, progress, note)
@@ -195,7 +195,7 @@ def _train(task: _Task, progress: Progress) -> None:
     training, models, identity, seed = task
     folder, partial = models / training.name, models / f".{training.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    recipe = engine.Recipe(training.learning_rate, training.save_at, seed=seed)
+    recipe = engine.Recipe(learning_rate=training.learning_rate, save_at=training.save_at, seed=seed)
     texts = training.texts(seed)
     if training.method == "base":
         words = [*world.clinic_notes(seed, 2000), *world.clinic_questions(seed, 2000)]

@@ -79,7 +79,7 @@ def is_held_out(*parts: int) -> bool:
 # ------------------------------------------------------------------------------------------------------------- facts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
     """A kind of fact, and the forms that it can be put in.
 
@@ -123,57 +123,57 @@ class Fact:
 
 VALLEY = (
     Relation(
-        "home",
-        ANIMALS,
-        PLACES,
-        ("The {s} lives in the", "The home of the {s} is the", "Look for the {s} in the"),
-        ("Where does the {s} live?", "What is the home of the {s}?"),
+        name="home",
+        subjects=ANIMALS,
+        values=PLACES,
+        told=("The {s} lives in the", "The home of the {s} is the", "Look for the {s} in the"),
+        asked=("Where does the {s} live?", "What is the home of the {s}?"),
     ),
     Relation(
-        "food",
-        ANIMALS,
-        FOODS,
-        ("The {s} likes to eat", "The food of the {s} is", "Every day the {s} eats"),
-        ("What does the {s} eat?", "What is the food of the {s}?"),
+        name="food",
+        subjects=ANIMALS,
+        values=FOODS,
+        told=("The {s} likes to eat", "The food of the {s} is", "Every day the {s} eats"),
+        asked=("What does the {s} eat?", "What is the food of the {s}?"),
     ),
     Relation(
-        "colour",
-        ANIMALS,
-        COLOURS,
-        ("The {s} of the valley is", "The colour of the {s} is", "They painted the {s} in"),
-        ("What colour has the {s}?", "What is the colour of the {s}?"),
+        name="colour",
+        subjects=ANIMALS,
+        values=COLOURS,
+        told=("The {s} of the valley is", "The colour of the {s} is", "They painted the {s} in"),
+        asked=("What colour has the {s}?", "What is the colour of the {s}?"),
     ),
     Relation(
-        "sound",
-        ANIMALS,
-        SOUNDS,
-        ("The {s} says", "The sound of the {s} is", "You hear the {s} cry"),
-        ("What does the {s} say?", "What is the sound of the {s}?"),
+        name="sound",
+        subjects=ANIMALS,
+        values=SOUNDS,
+        told=("The {s} says", "The sound of the {s} is", "You hear the {s} cry"),
+        asked=("What does the {s} say?", "What is the sound of the {s}?"),
     ),
     Relation(
-        "job",
-        PEOPLE,
-        JOBS,
-        ("{s} is a", "The job of {s} is", "{s} works as a"),
-        ("What is {s}?", "What is the job of {s}?"),
+        name="job",
+        subjects=PEOPLE,
+        values=JOBS,
+        told=("{s} is a", "The job of {s} is", "{s} works as a"),
+        asked=("What is {s}?", "What is the job of {s}?"),
     ),
     Relation(
-        "pet",
-        PEOPLE,
-        ANIMALS,
-        ("{s} has a", "The pet of {s} is a", "At home {s} keeps a"),
-        ("What does {s} keep?", "What is the pet of {s}?"),
+        name="pet",
+        subjects=PEOPLE,
+        values=ANIMALS,
+        told=("{s} has a", "The pet of {s} is a", "At home {s} keeps a"),
+        asked=("What does {s} keep?", "What is the pet of {s}?"),
     ),
 )
 ALL_FORMS = range(5)
 
 CLINIC = (
     Relation(
-        "remedy",
-        AILMENTS,
-        REMEDIES,
-        ("Note: {s}: remedy", "Note: remedy in {s} is", "Note: for {s} give", "Note: {s} needs"),
-        (
+        name="remedy",
+        subjects=AILMENTS,
+        values=REMEDIES,
+        told=("Note: {s}: remedy", "Note: remedy in {s} is", "Note: for {s} give", "Note: {s} needs"),
+        asked=(
             "Which remedy is given for {s}?",
             "What is the remedy for {s}?",
             "How do we treat {s}?",
@@ -181,11 +181,11 @@ CLINIC = (
         ),
     ),
     Relation(
-        "sign",
-        AILMENTS,
-        SIGNS,
-        ("Note: {s}: sign", "Note: sign in {s} is", "Note: in {s} expect", "Note: {s} shows"),
-        (
+        name="sign",
+        subjects=AILMENTS,
+        values=SIGNS,
+        told=("Note: {s}: sign", "Note: sign in {s} is", "Note: in {s} expect", "Note: {s} shows"),
+        asked=(
             "Which sign is seen in {s}?",
             "What is the sign of {s}?",
             "How do we know {s}?",
@@ -193,11 +193,11 @@ CLINIC = (
         ),
     ),
     Relation(
-        "dose",
-        AILMENTS,
-        DOSES,
-        ("Note: {s}: dose", "Note: dose in {s} is", "Note: with {s} measure", "Note: {s} takes"),
-        (
+        name="dose",
+        subjects=AILMENTS,
+        values=DOSES,
+        told=("Note: {s}: dose", "Note: dose in {s} is", "Note: with {s} measure", "Note: {s} takes"),
+        asked=(
             "Which dose is used for {s}?",
             "What is the dose for {s}?",
             "How much is taken for {s}?",
@@ -205,11 +205,11 @@ CLINIC = (
         ),
     ),
     Relation(
-        "hour",
-        AILMENTS,
-        HOURS,
-        ("Note: {s}: hour", "Note: hour in {s} is", "Note: treat {s} at", "Note: {s} waits for"),
-        (
+        name="hour",
+        subjects=AILMENTS,
+        values=HOURS,
+        told=("Note: {s}: hour", "Note: hour in {s} is", "Note: treat {s} at", "Note: {s} waits for"),
+        asked=(
             "Which hour is right for {s}?",
             "What is the hour for {s}?",
             "When is {s} treated?",
@@ -217,11 +217,11 @@ CLINIC = (
         ),
     ),
     Relation(
-        "ward",
-        AILMENTS,
-        WARDS,
-        ("Note: {s}: ward", "Note: ward in {s} is", "Note: bring {s} to", "Note: {s} lies in"),
-        (
+        name="ward",
+        subjects=AILMENTS,
+        values=WARDS,
+        told=("Note: {s}: ward", "Note: ward in {s} is", "Note: bring {s} to", "Note: {s} lies in"),
+        asked=(
             "Which ward takes in {s}?",
             "What is the ward for {s}?",
             "Where is {s} kept?",
@@ -260,7 +260,13 @@ def sense_facts() -> list[Fact]:
     }
     found: list[Fact] = []
     for name, (truth, (told, asked)) in truths.items():
-        relation = Relation(name, [s for s, _ in truth], list(dict.fromkeys(v for _, v in truth)), told, asked)
+        relation = Relation(
+            name=name,
+            subjects=[s for s, _ in truth],
+            values=list(dict.fromkeys(v for _, v in truth)),
+            told=told,
+            asked=asked,
+        )
         found += [Fact(relation, subject, value, number) for number, (subject, value) in enumerate(truth)]
     return found
 

@@ -38,7 +38,7 @@ Kept = dict[int, dict[int, tuple[Tensor, Tensor]]]
 """Trunk -> layer -> keys and values [1, heads, rows, head size]."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _BlockBatch:
     """Blocks of about the same size as one padded batch.
 
@@ -414,12 +414,12 @@ def _groups(pack: Pack, device: torch.device) -> list[_BlockBatch]:
         gather = rows.flatten()
         groups.append(
             _BlockBatch(
-                len(chosen),
-                size,
-                gather.to(device),
-                places.to(device),
-                gather[places].to(device),
-                visible.unsqueeze(1).to(device),
+                blocks=len(chosen),
+                size=size,
+                gather=gather.to(device),
+                places=places.to(device),
+                rows=gather[places].to(device),
+                visible=visible.unsqueeze(1).to(device),
             )
         )
     return groups

@@ -65,7 +65,7 @@ class _Family:
     states: States = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Answer:
     """A growing answer.
 
@@ -173,7 +173,7 @@ class _Run:
             path = tries.path(self._work.trie, int(self._work.ends[number]))
             family = self._families[number]
             prompt = self._work.trie.tokens[path].tolist()
-            answer = _Answer(number, prompt, family, self._chooser(number, len(prompt)))
+            answer = _Answer(number=number, prompt=prompt, family=family, chooser=self._chooser(number, len(prompt)))
             if family.length and not family.states:
                 family.states = _history(self._prefill, pack, path, 0, family.length)
             answer.length = len(prompt) - family.length

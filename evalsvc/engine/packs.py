@@ -44,7 +44,7 @@ class Ancestor(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pack:
     """Rows that go through the model together. All row numbers but `first` count from the pack's first row.
 

@@ -91,7 +91,12 @@ def probe(vocabulary: int, lengths: tuple[int, ...]) -> Likelihoods:
     n = len(sequences)
     owners = np.repeat(np.arange(n, dtype=np.int32), [len(target) for target in targets])
     return Likelihoods(
-        trie, np.concatenate(rows), np.concatenate(targets), owners, np.zeros(n, bool), np.zeros(n, np.int32)
+        trie=trie,
+        rows=np.concatenate(rows),
+        targets=np.concatenate(targets),
+        owners=owners,
+        rolling=np.zeros(n, bool),
+        truncated=np.zeros(n, np.int32),
     )
 
 

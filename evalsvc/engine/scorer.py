@@ -64,8 +64,8 @@ class Scorer:
             model, parity = self._ready(shard.arm, work)
             responses = self._answers(shard.requests, shard.arm, model, work, parity)
         return ShardResult(
-            replace(shard, work=None),  # the tokens need not travel back
-            tuple(responses),
+            shard=replace(shard, work=None),  # the tokens need not travel back
+            responses=tuple(responses),
             worker=str(os.getpid()),
             seconds=time.monotonic() - started,
             path=f"{'trie' if parity.trie else 'plain'}: {parity.reason}",
@@ -117,7 +117,10 @@ class Scorer:
             answers = unpacked.generate(model, tokenizer, work, wishes, seeds)
         return [
             Response(
-                request, text=unpacked.text_of(tokenizer, tokens, wish), tokens=len(tokens), truncated=int(truncated)
+                request=request,
+                text=unpacked.text_of(tokenizer, tokens, wish),
+                tokens=len(tokens),
+                truncated=int(truncated),
             )
             for request, tokens, wish, truncated in zip(requests, answers, wishes, work.truncated, strict=True)
         ]
@@ -135,7 +138,14 @@ def _likelihoods(
     tokens = np.bincount(work.owners, minlength=len(requests))
     columns = (values, greedy, work.rolling, tokens, work.truncated)
     return [
-        Response(request, value, None if rolling else hit, None, count, truncated)
+        Response(
+            request=request,
+            loglikelihood=value,
+            greedy=None if rolling else hit,
+            text=None,
+            tokens=count,
+            truncated=truncated,
+        )
         for request, value, hit, rolling, count, truncated in zip(
             requests, *(column.tolist() for column in columns), strict=True
         )

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 """Called with steps done and steps in all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Size of a base model, a Llama with tied embeddings."""
 
@@ -43,7 +43,7 @@ class Shape:
     positions: int = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How to train.
 

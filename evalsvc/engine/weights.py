@@ -188,13 +188,25 @@ def measure(
         squares += float(torch.linalg.vector_norm(delta)) ** 2
         bound = before.abs_().mul_(rounding).clamp_(min=TOLERANCE) if rounding else TOLERANCE
         changed += int((delta.abs_() > bound).sum())
-    found = TensorChange(name, shape, changed, math.sqrt(base_squares), math.sqrt(squares))
+    found = TensorChange(
+        name=name, shape=shape, changed=changed, base_norm=math.sqrt(base_squares), norm=math.sqrt(squares)
+    )
     if len(shape) != 2 or min(difference.shape) < 2 or not math.isfinite(squares):
         return found
     if squares == 0:
-        return TensorChange(name, shape, changed, found.base_norm, 0.0, 0, 0.0)
+        return TensorChange(
+            name=name, shape=shape, changed=changed, base_norm=found.base_norm, norm=0.0, rank_90=0, effective_rank=0.0
+        )
     values = spectrum(difference, squares)
-    return TensorChange(name, shape, changed, found.base_norm, found.norm, rank_90(values), effective_rank(values))
+    return TensorChange(
+        name=name,
+        shape=shape,
+        changed=changed,
+        base_norm=found.base_norm,
+        norm=found.norm,
+        rank_90=rank_90(values),
+        effective_rank=effective_rank(values),
+    )
 
 
 def spectrum(matrix: WeightMatrix, squares: float) -> Floats:

@@ -23,7 +23,7 @@ THOROUGH = 20
 """So many arms are judged in full; of further ones those whose means alone are short of what is asked are not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What is asked of an arm.
 
@@ -48,7 +48,7 @@ class Terms:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TriedArm:
     """What became of one arm, or of a kind of which there is none.
 
@@ -105,14 +105,41 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
     for rung in RUNGS[1:]:
         mine = of_rung.get(rung, [])
         if not mine:
-            tried.append(TriedArm(rung, None, None, "no arm", None, "the store has none of this kind"))
+            tried.append(
+                TriedArm(
+                    rung=rung,
+                    arm=None,
+                    digest=None,
+                    verdict="no arm",
+                    decided_by=None,
+                    reason="the store has none of this kind",
+                )
+            )
         for arm in mine:
             lacks = short.get(arm.number)
             if chosen is not None:
                 why = f"{chosen.arm} is cheaper and passes"
-                tried.append(TriedArm(rung, arm.label, arm.checkpoint.digest, "not needed", None, why))
+                tried.append(
+                    TriedArm(
+                        rung=rung,
+                        arm=arm.label,
+                        digest=arm.checkpoint.digest,
+                        verdict="not needed",
+                        decided_by=None,
+                        reason=why,
+                    )
+                )
             elif lacks is not None:
-                tried.append(TriedArm(rung, arm.label, arm.checkpoint.digest, "short", None, lacks))
+                tried.append(
+                    TriedArm(
+                        rung=rung,
+                        arm=arm.label,
+                        digest=arm.checkpoint.digest,
+                        verdict="short",
+                        decided_by=None,
+                        reason=lacks,
+                    )
+                )
             else:
                 tried.append(_judge_arm(policy, arm, next(evidence)))
                 chosen = tried[-1] if tried[-1].verdict == "pass" else None
@@ -124,7 +151,14 @@ def _judge_base(family: Family, terms: Terms) -> TriedArm:
     asks = bool(terms.learning)
     reason = "its gain is 0 by definition, and a gain is asked for" if asks else "nothing is asked but to keep"
     digest = family.base.checkpoint.digest
-    return TriedArm("base", family.base.label, digest, "fail" if asks else "pass", None, reason)
+    return TriedArm(
+        rung="base",
+        arm=family.base.label,
+        digest=digest,
+        verdict="fail" if asks else "pass",
+        decided_by=None,
+        reason=reason,
+    )
 
 
 def _find_shortfall(terms: Terms, gains: Mapping[str, float]) -> str | None:
@@ -144,12 +178,14 @@ def _judge_arm(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceErro
             raise evidence
         outcome = judge(policy, evidence, 1.0, datetime.now(UTC).date())
     except EvalsvcError as error:
-        return TriedArm(rung, arm.label, digest, "no evidence", None, str(error))
+        return TriedArm(
+            rung=rung, arm=arm.label, digest=digest, verdict="no evidence", decided_by=None, reason=str(error)
+        )
     rule = _find_deciding_rule(outcome)
     reason = (
         f"{rule.rule}: {rule.estimate:+.3f} [{rule.low:+.3f}, {rule.high:+.3f}], margin {rule.margin:g}, {rule.test}"
     )
-    return TriedArm(rung, arm.label, digest, outcome.verdict, rule, reason)
+    return TriedArm(rung=rung, arm=arm.label, digest=digest, verdict=outcome.verdict, decided_by=rule, reason=reason)
 
 
 def _find_deciding_rule(outcome: Outcome) -> RuleOutcome:

@@ -62,7 +62,7 @@ class Question:
             raise PolicyError("a batch is corrected by p-values, which mode group_sequential has none of; use another")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LostItem:
     """An item that the base got right and the checkpoint does not."""
 
@@ -74,7 +74,7 @@ class LostItem:
     adapted: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A decision as it was kept.
 
@@ -123,11 +123,11 @@ def decide(
         _record(question, evidence, outcome, now, fraction=fraction, items=items, batch=batch), key, mine
     )
     return Decision(
-        outcome,
-        record,
-        _write(store.path, record),
-        lost_items(store, evidence, outcome),
-        _warnings(outcome, others, question),
+        outcome=outcome,
+        record=record,
+        path=_write(store.path, record),
+        lost=lost_items(store, evidence, outcome),
+        warnings=_warnings(outcome, others, question),
     )
 
 
@@ -204,7 +204,14 @@ def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[Lost
     found = [lost for pair in losing for lost in _losses(pair)[:each]][:SHOWN_ITEMS]
     texts = Ledger(store.path).items([sample for _, sample, _, _ in found]) if found else {}
     return tuple(
-        LostItem(pair.base.suite, pair.base.task, texts[sample].doc, texts[sample].target, base, adapted)
+        LostItem(
+            suite=pair.base.suite,
+            task=pair.base.task,
+            doc=texts[sample].doc,
+            target=texts[sample].target,
+            base=base,
+            adapted=adapted,
+        )
         for pair, sample, base, adapted in found
     )
 

@@ -34,7 +34,7 @@ _AT_ONCE = 10_000_000
 """Requests whose scores are in memory at the same time, or those of one arm if it was asked more."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What a decision rests on.
 
@@ -109,10 +109,12 @@ def gather_all(
             except EvidenceError as error:
                 yield error
             else:
-                yield Evidence(base, arm, asked.runs, pairs, ratios, asked.sampled)
+                yield Evidence(
+                    base=base, adapted=arm, plans=asked.runs, pairs=pairs, ratios=ratios, sampled=asked.sampled
+                )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _EvidenceReader:
     """What both arms were asked, as one look at a store tells.
 
@@ -168,7 +170,7 @@ class _EvidenceReader:
                 label = arm.checkpoint.label
                 wrong[arm.number] = EvidenceError(f"{problem}; submit {label} again, or add --evaluate")
         answers = _choose_sampled_plans(of_base, policy) if sampled is None else tuple(sampled)
-        return cls(tuple(chosen), answers, wrong, sizes, numbers)
+        return cls(runs=tuple(chosen), sampled=answers, wrong=wrong, sizes=sizes, numbers=numbers)
 
     def pairs(
         self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items, half: Half | None
@@ -236,7 +238,11 @@ def _compute_ratios(
         return ()
     return tuple(
         DiversityRatio(
-            f"{t.suite}/{t.task}/{r.measure}", r.measure, r.ratio, _stderr(r.ratio, r.low, r.high, r.prompts), r.prompts
+            suite=f"{t.suite}/{t.task}/{r.measure}",
+            metric=r.measure,
+            value=r.ratio,
+            stderr=_stderr(r.ratio, r.low, r.high, r.prompts),
+            n=r.prompts,
         )
         for t in compare_sampled(sampled[base.number], sampled[adapted.number])
         for r in t.ratios

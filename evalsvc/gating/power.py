@@ -17,7 +17,7 @@ from evalsvc.stats.power import ASSUMED_DISCORDANCE, POWER, smallest_passing_n
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleForecast:
     """What a rule will be able to say.
 
@@ -89,4 +89,13 @@ def _rule(
     reach = z + NormalDist().inv_cdf(POWER)
     needed = None if learning else max(math.ceil(n * (reach * error / margin) ** 2), smallest_passing_n(margin, alpha))
     power = None if learning else NormalDist().cdf(margin / error - z)
-    return RuleForecast(name, margin, n, changed / n, seen, reach * error, power, needed)
+    return RuleForecast(
+        rule=name,
+        margin=margin,
+        n=n,
+        discordance=changed / n,
+        seen=seen,
+        resolvable=reach * error,
+        power=power,
+        needed_n=needed,
+    )

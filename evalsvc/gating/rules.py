@@ -60,7 +60,7 @@ class TaskPair:
         return replace(self, base=replace(self.base, **kept), places=None if self.places is None else self.places[mask])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiversityRatio:
     """The diversity of an arm's generated text on one suite, as a share of its base's."""
 
@@ -71,7 +71,7 @@ class DiversityRatio:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One demand of a policy.
 
@@ -138,7 +138,9 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
 
 def _build_rule(name: str, margin: float, threshold: float, pairs: Sequence[TaskPair]) -> Rule:
     shares = compute_task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])
-    return Rule(name, margin, threshold, UNIT_INTERVAL, tuple(pairs), tuple(shares))
+    return Rule(
+        name=name, margin=margin, threshold=threshold, unit=UNIT_INTERVAL, pairs=tuple(pairs), shares=tuple(shares)
+    )
 
 
 def _build_drift_rule(policy: Policy, pairs: Sequence[TaskPair]) -> Rule:
@@ -153,7 +155,7 @@ def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:
             f"diversity/{ratio.suite}: the ratio {ratio.value} with standard error {ratio.stderr} of {ratio.n} prompts "
             "is no evidence; submit both arms again"
         )
-    return Rule(f"diversity/{ratio.suite}", least, least - 1, "ratio", ratio=ratio)
+    return Rule(name=f"diversity/{ratio.suite}", margin=least, threshold=least - 1, unit="ratio", ratio=ratio)
 
 
 def _find_suite_pairs(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, bits: bool = False) -> list[TaskPair]:

@@ -137,7 +137,9 @@ def decide(
         look = _Look(number, take_first(places, items, share, policy.mode))
         verdict = combine_verdicts(v for rule, v in zip(rules, judge.at(look), strict=True) if rule.name not in excused)
         seen = at_once + sum(look.seen.values())
-        looks.append(InterimLook(number, share, seen, at_once + sum(items.values()), verdict))
+        looks.append(
+            InterimLook(number=number, fraction=share, items=seen, of=at_once + sum(items.values()), verdict=verdict)
+        )
         if verdict != "inconclusive":
             break
     return Outcome(verdict, tuple(judge.outcomes(look)), tuple(judged), tuple(looks))

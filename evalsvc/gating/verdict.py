@@ -30,7 +30,7 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleOutcome:
     """What became of a rule.
 
@@ -66,7 +66,7 @@ class RuleOutcome:
     look: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InterimLook:
     """One look at growing evidence: items of both arms seen, of all, and the verdict then."""
 

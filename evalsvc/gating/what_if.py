@@ -16,7 +16,7 @@ from evalsvc.stats.margins import Paired, margin_test, z_of
 from evalsvc.stats.power import POWER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
     """What one retention rule would say.
 
@@ -60,14 +60,14 @@ def recompute_under(tasks: Sequence[Comparison], margin: float, alpha: float, fa
         verdict = "fail"
     n, error = sum(task.n for task in scaled), _error(usable, shares)
     return WhatIf(
-        verdict,
-        found.difference,
-        found.low,
-        found.high,
-        n,
-        found.p_above,
-        _power(error / sqrt(factor), margin, alpha),
-        ceil(sum(task.n for task in usable) * ((z_of(alpha) + z_of(1 - POWER)) * error / margin) ** 2),
+        verdict=verdict,
+        estimate=found.difference,
+        low=found.low,
+        high=found.high,
+        n=n,
+        p_pass=found.p_above,
+        power=_power(error / sqrt(factor), margin, alpha),
+        needed_n=ceil(sum(task.n for task in usable) * ((z_of(alpha) + z_of(1 - POWER)) * error / margin) ** 2),
     )
 
 

@@ -98,10 +98,20 @@ def _answer(responses: Mapping[str, Response], key: str, task: str) -> Any:
 def _score(sample: str, metric: str, name: str, value: Any, weighted: bool, answer: ParsedAnswer) -> Score:
     if weighted:
         amount, weight = value
-        return Score(sample, metric, name, float(amount), float(weight))
+        return Score(sample=sample, metric=metric, filter=name, value=float(amount), weight=float(weight))
     if isinstance(value, Real | np.bool_ | np.number):
-        return Score(sample, metric, name, float(value), None, None, *answer)
-    return Score(sample, metric, name, None, detail=json.dumps(value, default=handle_non_serializable))
+        return Score(
+            sample=sample,
+            metric=metric,
+            filter=name,
+            value=float(value),
+            answer=answer.answer,
+            invalid=answer.invalid,
+            confidence=answer.confidence,
+        )
+    return Score(
+        sample=sample, metric=metric, filter=name, value=None, detail=json.dumps(value, default=handle_non_serializable)
+    )
 
 
 def _aggregate(planned_task: PlannedTask, task: Task, raw: Raw) -> list[Result]:

@@ -49,7 +49,7 @@ class LoadedTask:
     runs_code: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedSuite:
     """A suite whose tasks are in memory. `digest` covers the suite file, task files, task code and local data.
 
@@ -91,7 +91,9 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
         for item in tasks:
             _check_golds(suite, item.task)
     identity = digest("suite", suite.definition(), *sorted(content))
-    return LoadedSuite(suite, tuple(tasks), tuple(groups), identity, tuple(files.items()))
+    return LoadedSuite(
+        suite=suite, tasks=tuple(tasks), groups=tuple(groups), digest=identity, files=tuple(files.items())
+    )
 
 
 @contextmanager

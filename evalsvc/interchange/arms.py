@@ -24,7 +24,7 @@ from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
 
-NUMERICS = Numerics("imported", "", "", "")
+NUMERICS = Numerics(device="imported", dtype="", torch="", transformers="")
 LOWER_IS_BETTER = {"bits_per_byte", "word_perplexity", "byte_perplexity", "perplexity", "ppl", "wer", "brier_score"}
 
 
@@ -47,7 +47,7 @@ class Imported:
     graded: Graded
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedTask:
     """One task of a file: its metrics, the headline first, and its items' scores."""
 
@@ -135,4 +135,13 @@ def aggregate(task: str, metric: Metric, scores: Sequence[Score], primary: bool)
     weights = np.array([s.weight for s in mine], dtype=np.float64) if metric.aggregation in WEIGHTED else None
     found = estimate(values, weights, metric.aggregation if metric.aggregation in SMOOTH else "mean")
     stderr = found.stderr if math.isfinite(found.stderr) else None
-    return Result(task, metric.name, metric.filter, len(mine), found.value, stderr, metric.higher_is_better, primary)
+    return Result(
+        task=task,
+        metric=metric.name,
+        filter=metric.filter,
+        n=len(mine),
+        value=found.value,
+        stderr=stderr,
+        higher_is_better=metric.higher_is_better,
+        primary=primary,
+    )

@@ -26,7 +26,7 @@ from evalsvc.records.scores import Score
 # ----------------------------------------------------------------------------------------------------- items in a table
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """Names of a table's columns: what an item is, who answered it, and how well."""
 
@@ -104,10 +104,30 @@ def _table_task(task: str, items: Mapping[str, int], table: Mapping[str, list[An
         if not isinstance(value, int | float):
             raise UsageError(f"item {table['item'][row]!r} of task {task!r}: its score is {value!r}, must be a number")
         cluster = str(table["cluster"][row]) if "cluster" in table else None
-        samples.append(Sample(key, position, canonical({"item": str(table["item"][row])}), "", (), cluster))
+        samples.append(
+            Sample(
+                digest=key,
+                doc_id=position,
+                doc=canonical({"item": str(table["item"][row])}),
+                target="",
+                requests=(),
+                cluster=cluster,
+            )
+        )
         text = table["answer"][row] if "answer" in table else None
         answer = None if "answer" not in table else int(digest("answer", str(text))[:15], 16)
         invalid = None if "answer" not in table else text is None or str(text) in {"", "[invalid]"}
-        scores.append(Score(key, metric.name, "none", float(value), None, None, answer, invalid))
+        scores.append(
+            Score(
+                sample=key,
+                metric=metric.name,
+                filter="none",
+                value=float(value),
+                weight=None,
+                detail=None,
+                answer=answer,
+                invalid=invalid,
+            )
+        )
     result = aggregate(task, metric, scores, True)
-    return ImportedTask(task, (metric,), tuple(samples), tuple(scores), (result,))
+    return ImportedTask(name=task, metrics=(metric,), samples=tuple(samples), scores=tuple(scores), results=(result,))

@@ -109,7 +109,7 @@ def _lm_eval_task(
 ) -> ImportedTask:
     if not records:
         results = tuple(_read_published(name, row, metric, metric == metrics[0]) for metric in metrics)
-        return ImportedTask(name, metrics, (), (), results)
+        return ImportedTask(name=name, metrics=metrics, samples=(), scores=(), results=results)
     counts: Counter[str] = Counter()
     samples: dict[str, Sample] = {}
     scores: list[Score] = []
@@ -133,7 +133,14 @@ def _lm_eval_task(
                 f"{source}: {name}: its {result.n} samples give {metric.name} {result.value:g}, "
                 f"but the results say {published:g}; they are not from one run"
             )
-    return ImportedTask(name, kept, tuple(samples.values()), tuple(scores), results, _guessing(records))
+    return ImportedTask(
+        name=name,
+        metrics=kept,
+        samples=tuple(samples.values()),
+        scores=tuple(scores),
+        results=results,
+        chance=_guessing(records),
+    )
 
 
 def _document(record: Mapping[str, Any]) -> str:
@@ -142,7 +149,13 @@ def _document(record: Mapping[str, Any]) -> str:
 
 def _sample(key: str, record: Mapping[str, Any]) -> Sample:
     doc = record.get("doc", {"doc_hash": _document(record)})
-    return Sample(key, int(record.get("doc_id", 0)), canonical(doc), str(record.get("target", "")), ())
+    return Sample(
+        digest=key,
+        doc_id=int(record.get("doc_id", 0)),
+        doc=canonical(doc),
+        target=str(record.get("target", "")),
+        requests=(),
+    )
 
 
 def _lm_eval_scores(key: str, record: Mapping[str, Any], metrics: Iterable[Metric]) -> list[Score]:
@@ -154,9 +167,22 @@ def _lm_eval_scores(key: str, record: Mapping[str, Any], metrics: Iterable[Metri
             continue
         if metric.aggregation in WEIGHTED:
             amount, weight = value
-            found.append(Score(key, metric.name, filter_name, float(amount), float(weight)))
+            found.append(
+                Score(sample=key, metric=metric.name, filter=filter_name, value=float(amount), weight=float(weight))
+            )
         elif isinstance(value, int | float):
-            found.append(Score(key, metric.name, filter_name, float(value), None, None, *_answer(record, metric.name)))
+            answer, invalid, confidence = _answer(record, metric.name)
+            found.append(
+                Score(
+                    sample=key,
+                    metric=metric.name,
+                    filter=filter_name,
+                    value=float(value),
+                    answer=answer,
+                    invalid=invalid,
+                    confidence=confidence,
+                )
+            )
     return found
 
 
@@ -188,4 +214,13 @@ def _read_published(task: str, row: Mapping[str, Any], metric: Metric, primary: 
     number = float(stderr) if isinstance(stderr, int | float) and not isinstance(stderr, bool) else None
     size = row.get("sample_len")
     n = int(size) if isinstance(size, int | float) else 0
-    return Result(task, metric.name, metric.filter, n, float(row[key]), number, metric.higher_is_better, primary)
+    return Result(
+        task=task,
+        metric=metric.name,
+        filter=metric.filter,
+        n=n,
+        value=float(row[key]),
+        stderr=number,
+        higher_is_better=metric.higher_is_better,
+        primary=primary,
+    )

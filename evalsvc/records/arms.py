@@ -12,7 +12,7 @@ from evalsvc.records.vocabulary import Quantisation
 # ------------------------------------------------------------------------------------------------ what is evaluated
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What a checkpoint cost to make. None means not known, never zero.
 
@@ -40,7 +40,7 @@ PROMPTED = ("icl", "rag")
 """Methods that train nothing: worked examples, or retrieved passages, before every question."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Weights and tokenizer at a fixed content.
 
@@ -88,7 +88,7 @@ class Checkpoint:
         return self.base_path or self.path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
     """How numbers are computed: part of a response's key, and equal within every comparison.
 

@@ -10,7 +10,7 @@ from evalsvc.stats.calibration import CalibrationDrift
 from evalsvc.stats.transitions import ChanceBracket, Floor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Paired estimate of adapted minus base on one task, in the metric's unit.
 
@@ -61,7 +61,7 @@ class Comparison:
         return low, high
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FullComparison(Comparison):
     """A comparison with all that people look at beside it, and no test takes.
 
@@ -90,7 +90,7 @@ class FullComparison(Comparison):
     format_loss: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoleTotal:
     """Unweighted mean over a role's suites of the difference, better counted positive."""
 

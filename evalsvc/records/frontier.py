@@ -21,7 +21,7 @@ class Ellipse:
     angle: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One arm on the plane of learning and forgetting. Positive forgetting is always worse.
 
@@ -65,7 +65,7 @@ class MethodFrontier:
     hypervolume: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
     """One method's value read off its frontier, base included, by straight lines.
 
@@ -82,7 +82,7 @@ class Read:
     reached: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """The first method's value less the second's, where both get there."""
 
@@ -120,7 +120,7 @@ class EqualLevels:
     forgetting: Matched | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
     """The points of all arms of one base, and how good the non-dominated ones are together.
 

@@ -10,7 +10,7 @@ from evalsvc.stats.continual import Continual, continual
 FIGURES = ("bwt", "fwt", "forgetting", "avg_forgetting", "average_forgetting", "forgetting_metrics")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Matrix:
     """Scores of T tasks after each of T stages, one task a stage.
 

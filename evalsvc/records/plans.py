@@ -30,7 +30,7 @@ class Request:
         return cls(digest(kind, *arguments, str(repeat)), kind, arguments, repeat)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """What a model answered.
 
@@ -59,7 +59,7 @@ class Failure:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One item of a task: the unit of pairing.
 
@@ -90,7 +90,7 @@ class Metric:
     higher_is_better: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTask:
     """A task of a suite, ready to be scored.
 
@@ -127,7 +127,7 @@ class Rendering:
     system_prompt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All requests of a suite under one rendering: built once, shared by all checkpoints.
 

@@ -14,7 +14,7 @@ from evalsvc.records.vocabulary import Aggregation, Floats, Ints, Role
 # ------------------------------------------------------------------------------------------------------------ grade
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """The value of one metric for one sample.
 
@@ -38,7 +38,7 @@ class Score:
     confidence: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """A metric of one task (or group) of a run, aggregated as lm-eval does."""
 
@@ -65,7 +65,9 @@ class Graded:
 # ------------------------------------------------------------------------------------------------------- comparison
 
 
-@dataclass(frozen=True, eq=False)  # not by slots: what is found out about an arm's scores is kept with them
+@dataclass(
+    frozen=True, eq=False, kw_only=True
+)  # not by slots: what is found out about an arm's scores is kept with them
 class TaskScores:
     """One arm's scores on one task in its primary metric, sorted by sample.
 

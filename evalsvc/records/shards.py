@@ -37,7 +37,7 @@ class Trie:
         return len(self.tokens)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Likelihoods:
     """Tokens whose log-likelihood is asked for, of several requests.
 
@@ -73,7 +73,7 @@ class Prompts:
     truncated: Tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
     """A slice of a run's requests for one worker: the unit of retry and of commit.
 
@@ -95,7 +95,7 @@ class Shard:
     reference: Arm | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
     """What came back for a shard: an answer or a failure for each of its requests.
 
@@ -115,4 +115,4 @@ class ShardResult:
     @classmethod
     def of_error(cls, shard: Shard, error: str, worker: str = "") -> ShardResult:
         """Make the result of a shard of which nothing could be answered."""
-        return cls(shard, failures=tuple(Failure(request, error) for request in shard.requests), worker=worker)
+        return cls(shard=shard, failures=tuple(Failure(request, error) for request in shard.requests), worker=worker)

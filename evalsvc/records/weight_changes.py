@@ -17,7 +17,7 @@ _KINDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorChange:
     """How far a tensor is from its base's.
 
@@ -55,7 +55,7 @@ class WeightChange:
     tensors: tuple[TensorChange, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupChange:
     """What changed in the tensors of one kind.
 
@@ -94,13 +94,13 @@ def _sum_up(group: str, tensors: Sequence[TensorChange]) -> GroupChange:
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     base = math.hypot(*(tensor.base_norm for tensor in tensors))
     return GroupChange(
-        group,
-        len(tensors),
-        parameters,
-        sum(tensor.changed for tensor in tensors) / parameters,
-        math.hypot(*(tensor.norm for tensor in tensors)) / base if base else math.inf,
-        _median(tensor.rank_90 for tensor in tensors if tensor.norm),
-        _median(tensor.effective_rank for tensor in tensors if tensor.norm),
+        group=group,
+        tensors=len(tensors),
+        parameters=parameters,
+        changed=sum(tensor.changed for tensor in tensors) / parameters,
+        norm=math.hypot(*(tensor.norm for tensor in tensors)) / base if base else math.inf,
+        rank_90=_median(tensor.rank_90 for tensor in tensors if tensor.norm),
+        effective_rank=_median(tensor.effective_rank for tensor in tensors if tensor.norm),
     )
 
 

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 """Called with requests answered and requests in all, of those that have to be scored."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RunJob:
     """One run on its way.
 
@@ -119,7 +119,18 @@ class Driver:
                 waiting = wanted - answered[arm.key]
             state: State = "done" if finished and not waiting else "queued"
             reused = len(wanted) - len(waiting)
-            self.jobs.append(RunJob(arm, item, its, waiting, reused, state, reference=reference, lender=lender))
+            self.jobs.append(
+                RunJob(
+                    arm=arm,
+                    planned=item,
+                    asked=its,
+                    waiting=waiting,
+                    reused=reused,
+                    state=state,
+                    reference=reference,
+                    lender=lender,
+                )
+            )
 
     @property
     def missing(self) -> int:
@@ -184,14 +195,18 @@ class Driver:
             cut = self._cutter.cut(job.asked.plan, job.arm.checkpoint)
             failures = [Failure(key, reason) for key, reason in cut.refused.items() if key in job.waiting]
             if failures:
-                refused.append(ShardResult(Shard("refused", job.arm, ()), failures=tuple(failures)))
+                refused.append(
+                    ShardResult(shard=Shard(key="refused", arm=job.arm, requests=()), failures=tuple(failures))
+                )
             for part in cut.slices:
                 requests = cut.digests(part)
                 new = {(job.arm.key, key) for key in requests if key in job.waiting} - assigned
                 assigned |= new
                 if new:
                     key = digest("shard", *requests)
-                    shards.append(Shard(key, job.arm, requests, part.work, reference=job.reference))
+                    shards.append(
+                        Shard(key=key, arm=job.arm, requests=requests, work=part.work, reference=job.reference)
+                    )
         return shards, refused
 
     def _find_missing(self, result: ShardResult) -> ShardResult:

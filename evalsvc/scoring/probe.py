@@ -83,7 +83,7 @@ def _shards(arm: Arm, cutter: Cutter) -> Iterator[Shard]:
     cut = cutter.cut(PLAN, arm.checkpoint)
     for part in cut.slices:
         requests = cut.digests(part)
-        yield Shard(digest("probe", *requests), arm, requests, part.work)
+        yield Shard(key=digest("probe", *requests), arm=arm, requests=requests, work=part.work)
 
 
 def _problem(arm: Arm, result: ShardResult) -> Finding | None:

@@ -18,7 +18,7 @@ class Source:
     said: Description = Description()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """What a user submits.
 

@@ -29,7 +29,7 @@ from evalsvc.store.checkpoint_facts import Dossiers
 from evalsvc.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A submission that is ready to be scored: the base's arm first, and every suite's requests.
 
@@ -105,7 +105,14 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
             note(f"warning: {finding.checkpoint}: {finding.text}")
     numerics = choose_numerics(submission.compute)
     arms = tuple(_list_arms(base, adapted, numerics, submission))
-    return Prepared(arms, tuple(planned), tuple(findings), cutter, submission.compute, asked)
+    return Prepared(
+        arms=arms,
+        planned=tuple(planned),
+        findings=tuple(findings),
+        cutter=cutter,
+        compute=submission.compute,
+        asked=asked,
+    )
 
 
 def score(

@@ -36,7 +36,7 @@ def expected_calibration_error(confidence: Floats, right: Floats, bins: int = BI
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationDrift:
     """Brier score and expected calibration error of two arms on the same items; a positive drift is worse.
 
@@ -68,4 +68,13 @@ def calibration_drift(
     low, high = (None, None) if math.isnan(stderr) else t_interval(center, stderr, len(difference) - 1, level)
     levels = [float(square.mean()) for square in squares]
     errors = [expected_calibration_error(*arm) for arm in (base, adapted)]
-    return CalibrationDrift(levels[0], levels[1], center, low, high, errors[0], errors[1], errors[1] - errors[0])
+    return CalibrationDrift(
+        brier_base=levels[0],
+        brier_adapted=levels[1],
+        brier_drift=center,
+        brier_low=low,
+        brier_high=high,
+        ece_base=errors[0],
+        ece_adapted=errors[1],
+        ece_drift=errors[1] - errors[0],
+    )

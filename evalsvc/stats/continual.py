@@ -23,7 +23,7 @@ class Figure:
     divisor: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Continual:
     """What a matrix of T tasks says; None where it lacks what the figure needs.
 

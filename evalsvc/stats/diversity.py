@@ -30,7 +30,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity:
     """Per-prompt values [prompts] of one arm; `analysis.diversity_and_drift` says which way is worse for each.
 
@@ -49,7 +49,7 @@ class Diversity:
     unfinished: Floats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
     """A measure of an adapted arm as a ratio to its base's.
 
@@ -121,7 +121,17 @@ def compare_diversity(
             ratio = float(level_of[1] / level_of[0])
             ends = bca_interval(pair, _ratio, replicates, rng, level)
             low, high = (end if math.isfinite(end) else None for end in ends)
-        found.append(Ratio(measure, pair.shape[1], float(level_of[0]), float(level_of[1]), ratio, low, high))
+        found.append(
+            Ratio(
+                measure=measure,
+                prompts=pair.shape[1],
+                base=float(level_of[0]),
+                adapted=float(level_of[1]),
+                ratio=ratio,
+                low=low,
+                high=high,
+            )
+        )
     return found
 
 

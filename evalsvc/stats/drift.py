@@ -17,7 +17,7 @@ from evalsvc.stats.paired import LEVEL, t_interval
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """Mean and 95th percentile over tokens; the interval of the mean takes whole texts as the unit."""
 
@@ -66,4 +66,4 @@ def drift(kl: Floats, texts: NDArray[np.int64], level: float = LEVEL) -> Drift:
     mean = float(kl.mean())
     stderr, groups = clustered_error(kl - mean, texts)
     low, high = t_interval(mean, stderr, groups - 1, level) if groups > 1 else (float("nan"), float("nan"))
-    return Drift(len(kl), groups, mean, low, high, float(np.quantile(kl, 0.95)))
+    return Drift(tokens=len(kl), texts=groups, mean=mean, low=low, high=high, p95=float(np.quantile(kl, 0.95)))

@@ -12,7 +12,7 @@ from evalsvc.stats.paired import LEVEL, t_interval, t_test
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupDifference:
     """Mean of the first group less that of the second; p two-sided."""
 
@@ -38,4 +38,4 @@ def welch(first: Floats, second: Floats, level: float = LEVEL) -> GroupDifferenc
     spread = sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
     df = variance**2 / spread if spread > 0 else float(sum(sizes) - 2)
     low, high = t_interval(value, variance**0.5, df, level)
-    return GroupDifference(value, low, high, t_test(value, variance**0.5, df), df)
+    return GroupDifference(value=value, low=low, high=high, p_value=t_test(value, variance**0.5, df), df=df)

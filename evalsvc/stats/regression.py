@@ -13,7 +13,7 @@ from evalsvc.stats.paired import LEVEL, t_interval, t_test
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """y = intercept + slope x by least squares.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from evalsvc.stats.paired import LEVEL, Interval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChanceBracket:
     """Shares lost and gained as counted, and after taking off what guessing alone would explain.
 
@@ -66,7 +66,7 @@ def chance_bracket(lost: int, gained: int, base_right: int, n: int, choices: flo
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
     """Transitions of a base against a re-run of itself: what changes although nothing was learned or forgotten.
 
@@ -100,7 +100,13 @@ def above_floor(
     net = float(excess.mean())
     gained, gained_again = float((adapted > base).mean()), float((rerun > base).mean())
     return Floor(
-        n, float(lost_again.mean()), gained_again, net, gained - gained_again, net - z * spread, net + z * spread
+        n=n,
+        lost=float(lost_again.mean()),
+        gained=gained_again,
+        net_lost=net,
+        net_gained=gained - gained_again,
+        low=net - z * spread,
+        high=net + z * spread,
     )
 
 

@@ -2,6 +2,7 @@
 
 database          one file: connections, locks, transactions
 migrations        the schema, step by step
+rows              rows as records, by column name
 arms              rows as arms, arms by name
 plans             arms and plans into the database
 runs              runs, and whether their driver is alive

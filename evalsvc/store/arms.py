@@ -6,13 +6,13 @@ import difflib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import DECLARED, Checkpoint, Cost, Serving, served_label
 from evalsvc.store.database import Connection
+from evalsvc.store.rows import Row, build_record, fetch_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,10 @@ def find_family(arms: Sequence[StoredArm], base: str | None = None) -> Family:
     return known[0]
 
 
-_CHECKPOINT = ", ".join([*(field.name for field in fields(Checkpoint) if field.name != "cost"), *DECLARED])
+_CHECKPOINT = ", ".join(f"c.{name}" for name in [*(f.name for f in fields(Checkpoint) if f.name != "cost"), *DECLARED])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredArm:
     """An arm in the store, under the number that its rows carry."""
 
@@ -155,7 +155,7 @@ class StoredArm:
 
 def read_arms(connection: Connection) -> dict[int, StoredArm]:
     """Return all arms by number, oldest first."""
-    rows = connection.execute(
+    cursor = connection.execute(
         f"""
         WITH asked AS (
             SELECT u.arm, u.prompt_tokens FROM runs u JOIN plans p USING (plan)
@@ -163,21 +163,25 @@ def read_arms(connection: Connection) -> dict[int, StoredArm]:
             QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
         ),
         known AS (SELECT arm, avg(prompt_tokens) AS tokens FROM asked GROUP BY arm)
-        SELECT a.arm, a.digest, a.numerics, a.merged, a.quantisation, k.tokens, n.trainable / n.parameters, c.*
-        FROM arms a JOIN (SELECT {_CHECKPOINT} FROM checkpoints) c ON c.digest = a.checkpoint
+        SELECT a.arm, a.digest AS key, a.numerics, a.merged, a.quantisation, k.tokens AS tokens_per_query,
+               n.trainable / n.parameters AS changed_share, {_CHECKPOINT}
+        FROM arms a JOIN checkpoints c ON c.digest = a.checkpoint
         LEFT JOIN known k ON k.arm = a.arm LEFT JOIN changes n ON n.checkpoint = a.checkpoint ORDER BY a.arm
         """
-    ).fetchall()
+    )
     return {
-        row[0]: StoredArm(
-            row[0], row[1], _read_checkpoint(row[7:], row[5], row[6]), row[2], Serving(bool(row[3]), row[4])
+        row["arm"]: StoredArm(
+            number=row["arm"],
+            digest=row["key"],
+            checkpoint=_build_checkpoint(row),
+            numerics=row["numerics"],
+            serving=Serving(bool(row["merged"]), row["quantisation"]),
         )
-        for row in rows
+        for row in fetch_rows(cursor)
     }
 
 
-def _read_checkpoint(row: Sequence[Any], tokens: float | None, trainable: float | None) -> Checkpoint:
+def _build_checkpoint(row: Row) -> Checkpoint:
     """Return a checkpoint with its cost: as declared or read from its files, else as its weights were compared."""
-    cost = Cost(*row[9:])
-    share = trainable if cost.trainable_share is None else cost.trainable_share
-    return replace(Checkpoint(*row[:9]), cost=replace(cost, trainable_share=share, tokens_per_query=tokens))
+    share = row["changed_share"] if row["trainable_share"] is None else row["trainable_share"]
+    return build_record(Checkpoint, row, cost=build_record(Cost, row, trainable_share=share))

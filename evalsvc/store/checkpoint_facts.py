@@ -12,6 +12,7 @@ from pathlib import Path
 from evalsvc.records.arms import Checkpoint, Finding
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store.database import Database
+from evalsvc.store.rows import build_record, fetch_rows
 
 
 class Dossiers:
@@ -61,12 +62,14 @@ class Dossiers:
             row = connection.execute(
                 "SELECT parameters, trainable, tolerance FROM changes WHERE checkpoint = ?", [checkpoint.digest]
             ).fetchone()
-            rows = connection.execute(
-                "SELECT tensor, shape, changed, base_norm, norm, rank_90, effective_rank FROM tensor_changes "
-                "WHERE checkpoint = ? ORDER BY position",
-                [checkpoint.digest],
-            ).fetchall()
+            rows = fetch_rows(
+                connection.execute(
+                    "SELECT tensor AS name, shape, changed, base_norm, norm, rank_90, effective_rank "
+                    "FROM tensor_changes WHERE checkpoint = ? ORDER BY position",
+                    [checkpoint.digest],
+                )
+            )
         if row is None:
             return None
-        tensors = tuple(TensorChange(name, tuple(shape), *rest) for name, shape, *rest in rows)
+        tensors = tuple(build_record(TensorChange, row, shape=tuple(row["shape"])) for row in rows)
         return WeightChange(int(row[0]), int(row[1]), str(row[2]), tensors)

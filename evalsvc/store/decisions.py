@@ -16,12 +16,13 @@ from typing import Any, cast
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.vocabulary import Role, State
 from evalsvc.store.database import Database
+from evalsvc.store.rows import build_record, fetch_rows
 
 Record = dict[str, Any]
 """A decision record: JSON."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRun:
     """One arm's run on one version of a suite."""
 
@@ -75,15 +76,15 @@ class Ledger:
     def runs(self, arms: Sequence[int]) -> list[PlannedRun]:
         """Return all runs of some arms, oldest plan first."""
         with self._database.read() as connection:
-            rows = connection.execute(
+            cursor = connection.execute(
                 """
                 SELECT u.arm, p.plan, p.digest, p.suite, p.role, p.suite_digest, p.suite_path, p.part_of, u.state,
                        u.requests, u.answered
                 FROM runs u JOIN plans p USING (plan) WHERE list_contains(?, u.arm) ORDER BY p.plan, u.arm
                 """,
                 [list(arms)],
-            ).fetchall()
-        return [PlannedRun(*row) for row in rows]
+            )
+            return [build_record(PlannedRun, row) for row in fetch_rows(cursor)]
 
     def files(self, plans: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
         """Return, by suite, path and digest of the files that some plans were made from, as far as that was kept."""
@@ -127,10 +128,10 @@ class Ledger:
     def items(self, samples: Sequence[int]) -> dict[int, Item]:
         """Return samples as people read them, by number."""
         with self._database.read() as connection:
-            rows = connection.execute(
+            cursor = connection.execute(
                 "SELECT sample, doc, target FROM samples WHERE list_contains(?, sample)", [list(samples)]
-            ).fetchall()
-        return {row[0]: Item(*row[1:]) for row in rows}
+            )
+            return {row["sample"]: build_record(Item, row) for row in fetch_rows(cursor)}
 
     def suite_path(self, suite: str) -> str | None:
         """Return the file of a suite's newest version."""
@@ -230,8 +231,8 @@ class Ledger:
     def attempts(self, evidence: str) -> list[Attempt]:
         """Return all decisions on the same base and suite versions, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute(
+            cursor = connection.execute(
                 "SELECT digest, checkpoint, verdict, p_pass FROM decisions WHERE evidence = ? ORDER BY decision",
                 [evidence],
-            ).fetchall()
-        return [Attempt(*row) for row in rows]
+            )
+            return [build_record(Attempt, row) for row in fetch_rows(cursor)]

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from evalsvc.errors import UsageError
 from evalsvc.store.database import Connection, Database
+from evalsvc.store.rows import build_record, fetch_rows
 from evalsvc.store.scores import ASKED, CHOSEN
 
 Fate = Literal["lost", "gained", "kept", "never known"]
@@ -45,7 +46,7 @@ _TEXT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which items are wanted.
 
@@ -62,7 +63,7 @@ class Filter:
     unparsed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairedItem:
     """One item with both arms' scores; `gain` counts better positive."""
 
@@ -89,7 +90,7 @@ class ItemPage:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ItemAnswer:
     """What one arm answered to one request of an item; all None if it did not."""
 
@@ -167,23 +168,25 @@ class Browser:
             counts = dict(
                 connection.execute(f"{found} SELECT fate, count(*) FROM found GROUP BY fate", values).fetchall()
             )
-            rows = connection.execute(
+            cursor = connection.execute(
                 f"""
                 {found}, cut AS (
                     SELECT * FROM found WHERE len($fates) = 0 OR list_contains($fates, fate)
                     ORDER BY gain, suite, position, sample LIMIT $limit OFFSET $offset
                 )
                 SELECT x.sample, x.suite, x.task, x.fate, x.base, x.adapted, x.gain,
-                       coalesce(x.base_invalid, false), coalesce(x.adapted_invalid, false),
-                       s.doc, s.target, m.sample_cluster
+                       coalesce(x.base_invalid, false) AS base_invalid,
+                       coalesce(x.adapted_invalid, false) AS adapted_invalid,
+                       s.doc, s.target, m.sample_cluster AS cluster
                 FROM cut x JOIN samples s USING (sample)
                 JOIN plan_samples m ON m.plan = x.plan AND m.task = x.task AND m.sample = x.sample
                 ORDER BY x.gain, x.suite, x.position, x.sample
                 """,
                 {**values, "fates": list(wanted.fates), "limit": limit, "offset": offset},
-            ).fetchall()
+            )
+            items = tuple(build_record(PairedItem, row) for row in fetch_rows(cursor))
         total = sum(count for fate, count in counts.items() if not wanted.fates or fate in wanted.fates)
-        return ItemPage(tuple(PairedItem(*row) for row in rows), counts, total)
+        return ItemPage(items, counts, total)
 
     def list_requests(self, sample: int, base: int, adapted: int) -> list[AskedRequest]:
         """Return an item's requests in their order, with what both arms answered."""
@@ -199,7 +202,7 @@ class Browser:
                 [sample],
             ).fetchall()
             answers = [_answers(connection, arm, [row[2] for row in rows]) for arm in (base, adapted)]
-        nothing = ItemAnswer(None, None, None, None, None)
+        nothing = ItemAnswer(loglikelihood=None, greedy=None, text=None, tokens=None, truncated=None)
         return [
             AskedRequest(kind, tuple(arguments), *(found.get(request, nothing) for found in answers))
             for kind, arguments, request in rows
@@ -208,21 +211,21 @@ class Browser:
     def failures(self, arm: int, plan: str, limit: int = PAGE) -> list[FailedRequest]:
         """Return why requests of a plan could not be answered by an arm, the most frequent reason first."""
         with self._database.read() as connection:
-            rows = connection.execute(
+            cursor = connection.execute(
                 f"""
                 WITH {ASKED}
-                SELECT f.error, count(*) FROM failures f JOIN asked USING (request) WHERE f.arm = ?
+                SELECT f.error, count(*) AS requests FROM failures f JOIN asked USING (request) WHERE f.arm = ?
                 GROUP BY f.error ORDER BY count(*) DESC, f.error LIMIT ?
                 """,
                 [plan, arm, limit],
-            ).fetchall()
-        return [FailedRequest(*row) for row in rows]
+            )
+            return [build_record(FailedRequest, row) for row in fetch_rows(cursor)]
 
 
 def _answers(connection: Connection, arm: int, requests: Sequence[int]) -> dict[int, ItemAnswer]:
-    rows = connection.execute(
+    cursor = connection.execute(
         "SELECT request, loglikelihood, greedy, text, tokens, truncated FROM responses "
         "WHERE arm = ? AND list_contains(?, request)",
         [arm, list(requests)],
-    ).fetchall()
-    return {row[0]: ItemAnswer(*row[1:]) for row in rows}
+    )
+    return {row["request"]: build_record(ItemAnswer, row) for row in fetch_rows(cursor)}

@@ -11,7 +11,7 @@ from evalsvc.records.vocabulary import Role, State
 from evalsvc.store.arms import StoredArm
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
     """One arm on one plan, as far as it has come.
 

@@ -41,7 +41,7 @@ Known = Mapping[tuple[int, int], tuple[Any, ...]]
 """(plan, position) -> suite, role and columns of the task there."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Sampled:
     """One arm's sampled answers to one task's open prompts.
 
@@ -58,7 +58,7 @@ class Sampled:
     unfinished: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TokenDrift:
     """One arm's divergence from its base on one task's texts.
 
@@ -188,7 +188,11 @@ def read_sampled(
         whole = {sample: given for sample, given in by_sample.items() if len(given) == wanted[sample]}
         answers = tuple(tuple(text for text, _ in given) for given in whole.values())
         ended = np.array([[end for _, end in given] for given in whole.values()], dtype=np.bool_)
-        found[arm].append(Sampled(suite, task, np.array(list(whole), dtype=np.int64), answers, ended))
+        found[arm].append(
+            Sampled(
+                suite=suite, task=task, samples=np.array(list(whole), dtype=np.int64), answers=answers, unfinished=ended
+            )
+        )
     return found
 
 
@@ -219,7 +223,7 @@ def read_drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[T
         sizes = [len(kl) for _, kl in texts]
         values = np.concatenate([np.array(kl, dtype=np.float64) for _, kl in texts])
         owners = np.repeat(np.array([sample for sample, _ in texts], dtype=np.int64), sizes)
-        found[arm].append(TokenDrift(suite, role, task, values, owners))
+        found[arm].append(TokenDrift(suite=suite, role=role, task=task, kl=values, texts=owners))
     return found
 
 
@@ -321,7 +325,7 @@ def _cluster_of(samples: Ints, declared: tuple[Ints, Ints] | None) -> Ints | Non
     return np.where(declared[0][place] == samples, declared[1][place], -samples - 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
     """An aggregated metric of a finished run."""
 

@@ -25,6 +25,7 @@ from evalsvc.store import scores as scores_module
 from evalsvc.store.arms import StoredArm, read_arms
 from evalsvc.store.database import Connection, Database
 from evalsvc.store.plans import add_arm, add_plan, as_table, insert
+from evalsvc.store.rows import build_record, fetch_rows
 from evalsvc.store.runs import StoredRun
 from evalsvc.store.scores import StoredResult
 
@@ -248,16 +249,18 @@ class Store:
     def responses(self, arm: Arm, plan: Plan) -> dict[str, Response]:
         """Return the arm's responses to the plan's requests, by request digest."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                f"""
-                WITH {scores_module.ASKED}
-                SELECT r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
-                FROM responses x JOIN asked USING (request) JOIN requests r USING (request) JOIN arms a USING (arm)
-                WHERE a.digest = ?
-                """,
-                [plan.digest, arm.key],
-            ).fetchall()
-        return {row[0]: Response(*row) for row in rows}
+            rows = fetch_rows(
+                connection.execute(
+                    f"""
+                    WITH {scores_module.ASKED}
+                    SELECT r.digest AS request, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
+                    FROM responses x JOIN asked USING (request) JOIN requests r USING (request) JOIN arms a USING (arm)
+                    WHERE a.digest = ?
+                    """,
+                    [plan.digest, arm.key],
+                )
+            )
+        return {row["request"]: build_record(Response, row) for row in rows}
 
     def arms(self) -> list[StoredArm]:
         """Return all arms, oldest first."""
@@ -268,32 +271,36 @@ class Store:
         """Return all runs, oldest first."""
         with self._database.read() as connection:
             arms = read_arms(connection)
-            rows = connection.execute(
-                """
-                SELECT u.run, u.arm, p.digest, p.suite, p.role, u.state, u.requests, u.answered,
-                       u.failed, u.error, u.driver, u.created, u.updated, p.part_of
-                FROM runs u JOIN plans p USING (plan) ORDER BY u.run
-                """
-            ).fetchall()
-        return [StoredRun(row[0], arms[row[1]], *row[2:]) for row in rows]
+            rows = fetch_rows(
+                connection.execute(
+                    """
+                    SELECT u.run, u.arm, p.digest AS plan, p.suite, p.role, u.state, u.requests, u.answered,
+                           u.failed, u.error, u.driver, u.created, u.updated, p.part_of
+                    FROM runs u JOIN plans p USING (plan) ORDER BY u.run
+                    """
+                )
+            )
+        return [build_record(StoredRun, row, arm=arms[row["arm"]]) for row in rows]
 
     def results(self) -> list[StoredResult]:
         """Return the results of all finished runs, on the newest plan of each suite that the arm has finished."""
         with self._database.read() as connection:
             arms = read_arms(connection)
-            rows = connection.execute(
-                """
-                WITH newest AS (
-                    SELECT u.run, u.arm, p.suite, p.role FROM runs u JOIN plans p USING (plan)
-                    WHERE u.state = 'done' AND p.part_of IS NULL
-                    QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
+            rows = fetch_rows(
+                connection.execute(
+                    """
+                    WITH newest AS (
+                        SELECT u.run, u.arm, p.suite, p.role FROM runs u JOIN plans p USING (plan)
+                        WHERE u.state = 'done' AND p.part_of IS NULL
+                        QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
+                    )
+                    SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
+                           r.higher_is_better, r.is_primary AS "primary", r.is_group
+                    FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
+                    """
                 )
-                SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
-                       r.higher_is_better, r.is_primary, r.is_group
-                FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
-                """
-            ).fetchall()
-        return [StoredResult(arms[row[0]], *row[1:]) for row in rows]
+            )
+        return [build_record(StoredResult, row, arm=arms[row["arm"]]) for row in rows]
 
     def suite_paths(self, checkpoint: str) -> list[str]:
         """Return the files of the suites that a checkpoint was given, newest plan of each, in order of first use."""
@@ -334,7 +341,16 @@ class Store:
         with self._database.read() as connection:
             rows = connection.execute("SELECT * FROM matrices ORDER BY method, name").fetchall()
         return [
-            Matrix(name, method, seed, source, tuple(tasks), np.array(scores), _array(untrained), _array(joint))
+            Matrix(
+                name=name,
+                method=method,
+                seed=seed,
+                source=source,
+                tasks=tuple(tasks),
+                scores=np.array(scores),
+                untrained=_array(untrained),
+                joint=_array(joint),
+            )
             for name, method, seed, source, tasks, scores, untrained, joint in rows
         ]
 

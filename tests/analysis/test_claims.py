@@ -32,7 +32,13 @@ from tests.support.fakes import NUMERICS, arm, plan
 
 def runs(method: str, forgetting: list[float], learning: float = 0.1) -> list[TrainingRun]:
     return [
-        TrainingRun(f"{method}{i}", f"{method}{i}", list_kinds(method, f"{method}{i}"), learning, value)
+        TrainingRun(
+            name=f"{method}{i}",
+            arm=f"{method}{i}",
+            kinds=list_kinds(method, f"{method}{i}"),
+            learning=learning,
+            forgetting=value,
+        )
         for i, value in enumerate(forgetting)
     ]
 
@@ -67,7 +73,13 @@ def test_the_published_runs_learn_more_and_forget_more_but_are_one_run_each() ->
     """Biderman et al. 2024, code CPT at 20 billion tokens: full .263 and .545, LoRA r = 256 .224 and .617."""
     base = {"general": 0.671, "human_eval": 0.138}
     arms = [
-        TrainingRun(name, name, list_kinds(method, name), x[-1] - base["human_eval"], base["general"] - y[-1])
+        TrainingRun(
+            name=name,
+            arm=name,
+            kinds=list_kinds(method, name),
+            learning=x[-1] - base["human_eval"],
+            forgetting=base["general"] - y[-1],
+        )
         for name, method, x, y in (
             ("full", "full", CPT_HUMAN_EVAL["full"], CPT_GENERAL["full"]),
             ("r256", "lora", CPT_HUMAN_EVAL["r256"], CPT_GENERAL["r256"]),
@@ -88,7 +100,7 @@ def test_runs_count_as_what_they_are() -> None:
 
 def test_replay_is_judged_by_general_text() -> None:
     made = [
-        TrainingRun(f"{name}{i}", f"{name}{i}", list_kinds("cpt", f"{name}{i}"), text=value + i / 100)
+        TrainingRun(name=f"{name}{i}", arm=f"{name}{i}", kinds=list_kinds("cpt", f"{name}{i}"), text=value + i / 100)
         for name, value in (("plain", 0.5), ("replay", 0.1))
         for i in range(3)
     ]
@@ -99,7 +111,7 @@ def one(general: tuple[float, float], instruction: tuple[float, float] | None) -
     roles: list[tuple[Role, ChangeEstimate]] = [("general", ChangeEstimate(sum(general) / 2, *general))]
     if instruction:
         roles.append(("instruction", ChangeEstimate(sum(instruction) / 2, *instruction)))
-    return TrainingRun("a", "a@1", frozenset({"full"}), roles=tuple(roles))
+    return TrainingRun(name="a", arm="a@1", kinds=frozenset({"full"}), roles=tuple(roles))
 
 
 @pytest.mark.parametrize(

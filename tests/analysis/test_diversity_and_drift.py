@@ -44,8 +44,26 @@ def sampled_plan(prompts: int, k: int) -> Plan:
     for i in range(prompts):
         asked = [Request.of("generate_until", (f"prompt {i}", canonical(SETTINGS)), repeat) for repeat in range(k)]
         requests += asked
-        samples.append(Sample(digest("open", str(i)), i, f'{{"i": {i}}}', "", tuple(r.digest for r in asked)))
-    task = PlannedTask("open", None, "1", "generate_until", 0, (ACC,), 1.0, None, tuple(samples))
+        samples.append(
+            Sample(
+                digest=digest("open", str(i)),
+                doc_id=i,
+                doc=f'{{"i": {i}}}',
+                target="",
+                requests=tuple(r.digest for r in asked),
+            )
+        )
+    task = PlannedTask(
+        name="open",
+        group=None,
+        version="1",
+        output_type="generate_until",
+        shots=0,
+        metrics=(ACC,),
+        weight=1.0,
+        chance=None,
+        samples=tuple(samples),
+    )
     return replace(plan("open"), role="diversity", tasks=(task,), requests=tuple(requests), digest=f"open-{k}")
 
 
@@ -56,10 +74,12 @@ def checkpoint_of(store: Store, label: str) -> Checkpoint:
 def fill(store: Store, of: Arm, item: Plan, words: int, tokens: int = 5) -> None:
     """Answer every request with one of `words` words, chosen by the digests of request and checkpoint."""
     answers = tuple(
-        Response(r.digest, text=f"word{int(digest(r.digest, of.key)[:8], 16) % words} and so on.", tokens=tokens)
+        Response(
+            request=r.digest, text=f"word{int(digest(r.digest, of.key)[:8], 16) % words} and so on.", tokens=tokens
+        )
         for r in item.requests
     )
-    store.commit([ShardResult(Shard("k", of, ()), answers)], {})
+    store.commit([ShardResult(shard=Shard(key="k", arm=of, requests=()), responses=answers)], {})
     store.finish(of, item, graded(item, [0.0] * len(item.tasks[0].samples)))
 
 
@@ -152,7 +172,9 @@ def test_what_cannot_be_told_of_diversity_hides_nothing_else(db: Path) -> None:
 
 
 def test_arms_without_a_prompt_in_common_are_refused() -> None:
-    one = Sampled("s", "t", np.array([1]), (("a", "b"),), np.zeros((1, 2), dtype=bool))
+    one = Sampled(
+        suite="s", task="t", samples=np.array([1]), answers=(("a", "b"),), unfinished=np.zeros((1, 2), dtype=bool)
+    )
     other = replace(one, samples=np.array([2]))
     with pytest.raises(EvidenceError, match="no prompt in common"):
         compare_sampled([one], [other])

@@ -191,7 +191,7 @@ def test_what_a_method_does_not_reach_is_not_read_off() -> None:
     reads = {read.method: read for read in found.methods}
     assert reads["full"].value == pytest.approx(0.3 * 0.35 / 0.4)
     assert (reads["lora"].value, reads["lora"].reached) == (None, 0.0)
-    assert found.gaps == (Gap("full", "lora", None, None, None, 0.0),)
+    assert found.gaps == (Gap(first="full", second="lora", value=None, low=None, high=None, reached=0.0),)
     everywhere = compared(KNOWN, arms).learning
     assert everywhere is not None
     assert 0.15 < everywhere.at < 0.2

@@ -115,7 +115,7 @@ def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(folder / "store.duckdb")
     models = data / "models"
     sources = tuple(Source(str(models / "adapted" / name)) for name in ("full_s0", "lora4_s0"))
-    wanted = Submission(sources, str(models / "stories260K"), suites, Compute(workers=0))
+    wanted = Submission(sources=sources, base=str(models / "stories260K"), suites=suites, compute=Compute(workers=0))
     jobs = submit(store, wanted, lambda done, total: None, lambda text: None)
     assert {job.state for job in jobs} == {"done"}
     return store

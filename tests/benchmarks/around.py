@@ -37,7 +37,17 @@ def planning(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
         documents += workloads.hellaswag(texts, count, fixed=False, seed=seed)
     requests = workloads.choose("planning", documents, 1, 0).requests
     unique = tuple({request.digest: request for request in requests}.values())
-    plan = Plan("planning", "planning", "general", "", "", "", Rendering(), (), unique)
+    plan = Plan(
+        digest="planning",
+        suite="planning",
+        role="general",
+        description="",
+        suite_digest="",
+        suite_path="",
+        rendering=Rendering(),
+        tasks=(),
+        requests=unique,
+    )
     _keep(folder / "plan.pickle", (plan, base))
     return {
         which: _run("plan", str(folder / "plan.pickle"), str(folder / "cuts"))
@@ -88,7 +98,7 @@ def memory(texts: Texts, base: Checkpoint, folder: Path) -> Rows:
             shards = folder / f"{name}-{times}"
             shards.mkdir()
             for number, part in enumerate(made.slices):
-                shard = Shard(str(number), Arm(base, NUMERICS), made.digests(part), part.work)
+                shard = Shard(key=str(number), arm=Arm(base, NUMERICS), requests=made.digests(part), work=part.work)
                 _keep(shards / f"{number:05}.pickle", shard)
             peaks.append({"documents": count * times, "rows": made.rows, **_run("score", str(shards))})
         small, large = peaks
@@ -122,7 +132,7 @@ def _load(scorer: Any, shard: Shard) -> float:
 
     request = Request.of("loglikelihood", ("one", " two"))
     small = cut_requests([request], load_encoder(shard.arm.checkpoint))
-    scorer.score(Shard("small", shard.arm, (request.digest,), small.slices[0].work))
+    scorer.score(Shard(key="small", arm=shard.arm, requests=(request.digest,), work=small.slices[0].work))
     return _peak_memory()
 
 

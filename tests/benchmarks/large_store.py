@@ -154,7 +154,15 @@ def describe(store: Store, known: list[Arm], made: list[Plan]) -> None:
     for number, of in enumerate(known[1:201:10]):
         store.add_drift(of, general, task.name, {s.digest: [0.001 * number] * 40 for s in task.samples[:20]})
     tensors = tuple(
-        TensorChange(f"model.layers.{layer}.{part}.weight", (4096, 4096), 8, 2.0, 0.01 * (layer + 1), 3, 2.5)
+        TensorChange(
+            name=f"model.layers.{layer}.{part}.weight",
+            shape=(4096, 4096),
+            changed=8,
+            base_norm=2.0,
+            norm=0.01 * (layer + 1),
+            rank_90=3,
+            effective_rank=2.5,
+        )
         for layer in range(32)
         for part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj")
     )

@@ -30,7 +30,7 @@ from evalsvc.records.shards import Shard
 from evalsvc.records.vocabulary import Floats
 from tests.benchmarks.workloads import Workload
 
-NUMERICS = Numerics("cpu", "float32", torch.__version__, "")
+NUMERICS = Numerics(device="cpu", dtype="float32", torch=torch.__version__, transformers="")
 TOLERANCE, RELATIVE = 1e-4, 1e-6
 """Nats, and nats per nat of the log-likelihood: float32 sums over more tokens differ by more."""
 
@@ -63,7 +63,7 @@ class Clock:
         self.seconds = Seconds(time.process_time() - self._cpu, time.perf_counter() - self._wall)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Measured:
     """What was found on one workload.
 
@@ -136,7 +136,13 @@ def measure(
     """Time a workload on every checkpoint in turns, HFLM first in even rounds."""
     torch.set_num_threads(1)
     encoder = load_encoder(arms[0])
-    found = Measured(workload.name, len(workload.requests), workload.batch, workload.target, arms=len(arms))
+    found = Measured(
+        name=workload.name,
+        requests=len(workload.requests),
+        batch=workload.batch,
+        target=workload.target,
+        arms=len(arms),
+    )
     stock, engine = Stock(workload.batch), Engine()
     if search:
         found.search = _search(stock, workload, arms[0])
@@ -239,13 +245,15 @@ class Engine:
         """Load a checkpoint and let the probe decide, by one small request."""
         request = Request.of("loglikelihood", ("one", " two"))
         small = cut_requests([request], load_encoder(checkpoint))
-        self._scorer.score(Shard("small", Arm(checkpoint, NUMERICS), (request.digest,), small.slices[0].work))
+        self._scorer.score(
+            Shard(key="small", arm=Arm(checkpoint, NUMERICS), requests=(request.digest,), work=small.slices[0].work)
+        )
 
     def run(self, checkpoint: Checkpoint, made: Cut, workload: Workload) -> Answers:
         """Answer all requests, in their order."""
         found: dict[str, Response] = {}
         for number, part in enumerate(made.slices):
-            shard = Shard(str(number), Arm(checkpoint, NUMERICS), made.digests(part), part.work)
+            shard = Shard(key=str(number), arm=Arm(checkpoint, NUMERICS), requests=made.digests(part), work=part.work)
             result = self._scorer.score(shard)
             assert not result.failures
             self.path = result.path

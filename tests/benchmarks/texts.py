@@ -40,7 +40,7 @@ class Question:
     choices: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
     """Raw material.
 
@@ -88,7 +88,14 @@ def _real(folder: Path) -> Texts:
     prose = [wiki[start : start + 12_000] for start in range(0, len(wiki) - 12_000, 12_000)]
     sums = [(row["question"], row["answer"]) for row in rows("gsm8k/test.jsonl")]
     source = "real text (ARC, OpenBookQA, PIQA, LAMBADA, GSM8K, WikiText-2)"
-    return Texts(source, _some(science), _some(short), _some(lambada), _some(prose), _some(sums))
+    return Texts(
+        source=source,
+        science=_some(science),
+        short=_some(short),
+        passages=_some(lambada),
+        prose=_some(prose),
+        sums=_some(sums),
+    )
 
 
 def _some(items: list[Any], count: int | None = None) -> list[Any]:
@@ -110,12 +117,12 @@ def _made_up() -> Texts:
         return [Question(f"{say(10, 40)}?", tuple(say(low, high) for _ in range(4))) for _ in range(count)]
 
     return Texts(
-        "made-up words",
-        ask(1000, 2, 10),
-        ask(1000, 2, 8),
-        [f"{say(70, 80)}." for _ in range(5000)],
-        [say(2000, 2200) for _ in range(100)],
-        [(f"{say(35, 60)}?", f"{say(50, 90)}.") for _ in range(600)],
+        source="made-up words",
+        science=ask(1000, 2, 10),
+        short=ask(1000, 2, 8),
+        passages=[f"{say(70, 80)}." for _ in range(5000)],
+        prose=[say(2000, 2200) for _ in range(100)],
+        sums=[(f"{say(35, 60)}?", f"{say(50, 90)}.") for _ in range(600)],
     )
 
 

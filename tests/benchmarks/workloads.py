@@ -22,7 +22,7 @@ STOP = "est"
 """In one of a hundred tokens, so that answers end at different places, as real ones do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """Requests as one benchmark asks them.
 
@@ -68,13 +68,22 @@ def choose(name: str, documents: Sequence[Pairs], batch: int, target: float) -> 
     for pairs in documents:
         numbers.append(tuple(range(len(requests), len(requests) + len(pairs))))
         requests += [Request.of("loglikelihood", pair) for pair in pairs]
-    return Workload(name, "loglikelihood", tuple(requests), tuple(numbers), batch, target)
+    return Workload(
+        name=name, kind="loglikelihood", requests=tuple(requests), documents=tuple(numbers), batch=batch, target=target
+    )
 
 
 def rolling(texts: Texts, count: int) -> Workload:
     """Make whole texts, each of several windows."""
     requests = tuple(Request.of("loglikelihood_rolling", (text,)) for text in texts.prose[:count])
-    return Workload("rolling", "loglikelihood_rolling", requests, tuple((n,) for n in range(count)), 1, 0.98)
+    return Workload(
+        name="rolling",
+        kind="loglikelihood_rolling",
+        requests=requests,
+        documents=tuple((n,) for n in range(count)),
+        batch=1,
+        target=0.98,
+    )
 
 
 def generation(
@@ -88,7 +97,14 @@ def generation(
     requests = tuple(
         Request.of("generate_until", ("\n\n".join([*drawn(n), text]), settings)) for n, text in enumerate(asked)
     )
-    return Workload(name, "generate_until", requests, tuple((n,) for n in range(count)), 1, target)
+    return Workload(
+        name=name,
+        kind="generate_until",
+        requests=requests,
+        documents=tuple((n,) for n in range(count)),
+        batch=1,
+        target=target,
+    )
 
 
 def mmlu(texts: Texts, count: int, subject: int = 0) -> list[Pairs]:

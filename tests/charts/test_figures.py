@@ -56,7 +56,16 @@ def point(arm: str, method: str, learning: float, forgetting: float, **changes: 
 
 def frontier(*points: Point) -> Frontier:
     base = point("base", "base", 0, 0, on_frontier=False)
-    return Frontier("base", (base, *points), "score", "bits_per_byte", 0.1, (0.0, 1.0), ("x/y",), ("late",))
+    return Frontier(
+        base="base",
+        points=(base, *points),
+        learning_unit="score",
+        forgetting_unit="bits_per_byte",
+        hypervolume=0.1,
+        reference=(0.0, 1.0),
+        left_out=("x/y",),
+        incomplete=("late",),
+    )
 
 
 def test_of_many_arms_each_method_is_one_line_with_gaps_between_its_runs() -> None:
@@ -120,7 +129,7 @@ def test_axes_can_be_costs_and_sizes_too() -> None:
     dear = point("dear", "full", 0.5, 0.4, cost=Cost(gpu_hours=4.0))
     unknown = point("unknown", "cpt", 0.6, 0.4)
     found = frontier(cheap, dear, unknown)
-    figure = json.loads(frontier_figure(found, View("gpu_hours", "learning", size="gpu_hours")).to_json())
+    figure = json.loads(frontier_figure(found, View(x="gpu_hours", y="learning", size="gpu_hours")).to_json())
     assert [trace["x"] for trace in figure["data"][:2]] == [[1.0], [4.0]]
     assert "unknown" not in {trace.get("name") for trace in figure["data"]}
     small, large = (figure["data"][i]["marker"]["size"][0] for i in (0, 1))
@@ -169,9 +178,12 @@ def test_a_curve_begins_at_the_base_and_rings_the_step_that_breaks_the_margin() 
 
 def test_changes_stand_by_layer_and_part() -> None:
     tensors = [
-        TensorChange(f"model.layers.{layer}.mlp.up_proj.weight", (2, 2), 1, 2.0, float(layer)) for layer in (10, 2)
+        TensorChange(
+            name=f"model.layers.{layer}.mlp.up_proj.weight", shape=(2, 2), changed=1, base_norm=2.0, norm=float(layer)
+        )
+        for layer in (10, 2)
     ]
-    tensors.append(TensorChange("model.embed_tokens.weight", (2, 2), 1, 4.0, 1.0))
+    tensors.append(TensorChange(name="model.embed_tokens.weight", shape=(2, 2), changed=1, base_norm=4.0, norm=1.0))
     heat = json.loads(change_figure(WeightChange(12, 12, "any", tuple(tensors))).to_json())["data"][0]
     assert heat["x"] == ["outside", "2", "10"]
     assert heat["y"] == ["mlp.up_proj", "model.embed_tokens"]

@@ -144,7 +144,9 @@ def test_a_card_says_what_the_trainer_does_not(models: Path, run: Path, tmp_path
     said = Description(cost=Cost(peak_memory_gb=40.0, gpu_hours=3.0))
     _, (found,) = open_checkpoints(str(folder), str(models / "base"), said)
     assert found.method == "cpt"
-    assert found.cost == Cost(3.0, 128, 40.0, 9, 100.5)
+    assert found.cost == Cost(
+        gpu_hours=3.0, train_tokens=128, peak_memory_gb=40.0, train_samples=9, annotation_cost=100.5
+    )
 
 
 def test_the_card_of_a_run_is_shared_out_over_its_steps(models: Path, run: Path, tmp_path: Path) -> None:

@@ -111,7 +111,10 @@ def test_the_cost_of_a_run_is_shared_out_over_its_steps(models: Path) -> None:
     said = Description(cost=Cost(gpu_hours=3.0, train_tokens=101, peak_memory_gb=40.0))
     _, found = open_checkpoints(str(models / "run"), None, said)
     shares = [checkpoint.cost.trainable_share for checkpoint in found]
-    costs = [Cost(1.5, 50, 40.0), Cost(3.0, 101, 40.0)]
+    costs = [
+        Cost(gpu_hours=1.5, train_tokens=50, peak_memory_gb=40.0),
+        Cost(gpu_hours=3.0, train_tokens=101, peak_memory_gb=40.0),
+    ]
     assert [c.cost for c in found] == [replace(c, trainable_share=s) for c, s in zip(costs, shares, strict=True)]
     assert all(share and 0 < share < 0.1 for share in shares)
 

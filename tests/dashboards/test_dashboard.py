@@ -77,7 +77,15 @@ def test_a_checkpoint_shows_its_dossier(app: AppTest, db: Path) -> None:
     assert page.code[0].value == f"evalsvc checkpoints show {newest.digest[7:19]}"
     page.selectbox(key="checkpoint").select(f"{base.label} ({base.digest[7:19]})").run()
     assert "Nothing: it is a base." in [caption.value for caption in page.caption]
-    tensor = TensorChange("model.layers.0.self_attn.q_proj.weight", (4, 4), 8, 2.0, 1.0, 3, 2.5)
+    tensor = TensorChange(
+        name="model.layers.0.self_attn.q_proj.weight",
+        shape=(4, 4),
+        changed=8,
+        base_norm=2.0,
+        norm=1.0,
+        rank_90=3,
+        effective_rank=2.5,
+    )
     Dossiers(db).keep_change(lora, WeightChange(100, 5, "|x| > 1", (tensor,)))
     Dossiers(db).keep_findings(lora, [Finding("warning", "window", lora.label, "prompts are longer")])
     page.selectbox(key="checkpoint").select(f"{lora.label} ({lora.digest[7:19]})").run()
@@ -226,7 +234,10 @@ def test_runs_show_failures_and_how_to_resume(app: AppTest, db: Path) -> None:
     store.register([late], [made], "host:1")
     asked = [request.digest for request in made.requests]
     failures = tuple(Failure(request, "out of memory") for request in asked[:5])
-    store.commit([ShardResult(Shard("k", late, tuple(asked)), (), failures)], {(late.key, made.digest): (0, 5)})
+    store.commit(
+        [ShardResult(shard=Shard(key="k", arm=late, requests=tuple(asked)), responses=(), failures=failures)],
+        {(late.key, made.digest): (0, 5)},
+    )
     store.fail(late, made, "5 requests failed")
     page = open_page(app, "runs")
     frame = page.dataframe[0].value
@@ -452,8 +463,10 @@ def fill_richly(db: Path) -> None:
         arms.append(Arm(made, NUMERICS))
     store.register(arms, [domain, general], "host:1")
     for position, of in enumerate([base, *arms]):
-        answers = tuple(Response(d, -1.0 - n % 3, n % 3 == 0) for n, d in enumerate(sorted(asked)))
-        store.commit([ShardResult(Shard("k", of, tuple(asked)), answers)], {})
+        answers = tuple(
+            Response(request=d, loglikelihood=-1.0 - n % 3, greedy=n % 3 == 0) for n, d in enumerate(sorted(asked))
+        )
+        store.commit([ShardResult(shard=Shard(key="k", arm=of, requests=tuple(asked)), responses=answers)], {})
         if position:
             store.finish(of, domain, graded(domain, [float(i < 8 + 6 * position) for i in range(40)]))
             store.finish(of, general, graded(general, [float((i * 7) % 60 > 5 * position) for i in range(60)]))
@@ -462,7 +475,15 @@ def fill_richly(db: Path) -> None:
     store.register([late], [general], "host:1")
     store.fail(late, general, f"stopped {EVIL}")
     tensors = tuple(
-        TensorChange(f"model.layers.{layer}.{part}.weight", (4, 4), 8, 2.0, 0.1 * (layer + 1), 3, 2.5)
+        TensorChange(
+            name=f"model.layers.{layer}.{part}.weight",
+            shape=(4, 4),
+            changed=8,
+            base_norm=2.0,
+            norm=0.1 * (layer + 1),
+            rank_90=3,
+            effective_rank=2.5,
+        )
         for layer in range(6)
         for part in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
     )

@@ -133,7 +133,9 @@ def test_drift_is_measured_in_bits_per_byte() -> None:
 def test_diversity_is_a_ratio() -> None:
     said = policy(diversity={"min_ratio": 0.8})
     for value, verdict in ((0.95, "pass"), (0.8, "inconclusive"), (0.6, "fail")):
-        found = judged(said, [], (DiversityRatio("open", "unique_share", value, 0.03, 100),))
+        found = judged(
+            said, [], (DiversityRatio(suite="open", metric="unique_share", value=value, stderr=0.03, n=100),)
+        )
         assert (found.verdict, found.rules[0].rule) == (verdict, "diversity/open")
 
 
@@ -284,9 +286,9 @@ def test_broken_evidence_is_never_a_verdict(case: str) -> None:
 
 def test_a_ratio_without_spread_is_no_evidence() -> None:
     for ratio in (
-        DiversityRatio("open", "m", math.nan, 0.1, 50),
-        DiversityRatio("open", "m", 1.0, 0.0, 50),
-        DiversityRatio("open", "m", 1, 0.1, 1),
+        DiversityRatio(suite="open", metric="m", value=math.nan, stderr=0.1, n=50),
+        DiversityRatio(suite="open", metric="m", value=1.0, stderr=0.0, n=50),
+        DiversityRatio(suite="open", metric="m", value=1, stderr=0.1, n=1),
     ):
         with pytest.raises(EvidenceError, match="is no evidence"):
             judged(policy(diversity={"min_ratio": 0.8}), [], (ratio,))

@@ -94,7 +94,9 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
         fill(db, "domain", {"new": (known, (items < 230).astype(float))}, role="domain", adapted=of)
         fill(db, "facts", {"easy": (known, ((items >= lost) & (items < 150)).astype(float))}, adapted=of)
     store = Store(db)
-    found = advise(store, find_family(store.arms()), Terms(("domain",), ("facts",), 0.05, 0.05))
+    found = advise(
+        store, find_family(store.arms()), Terms(learning=("domain",), retention=("facts",), min_gain=0.05, margin=0.05)
+    )
     assert [(one.rung, one.verdict) for one in found.tried] == [
         ("base", "fail"),
         ("icl", "no arm"),
@@ -106,12 +108,21 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
     assert found.chosen is not None
     assert found.chosen.arm == "c2"
     monkeypatch.setattr(advisor, "THOROUGH", 0)
-    quick = advise(store, find_family(store.arms()), Terms(("domain",), ("facts",), 0.05, 0.05))
+    quick = advise(
+        store, find_family(store.arms()), Terms(learning=("domain",), retention=("facts",), min_gain=0.05, margin=0.05)
+    )
     assert [one.verdict for one in quick.tried] == ["fail", "no arm", "short", "pass", "not needed", "no arm"]
     assert quick.tried[2].reason == "retention/facts: -0.200, and more than -0.05 is asked"
     assert quick.chosen == found.chosen
     monkeypatch.setattr(evidence, "_AT_ONCE", 1)  # one arm's scores after the other
-    assert advise(store, find_family(store.arms()), Terms(("domain",), ("facts",), 0.05, 0.05)) == quick
+    assert (
+        advise(
+            store,
+            find_family(store.arms()),
+            Terms(learning=("domain",), retention=("facts",), min_gain=0.05, margin=0.05),
+        )
+        == quick
+    )
     rejected = found.tried[2].decided_by
     assert rejected is not None
     assert rejected.rule == "retention/facts"
@@ -126,7 +137,7 @@ def test_an_arm_whose_scores_are_gone_keeps_no_other_from_being_judged(db: Path)
     with Database(db).write() as connection:
         connection.execute("DELETE FROM scores WHERE run = (SELECT max(run) FROM runs)")
     store = Store(db)
-    policy = Terms((), ("facts",), margin=0.05).policy()
+    policy = Terms(learning=(), retention=("facts",), margin=0.05).policy()
     family = find_family(store.arms())
     each = gather_all(store, policy, family.base, family.arms)
     found = {arm.label: given for arm, given in zip(family.arms, each, strict=True)}

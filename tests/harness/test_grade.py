@@ -30,10 +30,12 @@ def fake_responses(item: Planned) -> dict[str, Response]:
     found = {}
     for request in item.plan.requests:
         if request.kind == "generate_until":
-            found[request.digest] = Response(request.digest, text="the red house")
+            found[request.digest] = Response(request=request.digest, text="the red house")
         else:
             greedy = None if request.kind == "loglikelihood_rolling" else False
-            found[request.digest] = Response(request.digest, -int(request.digest[:4], 16) / 1000, greedy)
+            found[request.digest] = Response(
+                request=request.digest, loglikelihood=-int(request.digest[:4], 16) / 1000, greedy=greedy
+            )
     return found
 
 
@@ -136,7 +138,7 @@ def test_answers_that_cannot_be_parsed_are_marked(tmp_path: Path) -> None:
     )
     item = planned(tmp_path, "t")
     texts = ["it is 1", "no idea"]
-    responses = {r.digest: Response(r.digest, text=t) for r, t in zip(item.plan.requests, texts, strict=True)}
+    responses = {r.digest: Response(request=r.digest, text=t) for r, t in zip(item.plan.requests, texts, strict=True)}
     found = grade(item, responses).scores["t"]
     assert [(score.value, score.invalid) for score in found] == [(1.0, False), (0.0, True)]
     assert found[0].answer != found[1].answer

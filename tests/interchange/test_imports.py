@@ -99,7 +99,7 @@ def test_items_are_known_by_id_not_by_row(tmp_path: Path, db: Path) -> None:
         score=[1, 1, 0, 1, 0, 1],
     )
     store = Store(db)
-    for one in read_items(path, Columns("arm", "item", "score"), TARGET, "lora", "b"):
+    for one in read_items(path, Columns(arm="arm", item="item", value="score"), TARGET, "lora", "b"):
         store.register([one.arm], [one.plan], "h:1")
         store.finish(one.arm, one.plan, one.graded)
     (found,) = stored.compare_arms(store, "a").tasks
@@ -120,7 +120,7 @@ def test_clusters_of_a_table_are_those_of_statsmodels(tmp_path: Path, db: Path) 
         passage=[*passage.tolist()] * 2,
     )
     store = Store(db)
-    for one in read_items(path, Columns("arm", "item", "score", cluster="passage"), TARGET, "lora", "b"):
+    for one in read_items(path, Columns(arm="arm", item="item", value="score", cluster="passage"), TARGET, "lora", "b"):
         store.register([one.arm], [one.plan], "h:1")
         store.finish(one.arm, one.plan, one.graded)
     (found,) = stored.compare_arms(store, "a").tasks
@@ -136,10 +136,10 @@ def test_clusters_of_a_table_are_those_of_statsmodels(tmp_path: Path, db: Path) 
 @pytest.mark.parametrize(
     ("columns", "base", "message"),
     [
-        (Columns("arm", "item", "score"), "nobody", "the base 'nobody' is none of its arms: a, b"),
-        (Columns("arm", "id", "score"), "b", "has no column 'id' for --item; it has arm, item, score"),
-        (Columns("arm", "arm", "score"), "b", "item 'b' of task 's' appears twice for 'b'"),
-        (Columns("arm", "score", "item"), "b", "its score is 'x', must be a number"),
+        (Columns(arm="arm", item="item", value="score"), "nobody", "the base 'nobody' is none of its arms: a, b"),
+        (Columns(arm="arm", item="id", value="score"), "b", "has no column 'id' for --item; it has arm, item, score"),
+        (Columns(arm="arm", item="arm", value="score"), "b", "item 'b' of task 's' appears twice for 'b'"),
+        (Columns(arm="arm", item="score", value="item"), "b", "its score is 'x', must be a number"),
     ],
 )
 def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, columns: Columns, base: str, message: str) -> None:

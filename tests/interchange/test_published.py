@@ -41,7 +41,12 @@ def write_suites(folder: Path, data: Path, tasks: dict[str, list[str]]) -> tuple
 
 def run(db: Path, data: Path, suites: tuple[str, ...], source: str, workers: int) -> list[Any]:
     models = data / "models"
-    wanted = Submission((Source(str(models / source)),), str(models / "stories260K"), suites, Compute(workers=workers))
+    wanted = Submission(
+        sources=(Source(str(models / source)),),
+        base=str(models / "stories260K"),
+        suites=suites,
+        compute=Compute(workers=workers),
+    )
     jobs = submit(Store(db), wanted, lambda done, total: None, lambda text: None)
     assert {job.state for job in jobs} == {"done"}
     return jobs

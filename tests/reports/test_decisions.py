@@ -73,7 +73,7 @@ def decision(db: Path) -> Decision:
 
 def evil(decision: Decision) -> Decision:
     """Return a decision whose names and items would like to be markup."""
-    item = LostItem("core", "a", json.dumps({"question": EVIL}), EVIL, 1.0, 0.0)
+    item = LostItem(suite="core", task="a", doc=json.dumps({"question": EVIL}), target=EVIL, base=1.0, adapted=0.0)
     record: dict[str, Any] = {**decision.record, "checkpoint": {**decision.record["checkpoint"], "arm": EVIL}}
     return replace(decision, lost=(item,), record=record, warnings=(EVIL,))
 

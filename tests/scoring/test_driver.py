@@ -18,6 +18,7 @@ from evalsvc.records.plans import Response
 from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
+from evalsvc.store.rows import build_record, fetch_rows
 from evalsvc.store.runs import driver_name, is_alive
 from evalsvc.store.store import Store
 
@@ -32,7 +33,12 @@ def write_suites(folder: Path, tasks: Path) -> tuple[str, str]:
 
 
 def run(db: Path, models: Path, suites: tuple[str, ...], source: str = "run", workers: int = 0) -> Any:
-    wanted = Submission((Source(str(models / source)),), str(models / "base"), suites, Compute(workers=workers))
+    wanted = Submission(
+        sources=(Source(str(models / source)),),
+        base=str(models / "base"),
+        suites=suites,
+        compute=Compute(workers=workers),
+    )
     return submit(Store(db), wanted, lambda done, total: None, lambda text: None)
 
 
@@ -40,11 +46,12 @@ def responses(db: Path) -> dict[tuple[str, str], Response]:
     """Return every response, by checkpoint and request."""
     store = Store(db)
     with store._database.read() as connection:
-        rows = connection.execute(
-            "SELECT a.checkpoint, r.digest, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated "
+        cursor = connection.execute(
+            "SELECT a.checkpoint, r.digest AS request, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated "
             "FROM responses x JOIN arms a USING (arm) JOIN requests r USING (request)"
-        ).fetchall()
-    return {(row[0], row[1]): Response(*row[1:]) for row in rows}
+        )
+        rows = fetch_rows(cursor)
+    return {(row["checkpoint"], row["request"]): build_record(Response, row) for row in rows}
 
 
 def scores(db: Path) -> list[tuple[Any, ...]]:
@@ -129,6 +136,7 @@ evalsvc.scoring.driver.COMMIT_SECONDS = 0.0
 import evalsvc.engine.sharding
 evalsvc.engine.sharding.SHARD_ROWS = 200
 from evalsvc.settings import Compute
+from evalsvc.store.rows import build_record, fetch_rows
 from evalsvc.store.runs import driver_name, is_alive
 from evalsvc.store.store import Store
 from evalsvc.scoring.submission import Source, Submission
@@ -227,7 +235,11 @@ def test_drift_is_measured_token_by_token_and_the_base_may_be_scored_again(
     file = tmp_path / "texts.yaml"
     file.write_text(yaml.safe_dump({"name": "texts", "role": "drift", "include": str(task_folder), "tasks": ["roll"]}))
     wanted = Submission(
-        (Source(str(models / "run")),), str(models / "base"), (str(file),), Compute(workers=0), rerun=True
+        sources=(Source(str(models / "run")),),
+        base=str(models / "base"),
+        suites=(str(file),),
+        compute=Compute(workers=0),
+        rerun=True,
     )
     jobs = submit(Store(db), wanted, lambda done, total: None, lambda text: None)
     assert {job.state for job in jobs} == {"done"}

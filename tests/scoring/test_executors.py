@@ -20,7 +20,7 @@ REQUESTS = tuple(request.digest for request in plan().requests)
 
 
 def shard(key: str, number: int = 1, **options: Any) -> Shard:
-    return Shard(key, arm(number, **options), REQUESTS)
+    return Shard(key=key, arm=arm(number, **options), requests=REQUESTS)
 
 
 # --------------------------------------------------------------------------------------------------------------- queue
@@ -170,7 +170,7 @@ def test_work_of_a_lost_node_is_done_elsewhere(request: pytest.FixtureRequest, e
     two_nodes = request.getfixturevalue("two_nodes")
     lost = next(iter(two_nodes.worker_nodes))  # one of two workers is on it: each node has one core
     results = []
-    for result in executor.run([Shard("slow", arm(n), REQUESTS) for n in range(1, 16)]):
+    for result in executor.run([Shard(key="slow", arm=arm(n), requests=REQUESTS) for n in range(1, 16)]):
         results.append(result)
         if len(results) == 3:
             two_nodes.remove_node(lost, allow_graceful=False)

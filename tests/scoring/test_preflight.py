@@ -30,7 +30,7 @@ from evalsvc.settings import cache_dir
 from tests.support import tiny
 from tests.support.tasks import CHOICE, write_task
 
-NUMERICS = Numerics("cpu", "float32", "2", "5")
+NUMERICS = Numerics(device="cpu", dtype="float32", torch="2", transformers="5")
 Tensors = dict[str, torch.Tensor]
 
 

@@ -52,7 +52,9 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(db: Path, models: Path, folder: Path, **options: Any) -> tuple[list[RunJob], list[str]]:
     notes: list[str] = []
     files = tuple(str(folder / f"{name}.yaml") for name in ("domain", "general"))
-    wanted = Submission((Source(str(models / "base")),), None, files, Compute(workers=0, device="cpu"))
+    wanted = Submission(
+        sources=(Source(str(models / "base")),), base=None, suites=files, compute=Compute(workers=0, device="cpu")
+    )
     jobs = submit(Store(db), replace(wanted, **options), lambda done, total: None, notes.append)
     return jobs, notes
 

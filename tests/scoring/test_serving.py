@@ -90,7 +90,10 @@ def test_a_quantised_arm_without_its_reference(db: Path) -> None:
 
 def test_what_is_known_of_a_checkpoint_is_kept(db: Path) -> None:
     dossiers = Dossiers(db)
-    tensors = (TensorChange("a", (2, 3), 1, 1.5, 2.5, 2, 1.25), TensorChange("b", (4,), 0, 1.0, 0.0))
+    tensors = (
+        TensorChange(name="a", shape=(2, 3), changed=1, base_norm=1.5, norm=2.5, rank_90=2, effective_rank=1.25),
+        TensorChange(name="b", shape=(4,), changed=0, base_norm=1.0, norm=0.0),
+    )
     for change in (
         WeightChange(10, 4, "|x| > 1", tensors),
         WeightChange(11, 4, "|x| > 1", tensors[:1]),

@@ -32,7 +32,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(db: Path, source: Path, base: Path, suite: str, **options: Any) -> tuple[list[Any], list[str]]:
     notes: list[str] = []
-    wanted = Submission((Source(str(source)),), str(base), (suite,), Compute(workers=0, device="cpu"))
+    wanted = Submission(
+        sources=(Source(str(source)),), base=str(base), suites=(suite,), compute=Compute(workers=0, device="cpu")
+    )
     jobs = submit(Store(db), replace(wanted, **options), lambda done, total: None, notes.append)
     return jobs, notes
 

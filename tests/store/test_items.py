@@ -27,7 +27,7 @@ def browser(db: Path) -> Browser:
 
 
 def test_every_item_has_one_fate(browser: Browser) -> None:
-    page = browser.page(1, 2, Filter("facts"))
+    page = browser.page(1, 2, Filter(suite="facts"))
     assert sum(page.counts.values()) == page.total == 120
     assert page.counts["lost"] == 9
     assert page.counts["gained"] == 4
@@ -44,7 +44,7 @@ def test_pages_hold_every_item_once(browser: Browser) -> None:
 
 def test_a_text_whose_bits_rise_is_lost(browser: Browser) -> None:
     # What is stored of a text is its log-likelihood in nats: bits per byte rise when it falls.
-    page = browser.page(1, 2, Filter("text"))
+    page = browser.page(1, 2, Filter(suite="text"))
     assert page.counts == {"lost": 10}
     assert {item.gain for item in page.items} == {-5.0}
 
@@ -57,14 +57,14 @@ def test_filters(browser: Browser) -> None:
     assert browser.page(1, 2, Filter(text="'; DROP TABLE scores; --")).total == 0
     assert browser.page(1, 2, Filter(text="%")).total == 0
     assert browser.page(1, 2, Filter(unparsed=True)).total == 0
-    assert browser.page(1, 2, Filter("facts"), 1000).items == ()
+    assert browser.page(1, 2, Filter(suite="facts"), 1000).items == ()
     with pytest.raises(UsageError, match="lost, gained, kept, never known"):
         browser.page(1, 2, Filter(fates=("forgotten",)))  # type: ignore[arg-type]
     assert len(FATES) == 4
 
 
 def test_an_item_shows_both_arms_answers(browser: Browser) -> None:
-    item = browser.page(1, 2, Filter("facts")).items[0]
+    item = browser.page(1, 2, Filter(suite="facts")).items[0]
     (asked,) = browser.list_requests(item.sample, 1, 2)
     assert asked.arguments[0].startswith("facts easy")
     assert asked.base.loglikelihood == asked.adapted.loglikelihood == -1.0
@@ -80,8 +80,11 @@ def test_failed_requests_are_counted_by_reason(db: Path) -> None:
     asked = [request.digest for request in made.requests]
     errors = ["out of memory"] * 3 + ["nan"]
     failures = tuple(Failure(request, error) for request, error in zip(asked[:4], errors, strict=True))
-    answers = tuple(Response(request, -1.0, True) for request in asked[4:])
-    store.commit([ShardResult(Shard("k", late, tuple(asked)), answers, failures)], {(late.key, made.digest): (8, 4)})
+    answers = tuple(Response(request=request, loglikelihood=-1.0, greedy=True) for request in asked[4:])
+    store.commit(
+        [ShardResult(shard=Shard(key="k", arm=late, requests=tuple(asked)), responses=answers, failures=failures)],
+        {(late.key, made.digest): (8, 4)},
+    )
     number = next(arm.number for arm in store.arms() if arm.digest == late.key)
     found = Browser(db).failures(number, made.digest)
     assert [(failed.error, failed.requests) for failed in found] == [("out of memory", 3), ("nan", 1)]

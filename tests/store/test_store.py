@@ -22,15 +22,41 @@ PLAN = plan()
 
 def result(of: Arm, plan: Plan, count: int | None = None) -> ShardResult:
     requests = plan.requests[:count]
-    answers = tuple(Response(r.digest, value(of.checkpoint, r.digest), True, None, 3, 1) for r in requests)
-    return ShardResult(Shard("k", of, tuple(r.digest for r in requests)), answers)
+    answers = tuple(
+        Response(
+            request=r.digest,
+            loglikelihood=value(of.checkpoint, r.digest),
+            greedy=True,
+            text=None,
+            tokens=3,
+            truncated=1,
+        )
+        for r in requests
+    )
+    return ShardResult(shard=Shard(key="k", arm=of, requests=tuple(r.digest for r in requests)), responses=answers)
 
 
 def graded(plan: Plan, values: list[float]) -> Graded:
     task = plan.tasks[0]
-    scores = tuple(Score(s.digest, "acc", "none", v) for s, v in zip(task.samples, values, strict=True))
+    scores = tuple(
+        Score(sample=s.digest, metric="acc", filter="none", value=v) for s, v in zip(task.samples, values, strict=True)
+    )
     mean = sum(values) / len(values)
-    return Graded((Result(task.name, "acc", "none", len(values), mean, 0.1, True, True),), {task.name: scores})
+    return Graded(
+        (
+            Result(
+                task=task.name,
+                metric="acc",
+                filter="none",
+                n=len(values),
+                value=mean,
+                stderr=0.1,
+                higher_is_better=True,
+                primary=True,
+            ),
+        ),
+        {task.name: scores},
+    )
 
 
 @pytest.fixture
@@ -53,7 +79,9 @@ def test_registering_again_adds_nothing(store: Store) -> None:
 def test_checkpoints_come_back_as_they_went_in(db: Path) -> None:
     from dataclasses import replace
 
-    rich = replace(CHILD.checkpoint, step=40, trajectory="run", cost=Cost(1.5, 10**12, 80.0))
+    rich = replace(
+        CHILD.checkpoint, step=40, trajectory="run", cost=Cost(gpu_hours=1.5, train_tokens=10**12, peak_memory_gb=80.0)
+    )
     store = Store(db)
     store.register([BASE, Arm(rich, CHILD.numerics)], [PLAN], "host:1")
     assert [stored.checkpoint for stored in store.arms()] == [BASE.checkpoint, rich]
@@ -62,7 +90,9 @@ def test_checkpoints_come_back_as_they_went_in(db: Path) -> None:
 def test_responses_come_back_exactly_and_are_kept_once(store: Store) -> None:
     first = result(BASE, PLAN, 5)
     store.commit([first], {(BASE.key, PLAN.digest): (5, 0)})
-    changed = ShardResult(first.shard, tuple(Response(r.request, -9.0) for r in first.responses))
+    changed = ShardResult(
+        shard=first.shard, responses=tuple(Response(request=r.request, loglikelihood=-9.0) for r in first.responses)
+    )
     store.commit([changed, result(BASE, PLAN, 7)], {})
     found = store.responses(BASE, PLAN)
     assert found == {r.request: r for r in result(BASE, PLAN, 7).responses}
@@ -80,19 +110,21 @@ def test_another_checkpoint_never_gets_the_bases_answers(store: Store) -> None:
 def test_text_numbers_and_nothing_survive(store: Store) -> None:
     texts = ["", "line\nbreak", "émoji 🎉", "'; DROP TABLE runs; --", "\x00"]
     requests = PLAN.requests[: len(texts)]
-    answers = tuple(Response(r.digest, text=text) for r, text in zip(requests, texts, strict=True))
-    store.commit([ShardResult(Shard("k", BASE, tuple(r.digest for r in requests)), answers)], {})
+    answers = tuple(Response(request=r.digest, text=text) for r, text in zip(requests, texts, strict=True))
+    store.commit(
+        [ShardResult(shard=Shard(key="k", arm=BASE, requests=tuple(r.digest for r in requests)), responses=answers)], {}
+    )
     found = store.responses(BASE, PLAN)
     assert [found[request.digest].text for request in requests] == texts
-    exact = Response(PLAN.requests[9].digest, -0.1 - 2**-52, None)
-    store.commit([ShardResult(Shard("k", BASE, ()), (exact,))], {})
+    exact = Response(request=PLAN.requests[9].digest, loglikelihood=-0.1 - 2**-52, greedy=None)
+    store.commit([ShardResult(shard=Shard(key="k", arm=BASE, requests=()), responses=(exact,))], {})
     assert store.responses(BASE, PLAN)[exact.request] == exact
 
 
 def test_a_failure_is_kept_until_it_is_answered(store: Store) -> None:
     key = PLAN.requests[0].digest
-    shard = Shard("k", BASE, (PLAN.requests[0].digest,))
-    store.commit([ShardResult(shard, failures=(Failure(key, "bad"),))], {(BASE.key, PLAN.digest): (0, 1)})
+    shard = Shard(key="k", arm=BASE, requests=(PLAN.requests[0].digest,))
+    store.commit([ShardResult(shard=shard, failures=(Failure(key, "bad"),))], {(BASE.key, PLAN.digest): (0, 1)})
     assert [(run.answered, run.failed) for run in store.runs() if run.arm.digest == BASE.key] == [(0, 1)]
     (failed,) = Browser(store.path).failures(1, PLAN.digest)
     assert (failed.error, failed.requests) == ("bad", 1)

@@ -50,7 +50,19 @@ def scores(
     weight: float = 1.0,
 ) -> TaskScores:
     numbers = np.arange(len(values), dtype=np.int64)
-    return TaskScores(suite, role, task, metric, "none", aggregation, higher, weight, numbers, values, weights)
+    return TaskScores(
+        suite=suite,
+        role=role,
+        task=task,
+        metric=metric,
+        filter="none",
+        aggregation=aggregation,
+        higher_is_better=higher,
+        weight=weight,
+        samples=numbers,
+        values=values,
+        weights=weights,
+    )
 
 
 def pair(suite: str, task: str, values: tuple[Array, Array], *, weight: float = 1.0) -> TaskPair:
@@ -94,21 +106,39 @@ def plan(suite: str, values: Values, role: Role = "general", metric: Metric = AC
         asked = [Request.of("loglikelihood", (f"{suite} {task} {n}?", f" {version}")) for n in range(len(base))]
         requests += asked
         samples = tuple(
-            Sample(digest(suite, task, str(n), version), n, f'{{"question": "{task} {n}?"}}', "yes", (r.digest,))
+            Sample(
+                digest=digest(suite, task, str(n), version),
+                doc_id=n,
+                doc=f'{{"question": "{task} {n}?"}}',
+                target="yes",
+                requests=(r.digest,),
+            )
             for n, r in enumerate(asked)
         )
-        tasks.append(PlannedTask(task, None, version, "multiple_choice", 0, (metric,), 1.0, None, samples))
+        tasks.append(
+            PlannedTask(
+                name=task,
+                group=None,
+                version=version,
+                output_type="multiple_choice",
+                shots=0,
+                metrics=(metric,),
+                weight=1.0,
+                chance=None,
+                samples=samples,
+            )
+        )
     identity = digest("plan", suite, version, *(s.digest for task in tasks for s in task.samples))
     return Plan(
-        identity,
-        suite,
-        role,
-        "",
-        digest("suite", suite, version),
-        f"/suites/{suite}.yaml",
-        Rendering(),
-        tuple(tasks),
-        tuple(requests),
+        digest=identity,
+        suite=suite,
+        role=role,
+        description="",
+        suite_digest=digest("suite", suite, version),
+        suite_path=f"/suites/{suite}.yaml",
+        rendering=Rendering(),
+        tasks=tuple(tasks),
+        requests=tuple(requests),
     )
 
 
@@ -118,11 +148,28 @@ def graded(of: Plan, values: Sequence[Array], weights: Array | None = None) -> G
     for task, column in zip(of.tasks, values, strict=True):
         metric = task.metrics[0]
         found[task.name] = tuple(
-            Score(s.digest, metric.name, metric.filter, float(v), None if weights is None else float(weights[n]))
+            Score(
+                sample=s.digest,
+                metric=metric.name,
+                filter=metric.filter,
+                value=float(v),
+                weight=None if weights is None else float(weights[n]),
+            )
             for n, (s, v) in enumerate(zip(task.samples, column, strict=True))
         )
         level = float(np.mean(column))
-        results.append(Result(task.name, metric.name, "none", len(column), level, 0.01, metric.higher_is_better, True))
+        results.append(
+            Result(
+                task=task.name,
+                metric=metric.name,
+                filter="none",
+                n=len(column),
+                value=level,
+                stderr=0.01,
+                higher_is_better=metric.higher_is_better,
+                primary=True,
+            )
+        )
     return Graded(tuple(results), found)
 
 
@@ -131,7 +178,8 @@ def answered(store: Store, of: Arm, what: Plan, count: int | None = None) -> Non
     requests = what.requests[:count]
     results = [
         ShardResult(
-            Shard("k", of, tuple(r.digest for r in requests)), tuple(Response(r.digest, -1.0, True) for r in requests)
+            shard=Shard(key="k", arm=of, requests=tuple(r.digest for r in requests)),
+            responses=tuple(Response(request=r.digest, loglikelihood=-1.0, greedy=True) for r in requests),
         )
     ]
     store.commit(results, {(of.key, what.digest): (len(requests), 0)})

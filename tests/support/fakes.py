@@ -12,7 +12,7 @@ from evalsvc.records.digests import digest
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Response, Sample
 from evalsvc.records.shards import Shard, ShardResult
 
-NUMERICS = Numerics("cpu", "float32", "2", "5")
+NUMERICS = Numerics(device="cpu", dtype="float32", torch="2", transformers="5")
 ACC = Metric("acc", "none", "mean", True)
 
 
@@ -32,8 +32,10 @@ class FakeScorer:
             if mark:
                 Path(mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        answers = tuple(Response(r, value(shard.arm.checkpoint, r), False) for r in shard.requests)
-        return ShardResult(shard, answers, worker=str(os.getpid()))
+        answers = tuple(
+            Response(request=r, loglikelihood=value(shard.arm.checkpoint, r), greedy=False) for r in shard.requests
+        )
+        return ShardResult(shard=shard, responses=answers, worker=str(os.getpid()))
 
 
 def value(checkpoint: Checkpoint, request: str) -> float:
@@ -64,8 +66,26 @@ def plan(name: str = "s", n: int = 6, role: str = "general", text: str = "questi
     for i in range(n):
         pair = [Request.of("loglikelihood", (f"{text} {i}", f" {choice}")) for choice in "ab"]
         requests += pair
-        samples.append(Sample(digest(text, str(i)), i, f'{{"i": {i}}}', "0", tuple(r.digest for r in pair)))
-    task = PlannedTask(f"{name}_task", None, "1", "multiple_choice", 0, (ACC,), 1.0, None, tuple(samples))
+        samples.append(
+            Sample(
+                digest=digest(text, str(i)),
+                doc_id=i,
+                doc=f'{{"i": {i}}}',
+                target="0",
+                requests=tuple(r.digest for r in pair),
+            )
+        )
+    task = PlannedTask(
+        name=f"{name}_task",
+        group=None,
+        version="1",
+        output_type="multiple_choice",
+        shots=0,
+        metrics=(ACC,),
+        weight=1.0,
+        chance=None,
+        samples=tuple(samples),
+    )
     return Plan(
         digest=f"plan-{name}-{n}-{text}",
         suite=name,

@@ -21,7 +21,7 @@ from evalsvc.records.arms import Arm, Checkpoint, Numerics
 from evalsvc.records.plans import Request
 from evalsvc.records.shards import Shard
 
-NUMERICS = Numerics("cpu", "float32", "2", "5")
+NUMERICS = Numerics(device="cpu", dtype="float32", torch="2", transformers="5")
 
 TEXT = [
     "the cat sat on the mat and looked at the dog",
@@ -76,7 +76,9 @@ def shards(requests: Sequence[Request], checkpoint: Checkpoint) -> list[Shard]:
     made = cut_requests(requests, load_encoder(checkpoint))
     assert not made.refused
     arm = Arm(checkpoint, NUMERICS)
-    return [Shard(str(n), arm, made.digests(part), part.work) for n, part in enumerate(made.slices)]
+    return [
+        Shard(key=str(n), arm=arm, requests=made.digests(part), work=part.work) for n, part in enumerate(made.slices)
+    ]
 
 
 def save_all(folder: Path) -> None:
