@@ -83,29 +83,23 @@ def submit(
     from evalsvc.checkpoints.discover import Description
     from evalsvc.records.arms import Cost
 
-    said = Description(
-        method,
-        name,
-        step,
-        Cost(
-            gpu_hours=gpu_hours,
-            train_tokens=train_tokens,
-            peak_memory_gb=peak_memory_gb,
-            train_samples=train_samples,
-            annotation_cost=annotation_cost,
-            trainable_share=trainable_share,
-        ),
+    cost = Cost(
+        gpu_hours=gpu_hours,
+        train_tokens=train_tokens,
+        peak_memory_gb=peak_memory_gb,
+        train_samples=train_samples,
+        annotation_cost=annotation_cost,
+        trainable_share=trainable_share,
     )
     with working(quiet) as (note, progress):
         from evalsvc.scoring.submission import Source, Submission
         from evalsvc.scoring.submit import submit as run_submission
 
-        compute = Compute(workers, device, dtype)
         wanted = Submission(
-            sources=(Source(checkpoint, said),),
+            sources=(Source(checkpoint, Description(method=method, name=name, step=step, cost=cost)),),
             base=base,
             suites=tuple(suite or ()),
-            compute=compute,
+            compute=Compute(workers, device, dtype),
             allow_task_code=allow_task_code,
             rendering=rendering,
             merged=merged,

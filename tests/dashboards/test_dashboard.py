@@ -344,7 +344,7 @@ def writer(code: str, db: Path) -> Iterator[subprocess.Popen[str]]:
 HOLD = """
 import sys
 from pathlib import Path
-from evalsvc.database import Database
+from evalsvc.store.database import Database
 with Database(Path(sys.argv[1])).write():
     print("held", flush=True)
     sys.stdin.read()
@@ -377,7 +377,7 @@ def test_a_locked_store_says_so(app: AppTest, db: Path, code: str, monkeypatch: 
 WRITE = """
 import sys, time
 from pathlib import Path
-from evalsvc.store import Store
+from evalsvc.store.store import Store
 from tests.support.fakes import arm, plan
 from tests.store.test_store import graded
 store = Store(Path(sys.argv[1]))

@@ -22,7 +22,7 @@ from evalsvc.store.migrations import MIGRATIONS
 WRITER = """
 import sys, time
 from pathlib import Path
-from evalsvc.database import Database
+from evalsvc.store.database import Database
 store = Database(Path(sys.argv[1]))
 for number in range(10_000):
     with store.write() as connection:
