@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evalsvc.demo import world
+from evalsvc.demo import task_files, world
 from tests.conftest import ROOT
 
 # --------------------------------------------------------------------------------------------------------------- world
@@ -22,7 +22,7 @@ def test_shipped_items_are_what_the_world_says() -> None:
     shipped = {
         str(path.relative_to(ROOT / "suites")) for path in (ROOT / "suites" / "tasks").rglob("*") if path.is_file()
     }
-    files = world.suite_files()
+    files = task_files.suite_files()
     assert shipped == set(files)
     for name, content in files.items():
         assert (ROOT / "suites" / name).read_text(encoding="utf-8") == content, name
@@ -37,7 +37,7 @@ def test_texts_are_a_function_of_their_seed(make: Callable[[int, int], list[str]
 def test_no_item_is_seen_in_training_with_its_answer() -> None:
     texts = world.valley_texts(0, 40_000) + world.clinic_notes(0, 8_000) + world.clinic_questions(0, 8_000)
     seen = "\n".join(texts)
-    for name, content in world.suite_files().items():
+    for name, content in task_files.suite_files().items():
         for line in content.splitlines() if name.endswith(".jsonl") else []:
             item = json.loads(line)
             if "choices" in item:
