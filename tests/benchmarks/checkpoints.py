@@ -55,7 +55,7 @@ from pathlib import Path
 import torch
 torch.linalg.eigh(torch.eye(300, dtype=torch.float64) @ torch.eye(300, dtype=torch.float64))  # loads its libraries
 from evalsvc.engine.weights import full_change
-from evalsvc.tensors import read_headers
+from evalsvc.checkpoints.safetensors import read_headers
 started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 change = full_change(read_headers([Path(sys.argv[2])]), read_headers([Path(sys.argv[1])]), lambda done, total: None)
 print(started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(change.tensors), change.tensors[1].rank_90)
