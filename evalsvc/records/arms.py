@@ -48,7 +48,7 @@ class Checkpoint:
         digest: "sha256:..." of the content; for an adapter, of adapter and base together.
         name: What people call it; not an identity.
         path: Folder that holds it.
-        method: "base", "full", "lora", another PEFT type, "cpt", ... (DESIGN: Method).
+        method: "base", "full", "lora", another PEFT type, "cpt", ...; the names are those of `methods`.
         tokenizer: Digest of tokenizer files and chat template.
         parent: Digest of the base that it was adapted from.
         base_path: Folder of the weights that an adapter is attached to; None unless it is an adapter.

@@ -259,7 +259,7 @@ def test_a_million_samples_take_less_than_two_seconds() -> None:
 
 
 def test_holm_keeps_ten_unchanged_suites_from_crying_wolf() -> None:
-    """SCIENCE 3.4, n = 500, D = .10: uncorrected tests flag a third of the releases, Holm 2.9 % (one-sided there)."""
+    """500 items, 10 % change either way: uncorrected tests flag a third of the releases, Holm 2.9 % (one-sided there)."""
     rng = np.random.default_rng(0)
     alarms = np.zeros(2)
     runs = 150

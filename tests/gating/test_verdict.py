@@ -1,4 +1,4 @@
-"""Verdicts: SCIENCE's table, both levels of retention, every other rule, and what is no evidence."""
+"""Verdicts: worked examples, both levels of retention, every other rule, and what is no evidence."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_inconclusive_says_what_it_would_have_needed() -> None:
 
 
 def test_a_broken_task_is_not_hidden_by_its_suite() -> None:
-    """SCIENCE 3.4: the mean over ten suites passes with one of them at twice the margin."""
+    """The mean over ten suites passes with one of them at twice the margin."""
     pairs = [pair("s", f"t{n}", binary(25, 25, 500, n)) for n in range(9)] + [pair("s", "bad", binary(85, 25, 500))]
     loose = judged(policy(retention=[keep(0.02)]), pairs)
     both = judged(policy(retention=[keep(0.02, per_task_margin=0.05)]), pairs)
@@ -316,7 +316,7 @@ def family(seed: int, changes: list[float], n: int) -> Outcome:
 def test_ten_unchanged_suites_raise_no_alarm() -> None:
     verdicts = [family(seed, [0.0] * 10, 500).verdict for seed in range(60)]
     assert verdicts.count("fail") == 0
-    assert 0.5 < verdicts.count("pass") / 60 < 0.9  # 70 % in SCIENCE 3.4
+    assert 0.5 < verdicts.count("pass") / 60 < 0.9  # 70 % in a longer simulation
 
 
 def test_one_suite_at_the_margin_passes_no_more_often_than_alpha() -> None:

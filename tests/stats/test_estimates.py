@@ -85,7 +85,7 @@ def test_clusters_of_one_item_are_no_clusters() -> None:
 
 @pytest.mark.parametrize("together", [0.2, 0.5])
 def test_clustered_t_keeps_the_level_that_items_alone_do_not(together: float) -> None:
-    """SCIENCE 3.2: 200 clusters of 5 items; a PASS at the boundary must stay near 5 %."""
+    """200 clusters of 5 items, at the margin: a clustered t passes in about 5 % of runs, a plain one more often."""
     rng = np.random.default_rng(7)
     runs, passed = 2000, np.zeros(2)
     clusters = np.repeat(np.arange(200), 5)

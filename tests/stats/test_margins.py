@@ -1,4 +1,4 @@
-"""Verdicts of SCIENCE's table, the bounds of weighted means, and error rates by simulation."""
+"""Verdicts of worked examples, the bounds of weighted means, and error rates by simulation."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_nothing_to_test_is_refused(tasks: list[Paired]) -> None:
 def test_fixed_gate_has_the_rates_of_the_table(
     n: int, discordance: float, margin: float, change: float, passed: float, failed: float
 ) -> None:
-    """Within a point of SCIENCE 3.2: the exact rates, over all counts that have a probability worth the name."""
+    """Exact rates, summed over all counts that are not negligible, within a point of a simulation's."""
     lost_rate, gained_rate = (discordance - change) / 2, (discordance + change) / 2
     lost, gained = (
         np.arange(stats.binom.ppf(1e-12, n, rate), stats.binom.isf(1e-12, n, rate) + 1)
@@ -139,4 +139,4 @@ def test_fixed_gate_has_the_rates_of_the_table(
     assert chance[z >= Z].sum() == pytest.approx(passed, abs=0.01)
     assert chance[z <= -Z].sum() == pytest.approx(failed, abs=0.01)
     if change == -margin:
-        assert chance[z >= Z].sum() <= 0.0505  # Tango's false passes: 3.5 to 5.2 % in SCIENCE's cells
+        assert chance[z >= Z].sum() <= 0.0505  # Tango's false passes: 3.5 to 5.2 % over these cases

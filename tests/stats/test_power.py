@@ -1,4 +1,4 @@
-"""Sizes and margins of SCIENCE's tables."""
+"""Sizes and margins against tables of the normal approximation, and against Miller 2024 (arXiv 2411.00640)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from evalsvc.stats.spectrum import complete_spectrum, effective_rank, rank_90
 
 
 def test_effective_rank_as_published() -> None:
-    """SCIENCE, T18."""
+    """exp(H(1/2, 1/4, 1/8, 1/8)), Roy and Vetterli 2007."""
     assert effective_rank(np.array([4.0, 2, 1, 1])) == pytest.approx(3.363586, abs=1e-6)
 
 

@@ -34,7 +34,7 @@ def test_counts_that_no_items_have_are_refused(choices: float, lost: int) -> Non
 def test_the_bracket_is_biased_either_way_where_nothing_is_forgotten(
     sticky: float, raw: float, adjusted: float
 ) -> None:
-    """SCIENCE 2.3: half the items are known, the rest guessed among four; nothing is lost in truth."""
+    """Half the items are known, the rest guessed among four; nothing is lost in truth."""
     rng = np.random.default_rng(0)
     n = 200_000
     known = rng.random(n) < 0.5
@@ -49,7 +49,7 @@ def test_the_bracket_is_biased_either_way_where_nothing_is_forgotten(
 
 @pytest.mark.parametrize(("shape", "floor"), [((1, 1), 0.167), ((0.3, 0.3), 0.094), ((0.1, 0.1), 0.042)])
 def test_sampling_alone_loses_items(shape: tuple[float, float], floor: float) -> None:
-    """SCIENCE 2.2: E[p(1-p)] of the items are lost between two draws of one model."""
+    """E[p(1-p)] of the items are lost between two draws of one model."""
     rng = np.random.default_rng(1)
     skill = rng.beta(*shape, 100_000)
     base, rerun, adapted = ((rng.random(100_000) < skill).astype(float) for _ in range(3))
