@@ -1,11 +1,14 @@
 """Paths, hub ids and adapters -> Checkpoint. Reads files, never loads a model.
 
-forms      which checkpoints a path holds, and what is said of them
-identity   what their tensors are: digests, in parallel, cached
-findings   what their files say against them
-costs      what they cost to make
+discover      which checkpoints a path, folder or hub id holds
+weight_files  which files of a folder are its weights
+safetensors   which tensors a weight file holds, and where
+digests       the digest of every tensor's content, cached
+file_checks   findings that files alone can show, without building a model
+costs         what training cost, from what it left in the folder
 """
 
-from evalsvc.checkpoints.discover import Description, locate, open_base, open_checkpoints, weight_files
+from evalsvc.checkpoints.discover import Description, locate, open_base, open_checkpoints
+from evalsvc.checkpoints.weight_files import list_weights
 
-__all__ = ["Description", "locate", "open_base", "open_checkpoints", "weight_files"]
+__all__ = ["Description", "list_weights", "locate", "open_base", "open_checkpoints"]

@@ -27,6 +27,13 @@ from evalsvc.checkpoints.costs import (
 )
 from evalsvc.checkpoints.digests import Progress, ignore, read_contents
 from evalsvc.checkpoints.safetensors import read_header
+from evalsvc.checkpoints.weight_files import (
+    describe_missing,
+    find_pickled_weights,
+    find_weights,
+    is_adapter,
+    list_weights,
+)
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint, Cost
 from evalsvc.records.digests import canonical
@@ -52,7 +59,6 @@ HUB_FILES = [
     "generation_config.json",
     "adapter_config.json",
 ]
-INDEX = "model.safetensors.index.json"
 
 # Keys that differ between machines and library versions without changing an answer.
 _VOLATILE = {
@@ -71,7 +77,6 @@ _VOLATILE = {
 }
 _STEP = re.compile(r"^(?:checkpoint|global_step|step)[-_]?(\d+)$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$|^[\w.-]+@[\w./-]+$")
-_STATE_OF_TRAINING = ("rng_state", "optimizer", "scheduler", "scaler")
 _WRITING_SECONDS = 600
 """A step that is incomplete and was touched within this time is taken to be on its way to the disk."""
 
@@ -159,7 +164,9 @@ def _open_run(
                 raise
             continue  # the trainer keeps only its last few, and has just removed this one
         found.append(replace(one, trajectory=name))
-    if _weights(folder):  # the final model that a trainer leaves beside its checkpoints, unless it is the last of them
+    if find_weights(
+        folder
+    ):  # the final model that a trainer leaves beside its checkpoints, unless it is the last of them
         final = replace(_open_one(folder, root, replace(said, cost=whole), progress), trajectory=name)
         if final.digest not in {checkpoint.digest for checkpoint in found}:
             found.append(final)
@@ -222,13 +229,13 @@ def _from_hub(source: str) -> Path:
 
     try:
         folder = fetch(offline=True)
-        if _missing_files(folder) is None:
+        if describe_missing(folder) is None:
             return folder
     except (LocalEntryNotFoundError, OSError, ValueError):
         pass
     try:
         folder = fetch(offline=False)
-        reason = _missing_files(folder)
+        reason = describe_missing(folder)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
     if reason is None:
@@ -251,7 +258,7 @@ def _steps(folder: Path, note: Note) -> list[tuple[int, Path]]:
             continue
         if _is_being_written(path):
             note(f"{path.name} is still being written: left out; submit again when it is complete")
-        elif _weights(path) or (_find_pickles(path) and (path / "config.json").is_file()):
+        elif find_weights(path) or (find_pickled_weights(path) and (path / "config.json").is_file()):
             found.append((int(match[1]), path))
     return sorted(found)
 
@@ -265,71 +272,11 @@ def _is_being_written(folder: Path) -> bool:
         by_trainer = (folder / TRAINING_ARGUMENTS).is_file() or any(folder.parent.glob(f"*/{TRAINER_STATE}"))
         if by_trainer:
             return not (folder / TRAINER_STATE).is_file()
-        for file in _weights(folder):
+        for file in find_weights(folder):
             read_header(file)
-        return _missing_files(folder) is not None and not _find_pickles(folder)
+        return describe_missing(folder) is not None and not find_pickled_weights(folder)
     except (OSError, CheckpointError):  # it went away, or ends before its header's end
         return True
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter rather than whole weights."""
-    return (folder / "adapter_config.json").is_file()
-
-
-def _weights(folder: Path) -> list[Path]:
-    """Return the weight files that a loader would take; adapter files for an adapter."""
-    if is_adapter(folder):
-        return sorted(folder.glob("adapter_model*.safetensors"))
-    whole, index = folder / "model.safetensors", folder / INDEX
-    if whole.is_file() or not index.is_file():
-        return [whole] if whole.is_file() else []
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict):
-        raise CheckpointError(f"{index}: has no weight_map; copy it again")
-    files = {str(name) for name in names.values()}
-    if outside := sorted(name for name in files if Path(name).name != name):
-        raise CheckpointError(f"{index}: names {outside[0]!r}, must name files beside it")
-    return [folder / name for name in sorted(files)]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that a loader would read, all of them there.
-
-    Raises:
-        CheckpointError: There are none, or a shard is missing.
-    """
-    if missing := _missing_files(folder):
-        raise CheckpointError(f"checkpoint {folder}: {missing}")
-    return _weights(folder)
-
-
-def _missing_files(folder: Path) -> str | None:
-    """Return what a folder lacks to be a checkpoint, None if all files are there."""
-    config = folder / ("adapter_config.json" if is_adapter(folder) else "config.json")
-    weights = _weights(folder)
-    if weights and not config.is_file():
-        return f"has weights but no {config.name}"
-    if absent := [path.name for path in weights if not path.is_file()]:
-        return f"{len(absent)} of its {len(weights)} weight files are missing (first: {absent[0]}); copy them too"
-    if weights:
-        return None
-    if pickled := _find_pickles(folder):
-        return f"its weights are pickled ({pickled[0]}), which can run code on loading; save them as safetensors"
-    if shards := sorted(folder.glob("model-*-of-*.safetensors")):
-        return f"has {len(shards)} shards but no {INDEX}, without which no loader finds them; copy it too"
-    if config.is_file():
-        return "has a configuration but no safetensors weights"
-    return "is not a checkpoint: no config.json or adapter_config.json, and no checkpoint-*/step_* folders inside"
-
-
-def _find_pickles(folder: Path) -> list[str]:
-    return sorted(
-        path.name
-        for pattern in ("*model*.bin", "*.pt", "*.pth", "*.ckpt")
-        for path in folder.glob(pattern)
-        if not path.name.startswith(_STATE_OF_TRAINING)
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- description
@@ -346,7 +293,7 @@ def _open_one(folder: Path, base: Checkpoint, said: Description, progress: Progr
 def _describe(
     folder: Path, base: Checkpoint | None, said: Description, progress: Progress, *, method: str
 ) -> Checkpoint:
-    weights = weight_files(folder)
+    weights = list_weights(folder)
     adapter = is_adapter(folder)
     tokenizer = _tokenizer_digest(folder)
     if tokenizer is None:
@@ -358,7 +305,7 @@ def _describe(
     generation = folder / "generation_config.json"
     parts += [_settings(generation)] if generation.is_file() else []
     parts += [base.digest] if adapter and base else []
-    trainable = trainable_share(weights, weight_files(Path(base.path))) if adapter and base else None
+    trainable = trainable_share(weights, list_weights(Path(base.path))) if adapter and base else None
     match = _STEP.match(folder.resolve().name)
     card, declared = card_of(folder)
     steps = (said.step, int(match[1]) if match else None, trainer_step(folder) if base else None)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evalsvc.checkpoints.costs import TRAINING_ARGUMENTS, read_json
+from evalsvc.checkpoints.costs import read_json
 from evalsvc.checkpoints.digests import Content, read_contents
-from evalsvc.checkpoints.discover import weight_files
+from evalsvc.checkpoints.weight_files import find_pickled_weights, list_weights
 from evalsvc.records.arms import Checkpoint, Finding
 
 _LORA = re.compile(r"\.lora_(?:embedding_)?([AB])(?:\.|$)")
@@ -27,7 +27,7 @@ def examine_files(checkpoint: Checkpoint, base: Checkpoint | None) -> list[Findi
         CheckpointError: A file cannot be read, or is no whole safetensors file.
     """
     folder = Path(checkpoint.path)
-    contents = [item for items in read_contents(weight_files(folder)).values() for item in items]
+    contents = [item for items in read_contents(list_weights(folder)).values() for item in items]
     found = [*_numbers(checkpoint, contents), *_leftovers(checkpoint, folder), *_code(checkpoint, folder)]
     if checkpoint.is_adapter and base is not None:
         return [*found, *_adapter(checkpoint, base, folder, contents)]
@@ -41,7 +41,7 @@ def _numbers(checkpoint: Checkpoint, contents: Sequence[Content]) -> Iterator[Fi
 
 
 def _leftovers(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
-    if pickled := sorted(path.name for path in folder.glob("*model*.bin") if path.name != TRAINING_ARGUMENTS):
+    if pickled := find_pickled_weights(folder):
         text = f"{pickled[0]} is pickled and is not read: the safetensors files beside it are what is scored"
         yield Finding("note", "pickled", checkpoint.label, text)
 
@@ -103,7 +103,7 @@ def _own_embeddings(
         return
     theirs = {
         content.name: content
-        for items in read_contents(weight_files(Path(base.path))).values()
+        for items in read_contents(list_weights(Path(base.path))).values()
         for content in items
         if EMBEDDINGS.search(content.name)
     }

@@ -8,7 +8,6 @@ padded vocabulary, which changes the base's own scores.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import warnings
@@ -28,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from evalsvc.checkpoints.weight_files import list_weights
 from evalsvc.engine.encoding import first_line, load_tokenizer
 from evalsvc.engine.parity import Parity, examine
 from evalsvc.engine.quantised import bitsandbytes, quantise
@@ -122,7 +122,7 @@ class Resident:
             return False
         try:
             weights = _tensors(Path(path))
-        except (OSError, KeyError, ValueError, SafetensorError):
+        except (OSError, CheckpointError, SafetensorError):
             return False  # loading in the ordinary way says what is wrong
         expected = self._base.state_dict()
         tied = set(getattr(self._base, "all_tied_weights_keys", {}))
@@ -228,8 +228,12 @@ def load_full(
 
 def read_ahead(folder: str) -> None:
     """Read a checkpoint's weights in the background, so that they are in the machine's memory when they are needed."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if sum(file.stat().st_size for file in files) > psutil.virtual_memory().available // 2:
+    try:
+        files = list_weights(Path(folder))
+        size = sum(file.stat().st_size for file in files)
+    except (OSError, CheckpointError):  # whoever needs the files will say so
+        return
+    if size > psutil.virtual_memory().available // 2:
         return
 
     def read() -> None:
@@ -267,17 +271,12 @@ def _architecture(path: str) -> dict[str, Any] | None:
 
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Return all tensors of a folder, mapped from its files."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        names = ["model.safetensors"]
-    found: dict[str, torch.Tensor] = {}
-    for name in names:
-        with safe_open(folder / name, framework="pt") as file:
-            found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    return found
+    """Return all tensors of a checkpoint's weight files, mapped into memory."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in list_weights(folder):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    return tensors
 
 
 def _generation(path: str, model: PreTrainedModel) -> GenerationConfig:

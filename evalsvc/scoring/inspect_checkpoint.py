@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalsvc.checkpoints.costs import TrainingMemory, training_memory
-from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints, weight_files
+from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
 from evalsvc.checkpoints.safetensors import read_headers
+from evalsvc.checkpoints.weight_files import list_weights
 from evalsvc.engine.sharding import Cutter
 from evalsvc.errors import UsageError
 from evalsvc.harness import plan as planning
@@ -74,7 +75,7 @@ def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> Wei
     from evalsvc.engine.weights import adapter_change, full_change  # torch takes seconds to import
 
     folder = Path(checkpoint.path)
-    mine, theirs = read_headers(weight_files(folder)), read_headers(weight_files(Path(base)))
+    mine, theirs = read_headers(list_weights(folder)), read_headers(list_weights(Path(base)))
     if checkpoint.is_adapter:
         return adapter_change(folder, mine, theirs, progress)
     return full_change(mine, theirs, progress)

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalsvc.checkpoints.discover import weight_files
 from evalsvc.checkpoints.file_checks import examine_files
 from evalsvc.checkpoints.safetensors import read_headers
+from evalsvc.checkpoints.weight_files import list_weights
 from evalsvc.engine.sharding import Cut, Cutter, Slice
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint, Finding
@@ -28,7 +28,7 @@ def examine_checkpoints(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list
         parent = None if checkpoint is base else base
         try:
             found += examine_files(checkpoint, parent)
-            tensors = read_headers(weight_files(Path(checkpoint.path)))
+            tensors = read_headers(list_weights(Path(checkpoint.path)))
             found += examine_fit(checkpoint, parent, {name: tensor.shape for name, tensor in tensors.items()})
         except CheckpointError as error:
             found.append(Finding("error", "files", checkpoint.label, str(error)))

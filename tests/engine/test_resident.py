@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +179,23 @@ def test_tied_heads_stay_tied_in_an_exchange(tmp_path: Path, base: Checkpoint) -
     assert one is two
     assert two.get_output_embeddings().weight.data_ptr() == two.get_input_embeddings().weight.data_ptr()
     assert torch.equal(logits(two), logits(LlamaForCausalLM.from_pretrained(checkpoints[1].path)))
+
+
+def test_weights_beside_leftover_shards_are_those_that_identify_the_checkpoint(
+    full: Checkpoint, base: Checkpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "full"
+    shutil.copytree(full.path, folder)
+    tiny.llama(seed=5).save_pretrained(tmp_path / "earlier", max_shard_size="40KB")
+    for file in (tmp_path / "earlier").glob("model*"):
+        shutil.copy(file, folder)
+    (checkpoint,) = open_checkpoints(str(folder), base.path, Description())[1]
+    assert checkpoint.digest == full.digest
+    resident = Resident("cpu", "float32")
+    first = resident.hold(base)
+    second = resident.hold(checkpoint)
+    assert second is first  # exchanged in place, not loaded by transformers
+    assert bits(second) == bits(LlamaForCausalLM.from_pretrained(full.path))
 
 
 def test_another_architecture_is_built_anew(base: Checkpoint, tmp_path: Path) -> None:
