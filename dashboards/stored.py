@@ -42,9 +42,9 @@ from evalsvc.settings import default_db
 from evalsvc.stats.regression import Line
 from evalsvc.store import arms as arms_module
 from evalsvc.store.arms import Family, StoredArm
-from evalsvc.store.checkpoint_facts import Dossiers
-from evalsvc.store.decisions import Ledger, Record
-from evalsvc.store.items import AskedRequest, Browser, FailedRequest, Filter, ItemPage
+from evalsvc.store.checkpoint_facts import CheckpointFacts
+from evalsvc.store.decisions import Decisions, Record
+from evalsvc.store.items import AskedRequest, FailedRequest, Filter, ItemPage, StoredItems
 from evalsvc.store.runs import StoredRun
 from evalsvc.store.store import Store
 
@@ -167,7 +167,7 @@ def finished_state() -> State:
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def _read_finished(state: State) -> State:
-    return State(state.path, Browser(Path(state.path), WAIT).fingerprint())
+    return State(state.path, StoredItems(Path(state.path), WAIT).fingerprint())
 
 
 def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
@@ -236,13 +236,13 @@ def compare_arms(state: State, base: str, adapted: str, reference: str | None = 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def page_of_items(state: State, base: int, adapted: int, wanted: Filter, offset: int, limit: int) -> ItemPage:
     """Return a page of items that two arms were both scored on."""
-    return Browser(Path(state.path), WAIT).page(base, adapted, wanted, offset, limit)
+    return StoredItems(Path(state.path), WAIT).page(base, adapted, wanted, offset, limit)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def list_requests(state: State, sample: int, base: int, adapted: int) -> list[AskedRequest]:
     """Return an item's requests with both arms' answers."""
-    return Browser(Path(state.path), WAIT).list_requests(sample, base, adapted)
+    return StoredItems(Path(state.path), WAIT).list_requests(sample, base, adapted)
 
 
 def _read(state: State, family: Family, trajectory: str | None = None) -> None:
@@ -284,9 +284,9 @@ def claims(state: State, margin: float) -> list[DecidedClaim]:
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def decisions(state: State) -> list[Record]:
     """Return all decision records, oldest first within each base."""
-    ledger = Ledger(Path(state.path), WAIT)
+    kept = Decisions(Path(state.path), WAIT)
     bases = dict.fromkeys(arm.checkpoint.digest for arm in state.store.arms() if arm.checkpoint.parent is None)
-    return [record for base in bases for record in ledger.chain(base)]
+    return [record for base in bases for record in kept.chain(base)]
 
 
 @st.cache_resource(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
@@ -304,7 +304,7 @@ def runs(state: State) -> list[StoredRun]:
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def failures(state: State, arm: int, plan: str) -> list[FailedRequest]:
     """Return why requests of a run could not be answered."""
-    return Browser(Path(state.path), WAIT).failures(arm, plan)
+    return StoredItems(Path(state.path), WAIT).failures(arm, plan)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
@@ -316,5 +316,5 @@ def checkpoints(state: State) -> list[Checkpoint]:
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def dossier(state: State, checkpoint: Checkpoint) -> tuple[WeightChange | None, list[Finding]]:
     """Return what is known of a checkpoint beyond its scores."""
-    dossiers = Dossiers(Path(state.path), WAIT)
+    dossiers = CheckpointFacts(Path(state.path), WAIT)
     return dossiers.change(checkpoint), dossiers.findings(checkpoint)

@@ -30,7 +30,9 @@ from evalsvc.records.scores import TaskScores
 from evalsvc.records.serialise import as_dict
 from evalsvc.stats.multiplicity import holm
 from evalsvc.store.arms import StoredArm, find_arm, find_base
-from evalsvc.store.decisions import Attempt, Ledger, PlannedRun, Record
+from evalsvc.store.decisions import Attempt, Decisions, Record
+from evalsvc.store.items import StoredItems
+from evalsvc.store.runs import PlannedRun
 from evalsvc.store.store import Store
 
 SCHEMA = 1
@@ -109,9 +111,9 @@ def decide(
         EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided then.
     """
     evidence, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
-    ledger = Ledger(store.path)
+    kept = Decisions(store.path)
     key = _evidence_key(evidence, question.half)
-    others = _others(ledger.attempts(key), evidence.adapted.checkpoint.digest)
+    others = _others(kept.attempts(key), evidence.adapted.checkpoint.digest)
     mine = p_pass(outcome)
     batch = None
     if question.batch:
@@ -119,7 +121,7 @@ def decide(
         if outcome.verdict == "pass" and batch["adjusted"] > question.policy.alpha:
             outcome = replace(outcome, verdict="inconclusive")
     now = datetime.now(UTC)
-    record = ledger.append(
+    record = kept.append(
         _record(question, evidence, outcome, now, fraction=fraction, items=items, batch=batch), key, mine
     )
     return Decision(
@@ -202,7 +204,7 @@ def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[Lost
     ]
     each = SHOWN_ITEMS if len(losing) == 1 else (SHOWN_ITEMS + 1) // 2
     found = [lost for pair in losing for lost in _losses(pair)[:each]][:SHOWN_ITEMS]
-    texts = Ledger(store.path).items([sample for _, sample, _, _ in found]) if found else {}
+    texts = StoredItems(store.path).texts([sample for _, sample, _, _ in found]) if found else {}
     return tuple(
         LostItem(
             suite=pair.base.suite,

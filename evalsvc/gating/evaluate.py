@@ -27,8 +27,7 @@ from evalsvc.scoring.driver import Progress, RunJob
 from evalsvc.scoring.submission import Submission
 from evalsvc.scoring.submit import Prepared, prepare, score
 from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
-from evalsvc.store.decisions import Ledger
-from evalsvc.store.runs import driver_name
+from evalsvc.store.runs import Runs, driver_name
 from evalsvc.store.store import Store
 
 Note = Callable[[str], None]
@@ -59,14 +58,14 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
     known, adapted = _find_known_arms(store, checkpoint, base)
     sizes: dict[str, tuple[TaskSize, ...]] = {}
     requests = 0
-    ledger = Ledger(store.path)
+    stored_runs = Runs(store.path)
     numbers = [arm.number for arm in (known, adapted) if arm is not None]
-    runs = [run for run in ledger.runs(numbers) if run.part_of is None] if numbers else []
+    runs = [run for run in stored_runs.of_arms(numbers) if run.part_of is None] if numbers else []
     done = {(run.arm, run.digest) for run in runs if run.state == "done"}
     for suite, file in suite_files(store, policy, suites).items():
         stored = [run for run in runs if run.suite == suite and known is not None and run.arm == known.number]
         if stored and suite not in {find_suite(name).name for name in suites}:
-            sizes[suite] = tuple(TaskSize(*row) for row in ledger.sizes([stored[-1].digest])[suite])
+            sizes[suite] = tuple(TaskSize(*row) for row in stored_runs.task_sizes([stored[-1].digest])[suite])
             newest = stored[-1]
             left = [arm for arm in (known, adapted) if arm is None or (arm.number, newest.digest) not in done]
             requests += len(left) * newest.requests
@@ -76,7 +75,7 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
             requests += 2 * len(planned.plan.requests)
     check_possible(policy, sizes)
     discordance = read_discordance(store, known) if known else {}
-    rate = ledger.rate() if store.path.is_file() else None
+    rate = stored_runs.median_rate() if store.path.is_file() else None
     seconds = requests / rate if rate else None
     return PowerPlan(tuple(forecast(policy, sizes, discordance)), requests, seconds)
 
@@ -100,7 +99,7 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
         requests = sum(len(wanted - answered[arm.key]) for arm in prepared.arms)
         base = next((arm for arm in store.arms() if arm.digest == prepared.arms[0].key), None)
         discordance = read_discordance(store, base) if base else {}
-        rate = Ledger(store.path).rate()
+        rate = Runs(store.path).median_rate()
     rules = tuple(forecast(policy, sizes, discordance))
     return PowerPlan(rules, requests, requests / rate if rate else None)
 
@@ -164,10 +163,10 @@ def suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str,
         UsageError: A suite is nowhere to be found.
     """
     named = {find_suite(name).name: name for name in given}
-    ledger = Ledger(store.path) if store.path.is_file() else None
+    known_runs = Runs(store.path) if store.path.is_file() else None
     found = {}
     for suite in policy.suites:
-        stored = ledger.suite_path(suite) if ledger else None
+        stored = known_runs.suite_path(suite) if known_runs else None
         if suite not in named and stored and Path(stored).is_file() and load_suite(Path(stored)).name == suite:
             found[suite] = stored
         else:
@@ -223,7 +222,7 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
             if outcome.verdict != "inconclusive":
                 return decide(store, question, fraction=fraction, plans=plans, items=items)
             # Its scores are a part of those to come, and its answers are kept.
-            Ledger(store.path).forget_looks(plans, prepared.arms[0].key, prepared.arms[1].key, driver_name())
+            Runs(store.path).remove_looks(plans, prepared.arms[0].key, prepared.arms[1].key, driver_name())
         _all_done(score(store, prepared, progress, note, executor))
     return decide(store, question)
 

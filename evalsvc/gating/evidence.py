@@ -22,7 +22,7 @@ from evalsvc.records.scores import TaskScores
 from evalsvc.stats.diversity import WORSE_WHEN
 from evalsvc.stats.paired import LEVEL
 from evalsvc.store.arms import StoredArm
-from evalsvc.store.decisions import Ledger, PlannedRun
+from evalsvc.store.runs import PlannedRun, Runs
 from evalsvc.store.store import Store
 
 Half = Literal["select", "confirm"]
@@ -89,7 +89,7 @@ def gather_all(
 ) -> Iterator[Evidence | EvidenceError]:
     """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
     in_order = policy.mode != "fixed" or half is not None
-    asked = _EvidenceReader.of(Ledger(store.path), policy, base, several, plans, sampled, in_order=in_order)
+    asked = _EvidenceReader.of(Runs(store.path), policy, base, several, plans, sampled, in_order=in_order)
     at_once = max(1, _AT_ONCE // max(1, sum(run.requests for run in asked.runs)))
     for start in range(0, len(several), at_once):
         part = several[start : start + at_once]
@@ -135,7 +135,7 @@ class _EvidenceReader:
     @classmethod
     def of(
         cls,
-        ledger: Ledger,
+        stored: Runs,
         policy: Policy,
         base: StoredArm,
         several: Sequence[StoredArm],
@@ -147,9 +147,9 @@ class _EvidenceReader:
         chosen: list[PlannedRun] = []
         wrong: dict[int, EvidenceError] = {}
         rests_on: dict[int, tuple[str, ...]] = {}
-        with ledger.look():
+        with stored.snapshot():
             runs: dict[int, list[PlannedRun]] = {arm.number: [] for arm in (base, *several)}
-            for run in ledger.runs(list(runs)):
+            for run in stored.of_arms(list(runs)):
                 runs[run.arm].append(run)
             of_base = runs[base.number]
             for arm in several:
@@ -161,9 +161,9 @@ class _EvidenceReader:
                 else:
                     rests_on[arm.number] = (*(run.digest for run in chosen), *_choose_sampled_plans(both, policy))
             digests = [run.digest for run in chosen]
-            sizes = ledger.sizes(digests)
-            numbers = ledger.sample_digests(digests) if in_order else None
-            files = {} if plans is not None else {key: ledger.files(key) for key in set(rests_on.values())}
+            sizes = stored.task_sizes(digests)
+            numbers = stored.sample_digests(digests) if in_order else None
+            files = {} if plans is not None else {key: stored.files(key) for key in set(rests_on.values())}
         stale = {key: _stale(of_suites) for key, of_suites in files.items()}
         for arm in several:
             if problem := stale.get(rests_on.get(arm.number, ())):

@@ -16,7 +16,7 @@ from evalsvc.gating.evidence import gather
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio
 from evalsvc.stats.multiplicity import holm
-from evalsvc.store.decisions import Ledger, Record, record_digest
+from evalsvc.store.decisions import Decisions, Record, record_digest
 from evalsvc.store.store import Store
 
 
@@ -46,7 +46,7 @@ def find_differences(store: Store, record: Record) -> list[str]:
     if record_digest(record) != record.get("digest"):
         found.append("the record was edited: its content does not give its digest")
     try:
-        found += _chain_problems(Ledger(store.path).chain(record["base"]["digest"]), record)
+        found += _chain_problems(Decisions(store.path).chain(record["base"]["digest"]), record)
         found += _find_differences(record, _recompute(store, record))
     except (KeyError, TypeError, ValueError) as error:
         found.append(f"the record was edited: {type(error).__name__}: {error}")

@@ -23,7 +23,7 @@ from evalsvc.records.frontier import Frontier
 from evalsvc.reports.comparison import in_order_of_harm
 from evalsvc.reports.formatting import LEVEL_NOTE, format_number, format_signed
 from evalsvc.reports.frontier import by_learning
-from evalsvc.store.decisions import Ledger, Record
+from evalsvc.store.decisions import Decisions, Record
 from evalsvc.store.store import Store
 
 
@@ -46,7 +46,7 @@ def rest_of(store: Store, base_digest: str, base: str) -> Rest:
         cards = decide_stored_claims(store, base)
     except EvidenceError:
         cards = []
-    return Rest(tuple(runs), tuple(cards), tuple(Ledger(store.path).chain(base_digest)))
+    return Rest(tuple(runs), tuple(cards), tuple(Decisions(store.path).chain(base_digest)))
 
 
 def figures_of(frontier: Frontier, compared: Sequence[ArmComparison], rest: Rest = Rest()) -> dict[str, Any]:

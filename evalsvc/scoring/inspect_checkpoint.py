@@ -23,7 +23,7 @@ from evalsvc.scoring.preflight import examine_checkpoints, examine_windows
 from evalsvc.scoring.probe import run_probe
 from evalsvc.settings import cache_dir
 from evalsvc.store.arms import find_arm
-from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 
 Progress = Callable[[int, int], None]
@@ -57,7 +57,7 @@ def compile_dossier(
         UsageError: It is neither, or several are meant.
     """
     checkpoint, parent = _find(store, source, base, progress)
-    dossiers = Dossiers(store.path) if store.path.is_file() else None
+    dossiers = CheckpointFacts(store.path) if store.path.is_file() else None
     findings = tuple(dossiers.findings(checkpoint)) if dossiers else ()
     if parent is None or checkpoint.is_prompted:
         return Dossier(checkpoint, None, None, findings)

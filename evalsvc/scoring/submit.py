@@ -25,7 +25,7 @@ from evalsvc.scoring.ray_executor import RayExecutor, cluster_gpus
 from evalsvc.scoring.rendering import choose_template_source, plan_suite
 from evalsvc.scoring.submission import Submission
 from evalsvc.settings import Compute, cache_dir
-from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 
 
@@ -183,7 +183,7 @@ def _run_probe(
 
 def _keep_findings(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> None:
     """Keep what was found in the checkpoints of new arms."""
-    dossiers = Dossiers(store.path)
+    dossiers = CheckpointFacts(store.path)
     for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in arms}.values():
         labels = {checkpoint.label, *(arm.label for arm in arms if arm.checkpoint == checkpoint)}
         dossiers.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])

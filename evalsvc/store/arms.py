@@ -11,8 +11,9 @@ from pathlib import Path
 
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import DECLARED, Checkpoint, Cost, Serving, served_label
+from evalsvc.records.serialise import build_record
 from evalsvc.store.database import Connection
-from evalsvc.store.rows import Row, build_record, fetch_rows
+from evalsvc.store.rows import Row, fetch_rows
 
 
 @dataclass(frozen=True, slots=True)

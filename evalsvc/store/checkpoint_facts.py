@@ -1,6 +1,6 @@
-"""What is known of a checkpoint beyond its scores: findings about its files, and what adapting changed.
+"""What the store knows of a checkpoint beyond its scores: findings about its files, and what adapting changed.
 
-Kept in the store's file, by the checkpoint's digest; may be there before the checkpoint was ever scored.
+Kept in the store's file under the checkpoint's digest, also before the checkpoint is scored.
 """
 
 from __future__ import annotations
@@ -10,59 +10,91 @@ from dataclasses import fields
 from pathlib import Path
 
 from evalsvc.records.arms import Checkpoint, Finding
+from evalsvc.records.serialise import build_record
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store.database import Database
-from evalsvc.store.rows import build_record, fetch_rows
+from evalsvc.store.rows import fetch_row, fetch_rows, insert, insert_row
+
+_TENSOR_COLUMNS = {"name": "tensor"}
+"""Columns of `tensor_changes` that are not called as the field of `TensorChange`."""
 
 
-class Dossiers:
-    """Findings and changes in a store's file."""
+class CheckpointFacts:
+    """Findings and weight changes in a store's file."""
 
     def __init__(self, path: Path, wait: float = 60.0) -> None:
         self._database = Database(path, wait)
 
     def keep_findings(self, checkpoint: Checkpoint, findings: Sequence[Finding]) -> None:
-        """Keep what was found in a checkpoint's files, in place of what was found before."""
-        columns = [[f.severity for f in findings], [f.check for f in findings], [f.text for f in findings]]
+        """Keep the findings about a checkpoint's files, in place of earlier ones."""
         with self._database.write() as connection:
             connection.execute("DELETE FROM findings WHERE checkpoint = ?", [checkpoint.digest])
-            connection.execute(
-                "INSERT INTO findings SELECT ?, unnest(?), unnest(?), unnest(?)", [checkpoint.digest, *columns]
+            insert(
+                connection,
+                "findings",
+                {
+                    "checkpoint": "$checkpoint",
+                    "severity": "unnest($severity)",
+                    "check_name": "unnest($check)",
+                    "text": "unnest($text)",
+                },
+                values={
+                    "checkpoint": checkpoint.digest,
+                    "severity": [finding.severity for finding in findings],
+                    "check": [finding.check for finding in findings],
+                    "text": [finding.text for finding in findings],
+                },
             )
 
     def findings(self, checkpoint: Checkpoint) -> list[Finding]:
-        """Return what was found in a checkpoint's files when it was last submitted."""
+        """Return the findings about a checkpoint's files from its last submission."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT severity, check_name, text FROM findings WHERE checkpoint = ? ORDER BY rowid",
-                [checkpoint.digest],
-            ).fetchall()
-        return [Finding(severity, check, checkpoint.label, text) for severity, check, text in rows]
+            rows = fetch_rows(
+                connection.execute(
+                    'SELECT severity, check_name AS "check", text FROM findings WHERE checkpoint = ? ORDER BY rowid',
+                    [checkpoint.digest],
+                )
+            )
+        return [build_record(Finding, row, checkpoint=checkpoint.label) for row in rows]
 
     def keep_change(self, checkpoint: Checkpoint, change: WeightChange) -> None:
         """Keep how far a checkpoint's weights are from its base's."""
         names = [field.name for field in fields(TensorChange)]
-        columns = [[getattr(tensor, name) for tensor in change.tensors] for name in names]
-        columns[names.index("shape")] = [list(tensor.shape) for tensor in change.tensors]
+        columns = {name: [getattr(tensor, name) for tensor in change.tensors] for name in names}
+        columns["shape"] = [list(tensor.shape) for tensor in change.tensors]
         with self._database.write() as connection:
             for table in ("changes", "tensor_changes"):
                 connection.execute(f"DELETE FROM {table} WHERE checkpoint = ?", [checkpoint.digest])
-            connection.execute(
-                "INSERT INTO changes VALUES (?, ?, ?, ?)",
-                [checkpoint.digest, change.parameters, change.trainable, change.tolerance],
+            insert_row(
+                connection,
+                "changes",
+                {
+                    "checkpoint": checkpoint.digest,
+                    "parameters": change.parameters,
+                    "trainable": change.trainable,
+                    "tolerance": change.tolerance,
+                },
             )
-            connection.execute(
-                f"INSERT INTO tensor_changes SELECT ?, unnest(?){', unnest(?)' * len(names)}",
-                [checkpoint.digest, list(range(len(change.tensors))), *columns],
+            insert(
+                connection,
+                "tensor_changes",
+                {
+                    "checkpoint": "$checkpoint",
+                    "position": "unnest($position)",
+                    **{_TENSOR_COLUMNS.get(name, name): f"unnest(${name})" for name in names},
+                },
+                values={"checkpoint": checkpoint.digest, "position": list(range(len(change.tensors))), **columns},
             )
 
     def change(self, checkpoint: Checkpoint) -> WeightChange | None:
         """Return how far a checkpoint's weights are from its base's, None if that was never computed."""
         with self._database.read() as connection:
-            row = connection.execute(
-                "SELECT parameters, trainable, tolerance FROM changes WHERE checkpoint = ?", [checkpoint.digest]
-            ).fetchone()
-            rows = fetch_rows(
+            row = fetch_row(
+                connection.execute(
+                    "SELECT parameters, trainable, tolerance FROM changes WHERE checkpoint = ?", [checkpoint.digest]
+                )
+            )
+            tensors = fetch_rows(
                 connection.execute(
                     "SELECT tensor AS name, shape, changed, base_norm, norm, rank_90, effective_rank "
                     "FROM tensor_changes WHERE checkpoint = ? ORDER BY position",
@@ -71,5 +103,8 @@ class Dossiers:
             )
         if row is None:
             return None
-        tensors = tuple(build_record(TensorChange, row, shape=tuple(row["shape"])) for row in rows)
-        return WeightChange(int(row[0]), int(row[1]), str(row[2]), tensors)
+        return build_record(
+            WeightChange,
+            row,
+            tensors=tuple(build_record(TensorChange, tensor, shape=tuple(tensor["shape"])) for tensor in tensors),
+        )

@@ -1,7 +1,6 @@
-"""What people look at one by one: items with both arms' answers, page by page, and requests that failed.
+"""Items with both arms' answers, page by page, and requests that failed. Knows no statistics.
 
-Reads the store's file; knows no statistics. Pages are cut by the database, so that millions of items cost no more than
-the page that is shown.
+The database cuts the pages, so that a page costs the same among millions of items.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from evalsvc.errors import UsageError
+from evalsvc.records.serialise import build_record
 from evalsvc.store.database import Connection, Database
-from evalsvc.store.rows import build_record, fetch_rows
+from evalsvc.store.rows import fetch_row, fetch_rows
 from evalsvc.store.scores import ASKED, CHOSEN
 
 Fate = Literal["lost", "gained", "kept", "never known"]
@@ -39,21 +39,25 @@ _PAIRS = f"""
         WHERE $task IS NULL OR t.task = $task
     )
 """
-_TEXT = (
-    "SELECT p.* FROM pairs p JOIN samples s USING (sample) JOIN plan_samples m ON m.plan = p.plan "
-    "AND m.task = p.task AND m.sample = p.sample WHERE contains(lower(s.doc), lower($text)) "
-    "OR contains(lower(s.target), lower($text)) OR contains(lower(coalesce(m.sample_cluster, '')), lower($text))"
+_OF_ITEM = (
+    "JOIN samples s ON s.sample = x.sample "
+    "JOIN plan_samples m ON m.plan = x.plan AND m.task = x.task AND m.sample = x.sample"
 )
+_HAS_TEXT = (
+    "(contains(lower(s.doc), lower($text)) OR contains(lower(s.target), lower($text)) "
+    "OR contains(lower(coalesce(m.sample_cluster, '')), lower($text)))"
+)
+_IS_UNPARSED = "(coalesce(x.base_invalid, false) OR coalesce(x.adapted_invalid, false))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which items are wanted.
+    """Which items to return.
 
     Attributes:
-        fates: Empty: all.
-        text: Part of the document, the gold answer or the cluster, in any case.
-        unparsed: Only items whose answer could not be parsed in either arm.
+        fates: Empty for all.
+        text: Part of the document, the gold answer or the cluster; upper and lower case are the same.
+        unparsed: Only items with an answer of either arm that could not be parsed.
     """
 
     suite: str | None = None
@@ -119,24 +123,46 @@ class FailedRequest:
     requests: int
 
 
-class Browser:
+@dataclass(frozen=True, slots=True)
+class ItemText:
+    """The document and the gold answer of an item."""
+
+    doc: str
+    target: str
+
+
+_CHANGES = {
+    "finished": "SELECT count(*) FROM runs WHERE state = 'done'",
+    "updated": "SELECT max(updated) FROM runs WHERE state = 'done'",
+    **{
+        table: f"SELECT count(*) FROM {table}"
+        for table in ("arms", "matrices", "drift", "decisions", "changes", "findings")
+    },
+}
+
+
+class StoredItems:
     """Items, answers and failures in a store's file."""
 
     def __init__(self, path: Path, wait: float = 60.0) -> None:
         self._database = Database(path, wait)
 
     def fingerprint(self) -> tuple[str, ...]:
-        """Return what changes whenever a run is finished or an arm, a matrix, drift or a decision is added."""
+        """Return values that change when a run is finished, or an arm, a matrix, drift or a decision is added."""
+        columns = ", ".join(f"({query}) AS {name}" for name, query in _CHANGES.items())
         with self._database.read() as connection:
-            row = connection.execute(
-                "SELECT (SELECT count(*) FROM runs WHERE state = 'done'), "
-                "(SELECT max(updated) FROM runs WHERE state = 'done'), (SELECT count(*) FROM arms), "
-                "(SELECT count(*) FROM matrices), (SELECT count(*) FROM drift), (SELECT count(*) FROM decisions), "
-                "(SELECT count(*) FROM changes), (SELECT count(*) FROM findings)"
-            ).fetchone()
-        return tuple(str(value) for value in row or ())
+            row = fetch_row(connection.execute(f"SELECT {columns}")) or {}
+        return tuple(str(row[name]) for name in _CHANGES)
 
-    def page(self, base: int, adapted: int, wanted: Filter, offset: int = 0, limit: int = PAGE) -> ItemPage:
+    def texts(self, samples: Sequence[int]) -> dict[int, ItemText]:
+        """Return the texts of items, by the samples' numbers."""
+        with self._database.read() as connection:
+            cursor = connection.execute(
+                "SELECT sample, doc, target FROM samples WHERE list_contains(?, sample)", [list(samples)]
+            )
+            return {row["sample"]: build_record(ItemText, row) for row in fetch_rows(cursor)}
+
+    def page(self, base: int, adapted: int, choice: Filter, offset: int = 0, limit: int = PAGE) -> ItemPage:
         """Return items that two arms were both scored on.
 
         Args:
@@ -145,67 +171,75 @@ class Browser:
         Raises:
             UsageError: A fate is unknown.
         """
-        unknown = [fate for fate in wanted.fates if fate not in FATES]
-        if unknown or offset < 0 or limit < 1:
-            raise UsageError(
-                f"fate {', '.join(unknown) or '-'} from {offset}: must be of {', '.join(FATES)}, from 0 up"
-            )
-        suites = [wanted.suite] if wanted.suite else None
+        unknown = [fate for fate in choice.fates if fate not in FATES]
+        if unknown:
+            raise UsageError(f"fate {unknown[0]!r}: must be one of {', '.join(FATES)}")
+        if offset < 0 or limit < 1:
+            raise UsageError(f"a page of {limit} items from {offset}: must be at least one item, from 0 up")
         values: dict[str, Any] = {
             "base": base,
             "adapted": adapted,
             "plans": None,
-            "suites": suites,
-            "task": wanted.task,
+            "suites": [choice.suite] if choice.suite else None,
+            "task": choice.task,
         }
-        source, condition = "SELECT * FROM pairs", ""
-        if wanted.text:
-            source, values["text"] = _TEXT, wanted.text
-        if wanted.unparsed:
-            condition = "WHERE coalesce(base_invalid, false) OR coalesce(adapted_invalid, false)"
-        found = f"{_PAIRS}, found AS (SELECT * FROM ({source}) {condition})"
+        source, conditions = "pairs x", ["true"]
+        if choice.text:
+            source, values["text"] = f"{source} {_OF_ITEM}", choice.text
+            conditions.append(_HAS_TEXT)
+        if choice.unparsed:
+            conditions.append(_IS_UNPARSED)
+        condition = " AND ".join(conditions)
         with self._database.read() as connection:
-            counts = dict(
-                connection.execute(f"{found} SELECT fate, count(*) FROM found GROUP BY fate", values).fetchall()
+            cursor = connection.execute(
+                f"{_PAIRS} SELECT x.fate, count(*) AS items FROM {source} WHERE {condition} GROUP BY x.fate", values
             )
+            counts = {row["fate"]: row["items"] for row in fetch_rows(cursor)}
             cursor = connection.execute(
                 f"""
-                {found}, cut AS (
-                    SELECT * FROM found WHERE len($fates) = 0 OR list_contains($fates, fate)
-                    ORDER BY gain, suite, position, sample LIMIT $limit OFFSET $offset
+                {_PAIRS}, x AS (
+                    SELECT x.plan, x.suite, x.position, x.task, x.sample, x.fate, x.base, x.adapted, x.gain,
+                           coalesce(x.base_invalid, false) AS base_invalid,
+                           coalesce(x.adapted_invalid, false) AS adapted_invalid
+                    FROM {source} WHERE {condition} AND (len($fates) = 0 OR list_contains($fates, x.fate))
+                    ORDER BY x.gain, x.suite, x.position, x.sample LIMIT $limit OFFSET $offset
                 )
-                SELECT x.sample, x.suite, x.task, x.fate, x.base, x.adapted, x.gain,
-                       coalesce(x.base_invalid, false) AS base_invalid,
-                       coalesce(x.adapted_invalid, false) AS adapted_invalid,
-                       s.doc, s.target, m.sample_cluster AS cluster
-                FROM cut x JOIN samples s USING (sample)
-                JOIN plan_samples m ON m.plan = x.plan AND m.task = x.task AND m.sample = x.sample
-                ORDER BY x.gain, x.suite, x.position, x.sample
+                SELECT x.sample, x.suite, x.task, x.fate, x.base, x.adapted, x.gain, x.base_invalid,
+                       x.adapted_invalid, s.doc, s.target, m.sample_cluster AS cluster
+                FROM x {_OF_ITEM} ORDER BY x.gain, x.suite, x.position, x.sample
                 """,
-                {**values, "fates": list(wanted.fates), "limit": limit, "offset": offset},
+                {**values, "fates": list(choice.fates), "limit": limit, "offset": offset},
             )
             items = tuple(build_record(PairedItem, row) for row in fetch_rows(cursor))
-        total = sum(count for fate, count in counts.items() if not wanted.fates or fate in wanted.fates)
+        total = sum(count for fate, count in counts.items() if not choice.fates or fate in choice.fates)
         return ItemPage(items, counts, total)
 
     def list_requests(self, sample: int, base: int, adapted: int) -> list[AskedRequest]:
         """Return an item's requests in their order, with what both arms answered."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                """
-                WITH q AS (
-                    SELECT unnest(requests) AS request, generate_subscripts(requests, 1) AS place
-                    FROM samples WHERE sample = ?
+            rows = fetch_rows(
+                connection.execute(
+                    """
+                    WITH q AS (
+                        SELECT unnest(requests) AS request, generate_subscripts(requests, 1) AS place
+                        FROM samples WHERE sample = ?
+                    )
+                    SELECT r.kind, r.arguments, q.request FROM q JOIN requests r USING (request) ORDER BY q.place
+                    """,
+                    [sample],
                 )
-                SELECT r.kind, r.arguments, q.request FROM q JOIN requests r USING (request) ORDER BY q.place
-                """,
-                [sample],
-            ).fetchall()
-            answers = [_answers(connection, arm, [row[2] for row in rows]) for arm in (base, adapted)]
+            )
+            numbers = [row["request"] for row in rows]
+            of_base, of_adapted = (_read_answers(connection, arm, numbers) for arm in (base, adapted))
         nothing = ItemAnswer(loglikelihood=None, greedy=None, text=None, tokens=None, truncated=None)
         return [
-            AskedRequest(kind, tuple(arguments), *(found.get(request, nothing) for found in answers))
-            for kind, arguments, request in rows
+            AskedRequest(
+                kind=row["kind"],
+                arguments=tuple(row["arguments"]),
+                base=of_base.get(row["request"], nothing),
+                adapted=of_adapted.get(row["request"], nothing),
+            )
+            for row in rows
         ]
 
     def failures(self, arm: int, plan: str, limit: int = PAGE) -> list[FailedRequest]:
@@ -214,15 +248,15 @@ class Browser:
             cursor = connection.execute(
                 f"""
                 WITH {ASKED}
-                SELECT f.error, count(*) AS requests FROM failures f JOIN asked USING (request) WHERE f.arm = ?
-                GROUP BY f.error ORDER BY count(*) DESC, f.error LIMIT ?
+                SELECT f.error, count(*) AS requests FROM failures f JOIN asked USING (request) WHERE f.arm = $arm
+                GROUP BY f.error ORDER BY count(*) DESC, f.error LIMIT $limit
                 """,
-                [plan, arm, limit],
+                {"plan": plan, "arm": arm, "limit": limit},
             )
             return [build_record(FailedRequest, row) for row in fetch_rows(cursor)]
 
 
-def _answers(connection: Connection, arm: int, requests: Sequence[int]) -> dict[int, ItemAnswer]:
+def _read_answers(connection: Connection, arm: int, requests: Sequence[int]) -> dict[int, ItemAnswer]:
     cursor = connection.execute(
         "SELECT request, loglikelihood, greedy, text, tokens, truncated FROM responses "
         "WHERE arm = ? AND list_contains(?, request)",

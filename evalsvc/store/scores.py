@@ -1,4 +1,4 @@
-"""Scores, sampled texts and drift as arrays, out of an open database: what statistics are computed from. Knows none."""
+"""Scores, sampled texts and drift of an open database as arrays, for statistics. Knows no statistics."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.records.scores import TaskScores
+from evalsvc.records.serialise import build_record
 from evalsvc.records.vocabulary import Aggregation, Floats, Ints, Role
 from evalsvc.store.arms import StoredArm
 from evalsvc.store.database import Connection
+from evalsvc.store.rows import Row, fetch_rows
 
 _TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _DEFAULT_LIMIT = 256  # lm-eval's
 
 ASKED = """asked AS (
     SELECT DISTINCT unnest(s.requests) AS request FROM plans p JOIN plan_samples m USING (plan)
-    JOIN samples s USING (sample) WHERE p.digest = ?
+    JOIN samples s USING (sample) WHERE p.digest = $plan
 )"""
-"""SQL of the requests of a plan, whose digest is the parameter."""
+"""SQL of the requests of a plan. Parameter: plan, its digest."""
 CHOSEN = """chosen AS (
     SELECT p.plan, p.suite, p.role, u.run FROM runs u JOIN plans p USING (plan)
     WHERE u.arm = $base AND u.state = 'done' AND coalesce(list_contains($plans, p.digest), p.part_of IS NULL)
           AND coalesce(list_contains($suites, p.suite), true)
     QUALIFY row_number() OVER (PARTITION BY p.suite ORDER BY p.plan DESC) = 1
 )"""
-"""SQL of the plans that arms are compared on: of each suite the newest whole one that the base has finished.
+"""SQL of the plans that arms are compared on: for each suite the newest whole plan that the base has finished.
 
-Parameters: base; plans, the digests of those that are meant instead; suites, those that are wanted; null for all.
+Parameters: base; plans, digests of plans to take instead; suites, the suites to take; null for all.
 """
 
 Columns = Mapping[str, Any]
-Known = Mapping[tuple[int, int], tuple[Any, ...]]
+Tasks = Mapping[tuple[int, int], Row]
 """(plan, position) -> suite, role and columns of the task there."""
 
 
@@ -48,7 +50,7 @@ class Sampled:
     Attributes:
         samples: int64 [n], the store's sample numbers, increasing.
         answers: Per sample, its K answers.
-        unfinished: bool [n, K], whether an answer ran into its limit of tokens.
+        unfinished: bool [n, K], whether an answer reached its limit of tokens.
     """
 
     suite: str
@@ -82,16 +84,21 @@ def read_task_scores(
     suites: Sequence[str] | None = None,
 ) -> dict[int, list[TaskScores]]:
     """Return scores in the primary metric of each task, for the base and for other arms; see `Store.task_scores`."""
-    chosen = connection.execute(
-        f"WITH {CHOSEN} SELECT plan, suite, role FROM chosen ORDER BY plan",
-        {"base": base, "plans": plans, "suites": suites},
-    ).fetchall()
-    numbers = [row[0] for row in chosen]
-    tasks = connection.execute(
-        "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight, chance, format_of "
-        "FROM tasks WHERE list_contains(?, plan)",
-        [numbers],
-    ).fetchall()
+    chosen = fetch_rows(
+        connection.execute(
+            f"WITH {CHOSEN} SELECT plan, suite, role FROM chosen ORDER BY plan",
+            {"base": base, "plans": plans, "suites": suites},
+        )
+    )
+    of_plan = {row["plan"]: row for row in chosen}
+    numbers = list(of_plan)
+    tasks = fetch_rows(
+        connection.execute(
+            "SELECT plan, position, task, metric, filter, aggregation, higher_is_better, weight, chance, format_of "
+            "FROM tasks WHERE list_contains(?, plan)",
+            [numbers],
+        )
+    )
     runs = connection.execute(
         "SELECT run FROM runs WHERE state = 'done' AND list_contains(?, plan) AND list_contains(?, arm)",
         [numbers, [base, *arms]],
@@ -101,44 +108,47 @@ def read_task_scores(
         SELECT u.arm, u.plan, t.position, s.sample, s.value, s.weight, s.answer, s.invalid, s.confidence
         FROM runs u JOIN tasks t USING (plan)
         JOIN scores s ON s.run = u.run AND s.task = t.task AND s.metric = t.metric AND s.filter = t.filter
-        -- Known before the scores are read: of millions of rows only the blocks that hold these runs are.
+        -- The runs are a constant, so that of millions of rows only the blocks with these runs are read.
         WHERE s.run IN (SELECT unnest(?))
         ORDER BY u.arm, u.plan, t.position, s.sample
         """,
         [runs.tolist()],
     ).fetchnumpy()
-    of_plan = {plan: (suite, role) for plan, suite, role in chosen}
-    known = {(row[0], row[1]): (*of_plan[row[0]], *row[2:]) for row in tasks}
-    return _cut_columns(columns, known, _clusters(connection, numbers), [base, *arms])
+    of_position = {(row["plan"], row["position"]): {**of_plan[row["plan"]], **row} for row in tasks}
+    return _cut_columns(columns, of_position, _clusters(connection, numbers), [base, *arms])
 
 
 def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]:
-    """Return, by arm and suite, the mean gain over the base, better counted positive, out of the runs' results.
+    """Return, by arm and suite, the mean gain over the base, better counted positive, from the runs' results.
 
-    Suites are left out that have a task whose metric is no mean, or that an arm has not finished on the base's plan.
+    Suites are left out that have a task whose metric is not a mean, or that an arm has not finished on the base's plan.
     """
-    rows = connection.execute(
-        f"""
-        WITH {CHOSEN},
-        asked AS (
-            SELECT c.run, c.suite, t.*, CASE WHEN t.higher_is_better THEN t.weight ELSE -t.weight END AS sign,
-                   count(*) OVER (PARTITION BY c.plan) AS tasks
-            FROM chosen c JOIN tasks t USING (plan)
+    rows = fetch_rows(
+        connection.execute(
+            f"""
+            WITH {CHOSEN},
+            planned AS (
+                SELECT c.run, c.suite, t.plan, t.task, t.metric, t.filter, t.aggregation, t.weight,
+                       CASE WHEN t.higher_is_better THEN t.weight ELSE -t.weight END AS signed_weight,
+                       count(*) OVER (PARTITION BY c.plan) AS tasks
+                FROM chosen c JOIN tasks t USING (plan)
+            )
+            SELECT u.arm, q.suite, sum(q.signed_weight * (a.value - b.value)) / sum(q.weight) AS gain
+            FROM planned q
+            JOIN results b ON b.run = q.run AND b.task = q.task AND b.metric = q.metric AND b.filter = q.filter
+            JOIN runs u ON u.plan = q.plan AND u.state = 'done'
+            JOIN results a ON a.run = u.run AND a.task = q.task AND a.metric = q.metric AND a.filter = q.filter
+                           AND a.n = b.n
+            WHERE q.aggregation = 'mean' AND NOT a.is_group AND NOT b.is_group
+            GROUP BY u.arm, q.suite HAVING count(*) = any_value(q.tasks)
+            """,
+            {"base": base, "plans": None, "suites": None},
         )
-        SELECT u.arm, q.suite, sum(q.sign * (a.value - b.value)) / sum(q.weight)
-        FROM asked q JOIN results b ON b.run = q.run AND b.task = q.task AND b.metric = q.metric AND b.filter = q.filter
-        JOIN runs u ON u.plan = q.plan AND u.state = 'done'
-        JOIN results a ON a.run = u.run AND a.task = q.task AND a.metric = q.metric AND a.filter = q.filter
-                       AND a.n = b.n
-        WHERE q.aggregation = 'mean' AND NOT a.is_group AND NOT b.is_group
-        GROUP BY u.arm, q.suite HAVING count(*) = any_value(q.tasks)
-        """,
-        {"base": base, "plans": None, "suites": None},
-    ).fetchall()
-    found: dict[int, dict[str, float]] = defaultdict(dict)
-    for arm, suite, gain in rows:
-        found[arm][suite] = gain
-    return found
+    )
+    gains: dict[int, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        gains[row["arm"]][row["suite"]] = row["gain"]
+    return gains
 
 
 def read_documents(connection: Connection, samples: Ints) -> Ints:
@@ -157,7 +167,7 @@ def read_sampled(
     Args:
         plans: Digests of the plans that are meant instead.
     """
-    rows = connection.execute(
+    cursor = connection.execute(
         """
         WITH chosen AS (
             SELECT p.plan, p.suite FROM runs u JOIN plans p USING (plan)
@@ -172,38 +182,41 @@ def read_sampled(
                  JOIN samples s USING (sample)
             WHERE t.output_type = 'generate_until'
         )
-        SELECT x.arm, a.suite, a.task, a.sample, a.k, r.arguments[2], x.text, x.tokens
+        SELECT x.arm, a.suite, a.task, a.sample, a.k, r.arguments[2] AS settings, x.text, x.tokens
         FROM asked a JOIN requests r USING (request) JOIN responses x USING (request)
         WHERE list_contains($arms, x.arm) ORDER BY x.arm, a.plan, a.position, a.sample, a.place
         """,
         {"base": base, "plans": plans, "arms": [base, *arms]},
-    ).fetchall()
+    )
     tasks: dict[tuple[int, str, str], dict[int, list[tuple[str, bool]]]] = defaultdict(lambda: defaultdict(list))
-    wanted: dict[int, int] = {}
-    for arm, suite, task, sample, k, settings, text, tokens in rows:
-        tasks[arm, suite, task][sample].append((text or "", tokens >= _token_limit(settings)))
-        wanted[sample] = k
-    found: dict[int, list[Sampled]] = {arm: [] for arm in (base, *arms)}
+    prompted: dict[int, int] = {}
+    for row in fetch_rows(cursor):
+        answer = row["text"] or "", row["tokens"] >= _token_limit(row["settings"])
+        tasks[row["arm"], row["suite"], row["task"]][row["sample"]].append(answer)
+        prompted[row["sample"]] = row["k"]
+    sampled: dict[int, list[Sampled]] = {arm: [] for arm in (base, *arms)}
     for (arm, suite, task), by_sample in tasks.items():
-        whole = {sample: given for sample, given in by_sample.items() if len(given) == wanted[sample]}
-        answers = tuple(tuple(text for text, _ in given) for given in whole.values())
-        ended = np.array([[end for _, end in given] for given in whole.values()], dtype=np.bool_)
-        found[arm].append(
+        whole = {sample: answers for sample, answers in by_sample.items() if len(answers) == prompted[sample]}
+        sampled[arm].append(
             Sampled(
-                suite=suite, task=task, samples=np.array(list(whole), dtype=np.int64), answers=answers, unfinished=ended
+                suite=suite,
+                task=task,
+                samples=np.array(list(whole), dtype=np.int64),
+                answers=tuple(tuple(text for text, _ in answers) for answers in whole.values()),
+                unfinished=np.array([[end for _, end in answers] for answers in whole.values()], dtype=np.bool_),
             )
         )
-    return found
+    return sampled
 
 
 def _token_limit(settings: str) -> int:
-    known = json.loads(settings)
-    return next((int(known[name]) for name in _TOKEN_LIMITS if known.get(name) is not None), _DEFAULT_LIMIT)
+    options = json.loads(settings)
+    return next((int(options[name]) for name in _TOKEN_LIMITS if options.get(name) is not None), _DEFAULT_LIMIT)
 
 
 def read_drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[TokenDrift]]:
     """Return the drift of arms from their base, by arm, on the newest plan of each suite."""
-    rows = connection.execute(
+    cursor = connection.execute(
         """
         WITH newest AS (
             SELECT DISTINCT d.arm, d.plan, p.suite, p.role FROM drift d JOIN plans p USING (plan)
@@ -214,17 +227,17 @@ def read_drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[T
         ORDER BY n.arm, n.plan, d.task, d.sample
         """,
         [list(arms)],
-    ).fetchall()
-    tasks: dict[tuple[int, str, Role, str], list[tuple[int, list[float]]]] = defaultdict(list)
-    for arm, suite, role, task, sample, kl in rows:
-        tasks[arm, suite, role, task].append((sample, kl))
-    found: dict[int, list[TokenDrift]] = {arm: [] for arm in arms}
+    )
+    tasks: dict[tuple[int, str, Role, str], list[Row]] = defaultdict(list)
+    for row in fetch_rows(cursor):
+        tasks[row["arm"], row["suite"], row["role"], row["task"]].append(row)
+    drifts: dict[int, list[TokenDrift]] = {arm: [] for arm in arms}
     for (arm, suite, role, task), texts in tasks.items():
-        sizes = [len(kl) for _, kl in texts]
-        values = np.concatenate([np.array(kl, dtype=np.float64) for _, kl in texts])
-        owners = np.repeat(np.array([sample for sample, _ in texts], dtype=np.int64), sizes)
-        found[arm].append(TokenDrift(suite=suite, role=role, task=task, kl=values, texts=owners))
-    return found
+        values = np.concatenate([np.array(text["kl"], dtype=np.float64) for text in texts])
+        samples = np.array([text["sample"] for text in texts], dtype=np.int64)
+        owners = np.repeat(samples, [len(text["kl"]) for text in texts])
+        drifts[arm].append(TokenDrift(suite=suite, role=role, task=task, kl=values, texts=owners))
+    return drifts
 
 
 def _clusters(connection: Connection, plans: Sequence[int]) -> dict[tuple[int, int], tuple[Ints, Ints]]:
@@ -258,10 +271,10 @@ def _stretches(keys: Sequence[Ints]) -> list[tuple[int, int]]:
 
 
 def _cut_columns(
-    columns: Columns, known: Known, clusters: Mapping[tuple[int, int], tuple[Ints, Ints]], arms: Sequence[int]
+    columns: Columns, tasks: Tasks, clusters: Mapping[tuple[int, int], tuple[Ints, Ints]], arms: Sequence[int]
 ) -> dict[int, list[TaskScores]]:
     """Cut sorted columns into one record per arm and task."""
-    found: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
+    scores: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
     keys = [np.asarray(columns[name]) for name in ("arm", "plan", "position")]
     numbers = np.asarray(columns["sample"], dtype=np.int64)
     values = np.ma.filled(np.ma.asarray(columns["value"], dtype=np.float64), np.nan)
@@ -270,39 +283,32 @@ def _cut_columns(
     shared: dict[tuple[int, int], Ints] = {}
     for start, end in _stretches(keys):
         arm, plan, position = (int(key[start]) for key in keys)
-        suite, role, task, metric, filter_name, aggregation, better, weight, chance, format_of = known[plan, position]
+        row = tasks[plan, position]
         samples = numbers[start:end]
         if (plan, position) not in shared:
-            shared[plan, position] = samples.copy()  # the column of all arms need not stay
-        if np.array_equal(shared[plan, position], samples):  # as a rule, and then seen at a glance ever after
+            shared[plan, position] = samples.copy()  # so that the column of all arms can be freed
+        if np.array_equal(shared[plan, position], samples):  # as a rule; later comparisons see that it is one array
             samples = shared[plan, position]
         part = {name: column.part(start, end) for name, column in optional.items()}
-        found[arm].append(
-            TaskScores(
-                suite=suite,
-                role=role,
-                task=task,
-                metric=metric,
-                filter=filter_name,
-                aggregation=aggregation if aggregation in get_args(Aggregation) else "other",
-                higher_is_better=bool(better),
-                weight=float(weight),
-                samples=samples,
-                values=values[start:end],
-                weights=part["weight"],
-                clusters=_cluster_of(samples, clusters.get((plan, position))),
-                answers=part["answer"],
-                invalid=part["invalid"],
-                confidence=part["confidence"],
-                chance=None if chance is None else float(chance),
-                format_of=format_of,
-            )
+        known = row["aggregation"] in get_args(Aggregation)
+        task_scores = build_record(
+            TaskScores,
+            row,
+            aggregation=row["aggregation"] if known else "other",
+            samples=samples,
+            values=values[start:end],
+            weights=part["weight"],
+            clusters=_cluster_of(samples, clusters.get((plan, position))),
+            answers=part["answer"],
+            invalid=part["invalid"],
+            confidence=part["confidence"],
         )
-    return found
+        scores[arm].append(task_scores)
+    return scores
 
 
 class _Column:
-    """A column that may have gaps, of which only parts without any are used."""
+    """A column with missing values; only parts that have none are used."""
 
     def __init__(self, column: Any, kind: type[np.generic]) -> None:
         masked = np.ma.asarray(column)
@@ -311,7 +317,7 @@ class _Column:
         self._empty = self._gaps is not None and bool(self._gaps.all())
 
     def part(self, start: int, end: int) -> Any | None:
-        """Return a part of the column, None if it has any gap."""
+        """Return a part of the column, None if a value is missing."""
         if self._empty or (self._gaps is not None and self._gaps[start:end].any()):
             return None
         return self._values[start:end]
@@ -321,7 +327,7 @@ def _cluster_of(samples: Ints, declared: tuple[Ints, Ints] | None) -> Ints | Non
     if declared is None:
         return None
     place = np.minimum(np.searchsorted(declared[0], samples), len(declared[0]) - 1)
-    # A sample without a cluster of its own is one: negative, so that it meets no other's number.
+    # A sample without a cluster is a cluster of its own; negative, so that its number is no other's.
     return np.where(declared[0][place] == samples, declared[1][place], -samples - 1)
 
 

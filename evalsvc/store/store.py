@@ -7,7 +7,6 @@ and plan, so that whatever was interrupted can simply be done again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,54 @@ from evalsvc.records.arms import Arm
 from evalsvc.records.matrices import Matrix
 from evalsvc.records.plans import Plan, Response
 from evalsvc.records.scores import Graded, TaskScores
+from evalsvc.records.serialise import as_dict, build_record
 from evalsvc.records.shards import ShardResult
 from evalsvc.records.vocabulary import Floats, Ints
 from evalsvc.store import scores as scores_module
 from evalsvc.store.arms import StoredArm, read_arms
 from evalsvc.store.database import Connection, Database
-from evalsvc.store.plans import add_arm, add_plan, as_table, insert
-from evalsvc.store.rows import build_record, fetch_rows
+from evalsvc.store.plans import add_arm, add_plan
+from evalsvc.store.rows import NOW, as_table, fetch_row, fetch_rows, insert, insert_row, insert_table, next_number
 from evalsvc.store.runs import StoredRun
 from evalsvc.store.scores import StoredResult
+
+_RESPONSES = {
+    "arm": pa.string(),
+    "request": pa.string(),
+    "loglikelihood": pa.float64(),
+    "greedy": pa.bool_(),
+    "text": pa.string(),
+    "tokens": pa.int32(),
+    "truncated": pa.int32(),
+}
+_FAILURES = {"arm": pa.string(), "request": pa.string(), "error": pa.string()}
+_RESULTS = {
+    "task": pa.string(),
+    "metric": pa.string(),
+    "filter": pa.string(),
+    "n": pa.int32(),
+    "value": pa.float64(),
+    "stderr": pa.float64(),
+    "higher_is_better": pa.bool_(),
+    "primary": pa.bool_(),
+    "is_group": pa.bool_(),
+}
+_RESULT_COLUMNS = {"primary": "is_primary"}
+"""Columns of `results` that are not called as the field of `Result`, whose name is a word of SQL."""
+_SCORES = {
+    "task": pa.string(),
+    "sample": pa.string(),
+    "metric": pa.string(),
+    "filter": pa.string(),
+    "value": pa.float64(),
+    "weight": pa.float64(),
+    "detail": pa.string(),
+    "answer": pa.int64(),
+    "invalid": pa.bool_(),
+    "confidence": pa.float64(),
+}
+_DRIFT = {"sample": pa.string(), "kl": pa.list_(pa.float32())}
+_INCOMING_REQUESTS = "FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request"
 
 
 class Store:
@@ -62,17 +100,7 @@ class Store:
             for plan in plans:
                 add_plan(connection, plan)
                 for arm in arms:
-                    connection.execute(
-                        """
-                        INSERT INTO runs
-                        SELECT (SELECT coalesce(max(run), 0) + 1 FROM runs), a.arm, p.plan, 'queued', ?, 0, 0, NULL, ?,
-                               now()::TIMESTAMP, now()::TIMESTAMP, ?
-                        FROM arms a, plans p WHERE a.digest = ? AND p.digest = ?
-                        ON CONFLICT (arm, plan) DO UPDATE SET driver = excluded.driver,
-                            prompt_tokens = coalesce(excluded.prompt_tokens, prompt_tokens)
-                        """,
-                        [len(plan.requests), driver, tokens.get((arm.key, plan.digest)), arm.key, plan.digest],
-                    )
+                    _add_run(connection, arm, plan, driver, tokens.get((arm.key, plan.digest)))
 
     def commit(self, results: Sequence[ShardResult], progress: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         """Keep what came back from workers.
@@ -81,40 +109,34 @@ class Store:
             results: Finished shards; responses that are there already stay as they are.
             progress: (arm key, plan digest) -> requests answered and requests given up so far, for runs that moved.
         """
-        answers = [(result.shard.arm.key, *astuple(answer)) for result in results for answer in result.responses]
-        failures = [(result.shard.arm.key, f.request, f.error) for result in results for f in result.failures]
+        answers = [(result.shard.arm.key, answer) for result in results for answer in result.responses]
+        failures = [(result.shard.arm.key, failure) for result in results for failure in result.failures]
         with self._database.write() as connection:
             if answers:
-                names = ["arm", "request", "loglikelihood", "greedy", "text", "tokens", "truncated"]
-                kinds = [pa.string(), pa.string(), pa.float64(), pa.bool_(), pa.string(), pa.int32(), pa.int32()]
-                insert(
+                incoming = as_table(_RESPONSES, [answer for _, answer in answers], arm=[key for key, _ in answers])
+                numbers = {"arm": "a.arm", "request": "r.request"}
+                insert_table(
                     connection,
-                    as_table(names, kinds, answers),
-                    """
-                    INSERT INTO responses
-                    SELECT a.arm, r.request, i.loglikelihood, i.greedy, i.text, i.tokens, i.truncated
-                    FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
-                    ON CONFLICT DO NOTHING
-                    """,
+                    incoming,
+                    "responses",
+                    {name: numbers.get(name, f"i.{name}") for name in _RESPONSES},
+                    _INCOMING_REQUESTS,
+                    conflict="ON CONFLICT DO NOTHING",
                 )
-                insert(
-                    connection,
-                    as_table(names[:2], kinds[:2], [row[:2] for row in answers]),
-                    """
-                    DELETE FROM failures USING incoming i
-                    JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
-                    WHERE failures.arm = a.arm AND failures.request = r.request
-                    """,
+                connection.register("incoming", incoming.select(["arm", "request"]))
+                connection.execute(
+                    f"DELETE FROM failures USING (SELECT a.arm, r.request {_INCOMING_REQUESTS}) x "
+                    "WHERE failures.arm = x.arm AND failures.request = x.request"
                 )
+                connection.unregister("incoming")
             if failures:
-                insert(
+                insert_table(
                     connection,
-                    as_table(["arm", "request", "error"], [pa.string()] * 3, failures),
-                    """
-                    INSERT INTO failures SELECT a.arm, r.request, i.error
-                    FROM incoming i JOIN arms a ON a.digest = i.arm JOIN requests r ON r.digest = i.request
-                    ON CONFLICT DO UPDATE SET error = excluded.error
-                    """,
+                    as_table(_FAILURES, [failure for _, failure in failures], arm=[key for key, _ in failures]),
+                    "failures",
+                    {"arm": "a.arm", "request": "r.request", "error": "i.error"},
+                    _INCOMING_REQUESTS,
+                    conflict="ON CONFLICT DO UPDATE SET error = excluded.error",
                 )
             for (arm, plan), counts in progress.items():
                 _set_run(connection, arm, plan, "state = 'running', answered = ?, failed = ?, error = NULL", [*counts])
@@ -125,33 +147,17 @@ class Store:
             run = _run_number(connection, arm, plan)
             connection.execute("DELETE FROM results WHERE run = ?", [run])
             connection.execute("DELETE FROM scores WHERE run = ?", [run])
-            names = ["task", "metric", "filter", "n", "value", "stderr", "higher_is_better", "is_primary", "is_group"]
-            kinds = [*[pa.string()] * 3, pa.int32(), pa.float64(), pa.float64(), *[pa.bool_()] * 3]
-            rows = [astuple(result) for result in graded.results]
-            insert(connection, as_table(names, kinds, rows), f"INSERT INTO results SELECT {run}, * FROM incoming")
-            scores = [(task, *astuple(score)) for task, found in graded.scores.items() for score in found]
-            names = [
-                "task",
-                "sample",
-                "metric",
-                "filter",
-                "value",
-                "weight",
-                "detail",
-                "answer",
-                "invalid",
-                "confidence",
-            ]
-            kinds = [*[pa.string()] * 4, pa.float64(), pa.float64(), pa.string(), pa.int64(), pa.bool_(), pa.float64()]
-            insert(
+            incoming = as_table(_RESULTS, graded.results)
+            columns = {_RESULT_COLUMNS.get(name, name): f"i.{name}" for name in _RESULTS}
+            insert_table(connection, incoming, "results", {"run": "$run", **columns}, values={"run": run})
+            scores = [(task, score) for task, of_task in graded.scores.items() for score in of_task]
+            insert_table(
                 connection,
-                as_table(names, kinds, scores),
-                f"""
-                INSERT INTO scores
-                SELECT {run}, i.task, s.sample, i.metric, i.filter, i.value, i.weight, i.detail,
-                       i.answer, i.invalid, i.confidence
-                FROM incoming i JOIN samples s ON s.digest = i.sample
-                """,
+                as_table(_SCORES, [score for _, score in scores], task=[task for task, _ in scores]),
+                "scores",
+                {"run": "$run", **{name: "s.sample" if name == "sample" else f"i.{name}" for name in _SCORES}},
+                "FROM incoming i JOIN samples s ON s.digest = i.sample",
+                values={"run": run},
             )
             answered = len(plan.requests)
             _set_run(
@@ -172,29 +178,26 @@ class Store:
     def lend(self, lender: Arm, arm: Arm, plan: Plan) -> None:
         """Give an arm another's answers to a plan, where both have the same weights and are asked the same."""
         with self._database.write() as connection:
-            connection.execute(
+            insert(
+                connection,
+                "responses",
+                {"arm": "b.arm", **{name: f"x.{name}" for name in _RESPONSES if name != "arm"}},
                 f"""
-                WITH {scores_module.ASKED}
-                INSERT INTO responses
-                SELECT b.arm, x.request, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
-                FROM responses x JOIN asked USING (request) JOIN arms a ON a.arm = x.arm, arms b
-                WHERE a.digest = ? AND b.digest = ? ON CONFLICT DO NOTHING
+                FROM responses x JOIN arms a ON a.arm = x.arm, arms b
+                WHERE a.digest = $lender AND b.digest = $arm
+                      AND x.request IN (WITH {scores_module.ASKED} SELECT request FROM asked)
                 """,
-                [plan.digest, lender.key, arm.key],
+                values={"lender": lender.key, "arm": arm.key, "plan": plan.digest},
+                conflict="ON CONFLICT DO NOTHING",
             )
 
     def add_matrices(self, matrices: Sequence[Matrix]) -> None:
         """Keep matrices; one of the same name is replaced."""
         with self._database.write() as connection:
             for matrix in matrices:
-                columns = [None if row is None else row.tolist() for row in (matrix.untrained, matrix.joint)]
-                connection.execute(
-                    "INSERT OR REPLACE INTO matrices VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    [
-                        *(matrix.name, matrix.method, matrix.seed, matrix.source, list(matrix.tasks)),
-                        *(matrix.scores.tolist(), *columns),
-                    ],
-                )
+                values = {**as_dict(matrix), "tasks": list(matrix.tasks)}
+                changes = ", ".join(f"{name} = excluded.{name}" for name in values if name != "name")
+                insert_row(connection, "matrices", values, conflict=f"ON CONFLICT (name) DO UPDATE SET {changes}")
 
     def add_drift(self, arm: Arm, plan: Plan, task: str, kl: Mapping[str, Sequence[float]]) -> None:
         """Keep an arm's divergence from its base on a task's texts, replacing what was there.
@@ -202,22 +205,22 @@ class Store:
         Args:
             kl: Sample digest to forward KL(base || arm) of each of its tokens, nats.
         """
-        rows = [(sample, list(values)) for sample, values in kl.items()]
-        incoming = as_table(["sample", "kl"], [pa.string(), pa.list_(pa.float32())], rows)
+        incoming = as_table(_DRIFT, list(kl), sample=list(kl), kl=[list(values) for values in kl.values()])
         with self._database.write() as connection:
-            key = [arm.key, plan.digest, task]
             connection.execute(
                 "DELETE FROM drift WHERE arm = (SELECT arm FROM arms WHERE digest = ?) "
                 "AND plan = (SELECT plan FROM plans WHERE digest = ?) AND task = ?",
-                key,
+                [arm.key, plan.digest, task],
             )
-            connection.register("incoming", incoming)
-            connection.execute(
-                "INSERT INTO drift SELECT a.arm, p.plan, ?, s.sample, i.kl FROM incoming i "
-                "JOIN samples s ON s.digest = i.sample, arms a, plans p WHERE a.digest = ? AND p.digest = ?",
-                [task, arm.key, plan.digest],
+            insert_table(
+                connection,
+                incoming,
+                "drift",
+                {"arm": "a.arm", "plan": "p.plan", "task": "$task", "sample": "s.sample", "kl": "i.kl"},
+                "FROM incoming i JOIN samples s ON s.digest = i.sample, arms a, plans p "
+                "WHERE a.digest = $arm AND p.digest = $plan",
+                values={"task": task, "arm": arm.key, "plan": plan.digest},
             )
-            connection.unregister("incoming")
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -240,11 +243,13 @@ class Store:
     def silent(self, arms: Sequence[Arm]) -> list[Arm]:
         """Return the arms that have answered nothing yet."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT digest FROM arms a WHERE EXISTS (SELECT 1 FROM responses x WHERE x.arm = a.arm)"
-            ).fetchall()
-        heard = {key for (key,) in rows}
-        return [arm for arm in arms if arm.key not in heard]
+            rows = fetch_rows(
+                connection.execute(
+                    "SELECT digest FROM arms a WHERE EXISTS (SELECT 1 FROM responses x WHERE x.arm = a.arm)"
+                )
+            )
+        answered = {row["digest"] for row in rows}
+        return [arm for arm in arms if arm.key not in answered]
 
     def responses(self, arm: Arm, plan: Plan) -> dict[str, Response]:
         """Return the arm's responses to the plan's requests, by request digest."""
@@ -255,9 +260,9 @@ class Store:
                     WITH {scores_module.ASKED}
                     SELECT r.digest AS request, x.loglikelihood, x.greedy, x.text, x.tokens, x.truncated
                     FROM responses x JOIN asked USING (request) JOIN requests r USING (request) JOIN arms a USING (arm)
-                    WHERE a.digest = ?
+                    WHERE a.digest = $arm
                     """,
-                    [plan.digest, arm.key],
+                    {"plan": plan.digest, "arm": arm.key},
                 )
             )
         return {row["request"]: build_record(Response, row) for row in rows}
@@ -305,12 +310,14 @@ class Store:
     def suite_paths(self, checkpoint: str) -> list[str]:
         """Return the files of the suites that a checkpoint was given, newest plan of each, in order of first use."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT arg_max(p.suite_path, p.plan) FROM runs u JOIN plans p USING (plan) JOIN arms a USING (arm) "
-                "WHERE a.checkpoint = ? GROUP BY p.suite ORDER BY min(u.run)",
-                [checkpoint],
-            ).fetchall()
-        return [row[0] for row in rows]
+            rows = fetch_rows(
+                connection.execute(
+                    "SELECT arg_max(p.suite_path, p.plan) AS path FROM runs u JOIN plans p USING (plan) "
+                    "JOIN arms a USING (arm) WHERE a.checkpoint = ? GROUP BY p.suite ORDER BY min(u.run)",
+                    [checkpoint],
+                )
+            )
+        return [row["path"] for row in rows]
 
     def task_scores(
         self,
@@ -339,19 +346,22 @@ class Store:
     def matrices(self) -> list[Matrix]:
         """Return all matrices, by method and name."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT * FROM matrices ORDER BY method, name").fetchall()
-        return [
-            Matrix(
-                name=name,
-                method=method,
-                seed=seed,
-                source=source,
-                tasks=tuple(tasks),
-                scores=np.array(scores),
-                untrained=_array(untrained),
-                joint=_array(joint),
+            rows = fetch_rows(
+                connection.execute(
+                    "SELECT name, method, seed, source, tasks, scores, untrained, joint FROM matrices "
+                    "ORDER BY method, name"
+                )
             )
-            for name, method, seed, source, tasks, scores, untrained, joint in rows
+        return [
+            build_record(
+                Matrix,
+                row,
+                tasks=tuple(row["tasks"]),
+                scores=np.array(row["scores"]),
+                untrained=_array(row["untrained"]),
+                joint=_array(row["joint"]),
+            )
+            for row in rows
         ]
 
     def mean_gains(self, base: int) -> dict[int, dict[str, float]]:
@@ -384,19 +394,53 @@ def _array(values: list[float] | None) -> Floats | None:
     return None if values is None else np.array(values, dtype=np.float64)
 
 
+def _add_run(connection: Connection, arm: Arm, plan: Plan, driver: str, prompt_tokens: float | None) -> None:
+    """Add a run; of one that is in the store, say who drives it now."""
+    insert(
+        connection,
+        "runs",
+        {
+            "run": next_number("runs", "run"),
+            "arm": "a.arm",
+            "plan": "p.plan",
+            "state": "'queued'",
+            "requests": "$requests",
+            "answered": "0",
+            "failed": "0",
+            "driver": "$driver",
+            "created": NOW,
+            "updated": NOW,
+            "prompt_tokens": "$prompt_tokens",
+        },
+        "FROM arms a, plans p WHERE a.digest = $arm AND p.digest = $plan",
+        values={
+            "requests": len(plan.requests),
+            "driver": driver,
+            "prompt_tokens": prompt_tokens,
+            "arm": arm.key,
+            "plan": plan.digest,
+        },
+        conflict="ON CONFLICT (arm, plan) DO UPDATE SET driver = excluded.driver, "
+        "prompt_tokens = coalesce(excluded.prompt_tokens, prompt_tokens)",
+    )
+
+
 def _run_number(connection: Connection, arm: Arm, plan: Plan) -> int:
-    row = connection.execute(
-        "SELECT run FROM runs JOIN arms a USING (arm) JOIN plans p USING (plan) WHERE a.digest = ? AND p.digest = ?",
-        [arm.key, plan.digest],
-    ).fetchone()
+    row = fetch_row(
+        connection.execute(
+            "SELECT u.run FROM runs u JOIN arms a USING (arm) JOIN plans p USING (plan) "
+            "WHERE a.digest = ? AND p.digest = ?",
+            [arm.key, plan.digest],
+        )
+    )
     if row is None:
-        raise EvidenceError(f"{arm.label} on {plan.suite}: its run was taken out by another gate on it; try again")
-    return int(row[0])
+        raise EvidenceError(f"{arm.label} on {plan.suite}: its run was removed by another gate on it; try again")
+    return int(row["run"])
 
 
-def _set_run(connection: Connection, arm: str, plan: str, what: str, values: list[Any]) -> None:
+def _set_run(connection: Connection, arm: str, plan: str, changes: str, values: list[Any]) -> None:
     connection.execute(
-        f"UPDATE runs SET {what}, updated = now()::TIMESTAMP WHERE arm = (SELECT arm FROM arms WHERE digest = ?) "
+        f"UPDATE runs SET {changes}, updated = {NOW} WHERE arm = (SELECT arm FROM arms WHERE digest = ?) "
         "AND plan = (SELECT plan FROM plans WHERE digest = ?)",
         [*values, arm, plan],
     )

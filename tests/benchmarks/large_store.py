@@ -22,7 +22,7 @@ from evalsvc.records.arms import Arm, Cost, Finding
 from evalsvc.records.plans import Plan
 from evalsvc.records.vocabulary import Role
 from evalsvc.records.weight_changes import TensorChange, WeightChange
-from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.database import Connection, Database
 from evalsvc.store.runs import driver_name
 from evalsvc.store.store import Store
@@ -150,7 +150,7 @@ def fill(db: Path, count: int = 1000) -> None:
 def describe(store: Store, known: list[Arm], made: list[Plan]) -> None:
     """Add what only some checkpoints have: drift, dossiers, decisions."""
     general = next(what for what in made if what.role == "general")
-    task, dossiers = general.tasks[0], Dossiers(store.path)
+    task, dossiers = general.tasks[0], CheckpointFacts(store.path)
     for number, of in enumerate(known[1:201:10]):
         store.add_drift(of, general, task.name, {s.digest: [0.001 * number] * 40 for s in task.samples[:20]})
     tensors = tuple(

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.records.arms import Arm, Cost
-from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 from tests.cli.test_cli import Run, evalsvc
 from tests.support.fakes import NUMERICS, plan
@@ -47,7 +47,7 @@ def test_show_computes_once_and_keeps(
     assert answer["cost"]["gpu_hours"] == 1.5
     assert answer["training_memory_gb"]["model_states_only"] is True
     lora = Store(stored).arms()[1].checkpoint
-    assert Dossiers(stored).change(lora) is not None
+    assert CheckpointFacts(stored).change(lora) is not None
 
     def never(*_: object) -> None:
         raise AssertionError

@@ -26,7 +26,7 @@ from evalsvc.records.arms import Arm, Cost, Finding
 from evalsvc.records.plans import Failure, Response
 from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.records.weight_changes import TensorChange, WeightChange
-from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 from tests.conftest import ROOT
 from tests.store.test_store import graded
@@ -86,8 +86,8 @@ def test_a_checkpoint_shows_its_dossier(app: AppTest, db: Path) -> None:
         rank_90=3,
         effective_rank=2.5,
     )
-    Dossiers(db).keep_change(lora, WeightChange(100, 5, "|x| > 1", (tensor,)))
-    Dossiers(db).keep_findings(lora, [Finding("warning", "window", lora.label, "prompts are longer")])
+    CheckpointFacts(db).keep_change(lora, WeightChange(100, 5, "|x| > 1", (tensor,)))
+    CheckpointFacts(db).keep_findings(lora, [Finding("warning", "window", lora.label, "prompts are longer")])
     page.selectbox(key="checkpoint").select(f"{lora.label} ({lora.digest[7:19]})").run()
     assert not page.exception
     assert [warning.value for warning in page.warning] == ["window: prompts are longer"]
@@ -488,8 +488,8 @@ def fill_richly(db: Path) -> None:
         for part in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
     )
     for of in arms:
-        Dossiers(db).keep_change(of.checkpoint, WeightChange(100, 5, "|x| > 1", tensors))
-        Dossiers(db).keep_findings(of.checkpoint, [Finding("warning", "window", of.label, f"prompts {EVIL}")])
+        CheckpointFacts(db).keep_change(of.checkpoint, WeightChange(100, 5, "|x| > 1", tensors))
+        CheckpointFacts(db).keep_findings(of.checkpoint, [Finding("warning", "window", of.label, f"prompts {EVIL}")])
     gated(db)
     gated(db, 0.1)
 

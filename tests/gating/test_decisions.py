@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from evalsvc.store.database import Database
-from evalsvc.store.decisions import Ledger, record_digest
+from evalsvc.store.decisions import Decisions, record_digest
 from evalsvc.store.runs import driver_name
 from evalsvc.store.store import Store
 from tests.cli.test_cli import Run, evalsvc
@@ -326,7 +326,7 @@ def test_broken_evidence_is_exit_code_5_and_in_every_output(
     assert "<error" in (tmp_path / "gate.xml").read_text()
     assert summary.read_text().startswith("before\n")
     assert "NO VERDICT" in summary.read_text()
-    assert Ledger(db).chain(BASE.checkpoint.digest) == []
+    assert Decisions(db).chain(BASE.checkpoint.digest) == []
 
 
 @pytest.mark.parametrize(

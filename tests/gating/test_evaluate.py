@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from evalsvc.store.database import Database
-from evalsvc.store.decisions import Ledger
+from evalsvc.store.decisions import Decisions
 from evalsvc.store.store import Store
 from tests.cli.test_cli import Run, evalsvc
 from tests.conftest import ROOT
@@ -207,7 +207,7 @@ def test_a_run_that_fails_is_no_evidence(gate: Callable[..., Any], monkeypatch: 
         assert (done.code, done.out) == (5, "")
         assert "the device is gone" in done.err
     assert Store(db).arms()
-    assert Ledger(db).chain(Store(db).arms()[0].checkpoint.digest) == []
+    assert Decisions(db).chain(Store(db).arms()[0].checkpoint.digest) == []
 
 
 # -------------------------------------------------------------------------------------------------------- power plan

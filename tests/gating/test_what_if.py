@@ -23,7 +23,7 @@ from evalsvc.records.comparisons import Comparison
 from evalsvc.records.methods import find_rung
 from evalsvc.store.arms import find_family
 from evalsvc.store.database import Database
-from evalsvc.store.decisions import Ledger
+from evalsvc.store.decisions import Decisions
 from evalsvc.store.store import Store
 from tests.support.evidence import CHILD, binary, fill, pair
 from tests.support.fakes import arm
@@ -127,7 +127,7 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
     assert rejected is not None
     assert rejected.rule == "retention/facts"
     assert store.arms()  # and nothing was decided for good:
-    assert Ledger(db).chain(arm(1).checkpoint.digest) == []
+    assert Decisions(db).chain(arm(1).checkpoint.digest) == []
 
 
 def test_an_arm_whose_scores_are_gone_keeps_no_other_from_being_judged(db: Path) -> None:

@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from evalsvc.records.plans import Response
+from evalsvc.records.serialise import build_record
 from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
-from evalsvc.store.rows import build_record, fetch_rows
+from evalsvc.store.rows import fetch_rows
 from evalsvc.store.runs import driver_name, is_alive
 from evalsvc.store.store import Store
 
@@ -136,14 +137,17 @@ evalsvc.scoring.driver.COMMIT_SECONDS = 0.0
 import evalsvc.engine.sharding
 evalsvc.engine.sharding.SHARD_ROWS = 200
 from evalsvc.settings import Compute
-from evalsvc.store.rows import build_record, fetch_rows
-from evalsvc.store.runs import driver_name, is_alive
 from evalsvc.store.store import Store
 from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import submit
 db, models, workers, *suites = sys.argv[1:]
-wanted = Submission((Source(f"{models}/run"),), f"{models}/base", tuple(suites), Compute(workers=int(workers)))
-jobs = submit(Store(Path(db)), wanted, lambda done, total: None, lambda text: None)
+submission = Submission(
+    sources=(Source(f"{models}/run"),),
+    base=f"{models}/base",
+    suites=tuple(suites),
+    compute=Compute(workers=int(workers)),
+)
+jobs = submit(Store(Path(db)), submission, lambda done, total: None, lambda text: None)
 print({job.state for job in jobs})
 """
 

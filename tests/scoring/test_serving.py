@@ -10,7 +10,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Arm, Cost, Finding, Serving
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store import arms as arms_module
-from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.database import Database
 from evalsvc.store.migrations import MIGRATIONS
 from evalsvc.store.store import Store
@@ -89,7 +89,7 @@ def test_a_quantised_arm_without_its_reference(db: Path) -> None:
 
 
 def test_what_is_known_of_a_checkpoint_is_kept(db: Path) -> None:
-    dossiers = Dossiers(db)
+    dossiers = CheckpointFacts(db)
     tensors = (
         TensorChange(name="a", shape=(2, 3), changed=1, base_norm=1.5, norm=2.5, rank_90=2, effective_rank=1.25),
         TensorChange(name="b", shape=(4,), changed=0, base_norm=1.0, norm=0.0),

@@ -15,7 +15,7 @@ from evalsvc.errors import CheckpointError
 from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
-from evalsvc.store.checkpoint_facts import Dossiers
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 from tests.support import tiny
 from tests.support.tasks import CHOICE, write_task
@@ -44,7 +44,7 @@ def test_warnings_are_noted_and_kept(models: Path, db: Path, suite: str) -> None
     assert {job.state for job in jobs} == {"done"}
     (warning,) = [note for note in notes if note.startswith("warning")]
     assert "base: its window is shorter than prompts of suite s: 1 of 3 samples" in warning
-    kept = Dossiers(db).findings(jobs[0].arm.checkpoint)
+    kept = CheckpointFacts(db).findings(jobs[0].arm.checkpoint)
     assert [finding.check for finding in kept] == ["vocabulary", "window"]
     assert "probing what is new" in notes
     again, notes = run(db, models / "lora", models / "base", suite)

@@ -11,22 +11,22 @@ import pytest
 from evalsvc.errors import UsageError
 from evalsvc.records.plans import Failure, Response
 from evalsvc.records.shards import Shard, ShardResult
-from evalsvc.store.items import FATES, Browser, Filter
+from evalsvc.store.items import FATES, Filter, StoredItems
 from evalsvc.store.store import Store
 from tests.support.evidence import BASE, BITS, CHILD, binary, fill
 
 
 @pytest.fixture
-def browser(db: Path) -> Browser:
+def browser(db: Path) -> StoredItems:
     """Two suites: 120 binary items of which 9 are lost and 4 gained, and 10 texts whose bits rise."""
     fill(db, "facts", {"easy": binary(9, 4, 120)})
     nats = -np.linspace(100, 200, 10)
     weights = np.full(10, 100.0)
     fill(db, "text", {"stories": (nats, nats - 5)}, role="drift", metric=BITS, weights=weights)
-    return Browser(db)
+    return StoredItems(db)
 
 
-def test_every_item_has_one_fate(browser: Browser) -> None:
+def test_every_item_has_one_fate(browser: StoredItems) -> None:
     page = browser.page(1, 2, Filter(suite="facts"))
     assert sum(page.counts.values()) == page.total == 120
     assert page.counts["lost"] == 9
@@ -37,19 +37,19 @@ def test_every_item_has_one_fate(browser: Browser) -> None:
         assert item.fate == fates[item.base, item.adapted]
 
 
-def test_pages_hold_every_item_once(browser: Browser) -> None:
+def test_pages_hold_every_item_once(browser: StoredItems) -> None:
     seen = [item.sample for start in range(0, 130, 25) for item in browser.page(1, 2, Filter(), start, 25).items]
     assert len(seen) == len(set(seen)) == 130
 
 
-def test_a_text_whose_bits_rise_is_lost(browser: Browser) -> None:
+def test_a_text_whose_bits_rise_is_lost(browser: StoredItems) -> None:
     # What is stored of a text is its log-likelihood in nats: bits per byte rise when it falls.
     page = browser.page(1, 2, Filter(suite="text"))
     assert page.counts == {"lost": 10}
     assert {item.gain for item in page.items} == {-5.0}
 
 
-def test_filters(browser: Browser) -> None:
+def test_filters(browser: StoredItems) -> None:
     assert browser.page(1, 2, Filter(fates=("lost",), suite="facts")).total == 9
     assert browser.page(1, 2, Filter(task="stories")).total == 10
     found = browser.page(1, 2, Filter(text="EASY 7?"))
@@ -63,7 +63,7 @@ def test_filters(browser: Browser) -> None:
     assert len(FATES) == 4
 
 
-def test_an_item_shows_both_arms_answers(browser: Browser) -> None:
+def test_an_item_shows_both_arms_answers(browser: StoredItems) -> None:
     item = browser.page(1, 2, Filter(suite="facts")).items[0]
     (asked,) = browser.list_requests(item.sample, 1, 2)
     assert asked.arguments[0].startswith("facts easy")
@@ -86,13 +86,13 @@ def test_failed_requests_are_counted_by_reason(db: Path) -> None:
         {(late.key, made.digest): (8, 4)},
     )
     number = next(arm.number for arm in store.arms() if arm.digest == late.key)
-    found = Browser(db).failures(number, made.digest)
+    found = StoredItems(db).failures(number, made.digest)
     assert [(failed.error, failed.requests) for failed in found] == [("out of memory", 3), ("nan", 1)]
 
 
 def test_the_state_changes_when_a_run_is_finished(db: Path) -> None:
     fill(db, "facts", {"easy": binary(1, 1, 12)})
-    before = Browser(db).fingerprint()
-    assert Browser(db).fingerprint() == before
+    before = StoredItems(db).fingerprint()
+    assert StoredItems(db).fingerprint() == before
     fill(db, "more", {"easy": binary(1, 1, 12)})
-    assert Browser(db).fingerprint() != before
+    assert StoredItems(db).fingerprint() != before

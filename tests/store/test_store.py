@@ -11,7 +11,7 @@ from evalsvc.records.arms import Arm, Cost
 from evalsvc.records.plans import Failure, Plan, Response
 from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.records.shards import Shard, ShardResult
-from evalsvc.store.items import Browser
+from evalsvc.store.items import StoredItems
 from evalsvc.store.store import Store
 from tests.support.fakes import arm, plan, value
 
@@ -126,10 +126,10 @@ def test_a_failure_is_kept_until_it_is_answered(store: Store) -> None:
     shard = Shard(key="k", arm=BASE, requests=(PLAN.requests[0].digest,))
     store.commit([ShardResult(shard=shard, failures=(Failure(key, "bad"),))], {(BASE.key, PLAN.digest): (0, 1)})
     assert [(run.answered, run.failed) for run in store.runs() if run.arm.digest == BASE.key] == [(0, 1)]
-    (failed,) = Browser(store.path).failures(1, PLAN.digest)
+    (failed,) = StoredItems(store.path).failures(1, PLAN.digest)
     assert (failed.error, failed.requests) == ("bad", 1)
     store.commit([result(BASE, PLAN, 1)], {})
-    assert Browser(store.path).failures(1, PLAN.digest) == []
+    assert StoredItems(store.path).failures(1, PLAN.digest) == []
 
 
 def test_finishing_again_replaces_scores(store: Store) -> None:
