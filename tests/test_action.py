@@ -17,7 +17,7 @@ import yaml
 
 from evalsvc.store.database import Database
 from tests.conftest import ROOT
-from tests.support.evidence import binary, fill
+from tests.support.evidence import fill_store, make_binary
 
 ACTION = ROOT / ".github" / "actions" / "gate"
 POLICY = {"version": 1, "retention": [{"suite": "core", "margin": 0.05}]}
@@ -64,7 +64,7 @@ def outputs(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("lost", "code", "verdict"), [(5, 0, "pass"), (60, 3, "fail"), (15, 4, "inconclusive")])
 def test_verdicts(gate: Callable[..., Any], tmp_path: Path, db: Path, lost: int, code: int, verdict: str) -> None:
-    fill(db, "core", {"t": binary(lost, 5, 300)})
+    fill_store(db, "core", {"t": make_binary(lost, 5, 300)})
     done = gate()
     assert done.returncode == code, done.stderr
     assert outputs(tmp_path) == {"verdict": verdict, "exit-code": str(code)}
@@ -75,7 +75,7 @@ def test_verdicts(gate: Callable[..., Any], tmp_path: Path, db: Path, lost: int,
 
 
 def test_no_evidence(gate: Callable[..., Any], tmp_path: Path, db: Path) -> None:
-    fill(db, "other", {"t": binary(5, 5, 300)})
+    fill_store(db, "other", {"t": make_binary(5, 5, 300)})
     done = gate()
     assert (done.returncode, outputs(tmp_path)["verdict"]) == (5, "none")
     assert "NO VERDICT" in (tmp_path / "summary.md").read_text()
@@ -83,7 +83,7 @@ def test_no_evidence(gate: Callable[..., Any], tmp_path: Path, db: Path) -> None
 
 
 def test_usage(gate: Callable[..., Any], tmp_path: Path, db: Path) -> None:
-    fill(db, "core", {"t": binary(5, 5, 300)})
+    fill_store(db, "core", {"t": make_binary(5, 5, 300)})
     assert gate("nobody").returncode == 2
     assert gate(GATE_ARGUMENTS="--no-such-flag").returncode == 2
     assert gate(EVALSVC_DB=str(tmp_path / "none.duckdb")).returncode == 2
@@ -92,7 +92,7 @@ def test_usage(gate: Callable[..., Any], tmp_path: Path, db: Path) -> None:
 
 
 def test_internal_error(gate: Callable[..., Any], tmp_path: Path, db: Path) -> None:
-    fill(db, "core", {"t": binary(5, 5, 300)})
+    fill_store(db, "core", {"t": make_binary(5, 5, 300)})
     with Database(db).write() as connection:
         connection.execute("DROP TABLE scores")
     done = gate()
@@ -102,7 +102,7 @@ def test_internal_error(gate: Callable[..., Any], tmp_path: Path, db: Path) -> N
 
 
 def test_settings_are_arguments_and_never_commands(gate: Callable[..., Any], tmp_path: Path, db: Path) -> None:
-    fill(db, "core", {"t": binary(5, 5, 300)})
+    fill_store(db, "core", {"t": make_binary(5, 5, 300)})
     assert gate("$(touch hacked); touch hacked", GATE_BASE="`touch hacked`").returncode == 2
     assert gate("--plan").returncode == 2  # a checkpoint that looks like a flag is still a checkpoint
     assert not (tmp_path / "hacked").exists()
@@ -139,7 +139,7 @@ def test_the_gitlab_job_is_a_gate() -> None:
 def test_the_gitlab_job_ends_as_the_gate_does(
     gate: Callable[..., Any], tmp_path: Path, db: Path, lost: int | None, code: int
 ) -> None:
-    fill(db, "core" if lost is not None else "other", {"t": binary(lost or 0, 5, 300)})
+    fill_store(db, "core" if lost is not None else "other", {"t": make_binary(lost or 0, 5, 300)})
     job = yaml.safe_load((ACTION / "gitlab.yml").read_text())["evalsvc-gate"]
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     settings = {**job["variables"], "CHECKPOINT": "c2", "EVALSVC_DB": str(db)}

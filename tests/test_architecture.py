@@ -140,3 +140,20 @@ def test_every_module_says_what_it_owns() -> None:
     for path in FILES:
         if path.read_text(encoding="utf-8").strip():
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+TESTS = ROOT / "tests"
+NO_PACKAGES = {"benchmarks", "dashboards", "support"}
+
+
+def test_tests_mirror_the_packages() -> None:
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    folders = {path.parent.name for path in TESTS.glob("*/__init__.py")}
+    assert folders - NO_PACKAGES == packages
+
+
+def test_no_test_imports_from_a_test_file() -> None:
+    """What several test files need lives in tests/support, and fixtures in conftest.py."""
+    for path in TESTS.rglob("*.py"):
+        modules = {part for name in imports(path) if name.startswith("tests.") for part in name.split(".")[:-1]}
+        assert not {module for module in modules if module.startswith("test_")}, path

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from evalsvc import cli
-from tests.cli.test_cli import commands
 from tests.conftest import ROOT
+from tests.support.commands import list_commands
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -41,7 +41,7 @@ def test_what_ci_runs_is_what_the_readme_says() -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    for command in commands():
+    for command in list_commands():
         assert re.search(rf"\b{command[-1]}\b", README), command
 
 
@@ -62,7 +62,7 @@ def test_examples_of_the_help_parse() -> None:
     import typer.main
 
     group = typer.main.get_command(cli.app)
-    for path in commands():
+    for path in list_commands():
         command = group
         for name in path:
             command = command.commands[name]  # type: ignore[attr-defined]

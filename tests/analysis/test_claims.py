@@ -23,11 +23,9 @@ from evalsvc.records.arms import Arm
 from evalsvc.records.methods import list_kinds
 from evalsvc.records.vocabulary import Role
 from evalsvc.store.store import Store
-from tests.cli.test_cli import Run as Command
-from tests.cli.test_cli import evalsvc  # noqa: F401 (a fixture)
-from tests.stats.test_pareto import CPT_GENERAL, CPT_HUMAN_EVAL
-from tests.store.test_store import graded
-from tests.support.fakes import NUMERICS, arm, plan
+from tests.support.commands import Run as Command
+from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
+from tests.support.published import CPT_GENERAL, CPT_HUMAN_EVAL
 
 
 def runs(method: str, forgetting: list[float], learning: float = 0.1) -> list[TrainingRun]:
@@ -151,7 +149,7 @@ def test_drift_predicts_forgetting_or_not() -> None:
 # ------------------------------------------------------------------------------------------------------- from the store
 
 
-def test_real_matrices_support_that_full_forgets_more_and_learns_more(data: Path, db: Path, evalsvc: Command) -> None:  # noqa: F811
+def test_real_matrices_support_that_full_forgets_more_and_learns_more(data: Path, db: Path, evalsvc: Command) -> None:
     files = (data / "results" / "sequential").glob("*.json")
     assert evalsvc("import", "matrix", *files, "--db", db).code == 0
     found = {card["claim"]: card for card in evalsvc("claims", "--db", db, "--json").json["claims"]}
@@ -164,24 +162,26 @@ def test_real_matrices_support_that_full_forgets_more_and_learns_more(data: Path
 
 
 def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> None:
-    base = arm(1)
-    general, instruction = plan("g", n=60, text="g"), plan("i", n=60, role="instruction", text="i")
-    domain = plan("d", n=60, role="domain", text="d")
+    base = make_arm(1)
+    general, instruction = make_plan("g", n=60, text="g"), make_plan("i", n=60, role="instruction", text="i")
+    domain = make_plan("d", n=60, role="domain", text="d")
     store = Store(db)
     made = []
     for number, (method, run, step) in enumerate(
         [(m, f"{m}{s}", step) for m in ("full", "lora") for s in range(3) for step in (1, 2)], start=2
     ):
-        of = replace(arm(number, parent=base.checkpoint).checkpoint, method=method, name=run, step=step, trajectory=run)
+        of = replace(
+            make_arm(number, parent=base.checkpoint).checkpoint, method=method, name=run, step=step, trajectory=run
+        )
         made.append(Arm(of, NUMERICS))
     store.register([base, *made], [general, instruction, domain], "h:1")
     for item in (general, instruction, domain):
-        store.finish(base, item, graded(item, [1.0] * 50 + [0.0] * 10))
+        store.finish(base, item, grade_plan(item, [1.0] * 50 + [0.0] * 10))
     for i, adapted in enumerate(made):
         lost = 20 + i if adapted.checkpoint.method == "full" else 2 + i % 3
         lost = lost if adapted.checkpoint.step == 2 else 0
         for item in (general, instruction, domain):
-            store.finish(adapted, item, graded(item, [0.0] * lost + [1.0] * (50 - lost) + [0.0] * 10))
+            store.finish(adapted, item, grade_plan(item, [0.0] * lost + [1.0] * (50 - lost) + [0.0] * 10))
     found = stored_claims.decide_stored_claims(store)
     card = by_name(found)["full-forgets-more"]
     assert (card.verdict, card.about) == ("supported", "arms of c1")
@@ -192,26 +192,29 @@ def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> 
 
 
 def test_where_the_last_step_of_a_run_is_not_finished_the_one_before_counts(db: Path) -> None:
-    base, instruction = arm(1), plan("i", n=60, role="instruction", text="i")
+    base, instruction = make_arm(1), make_plan("i", n=60, role="instruction", text="i")
     made = [
         replace(
-            arm(10 * run + step, parent=base.checkpoint).checkpoint, name=f"r{run}", step=step, trajectory=f"r{run}"
+            make_arm(10 * run + step, parent=base.checkpoint).checkpoint,
+            name=f"r{run}",
+            step=step,
+            trajectory=f"r{run}",
         )
         for run in (1, 2, 3)
         for step in (1, 2, 3)
     ]
     store = Store(db)
     store.register([base, *(Arm(of, NUMERICS) for of in made)], [instruction], "h:1")
-    store.finish(base, instruction, graded(instruction, [1.0] * 50 + [0.0] * 10))
+    store.finish(base, instruction, grade_plan(instruction, [1.0] * 50 + [0.0] * 10))
     for of in made:
         if (of.name, of.step) not in {("r1", 3), ("r2", 2), ("r2", 3), ("r3", 1)}:
-            store.finish(Arm(of, NUMERICS), instruction, graded(instruction, [0.0] * 30 + [1.0] * 20 + [0.0] * 10))
+            store.finish(Arm(of, NUMERICS), instruction, grade_plan(instruction, [0.0] * 30 + [1.0] * 20 + [0.0] * 10))
     about = [card.about for card in stored_claims.decide_stored_claims(store) if card.claim == FELL]
     assert about == ["r1@2", "r2@1", "r3@3"]
 
 
 def test_an_empty_store_decides_nothing(db: Path) -> None:
     store = Store(db)
-    store.register([arm(1)], [plan()], "h:1")
+    store.register([make_arm(1)], [make_plan()], "h:1")
     with pytest.raises(EvidenceError, match="no adapted arm and no matrix"):
         stored_claims.decide_stored_claims(store)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,83 +14,25 @@ import yaml
 from evalsvc.analysis import stored_claims, stored_drift
 from evalsvc.analysis.diversity_and_drift import compare_sampled
 from evalsvc.errors import EvidenceError
-from evalsvc.gating import decisions
-from evalsvc.gating.evidence import gather
-from evalsvc.gating.policy import Policy
-from evalsvc.gating.rules import build_rules
-from evalsvc.gating.verdict import decide
-from evalsvc.gating.verify import find_differences
 from evalsvc.records.arms import Arm, Checkpoint
-from evalsvc.records.digests import canonical, digest
-from evalsvc.records.plans import Plan, PlannedTask, Request, Response, Sample, has_drift
-from evalsvc.records.shards import Shard, ShardResult
+from evalsvc.records.plans import Request, has_drift
 from evalsvc.store.arms import find_arm, find_family
-from evalsvc.store.database import Database
 from evalsvc.store.scores import Sampled
 from evalsvc.store.store import Store
-from tests.cli.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
-from tests.scoring.test_driver import run
-from tests.store.test_store import graded
-from tests.support.fakes import ACC, NUMERICS, arm, plan
+from tests.support.commands import Run
+from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
+from tests.support.runs import submit_tiny
+from tests.support.sampled import BASE, make_sampled_plan, sample_words, store_collapsed
 from tests.support.tiny import CHAT
-
-BASE = arm(1)
-SETTINGS = {"until": ["\n"], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
-
-
-def sampled_plan(prompts: int, k: int) -> Plan:
-    requests, samples = [], []
-    for i in range(prompts):
-        asked = [Request.of("generate_until", (f"prompt {i}", canonical(SETTINGS)), repeat) for repeat in range(k)]
-        requests += asked
-        samples.append(
-            Sample(
-                digest=digest("open", str(i)),
-                doc_id=i,
-                doc=f'{{"i": {i}}}',
-                target="",
-                requests=tuple(r.digest for r in asked),
-            )
-        )
-    task = PlannedTask(
-        name="open",
-        group=None,
-        version="1",
-        output_type="generate_until",
-        shots=0,
-        metrics=(ACC,),
-        weight=1.0,
-        chance=None,
-        samples=tuple(samples),
-    )
-    return replace(plan("open"), role="diversity", tasks=(task,), requests=tuple(requests), digest=f"open-{k}")
 
 
 def checkpoint_of(store: Store, label: str) -> Checkpoint:
     return find_arm(store.arms(), label).checkpoint
 
 
-def fill(store: Store, of: Arm, item: Plan, words: int, tokens: int = 5) -> None:
-    """Answer every request with one of `words` words, chosen by the digests of request and checkpoint."""
-    answers = tuple(
-        Response(
-            request=r.digest, text=f"word{int(digest(r.digest, of.key)[:8], 16) % words} and so on.", tokens=tokens
-        )
-        for r in item.requests
-    )
-    store.commit([ShardResult(shard=Shard(key="k", arm=of, requests=()), responses=answers)], {})
-    store.finish(of, item, graded(item, [0.0] * len(item.tasks[0].samples)))
-
-
 @pytest.fixture
 def collapsed(db: Path) -> Store:
-    """A base with many answers, an arm with two, which never ends."""
-    store, item = Store(db), sampled_plan(40, 4)
-    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full", method="full"), NUMERICS)
-    store.register([BASE, child], [item], "h:1")
-    fill(store, BASE, item, 1000)
-    fill(store, child, item, 2, tokens=8)
-    return store
+    return store_collapsed(db)
 
 
 def test_collapse_is_measured_against_the_base(collapsed: Store) -> None:
@@ -107,67 +48,34 @@ def test_collapse_is_measured_against_the_base(collapsed: Store) -> None:
     assert found["unfinished"].ratio is None
 
 
-def test_the_command_shows_it(collapsed: Store, evalsvc: Run) -> None:  # noqa: F811
+def test_the_command_shows_it(collapsed: Store, evalsvc: Run) -> None:
     shown = evalsvc("diversity", "full", "--db", collapsed.path)
     assert (shown.code, "unique" in shown.out, "4 answers per prompt" in shown.out) == (0, True, True)
     answer = evalsvc("diversity", "full", "--db", collapsed.path, "--json").json
     assert answer["tasks"][0]["ratios"][0]["measure"] == "unique"
 
 
-@pytest.mark.parametrize(("least", "verdict"), [(0.2, "pass"), (0.8, "fail")])
-def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: float, verdict: str) -> None:
-    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": least}})
-    arms = collapsed.arms()
-    evidence = gather(collapsed, policy, find_arm(arms, "c1"), find_arm(arms, "full"))
-    found = decide(policy, build_rules(policy, (), evidence.ratios), (), "sha256:0", date(2026, 1, 1))
-    by_name = {rule.rule: rule.verdict for rule in found.rules}
-    assert by_name["diversity/open/open/unique"] == verdict
-
-
-def test_a_decision_on_diversity_is_verified_from_the_answers_that_it_rests_on(collapsed: Store) -> None:
-    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.2}})
-    decision = decisions.decide(collapsed, decisions.Question("full", policy))
-    assert find_differences(collapsed, decision.record) == []
-    newer = replace(sampled_plan(30, 4), digest="open-newer")
-    collapsed.register([BASE], [newer], "h:1")
-    fill(collapsed, BASE, newer, 500)
-    assert find_differences(collapsed, decision.record) == []
-    with Database(collapsed.path).write() as connection:
-        connection.execute("UPDATE responses SET text = 'same' WHERE arm = 2")
-    assert any("ratios" in problem for problem in find_differences(collapsed, decision.record))
-
-
-def test_the_gate_refuses_prompts_that_have_changed(collapsed: Store, tmp_path: Path) -> None:
-    file = tmp_path / "open.yaml"
-    file.write_text("name: open\nrole: diversity\ntasks: [open]\n")
-    with Database(collapsed.path).write() as connection:
-        connection.execute("INSERT INTO plan_files SELECT plan, ?, 'older' FROM plans", [str(file)])
-    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.8}})
-    with pytest.raises(EvidenceError, match=r"open\.yaml has changed since it was scored"):
-        decisions.decide(collapsed, decisions.Question("full", policy))
-
-
 def test_what_was_sampled_once_or_not_at_all_has_no_diversity(db: Path) -> None:
-    store, item = Store(db), sampled_plan(3, 1)
-    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full"), NUMERICS)
-    store.register([BASE, child], [item, plan()], "h:1")
+    store, item = Store(db), make_sampled_plan(3, 1)
+    child = Arm(replace(make_arm(2, parent=BASE.checkpoint).checkpoint, name="full"), NUMERICS)
+    store.register([BASE, child], [item, make_plan()], "h:1")
     with pytest.raises(EvidenceError, match="c1 has no sampled answers"):
         stored_drift.compare_diversity(store, "full")
-    fill(store, BASE, item, 9)
+    sample_words(store, BASE, item, 9)
     with pytest.raises(EvidenceError, match="the adapted arm has no sampled answers"):
         stored_drift.compare_diversity(store, "full")
-    fill(store, child, item, 9)
+    sample_words(store, child, item, 9)
     with pytest.raises(EvidenceError, match="has one answer per prompt, must have several"):
         stored_drift.compare_diversity(store, "full")
 
 
 def test_what_cannot_be_told_of_diversity_hides_nothing_else(db: Path) -> None:
-    store, sampled, instruction = Store(db), sampled_plan(3, 1), plan("i", n=60, role="instruction", text="i")
-    child = Arm(replace(arm(2, parent=BASE.checkpoint).checkpoint, name="full", method="full"), NUMERICS)
+    store, sampled, instruction = Store(db), make_sampled_plan(3, 1), make_plan("i", n=60, role="instruction", text="i")
+    child = Arm(replace(make_arm(2, parent=BASE.checkpoint).checkpoint, name="full", method="full"), NUMERICS)
     store.register([BASE, child], [sampled, instruction], "h:1")
     for of, right in ((BASE, 50), (child, 20)):
-        fill(store, of, sampled, 9)
-        store.finish(of, instruction, graded(instruction, [1.0] * right + [0.0] * (60 - right)))
+        sample_words(store, of, sampled, 9)
+        store.finish(of, instruction, grade_plan(instruction, [1.0] * right + [0.0] * (60 - right)))
     assert "full" in {card.about for card in stored_claims.decide_stored_claims(store)}
 
 
@@ -186,7 +94,7 @@ def test_a_real_model_is_sampled_and_measured(models: Path, task_folder: Path, t
     for one in (suite, general):
         (tmp_path / f"{one['name']}.yaml").write_text(yaml.safe_dump(one))
     suites = (str(tmp_path / "open.yaml"), str(tmp_path / "g.yaml"))
-    assert {job.state for job in run(db, models, suites, source="full")} == {"done"}
+    assert {job.state for job in submit_tiny(db, models, suites, source="full")} == {"done"}
     (task,) = stored_drift.compare_diversity(Store(db), "full")
     assert task.answers == 3
     assert all(ratio.prompts == 4 for ratio in task.ratios)
@@ -197,7 +105,7 @@ def test_the_shipped_suite_is_sampled_measured_and_judged(
     models: Path,
     tmp_path: Path,
     db: Path,
-    evalsvc: Run,  # noqa: F811
+    evalsvc: Run,
 ) -> None:
     asked = ["--base", models / "base", "--suite", "tales", "--db", db, "--workers", 0, "--quiet"]
     assert evalsvc("submit", models / "full", *asked).code == 0
@@ -223,18 +131,18 @@ def test_the_shipped_suite_is_sampled_measured_and_judged(
 def drifting(db: Path) -> Store:
     """Six steps that drift further and forget more; on general texts."""
     store = Store(db)
-    general, texts = plan("g", n=100, text="g"), plan("t", n=5, role="drift", text="t")
+    general, texts = make_plan("g", n=100, text="g"), make_plan("t", n=5, role="drift", text="t")
     rng = np.random.default_rng(0)
     arms = [
-        Arm(replace(arm(i + 2, parent=BASE.checkpoint).checkpoint, name="r", step=i, trajectory="r"), NUMERICS)
+        Arm(replace(make_arm(i + 2, parent=BASE.checkpoint).checkpoint, name="r", step=i, trajectory="r"), NUMERICS)
         for i in range(6)
     ]
     store.register([BASE, *arms], [general, texts], "h:1")
     for item in (general, texts):
-        store.finish(BASE, item, graded(item, [1.0] * len(item.tasks[0].samples)))
+        store.finish(BASE, item, grade_plan(item, [1.0] * len(item.tasks[0].samples)))
     for i, one in enumerate(arms):
-        store.finish(one, general, graded(general, [0.0] * (5 * i) + [1.0] * (100 - 5 * i)))
-        store.finish(one, texts, graded(texts, [1.0] * 5))
+        store.finish(one, general, grade_plan(general, [0.0] * (5 * i) + [1.0] * (100 - 5 * i)))
+        store.finish(one, texts, grade_plan(texts, [1.0] * 5))
         kl = {s.digest: rng.gamma(2, 0.05 * (i + 1), 50).tolist() for s in texts.tasks[0].samples}
         store.add_drift(one, texts, texts.tasks[0].name, kl)
     return store
@@ -254,21 +162,21 @@ def test_drift_comes_back_and_predicts_what_was_forgotten(drifting: Store) -> No
 
 def test_drift_is_kept_once_per_arm_and_task(drifting: Store) -> None:
     arms = drifting.arms()
-    texts = plan("t", n=5, role="drift", text="t")
+    texts = make_plan("t", n=5, role="drift", text="t")
     one = Arm(arms[1].checkpoint, NUMERICS)
     drifting.add_drift(one, texts, texts.tasks[0].name, {texts.tasks[0].samples[0].digest: [1.0, 2.0]})
     (found,) = drifting.drifts([arms[1].number])[arms[1].number]
     assert found.kl.tolist() == [1.0, 2.0]
 
 
-def test_the_commands_show_drift(drifting: Store, evalsvc: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_the_commands_show_drift(drifting: Store, evalsvc: Run, tmp_path: Path) -> None:
     shown = evalsvc("drift", "--db", drifting.path)
     assert (shown.code, "KL(base || arm)" in shown.out, "supported" in shown.out) == (0, True, True)
     answer = evalsvc("drift", "--db", drifting.path, "--json").json
     assert answer["arms"][5]["tasks"][0]["drift"]["tokens"] == 250
     store = Store(tmp_path / "none.duckdb")
-    child = Arm(arm(2, parent=BASE.checkpoint).checkpoint, NUMERICS)
-    store.register([BASE, child], [plan()], "h:1")
+    child = Arm(make_arm(2, parent=BASE.checkpoint).checkpoint, NUMERICS)
+    store.register([BASE, child], [make_plan()], "h:1")
     none = evalsvc("drift", "--db", store.path)
     assert (none.code, "no arm of c1 has drift" in none.err) == (5, True)
 
@@ -290,7 +198,7 @@ def test_drift_across_tokenizers_is_refused_by_name(
     task_folder: Path,
     tmp_path: Path,
     db: Path,
-    evalsvc: Run,  # noqa: F811
+    evalsvc: Run,
 ) -> None:
     for role, task in (("drift", "roll"), ("general", "mc")):
         suite = {"name": role, "role": role, "include": str(task_folder), "tasks": [task]}
@@ -317,10 +225,10 @@ def test_drift_across_tokenizers_is_refused_by_name(
 
 
 def test_drift_that_could_not_be_computed_is_said(drifting: Store) -> None:
-    texts = plan("t", n=5, role="drift", text="t")
-    last = Arm(replace(arm(9, parent=BASE.checkpoint).checkpoint, name="plain"), NUMERICS)
+    texts = make_plan("t", n=5, role="drift", text="t")
+    last = Arm(replace(make_arm(9, parent=BASE.checkpoint).checkpoint, name="plain"), NUMERICS)
     drifting.register([last], [texts], "h:1")
-    drifting.finish(last, texts, graded(texts, [1.0] * 5))
+    drifting.finish(last, texts, grade_plan(texts, [1.0] * 5))
     found, _ = stored_drift.load_drift(drifting, find_family(drifting.arms()))
     assert [one.arm.label for one in found if one.refusal] == ["plain"]
     assert "on the plain path" in (found[-1].refusal or "")
@@ -333,7 +241,7 @@ def test_a_tokenizer_that_only_has_another_chat_template_is_no_obstacle(
     (retokenized / "full" / "chat_template.jinja").write_text(CHAT)
     suite = {"name": "t", "role": "drift", "include": str(task_folder), "tasks": ["roll"], "chat_template": "off"}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(suite))
-    assert {job.state for job in run(db, retokenized, (str(tmp_path / "t.yaml"),), source="full")} == {"done"}
+    assert {job.state for job in submit_tiny(db, retokenized, (str(tmp_path / "t.yaml"),), source="full")} == {"done"}
     full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
     assert full.tokenizer != base.tokenizer
     (one,) = stored_drift.load_drift(Store(db), find_family(Store(db).arms()))[0]
@@ -342,8 +250,8 @@ def test_a_tokenizer_that_only_has_another_chat_template_is_no_obstacle(
 
 def test_drift_is_measured_on_texts_and_not_on_early_looks() -> None:
     texts = Request.of("loglikelihood_rolling", ("one two",))
-    plans = {role: replace(plan("p", role=role), requests=(texts,)) for role in ("general", "domain", "drift")}
+    plans = {role: replace(make_plan("p", role=role), requests=(texts,)) for role in ("general", "domain", "drift")}
     assert all(has_drift(one) for one in plans.values())
-    assert has_drift(plan("p", role="drift"))
-    assert not has_drift(plan("p", role="general"))
+    assert has_drift(make_plan("p", role="drift"))
+    assert not has_drift(make_plan("p", role="general"))
     assert not has_drift(replace(plans["drift"], part_of="whole"))

@@ -24,15 +24,15 @@ from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Cost
 from evalsvc.records.frontier import EqualLevels, Frontier, Gap
 from evalsvc.records.scores import TaskScores
-from tests.analysis.test_compare import perplexity, scores
-from tests.support.fakes import checkpoint
+from tests.support.fakes import make_checkpoint
+from tests.support.scores import make_scores, make_text_scores
 
-BASE = checkpoint(1)
+BASE = make_checkpoint(1)
 RNG = np.random.default_rng(11)
 
 
 def task(role: Literal["domain", "general"], values: np.ndarray) -> TaskScores:
-    return scores(values.tolist(), suite=role, role=role, task=role)
+    return make_scores(values.tolist(), suite=role, role=role, task=role)
 
 
 def measured(base: Candidate, arms: list[Candidate]) -> Plane:
@@ -49,7 +49,7 @@ def compared(base: Candidate, arms: list[Candidate], *wish: FrontierOptions) -> 
 
 
 def candidate(number: int, domain: np.ndarray, general: np.ndarray) -> Candidate:
-    of = BASE if number == 1 else checkpoint(number, parent=BASE)
+    of = BASE if number == 1 else make_checkpoint(number, parent=BASE)
     return Candidate(f"c{number}", of, [task("domain", domain), task("general", general)])
 
 
@@ -122,10 +122,10 @@ def test_a_close_call_is_a_matter_of_probability() -> None:
 
 
 def test_tasks_in_other_units_and_incomplete_arms_are_named() -> None:
-    extra = [perplexity([-3.0] * 9), scores([1.0] * 9, task="more")]
+    extra = [make_text_scores([-3.0] * 9), make_scores([1.0] * 9, task="more")]
     base = Candidate("b", BASE, [task("domain", binary(0.2)), task("general", binary(0.8)), *extra])
-    whole = Candidate("w", checkpoint(2, parent=BASE), base.scores)
-    part = Candidate("p", checkpoint(3, parent=BASE), base.scores[:1])
+    whole = Candidate("w", make_checkpoint(2, parent=BASE), base.scores)
+    part = Candidate("p", make_checkpoint(3, parent=BASE), base.scores[:1])
     found = frontier(base, [whole, part])
     assert found.left_out == ("s/t",)
     assert found.incomplete == ("p",)
@@ -139,7 +139,9 @@ def test_an_axis_without_scores_is_no_evidence() -> None:
 
 def test_other_samples_than_the_bases_are_refused() -> None:
     base = candidate(1, binary(0.2), binary(0.8))
-    moved = Candidate("m", checkpoint(2, parent=BASE), [task("domain", binary(0.2, 399)), task("general", binary(0.8))])
+    moved = Candidate(
+        "m", make_checkpoint(2, parent=BASE), [task("domain", binary(0.2, 399)), task("general", binary(0.8))]
+    )
     with pytest.raises(EvidenceError, match="its samples of domain/domain are not the base's"):
         frontier(base, [moved])
 

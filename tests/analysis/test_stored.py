@@ -12,14 +12,13 @@ from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Arm
 from evalsvc.store.arms import find_arm, find_base, find_family, group_families
 from evalsvc.store.store import Store
-from tests.store.test_store import graded
-from tests.support.fakes import NUMERICS, arm, plan
+from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
 
-BASE = arm(1)
-OTHER_BASE = arm(2)
-CHILD = Arm(replace(arm(3, parent=BASE.checkpoint).checkpoint, name="lora", step=10), NUMERICS)
-LATER = Arm(replace(arm(4, parent=BASE.checkpoint).checkpoint, name="lora", step=20), NUMERICS)
-DOMAIN, GENERAL = plan("d", role="domain", text="d"), plan("g", text="g")
+BASE = make_arm(1)
+OTHER_BASE = make_arm(2)
+CHILD = Arm(replace(make_arm(3, parent=BASE.checkpoint).checkpoint, name="lora", step=10), NUMERICS)
+LATER = Arm(replace(make_arm(4, parent=BASE.checkpoint).checkpoint, name="lora", step=20), NUMERICS)
+DOMAIN, GENERAL = make_plan("d", role="domain", text="d"), make_plan("g", text="g")
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def store(db: Path) -> Store:
     made.register([BASE, CHILD, LATER], [DOMAIN, GENERAL], "host:1")
     for of, values in ((BASE, [0, 0, 0, 1, 1, 1]), (CHILD, [0, 1, 1, 1, 1, 0]), (LATER, [1, 1, 1, 1, 1, 1])):
         for item in (DOMAIN, GENERAL):
-            made.finish(of, item, graded(item, [float(v) for v in values]))
+            made.finish(of, item, grade_plan(item, [float(v) for v in values]))
     return made
 
 
@@ -64,7 +63,7 @@ def test_an_arm_is_compared_with_its_base_or_with_another_arm(store: Store) -> N
 def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
     with pytest.raises(EvidenceError, match="c1 is a base: there is nothing to compare it with"):
         stored.compare_arms(store, "c1")
-    orphan = arm(9, parent=OTHER_BASE.checkpoint)
+    orphan = make_arm(9, parent=OTHER_BASE.checkpoint)
     store.register([orphan], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="the base of c9 is not in the store; submit c9 again"):
         stored.compare_arms(store, "c9")
@@ -72,7 +71,7 @@ def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
     store.register([OTHER_BASE, half], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="was scored under other numerics"):
         find_base(store.arms(), find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
-    unfinished = arm(10, parent=BASE.checkpoint)
+    unfinished = make_arm(10, parent=BASE.checkpoint)
     store.register([unfinished], [GENERAL], "host:1")
     with pytest.raises(EvidenceError, match="2 tasks have no scores to compare"):
         stored.compare_arms(store, "c10")
@@ -90,7 +89,7 @@ def test_the_family_of_a_base(store: Store) -> None:
     assert found.base.checkpoint == BASE.checkpoint
     assert [member.checkpoint.label for member in found.arms] == ["lora@10", "lora@20"]
     assert [point.arm for point in stored.load_frontier(store, found).points] == ["c1", "lora@10", "lora@20"]
-    store.register([OTHER_BASE, arm(7, parent=OTHER_BASE.checkpoint)], [GENERAL], "host:1")
+    store.register([OTHER_BASE, make_arm(7, parent=OTHER_BASE.checkpoint)], [GENERAL], "host:1")
     with pytest.raises(UsageError, match=r"the store has 2 bases \(c1, c2\); choose one with --base"):
         find_family(store.arms())
     assert find_family(store.arms(), "c2").base.checkpoint == OTHER_BASE.checkpoint
@@ -107,11 +106,11 @@ def test_a_store_without_adapted_arms_says_how_to_go_on(db: Path) -> None:
 
 def test_other_prompts_are_refused_unless_they_are_declared(db: Path) -> None:
     store = Store(db)
-    same_documents = plan("g", text="asked otherwise")
+    same_documents = make_plan("g", text="asked otherwise")
     store.register([BASE], [GENERAL], "host:1")
     store.register([CHILD], [same_documents], "host:1")
-    store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
-    store.finish(CHILD, same_documents, graded(same_documents, [1.0] * 4 + [0.0] * 2))
+    store.finish(BASE, GENERAL, grade_plan(GENERAL, [1.0] * 6))
+    store.finish(CHILD, same_documents, grade_plan(same_documents, [1.0] * 4 + [0.0] * 2))
     with pytest.raises(EvidenceError, match=r"6 of 6 documents were asked with other prompts.*--other-prompts"):
         stored.compare_arms(store, "lora@10", "c1")
     (found,) = stored.compare_arms(store, "lora@10", "c1", other_prompts=True).tasks
@@ -120,11 +119,11 @@ def test_other_prompts_are_refused_unless_they_are_declared(db: Path) -> None:
 
 def test_missing_items_are_coverage_not_other_prompts(db: Path) -> None:
     store = Store(db)
-    fewer = plan("g", n=4, text="g")
+    fewer = make_plan("g", n=4, text="g")
     store.register([BASE], [GENERAL], "host:1")
     store.register([CHILD], [fewer], "host:1")
-    store.finish(BASE, GENERAL, graded(GENERAL, [1.0] * 6))
-    store.finish(CHILD, fewer, graded(fewer, [1.0, 0.0, 1.0, 1.0]))
+    store.finish(BASE, GENERAL, grade_plan(GENERAL, [1.0] * 6))
+    store.finish(CHILD, fewer, grade_plan(fewer, [1.0, 0.0, 1.0, 1.0]))
     (found,) = stored.compare_arms(store, "lora@10", "c1").tasks
     assert (found.n, found.lost) == (4, 1)
     assert found.coverage == pytest.approx(4 / 6)
@@ -134,7 +133,7 @@ def test_a_second_run_of_the_base_is_the_floor_and_no_arm_of_its_own(store: Stor
     again = Arm(BASE.checkpoint, replace(NUMERICS, rerun=1))
     store.register([again], [DOMAIN, GENERAL], "host:1")
     for item in (DOMAIN, GENERAL):
-        store.finish(again, item, graded(item, [0.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
+        store.finish(again, item, grade_plan(item, [0.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
     assert find_arm(store.arms(), "c1").digest == BASE.key
     found = stored.compare_arms(store, "lora@10").tasks
     floors = [task.floor for task in found]
@@ -148,7 +147,7 @@ def test_clusters_answers_and_formats_come_out_of_the_store_as_they_went_in(db: 
     clustered = replace(GENERAL, digest="clustered", tasks=(replace(task, samples=samples, chance=0.5, format_of="x"),))
     store = Store(db)
     store.register([BASE], [clustered], "host:1")
-    made = graded(clustered, [1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
+    made = grade_plan(clustered, [1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
     answered = tuple(
         replace(score, answer=number, invalid=number == 3, confidence=number / 10)
         for number, score in enumerate(made.scores[task.name])

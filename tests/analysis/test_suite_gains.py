@@ -9,10 +9,10 @@ from evalsvc.analysis.frontier import ROLES, Plane, build_axis, build_plane, fin
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
 from evalsvc.errors import EvidenceError
 from evalsvc.records.scores import TaskScores
-from tests.analysis.test_compare import scores
-from tests.support.fakes import checkpoint
+from tests.support.fakes import make_checkpoint
+from tests.support.scores import make_scores
 
-BASE = checkpoint(1)
+BASE = make_checkpoint(1)
 RNG = np.random.default_rng(5)
 SUITES = ("clinic", "law", "mmlu", "commands")
 
@@ -20,11 +20,11 @@ SUITES = ("clinic", "law", "mmlu", "commands")
 def suite(name: str, share: float, weight: float = 1.0, task: str = "one") -> TaskScores:
     role = "domain" if name in {"clinic", "law"} else "general"
     values = (RNG.random(300) < share).astype(float).tolist()
-    return scores(values, suite=name, role=role, task=task, weight=weight)
+    return make_scores(values, suite=name, role=role, task=task, weight=weight)
 
 
 def candidate(number: int, *found: TaskScores) -> Candidate:
-    return Candidate(f"c{number}", checkpoint(number, parent=BASE if number > 1 else None), found)
+    return Candidate(f"c{number}", make_checkpoint(number, parent=BASE if number > 1 else None), found)
 
 
 ARMS = [candidate(i, *(suite(name, 0.3 + 0.05 * i) for name in SUITES)) for i in range(1, 6)]
@@ -57,7 +57,7 @@ def test_tasks_count_by_weight_and_suites_all_the_same() -> None:
 
 
 def test_an_arm_is_placed_where_it_has_all_of_the_chosen_suites() -> None:
-    late = Candidate("late", checkpoint(9, parent=BASE), [s for s in ARMS[3].scores if s.suite != "law"])
+    late = Candidate("late", make_checkpoint(9, parent=BASE), [s for s in ARMS[3].scores if s.suite != "law"])
     measured = measure_gains(ARMS[0], [ARMS[1], late, ARMS[2]])
     assert on(measured, "law", "mmlu").incomplete == on(measured, *SUITES).incomplete == ("late",)
     found = on(measured, "clinic", "mmlu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,10 @@ from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
 from evalsvc.store import arms
 from evalsvc.store.store import Store
-from tests.analysis.test_compare import perplexity, scores
-from tests.cli.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
-from tests.interchange.test_published import write_suites
-from tests.store.test_store import graded
-from tests.support.fakes import NUMERICS, arm, plan
+from tests.support.commands import Run
+from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
+from tests.support.scores import make_scores, make_text_scores
+from tests.support.tasks import write_suites
 
 
 def step(learned: float, forgot: float, bits: float = 0.0) -> list[FullComparison]:
@@ -33,9 +33,9 @@ def step(learned: float, forgot: float, bits: float = 0.0) -> list[FullCompariso
     def arm(domain: float, general: float, more: float) -> list[object]:
         known = [(np.arange(1000) < round(share * 1000)).astype(float).tolist() for share in (domain, general)]
         text = replace(
-            perplexity([-30.0 - more, -50.0 - 2 * more, -40.0 - more]), task="text", suite="text", role="drift"
+            make_text_scores([-30.0 - more, -50.0 - 2 * more, -40.0 - more]), task="text", suite="text", role="drift"
         )
-        return [scores(known[0], suite="d", role="domain"), scores(known[1]), text]
+        return [make_scores(known[0], suite="d", role="domain"), make_scores(known[1]), text]
 
     return compare_tasks(arm(0.2, 0.8, 0), arm(0.2 + learned, 0.8 - forgot, bits))  # type: ignore[arg-type]
 
@@ -84,7 +84,7 @@ def test_steps_with_other_tasks_are_no_trajectory() -> None:
 # ------------------------------------------------------------------------------------------------------------ real runs
 
 
-def test_published_pythia_steps_are_a_trajectory_without_pairing(data: Path, db: Path, evalsvc: Run) -> None:  # noqa: F811
+def test_published_pythia_steps_are_a_trajectory_without_pairing(data: Path, db: Path, evalsvc: Run) -> None:
     folder = data / "results" / "pythia" / "pythia-410m" / "zero-shot"
     files = [folder / f"410m_step{step}.json" for step in (0, 1, 64, 512, 3000, 143000)]
     tasks = [part for name in ("lambada_openai", "piqa", "sciq") for part in ("--task", name)]
@@ -106,12 +106,12 @@ def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two real training runs of five steps, full and LoRA, on texts, COPA and paradigms at both ends of the scale."""
     folder = tmp_path_factory.mktemp("real")
     ends = [f"lab_blimp_{name}" for name in ("principle_A_case_1", "only_npi_scope")]
-    tasks = {
+    tasks: dict[str, list[Any]] = {
         "general": ["lab_copa", *({"task": name, "limit": 50} for name in ends)],
         "domain": [{"task": "lab_ppl_pubmed", "limit": 10}],
         "drift": [{"task": name, "limit": 10} for name in ("lab_ppl_tinystories", "lab_ppl_wikitext")],
     }
-    suites = write_suites(folder, data, tasks)  # type: ignore[arg-type]
+    suites = write_suites(folder, data / "tasks", tasks)
     store = Store(folder / "store.duckdb")
     models = data / "models"
     sources = tuple(Source(str(models / "adapted" / name)) for name in ("full_s0", "lora4_s0"))
@@ -162,9 +162,9 @@ def test_drift_grows_along_the_real_runs_on_domain_and_general_texts(real: Store
     assert "10 checkpoints" in card.reason
 
 
-def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:  # noqa: F811
+def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:
     store = Store(db)
-    store.register([arm(1)], [plan()], "h:1")
+    store.register([make_arm(1)], [make_plan()], "h:1")
     assert training_runs.follow_runs(store) == []
     with pytest.raises(UsageError, match="no training run of that name"):
         training_runs.follow_runs(store, "x")
@@ -173,13 +173,13 @@ def test_no_trajectory_is_said(db: Path, evalsvc: Run) -> None:  # noqa: F811
 
 
 def test_runs_of_one_name_from_two_bases_are_two(db: Path) -> None:
-    store, item = Store(db), plan("g", n=50, text="g")
-    bases = [arm(1), arm(2)]
+    store, item = Store(db), make_plan("g", n=50, text="g")
+    bases = [make_arm(1), make_arm(2)]
     for number, base in enumerate(bases):
         steps = [
             Arm(
                 replace(
-                    arm(10 * (number + 1) + step, parent=base.checkpoint).checkpoint,
+                    make_arm(10 * (number + 1) + step, parent=base.checkpoint).checkpoint,
                     name="lora",
                     step=step + number,
                     trajectory="lora",
@@ -190,7 +190,7 @@ def test_runs_of_one_name_from_two_bases_are_two(db: Path) -> None:
         ]
         store.register([base, *steps], [item], "h:1")
         for one, right in zip((base, *steps), (50, 40 - 10 * number, 30 - 10 * number), strict=True):
-            store.finish(one, item, graded(item, [1.0] * right + [0.0] * (50 - right)))
+            store.finish(one, item, grade_plan(item, [1.0] * right + [0.0] * (50 - right)))
     first, second = training_runs.follow_runs(store, "lora")
     assert (first.base, [step.step for step in first.steps]) == ("c1", [1, 2])
     assert (second.base, [step.step for step in second.steps]) == ("c2", [2, 3])
@@ -200,25 +200,26 @@ def test_runs_of_one_name_from_two_bases_are_two(db: Path) -> None:
     assert only == second
 
 
-def test_a_run_without_a_finished_step_hides_no_other(db: Path, evalsvc: Run) -> None:  # noqa: F811
-    store, item, base = Store(db), plan("g", n=50, text="g"), arm(1)
+def test_a_run_without_a_finished_step_hides_no_other(db: Path, evalsvc: Run) -> None:
+    store, item, base = Store(db), make_plan("g", n=50, text="g"), make_arm(1)
     runs = {
         name: Arm(
-            replace(arm(10 + number, parent=base.checkpoint).checkpoint, name=name, step=1, trajectory=name), NUMERICS
+            replace(make_arm(10 + number, parent=base.checkpoint).checkpoint, name=name, step=1, trajectory=name),
+            NUMERICS,
         )
         for number, name in enumerate(("begun", "whole"))
     }
     store.register([base, *runs.values()], [item], "h:1")
-    store.finish(base, item, graded(item, [1.0] * 50))
+    store.finish(base, item, grade_plan(item, [1.0] * 50))
     with pytest.raises(EvidenceError, match="trajectory begun: has no finished step"):
         training_runs.follow_runs(store)
-    store.finish(runs["whole"], item, graded(item, [1.0] * 40 + [0.0] * 10))
+    store.finish(runs["whole"], item, grade_plan(item, [1.0] * 40 + [0.0] * 10))
     done = evalsvc("trajectory", "--db", db, "--json")
     assert [run["name"] for run in json.loads(done.out)["trajectories"]] == ["whole"]
     assert "left out: trajectory begun: has no finished step" in done.err
 
 
-def test_the_continual_family_of_real_matrices(data: Path, db: Path, evalsvc: Run) -> None:  # noqa: F811
+def test_the_continual_family_of_real_matrices(data: Path, db: Path, evalsvc: Run) -> None:
     files = (data / "results" / "sequential").glob("*.json")
     assert evalsvc("import", "matrix", *files, "--db", db).code == 0
     answer = evalsvc("continual", "--db", db, "--json").json

@@ -47,13 +47,13 @@ def rates(n: int, discordance: float, change: float, margin: float, runs: int) -
     """Simulate one cell in all modes."""
     parts: dict[str, list[simulate.Rates]] = {}
     for start in range(0, runs, CHUNK):
-        many = simulate.population(n, discordance, change, CHUNK, seed=start)
-        pool = simulate.pools(n, discordance, change, CHUNK, seed=start)
+        many = simulate.draw_population(n, discordance, change, CHUNK, seed=start)
+        pool = simulate.shuffle_pools(n, discordance, change, CHUNK, seed=start)
         for mode, found in (
-            ("fixed", simulate.fixed(many, margin)),
-            ("group_sequential", simulate.group_sequential(many, margin)),
-            ("betting", simulate.betting(many, margin, finite=False)),
-            ("finite_pool", simulate.betting(pool, margin, finite=True)),
+            ("fixed", simulate.simulate_fixed(many, margin)),
+            ("group_sequential", simulate.simulate_group_sequential(many, margin)),
+            ("betting", simulate.simulate_betting(many, margin, finite=False)),
+            ("finite_pool", simulate.simulate_betting(pool, margin, finite=True)),
         ):
             parts.setdefault(mode, []).append(found)
     return {mode: simulate.Rates(*np.mean(found, axis=0)) for mode, found in parts.items()}
@@ -66,7 +66,7 @@ def families(changes: list[float], n: int, margin: float, runs: int) -> dict[str
         seeds = [100 * start + suite for suite in range(len(changes))]
         many, pools = (
             [draw(n, 0.10, change, CHUNK, seed=seed) for change, seed in zip(changes, seeds, strict=True)]
-            for draw in (simulate.population, simulate.pools)
+            for draw in (simulate.draw_population, simulate.shuffle_pools)
         )
         for mode, found in (
             ("fixed", _one_look(many, margin)),
@@ -78,7 +78,7 @@ def families(changes: list[float], n: int, margin: float, runs: int) -> dict[str
 
 
 def _one_look(suites: list[simulate.Array], margin: float) -> simulate.Rates:
-    z = np.array([simulate.z_at(d, d.shape[1], margin) for d in suites])
+    z = np.array([simulate.compute_z(d, d.shape[1], margin) for d in suites])
     # The smallest of Holm's adjusted p-values is Bonferroni's.
     return simulate.Rates(
         float((z >= z_of(simulate.ALPHA)).all(axis=0).mean()),
@@ -89,7 +89,7 @@ def _one_look(suites: list[simulate.Array], margin: float) -> simulate.Rates:
 
 def _five_looks(suites: list[simulate.Array], margin: float) -> simulate.Rates:
     n = suites[0].shape[1]
-    z = np.array([[simulate.z_at(d, int(np.floor(f * n + 1e-9)), margin) for d in suites] for f in simulate.LOOKS])
+    z = np.array([[simulate.compute_z(d, int(np.floor(f * n + 1e-9)), margin) for d in suites] for f in simulate.LOOKS])
     above, below = (
         np.array(spending_bounds(simulate.LOOKS, alpha))[:, None, None]
         for alpha in (simulate.ALPHA, simulate.ALPHA / len(suites))

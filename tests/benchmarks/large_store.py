@@ -26,8 +26,8 @@ from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.database import Connection, Database
 from evalsvc.store.runs import driver_name
 from evalsvc.store.store import Store
-from tests.support.evidence import Array, plan
-from tests.support.fakes import NUMERICS, arm
+from tests.support.evidence import Array, make_item_plan
+from tests.support.fakes import NUMERICS, make_arm
 
 ITEMS = 200
 SUITES: dict[str, tuple[Role, int]] = {
@@ -48,21 +48,21 @@ def plans() -> list[Plan]:
     """Return the plans of all suites, every task with as many items."""
     column: Array = np.zeros(ITEMS)
     return [
-        plan(suite, {f"{suite}-{number:02d}": (column, column) for number in range(tasks)}, role)
+        make_item_plan(suite, {f"{suite}-{number:02d}": (column, column) for number in range(tasks)}, role)
         for suite, (role, tasks) in SUITES.items()
     ]
 
 
 def arms(count: int) -> list[Arm]:
     """Return a base and so many adapted arms: training runs of ten steps, with what they cost."""
-    base = arm(1)
+    base = make_arm(1)
     found = [Arm(replace(base.checkpoint, name="base-8b"), NUMERICS)]
     for number in range(count):
         run, place = divmod(number, STEPS)
         method, step = METHODS[run % len(METHODS)], 100 * (place + 1)
         name = f"{method}-{run:03d}"
         made = replace(
-            arm(1000 + number, parent=base.checkpoint).checkpoint,
+            make_arm(1000 + number, parent=base.checkpoint).checkpoint,
             name=name,
             method=method.removesuffix("-replay"),
             step=step,

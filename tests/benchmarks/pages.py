@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import psutil
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.support.dashboard import CHROMIUM, served
+from tests.support.dashboard import CHROMIUM, serve_dashboard
 
 LIMIT = 120_000
 STILL = 1000
@@ -134,7 +134,7 @@ def main() -> None:
         for name, page in PAGES.items():
             if only and name not in only:
                 continue
-            with served(Path(db)) as (address, server):
+            with serve_dashboard(Path(db)) as (address, server):
                 cold = visit(browser, address, page, server)
                 cold[2].close()
                 warm = visit(browser, address, page, server)

@@ -29,7 +29,7 @@ from evalsvc.records.arms import Cost
 from evalsvc.records.frontier import Ellipse, Frontier, Point
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.reports.html import Rest, figures_of, html
-from tests.support.evidence import Array, binary, bits, pair
+from tests.support.evidence import Array, make_binary, make_pair, make_text_pair
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
@@ -156,8 +156,11 @@ def test_only_chosen_methods_are_drawn_each_with_its_frontier() -> None:
 
 
 def test_the_forest_has_the_worst_on_top_and_counts_better_positive() -> None:
-    facts, bits_of = (pair("facts", "easy", binary(30, 2, 200)), bits("text", "stories", np.full(30, 2.0), 0.1))
-    compared = [compare_task(p.base, p.adapted) for p in (pair("facts", "hard", binary(2, 9, 200)), facts)]
+    facts, bits_of = (
+        make_pair("facts", "easy", make_binary(30, 2, 200)),
+        make_text_pair("text", "stories", np.full(30, 2.0), 0.1),
+    )
+    compared = [compare_task(p.base, p.adapted) for p in (make_pair("facts", "hard", make_binary(2, 9, 200)), facts)]
     figure = json.loads(forest_figure([("arm", compared)], 0.05).to_json())
     assert figure["layout"]["yaxis"]["ticktext"] == ["facts/easy", "facts/hard"]
     assert figure["data"][0]["x"] == pytest.approx([7 / 200, -28 / 200])

@@ -26,9 +26,9 @@ from tests.support import tiny
 def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What transformers' Trainer really writes: 4 steps of 2 x 2 samples of 16 tokens, on a CPU."""
     folder = tmp_path_factory.mktemp("run")
-    model = tiny.llama()
+    model = tiny.make_llama()
     model.requires_grad_(True)
-    words = tiny.tokenizer()
+    words = tiny.make_tokenizer()
     words.pad_token = "</s>"
     rows: Any = [{"input_ids": torch.arange(16) + n, "labels": torch.arange(16) + n} for n in range(40)]
     arguments = TrainingArguments(

@@ -30,9 +30,9 @@ def test_the_same_content_elsewhere_is_the_same_checkpoint(models: Path, base: C
 
 
 def test_shards_do_not_change_a_digest(base: Checkpoint, models: Path, tmp_path: Path) -> None:
-    tiny.llama().save_pretrained(tmp_path, max_shard_size="40KB")
+    tiny.make_llama().save_pretrained(tmp_path, max_shard_size="40KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    tiny.tokenizer().save_pretrained(tmp_path)
+    tiny.make_tokenizer().save_pretrained(tmp_path)
     assert open_base(str(tmp_path)).digest == base.digest
 
 

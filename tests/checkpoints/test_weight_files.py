@@ -18,7 +18,7 @@ from tests.support import tiny
 def test_shards_left_from_an_earlier_save_are_not_weights(models: Path, base: Checkpoint, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(models / "base", folder)
-    tiny.llama(seed=5).save_pretrained(tmp_path / "earlier", max_shard_size="40KB")
+    tiny.make_llama(seed=5).save_pretrained(tmp_path / "earlier", max_shard_size="40KB")
     for file in (tmp_path / "earlier").glob("model*"):
         shutil.copy(file, folder)
     assert (folder / INDEX).is_file()

@@ -13,16 +13,14 @@ from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.records.arms import Arm, Cost
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
-from tests.cli.test_cli import Run, evalsvc
-from tests.support.fakes import NUMERICS, plan
-
-__all__ = ["evalsvc"]
+from tests.support.commands import Run
+from tests.support.fakes import NUMERICS, make_plan
 
 
 @pytest.fixture
 def stored(models: Path, db: Path) -> Path:
     base, (lora,) = open_checkpoints(str(models / "lora"), None, Description(cost=Cost(gpu_hours=1.5)))
-    Store(db).register([Arm(base, NUMERICS), Arm(lora, NUMERICS)], [plan()], "host:1")
+    Store(db).register([Arm(base, NUMERICS), Arm(lora, NUMERICS)], [make_plan()], "host:1")
     return db
 
 

@@ -6,46 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 
-from evalsvc import cli
-from tests.scoring.test_driver import write_suites
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def evalsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, as the installed script would."""
-
-    def run(*arguments: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["evalsvc", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
+from tests.support.commands import Run, list_commands
+from tests.support.tasks import write_suites
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +36,7 @@ def filled(models: Path, task_folder: Path, tmp_path_factory: pytest.TempPathFac
 # --------------------------------------------------------------------------------------------------------------- help
 
 
-def commands() -> list[list[str]]:
-    import typer.main
-
-    group = typer.main.get_command(cli.app)
-    found = []
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        subcommands = getattr(command, "commands", None)
-        found += [[name, inner] for inner in subcommands] if subcommands else [[name]]
-    return found
-
-
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
+@pytest.mark.parametrize("command", list_commands(), ids=" ".join)
 def test_every_command_has_help_with_an_example(evalsvc: Run, command: list[str]) -> None:
     done = evalsvc(*command, "--help")
     assert done.code == 0

@@ -29,10 +29,9 @@ from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 from tests.conftest import ROOT
-from tests.store.test_store import graded
 from tests.support import dashboard
 from tests.support.dashboard import CHROMIUM
-from tests.support.fakes import NUMERICS, arm, plan
+from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
 
 APP = str(ROOT / "dashboards" / "app.py")
 PAGES = ("compare", "samples", "trajectory", "advisor", "gate", "claims", "checkpoints", "runs")
@@ -41,13 +40,16 @@ PAGES = ("compare", "samples", "trajectory", "advisor", "gate", "claims", "check
 def fill(db: Path, *numbers: int) -> Store:
     """Make a store with one base per number, each with a trajectory of two steps."""
     store = Store(db)
-    domain, general = plan("d", 40, role="domain", text="d"), plan("g", 60, text="g")
+    domain, general = make_plan("d", 40, role="domain", text="d"), make_plan("g", 60, text="g")
     for number in numbers:
-        base = arm(number)
+        base = make_arm(number)
         steps = [
             Arm(
                 replace(
-                    arm(100 * number + s, parent=base.checkpoint).checkpoint, name="lora", step=s, trajectory="lora"
+                    make_arm(100 * number + s, parent=base.checkpoint).checkpoint,
+                    name="lora",
+                    step=s,
+                    trajectory="lora",
                 ),
                 NUMERICS,
             )
@@ -55,8 +57,8 @@ def fill(db: Path, *numbers: int) -> Store:
         ]
         store.register([base, *steps], [domain, general], "host:1")
         for position, of in enumerate([base, *steps]):
-            store.finish(of, domain, graded(domain, [float(i < 10 + 12 * position) for i in range(40)]))
-            store.finish(of, general, graded(general, [float(i > 8 * position) for i in range(60)]))
+            store.finish(of, domain, grade_plan(domain, [float(i < 10 + 12 * position) for i in range(40)]))
+            store.finish(of, general, grade_plan(general, [float(i > 8 * position) for i in range(60)]))
     return store
 
 
@@ -180,7 +182,7 @@ def test_a_base_is_chosen_by_url_or_by_hand(app: AppTest, db: Path) -> None:
 def test_no_store_an_empty_one_and_a_broken_one_say_so(app: AppTest, db: Path) -> None:
     app.run()
     assert "no such file; submit a checkpoint first" in app.error[0].value
-    Store(db).register([arm(1)], [plan("g")], "host:1")
+    Store(db).register([make_arm(1)], [make_plan("g")], "host:1")
     time.sleep(0.1)
     import streamlit as st
 
@@ -195,7 +197,9 @@ def test_no_store_an_empty_one_and_a_broken_one_say_so(app: AppTest, db: Path) -
 
 def test_missing_scores_are_said(app: AppTest, db: Path) -> None:
     store = fill(db, 1)
-    store.register([arm(7, parent=arm(1).checkpoint)], [plan("d", 40, role="domain", text="d")], "host:1")
+    store.register(
+        [make_arm(7, parent=make_arm(1).checkpoint)], [make_plan("d", 40, role="domain", text="d")], "host:1"
+    )
     app.run()
     assert "Not placed, scores are missing: c7" in app.warning[0].value
 
@@ -204,7 +208,7 @@ def gated(db: Path, margin: float = 0.5, mode: Mode = "fixed") -> None:
     """Keep a decision about the first step."""
     learning, retention = LearningRule(suites=("d",)), (RetentionRule(suite="g", margin=margin),)
     policy = Policy(version=1, mode=mode, learning=learning, retention=retention)
-    decide(Store(db), Question(arm(110).checkpoint.digest, policy))
+    decide(Store(db), Question(make_arm(110).checkpoint.digest, policy))
 
 
 def test_trajectory_marks_the_margin_and_says_which_step_breaks_it(app: AppTest, db: Path) -> None:
@@ -230,7 +234,7 @@ def test_claims_are_shown_by_verdict(app: AppTest, db: Path) -> None:
 
 def test_runs_show_failures_and_how_to_resume(app: AppTest, db: Path) -> None:
     store = fill(db, 1)
-    made, late = plan("g", 60, text="g"), arm(7, parent=arm(1).checkpoint)
+    made, late = make_plan("g", 60, text="g"), make_arm(7, parent=make_arm(1).checkpoint)
     store.register([late], [made], "host:1")
     asked = [request.digest for request in made.requests]
     failures = tuple(Failure(request, "out of memory") for request in asked[:5])
@@ -378,16 +382,15 @@ WRITE = """
 import sys, time
 from pathlib import Path
 from evalsvc.store.store import Store
-from tests.support.fakes import arm, plan
-from tests.store.test_store import graded
+from tests.support.fakes import make_arm, grade_plan, make_plan
 store = Store(Path(sys.argv[1]))
-domain, general = plan("d", 40, role="domain", text="d"), plan("g", 60, text="g")
+domain, general = make_plan("d", 40, role="domain", text="d"), make_plan("g", 60, text="g")
 print("ready", flush=True)
 for number in range(500, 559):
-    late = arm(number, parent=arm(1).checkpoint)
+    late = make_arm(number, parent=make_arm(1).checkpoint)
     store.register([late], [domain, general], "host:1")
-    store.finish(late, domain, graded(domain, [float(i < 10 + number - 500) for i in range(40)]))
-    store.finish(late, general, graded(general, [float(i > number - 500) for i in range(60)]))
+    store.finish(late, domain, grade_plan(domain, [float(i < 10 + number - 500) for i in range(40)]))
+    store.finish(late, general, grade_plan(general, [float(i > number - 500) for i in range(60)]))
     time.sleep(0.3)
 """
 
@@ -446,14 +449,14 @@ EVIL = "<img src=x onerror=alert(1)> ![x](http://203.0.113.9/x.png) :red[x] $x$"
 def fill_richly(db: Path) -> None:
     """Make a store in which every page has something to show, under a name that tries to be markup."""
     store = fill(db, 1, 2)
-    base = arm(1)
+    base = make_arm(1)
     names = [("full", "full", None), ("cpt", "cpt", None), (EVIL, "lora", None), *((EVIL, "full", s) for s in (10, 20))]
-    domain, general = plan("d", 40, role="domain", text="d"), plan("g", 60, text="g")
+    domain, general = make_plan("d", 40, role="domain", text="d"), make_plan("g", 60, text="g")
     asked = {request.digest for what in (domain, general) for request in what.requests}
     arms = []
     for number, (name, method, step) in enumerate(names):
         made = replace(
-            arm(900 + number, parent=base.checkpoint).checkpoint,
+            make_arm(900 + number, parent=base.checkpoint).checkpoint,
             name=name,
             method=method,
             step=step,
@@ -468,10 +471,10 @@ def fill_richly(db: Path) -> None:
         )
         store.commit([ShardResult(shard=Shard(key="k", arm=of, requests=tuple(asked)), responses=answers)], {})
         if position:
-            store.finish(of, domain, graded(domain, [float(i < 8 + 6 * position) for i in range(40)]))
-            store.finish(of, general, graded(general, [float((i * 7) % 60 > 5 * position) for i in range(60)]))
+            store.finish(of, domain, grade_plan(domain, [float(i < 8 + 6 * position) for i in range(40)]))
+            store.finish(of, general, grade_plan(general, [float((i * 7) % 60 > 5 * position) for i in range(60)]))
             store.add_drift(of, general, "g_task", {general.tasks[0].samples[0].digest: [0.01 * position] * 5})
-    late = arm(7, parent=base.checkpoint)
+    late = make_arm(7, parent=base.checkpoint)
     store.register([late], [general], "host:1")
     store.fail(late, general, f"stopped {EVIL}")
     tensors = tuple(
@@ -501,7 +504,7 @@ def served(db: Path) -> Iterator[str]:
         shutil.copy(given, db)
     else:
         fill_richly(db)
-    with dashboard.served(db) as (address, _):
+    with dashboard.serve_dashboard(db) as (address, _):
         yield address
 
 

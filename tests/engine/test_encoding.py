@@ -16,8 +16,8 @@ from evalsvc.records.plans import Request
 from tests.support import tiny
 
 WINDOW = 32
-MODEL = tiny.llama(window=WINDOW)
-TOKENIZER = tiny.tokenizer()
+MODEL = tiny.make_llama(window=WINDOW)
+TOKENIZER = tiny.make_tokenizer()
 ENCODER = Encoder(TOKENIZER, MODEL.config)
 STOCK = HFLM(pretrained=MODEL, tokenizer=TOKENIZER, batch_size=3)
 

@@ -22,7 +22,7 @@ from evalsvc.records.plans import Request
 from evalsvc.records.shards import Prompts
 from tests.support import architectures, tiny
 
-TOKENIZER: Any = tiny.tokenizer()
+TOKENIZER: Any = tiny.make_tokenizer()
 GREEDY = canonical({"do_sample": False, "max_gen_toks": 12, "until": ["a"]})
 SAMPLED = canonical({"do_sample": True, "temperature": 0.8, "top_p": 0.95, "max_gen_toks": 15, "until": ["the", "\n"]})
 PENALTY = canonical({"do_sample": False, "max_gen_toks": 15, "repetition_penalty": 1.3, "until": []})

@@ -12,11 +12,11 @@ import torch
 from evalsvc.engine import likelihood
 from evalsvc.engine.attention import NAME, PackAttention
 from evalsvc.engine.packs import BLOCK_ROWS, Pack
-from tests.engine.test_parity import sequences, work_of
 from tests.support import architectures
+from tests.support.sequences import build_work, make_sequences
 
-ITEMS = sequences(np.random.default_rng(5))
-WORK = work_of(ITEMS)
+ITEMS = make_sequences(np.random.default_rng(5))
+WORK = build_work(ITEMS)
 
 
 def model(name: str = "llama", seed: int = 0) -> Any:

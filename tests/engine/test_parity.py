@@ -12,56 +12,16 @@ from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 
 from evalsvc.engine import likelihood, unpacked
-from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME, FlexPackAttention
 from evalsvc.engine.packs import packs
 from evalsvc.engine.parity import Parity, examine, probe
-from evalsvc.records.shards import Likelihoods, Tokens
 from tests.support import architectures, tiny
-
-WINDOW = 96
-VOCABULARY = 360
-Item = tuple[list[int], list[int]]
-"""Context and continuation."""
-
-
-def sequences(rng: np.random.Generator) -> list[Item]:
-    """Make random requests that nest, repeat, share all but a token, are one token long, or longer than the window."""
-
-    def some(n: int) -> list[int]:
-        return [int(token) for token in rng.integers(2, VOCABULARY, n)]
-
-    stems = [some(int(rng.integers(1, 80))) for _ in range(2)]
-    items: list[Item] = [([0], some(1)), (some(1), some(1))]
-    for stem in stems:
-        for _ in range(3):
-            shared = stem[: int(rng.integers(1, len(stem) + 1))]
-            items += [(shared, some(int(rng.integers(1, 6)))), (shared + some(int(rng.integers(1, 9))), some(2))]
-        items += [items[-1], (stem, items[-1][1]), (stem, [*items[-1][1][:1], *some(1)])]
-        items.append((stem + some(WINDOW), some(3)))
-    return items
-
-
-def work_of(items: list[Item]) -> Likelihoods:
-    """Build the trie of some requests, cut to the window as lm-eval cuts them."""
-    inputs = [np.array((context + target)[-(WINDOW + 1) :][:-1], np.int32) for context, target in items]
-    targets: list[Tokens] = [np.array(target, np.int32) for _, target in items]
-    trie, rows = tries.build(inputs, [len(target) for target in targets])
-    n = len(items)
-    owners = np.repeat(np.arange(n, dtype=np.int32), [len(target) for target in targets])
-    return Likelihoods(
-        trie=trie,
-        rows=np.concatenate(rows),
-        targets=np.concatenate(targets),
-        owners=owners,
-        rolling=np.zeros(n, bool),
-        truncated=np.zeros(n, np.int32),
-    )
+from tests.support.sequences import WINDOW, Item, build_work, make_sequences
 
 
 def stock(model: Any, items: list[Item]) -> list[tuple[float, bool]]:
     # One at a time: stock's cache of one-token continuations mixes up splits of the same text.
-    harness = HFLM(pretrained=model, tokenizer=tiny.tokenizer(), batch_size=1, max_length=WINDOW)
+    harness = HFLM(pretrained=model, tokenizer=tiny.make_tokenizer(), batch_size=1, max_length=WINDOW)
     return [
         harness._loglikelihood_tokens([(("", ""), context, target)], disable_tqdm=True)[0] for context, target in items
     ]
@@ -76,11 +36,11 @@ def model(request: pytest.FixtureRequest) -> Any:
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.sampled_from([(1536, 256), (64, 16), (32, 4)]))
 def test_the_trie_gives_stocks_numbers(model: Any, seed: int, sizes: tuple[int, int]) -> None:
-    items = sequences(np.random.default_rng(seed))
+    items = make_sequences(np.random.default_rng(seed))
     own = model.config._attn_implementation
     expected = stock(model, items)
     model.set_attn_implementation(NAME)
-    found = likelihood.score(model, work_of(items), sizes[0], block=sizes[1])
+    found = likelihood.score(model, build_work(items), sizes[0], block=sizes[1])
     model.set_attn_implementation(own)
     for value, greedy, (wanted, wanted_greedy) in zip(found.loglikelihood, found.greedy, expected, strict=True):
         assert value == pytest.approx(wanted, abs=1e-4, rel=1e-6)
@@ -91,7 +51,7 @@ def test_the_trie_gives_stocks_numbers(model: Any, seed: int, sizes: tuple[int, 
 def test_one_masked_kernel_gives_the_same_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = architectures.make(name)
     made.set_attn_implementation(NAME)
-    work = work_of(sequences(np.random.default_rng(1)))
+    work = build_work(make_sequences(np.random.default_rng(1)))
     expected = likelihood.score(made, work, 64, block=16)
     monkeypatch.setattr(likelihood, "pack_attention", lambda _device: FlexPackAttention())
     for rows, block in ((64, 16), (1536, 256)):
@@ -113,8 +73,8 @@ def test_what_the_trie_cannot_follow_takes_the_plain_path_and_says_why(name: str
     parity = examine(model, model.config._attn_implementation)
     assert not parity.trie
     assert "packed rows" in parity.reason
-    items = sequences(np.random.default_rng(0))
-    values, greedy = unpacked.score(model, work_of(items))
+    items = make_sequences(np.random.default_rng(0))
+    values, greedy = unpacked.score(model, build_work(items))
     for value, hit, (wanted, wanted_greedy) in zip(values, greedy, stock(model, items), strict=True):
         assert value == pytest.approx(wanted, abs=1e-4, rel=1e-6)
         assert hit == wanted_greedy

@@ -140,7 +140,9 @@ def test_adapters_that_put_tokens_before_the_prompt_take_the_plain_path(
     added = adapter(tmp_path / kind, models / "base", PROMPTS[kind]())
     scorer = Scorer()
     asked = (Request.of("loglikelihood", ("the cat", " sat on")),)
-    plain, with_tokens, again = (scorer.score(tiny.shards(asked, checkpoint)[0]) for checkpoint in (base, added, base))
+    plain, with_tokens, again = (
+        scorer.score(tiny.make_shards(asked, checkpoint)[0]) for checkpoint in (base, added, base)
+    )
     assert with_tokens.path == "plain: its adapter puts tokens before the prompt"
     assert plain.path.startswith("trie")
     assert again.responses == plain.responses
@@ -166,12 +168,12 @@ def test_tied_heads_stay_tied_in_an_exchange(tmp_path: Path, base: Checkpoint) -
     checkpoints = []
     for seed in (1, 2):
         model: Any = LlamaForCausalLM(
-            type(tiny.llama().config)(**{**tiny.llama().config.to_dict(), "tie_word_embeddings": True})
+            type(tiny.make_llama().config)(**{**tiny.make_llama().config.to_dict(), "tie_word_embeddings": True})
         )
         with torch.no_grad():
             model.get_input_embeddings().weight.normal_(generator=torch.Generator().manual_seed(seed))
         model.save_pretrained(tmp_path / str(seed))
-        tiny.tokenizer().save_pretrained(tmp_path / str(seed))
+        tiny.make_tokenizer().save_pretrained(tmp_path / str(seed))
         checkpoints.append(open_checkpoints(str(tmp_path / str(seed)), None, Description("base"))[0])
     resident = Resident("cpu", "float32")
     one = resident.hold(checkpoints[0])
@@ -186,7 +188,7 @@ def test_weights_beside_leftover_shards_are_those_that_identify_the_checkpoint(
 ) -> None:
     folder = tmp_path / "full"
     shutil.copytree(full.path, folder)
-    tiny.llama(seed=5).save_pretrained(tmp_path / "earlier", max_shard_size="40KB")
+    tiny.make_llama(seed=5).save_pretrained(tmp_path / "earlier", max_shard_size="40KB")
     for file in (tmp_path / "earlier").glob("model*"):
         shutil.copy(file, folder)
     (checkpoint,) = open_checkpoints(str(folder), base.path, Description())[1]
@@ -199,9 +201,9 @@ def test_weights_beside_leftover_shards_are_those_that_identify_the_checkpoint(
 
 
 def test_another_architecture_is_built_anew(base: Checkpoint, tmp_path: Path) -> None:
-    config = type(tiny.llama().config)(**{**tiny.llama().config.to_dict(), "num_hidden_layers": 3})
+    config = type(tiny.make_llama().config)(**{**tiny.make_llama().config.to_dict(), "num_hidden_layers": 3})
     LlamaForCausalLM(config).save_pretrained(tmp_path / "deeper")
-    tiny.tokenizer().save_pretrained(tmp_path / "deeper")
+    tiny.make_tokenizer().save_pretrained(tmp_path / "deeper")
     deeper, _ = open_checkpoints(str(tmp_path / "deeper"), None, Description("base"))
     resident = Resident("cpu", "float32")
     assert resident.hold(base) is not resident.hold(deeper)
@@ -224,7 +226,7 @@ def test_divergences_come_back_per_request(base: Checkpoint, lora: Checkpoint, f
         Request.of("loglikelihood_rolling", ("cat",)),
     )
     for adapted in (lora, full, base):
-        (shard,) = tiny.shards(asked, adapted)
+        (shard,) = tiny.make_shards(asked, adapted)
         alone = scorer.score(shard)
         found = scorer.score(replace(shard, reference=Arm(base, tiny.NUMERICS)))
         assert found.responses == alone.responses

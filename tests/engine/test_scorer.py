@@ -41,7 +41,7 @@ def score(
     scorer: Scorer, checkpoint: Checkpoint, requests: Sequence[Request] = REQUESTS, rerun: int = 0
 ) -> dict[str, float | str | None]:
     arm = Arm(checkpoint, replace(tiny.NUMERICS, rerun=rerun))
-    results = [scorer.score(replace(shard, arm=arm)) for shard in tiny.shards(requests, checkpoint)]
+    results = [scorer.score(replace(shard, arm=arm)) for shard in tiny.make_shards(requests, checkpoint)]
     assert not any(result.failures for result in results)
     answers = [response for result in results for response in result.responses]
     return {r.request: r.text if r.text is not None else r.loglikelihood for r in answers}
@@ -72,7 +72,7 @@ def test_a_rerun_takes_the_items_in_another_order_and_finds_the_same(
         return run(self, decoder, pack, device)
 
     monkeypatch.setattr(PackAttention, "run", watched)
-    (shard, *_) = tiny.shards(REQUESTS[:3], base)
+    (shard, *_) = tiny.make_shards(REQUESTS[:3], base)
     scorer = Scorer()
     scorer.score(shard)  # a model's first shard is preceded by a probe
     orders.clear()
@@ -91,10 +91,10 @@ def test_a_rerun_takes_the_items_in_another_order_and_finds_the_same(
 
 def test_an_adapter_scores_as_peft_serves_it(lora: Checkpoint) -> None:
     model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(lora.resident), lora.path).eval()
-    tokens = tiny.tokenizer()("the cat sat on")["input_ids"]
+    tokens = tiny.make_tokenizer()("the cat sat on")["input_ids"]
     with torch.no_grad():
         logits = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
-    begin = len(tiny.tokenizer()("the cat")["input_ids"])
+    begin = len(tiny.make_tokenizer()("the cat")["input_ids"])
     expected = sum(float(logits[i - 1, tokens[i]]) for i in range(begin, len(tokens)))
     found = score(Scorer(), lora)[REQUESTS[0].digest]
     assert found == pytest.approx(expected, abs=1e-5)
@@ -103,9 +103,9 @@ def test_an_adapter_scores_as_peft_serves_it(lora: Checkpoint) -> None:
 def test_an_adapter_of_another_base_is_refused(models: Path, tmp_path: Path) -> None:
     from transformers import LlamaConfig
 
-    other = LlamaForCausalLM(LlamaConfig(**{**tiny.llama().config.to_dict(), "num_hidden_layers": 3}))
+    other = LlamaForCausalLM(LlamaConfig(**{**tiny.make_llama().config.to_dict(), "num_hidden_layers": 3}))
     other.save_pretrained(tmp_path / "other")
-    tiny.tokenizer().save_pretrained(tmp_path / "other")
+    tiny.make_tokenizer().save_pretrained(tmp_path / "other")
     tiny.save_adapter(tmp_path / "adapter", tmp_path / "other", seed=0)
     _, (misfit,) = open_checkpoints(str(tmp_path / "adapter"), str(models / "base"), Description())
     with pytest.raises(CheckpointError, match="match no module of the base"):
@@ -131,7 +131,7 @@ def test_a_padded_vocabulary_is_never_resized(base: Checkpoint, lora: Checkpoint
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny.llama()
+    model = tiny.make_llama()
     items = [Scored(np.array((1, 2, 3, i), np.int32), np.array((i,), np.int32)) for i in range(4, 20)]
     expected = unpacked.loglikelihoods(model, items)
     sizes: list[int] = []

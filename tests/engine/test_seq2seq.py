@@ -41,7 +41,7 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
         initializer_factor=3.0,
     )
     T5ForConditionalGeneration(config).save_pretrained(folder)
-    tiny.tokenizer().save_pretrained(folder)
+    tiny.make_tokenizer().save_pretrained(folder)
     base, _ = open_checkpoints(str(folder), None, Description("base"))
     return base
 
@@ -50,7 +50,7 @@ def test_numbers_and_texts_are_stocks(t5: Checkpoint, tmp_path: Path) -> None:
     stock = HFLM(pretrained=t5.path, backend="seq2seq", device="cpu", dtype="float32", batch_size=1)
     asked = [Request.of("loglikelihood", pair) for pair in PAIRS]
     asked += [Request.of("generate_until", (text, SETTINGS)) for text in ("the cat", "one two three")]
-    results = [Scorer().score(shard) for shard in tiny.shards(asked, t5)]
+    results = [Scorer().score(shard) for shard in tiny.make_shards(asked, t5)]
     assert {result.path for result in results} == {"plain: it is an encoder-decoder"}
     answers = {response.request: response for result in results for response in result.responses}
     wanted = stock.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in PAIRS], disable_tqdm=True)

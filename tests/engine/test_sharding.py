@@ -20,7 +20,7 @@ from evalsvc.records.plans import Request
 from evalsvc.records.shards import Likelihoods
 from tests.support import fakes, tiny
 
-ENCODER = Encoder(tiny.tokenizer(), tiny.llama().config)
+ENCODER = Encoder(tiny.make_tokenizer(), tiny.make_llama().config)
 TEXT = st.text(max_size=30)
 SETTINGS = '{"max_gen_toks":8,"until":["x"]}'
 REQUESTS = st.lists(
@@ -102,7 +102,7 @@ def test_a_cut_is_kept_on_disk_and_a_damaged_one_is_made_again(tmp_path: Path, b
         Request.of("loglikelihood_rolling", ("one two three " * 90,)),
         Request.of("generate_until", ("the dog", SETTINGS)),
     ]
-    plan = fakes.plan_of(requests)
+    plan = fakes.make_bare_plan(requests)
     made = Cutter(tmp_path).cut(plan, base)
     assert list(made.refused) == [requests[5].digest]
     (file,) = tmp_path.iterdir()

@@ -21,7 +21,7 @@ from evalsvc.engine.weights import Between, Stored, full_change, measure
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.scoring.inspect_checkpoint import compute_change
 from evalsvc.stats.spectrum import effective_rank, rank_90
-from tests.scoring.test_preflight import adapter
+from tests.support import tiny
 
 
 def ignore(done: int, total: int) -> None:
@@ -131,7 +131,7 @@ ADAPTERS = {
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_an_adapters_change_is_that_of_merging_it(models: Path, tmp_path: Path, kind: str) -> None:
-    folder = adapter(tmp_path / "adapter", models / "base", ADAPTERS[kind])
+    folder = tiny.save_peft(tmp_path / "adapter", models / "base", ADAPTERS[kind])
     found = change_of(folder, models / "base")
     before: dict[str, torch.Tensor] = LlamaForCausalLM.from_pretrained(models / "base").state_dict()
     before = {name: tensor.clone() for name, tensor in before.items()}
@@ -149,7 +149,7 @@ def test_an_adapters_change_is_that_of_merging_it(models: Path, tmp_path: Path, 
 
 def test_a_prompt_changes_no_weight(models: Path, tmp_path: Path) -> None:
     kind = PrefixTuningConfig(num_virtual_tokens=3, task_type=TaskType.CAUSAL_LM)
-    found = change_of(adapter(tmp_path / "prefix", models / "base", kind), models / "base")
+    found = change_of(tiny.save_peft(tmp_path / "prefix", models / "base", kind), models / "base")
     assert found.tensors == ()
     assert found.trainable == 3 * 2 * 2 * 16
 

@@ -20,21 +20,29 @@ from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions, record_digest
 from evalsvc.store.runs import driver_name
 from evalsvc.store.store import Store
-from tests.cli.test_cli import Run, evalsvc
 from tests.conftest import ROOT
 from tests.support import evidence
-from tests.support.evidence import BASE, BITS, CHILD, answered, binary, candidate, fill, graded, plan
-
-__all__ = ["evalsvc"]  # the fixture
+from tests.support.commands import Run
+from tests.support.evidence import (
+    BASE,
+    BITS,
+    CHILD,
+    answer_requests,
+    fill_store,
+    grade_columns,
+    make_binary,
+    make_candidate,
+    make_item_plan,
+)
 
 POLICY: dict[str, Any] = {
     "version": 1,
     "learning": {"suites": ["clinic"]},
     "retention": [{"suite": "core", "margin": 0.05, "per_task_margin": 0.08}],
 }
-GOOD = {"a": binary(6, 5, 300), "b": binary(4, 4, 200, 1)}
-BAD = {"a": binary(60, 5, 300), "b": binary(4, 4, 200, 1)}
-LEARNED = {"q": binary(5, 60, 200)}
+GOOD = {"a": make_binary(6, 5, 300), "b": make_binary(4, 4, 200, 1)}
+BAD = {"a": make_binary(60, 5, 300), "b": make_binary(4, 4, 200, 1)}
+LEARNED = {"q": make_binary(5, 60, 200)}
 
 
 @pytest.fixture
@@ -64,8 +72,8 @@ def filled(db: Path, core: evidence.Values = GOOD, **options: Any) -> None:
     key = (id(core), repr(options))
     if key not in _templates:
         _templates[key] = _templates[0, ""] / f"{len(_templates)}.duckdb"
-        fill(_templates[key], "clinic", LEARNED, role="domain", **options)
-        fill(_templates[key], "core", core, **options)
+        fill_store(_templates[key], "clinic", LEARNED, role="domain", **options)
+        fill_store(_templates[key], "core", core, **options)
     shutil.copy(_templates[key], db)
 
 
@@ -74,7 +82,7 @@ def filled(db: Path, core: evidence.Values = GOOD, **options: Any) -> None:
 
 @pytest.mark.parametrize(
     ("core", "code", "verdict"),
-    [(GOOD, 0, "pass"), (BAD, 3, "fail"), ({"a": binary(30, 5, 300), "b": GOOD["b"]}, 4, "inconclusive")],
+    [(GOOD, 0, "pass"), (BAD, 3, "fail"), ({"a": make_binary(30, 5, 300), "b": GOOD["b"]}, 4, "inconclusive")],
 )
 def test_verdicts_are_exit_codes(
     evalsvc: Run, said: Callable[..., Path], db: Path, core: evidence.Values, code: int, verdict: str
@@ -116,37 +124,37 @@ def test_a_usage_error_is_exit_code_2(evalsvc: Run, said: Callable[..., Path], d
 
 def unfinished(db: Path) -> None:
     filled(db)
-    made = plan("core", GOOD, version="2")
+    made = make_item_plan("core", GOOD, version="2")
     store = Store(db)
     store.register([BASE, CHILD], [made], driver_name())
-    answered(store, BASE, made)
-    store.finish(BASE, made, graded(made, [pair[0] for pair in GOOD.values()]))
-    answered(store, CHILD, made, 100)
+    answer_requests(store, BASE, made)
+    store.finish(BASE, made, grade_columns(made, [pair[0] for pair in GOOD.values()]))
+    answer_requests(store, CHILD, made, 100)
 
 
 def failed(db: Path) -> None:
     filled(db)
     store = Store(db)
-    store.fail(CHILD, plan("core", GOOD), "a request could not be answered")
+    store.fail(CHILD, make_item_plan("core", GOOD), "a request could not be answered")
 
 
 def base_failed(db: Path) -> None:
     filled(db)
-    Store(db).fail(BASE, plan("core", GOOD), "gone")
+    Store(db).fail(BASE, make_item_plan("core", GOOD), "gone")
 
 
 def stale_base(db: Path) -> None:
     filled(db)
-    made = plan("core", GOOD, version="2")
+    made = make_item_plan("core", GOOD, version="2")
     store = Store(db)
     store.register([CHILD], [made], driver_name())
-    answered(store, CHILD, made)
-    store.finish(CHILD, made, graded(made, [pair[1] for pair in GOOD.values()]))
+    answer_requests(store, CHILD, made)
+    store.finish(CHILD, made, grade_columns(made, [pair[1] for pair in GOOD.values()]))
 
 
 def only_an_old_version(db: Path) -> None:
     filled(db)
-    fill(db, "core", GOOD, adapted=candidate(3), version="2")
+    fill_store(db, "core", GOOD, adapted=make_candidate(3), version="2")
 
 
 def missing_task(db: Path) -> None:
@@ -234,32 +242,32 @@ def other_numerics(db: Path) -> None:
 
 
 def no_learning_suite(db: Path) -> None:
-    fill(db, "core", GOOD)
+    fill_store(db, "core", GOOD)
 
 
 def other_metric(db: Path) -> None:
-    fill(db, "clinic", LEARNED, role="domain")
+    fill_store(db, "clinic", LEARNED, role="domain")
     values = {"a": (-np.ones(300), -np.ones(300))}
-    fill(db, "core", values, metric=BITS, weights=np.ones(300))
+    fill_store(db, "core", values, metric=BITS, weights=np.ones(300))
 
 
 def differently_rendered(db: Path) -> None:
     """The adapted arm answered other prompts: its suite has another version, and other samples."""
-    fill(db, "clinic", LEARNED, role="domain")
+    fill_store(db, "clinic", LEARNED, role="domain")
     store = Store(db)
     for of, version in ((BASE, "plain"), (CHILD, "chat")):
-        made = plan("core", GOOD, version=version)
+        made = make_item_plan("core", GOOD, version=version)
         store.register([of], [made], driver_name())
-        answered(store, of, made)
-        store.finish(of, made, graded(made, [pair[0] for pair in GOOD.values()]))
+        answer_requests(store, of, made)
+        store.finish(of, made, grade_columns(made, [pair[0] for pair in GOOD.values()]))
 
 
 def base_without_runs(db: Path) -> None:
     store = Store(db)
-    made = plan("core", GOOD)
+    made = make_item_plan("core", GOOD)
     store.register([CHILD], [made], driver_name())
-    answered(store, CHILD, made)
-    store.finish(CHILD, made, graded(made, [pair[1] for pair in GOOD.values()]))
+    answer_requests(store, CHILD, made)
+    store.finish(CHILD, made, grade_columns(made, [pair[1] for pair in GOOD.values()]))
 
 
 def orphan(db: Path) -> None:
@@ -482,11 +490,11 @@ def test_many_candidates_until_one_passes_are_told_and_can_be_corrected(
     evalsvc: Run, said: Callable[..., Path], db: Path
 ) -> None:
     filled(db, BAD)
-    just = {"a": binary(10, 5, 300, 2), "b": binary(5, 4, 200, 3)}
+    just = {"a": make_binary(10, 5, 300, 2), "b": make_binary(5, 4, 200, 3)}
     policy = said(learning=None, retention=[{"suite": "core", "margin": 0.035}])
     alone = None
     for number in (3, 4, 5):
-        fill(db, "core", just, adapted=candidate(number))
+        fill_store(db, "core", just, adapted=make_candidate(number))
         found = decided(evalsvc, policy, db, f"c{number}")
         alone = alone or found
         assert found["verdict"] == "pass"
@@ -555,9 +563,9 @@ def test_fifteen_suites_of_two_thousand_items_take_seconds(said: Callable[..., P
 
     Undisturbed it takes less than two seconds of CPU; other tests beside it may double that.
     """
-    fill(db, "clinic", {f"q{task}": binary(10, 40, 500, task) for task in range(4)}, role="domain")
+    fill_store(db, "clinic", {f"q{task}": make_binary(10, 40, 500, task) for task in range(4)}, role="domain")
     for number in range(14):
-        fill(db, f"s{number}", {f"t{task}": binary(20, 18, 500, task) for task in range(4)})
+        fill_store(db, f"s{number}", {f"t{task}": make_binary(20, 18, 500, task) for task in range(4)})
     retention = [{"suite": f"s{number}", "margin": 0.05, "per_task_margin": 0.1} for number in range(14)]
 
     def spent(mode: str, *options: str) -> tuple[float, str]:

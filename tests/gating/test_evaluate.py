@@ -14,11 +14,9 @@ import yaml
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions
 from evalsvc.store.store import Store
-from tests.cli.test_cli import Run, evalsvc
 from tests.conftest import ROOT
-from tests.support.tasks import CHOICE, choices, write_task
-
-__all__ = ["evalsvc"]  # the fixture
+from tests.support.commands import Run
+from tests.support.tasks import CHOICE, make_choices, write_task
 
 ITEMS = 120
 
@@ -29,7 +27,7 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("suites")
     rng = random.Random(1)
     for name in ("first", "second"):
-        write_task(folder / "tasks", name, choices(rng, ITEMS // 2), **CHOICE)
+        write_task(folder / "tasks", name, make_choices(rng, ITEMS // 2), **CHOICE)
     write_task(
         folder / "tasks",
         "texts",

@@ -18,7 +18,7 @@ from evalsvc.gating.policy import FRACTIONS, Policy
 from evalsvc.gating.rules import TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome, decide
 from tests.support import simulate
-from tests.support.evidence import binary, bits, pair
+from tests.support.evidence import make_binary, make_pair, make_text_pair
 
 TODAY = date(2026, 6, 1)
 
@@ -34,7 +34,7 @@ def judged(said: Policy, pairs: list[TaskPair], fraction: float = 1.0) -> Outcom
 @pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
 @pytest.mark.parametrize(("lost", "gained", "verdict"), [(100, 0, "fail"), (10, 10, "pass")])
 def test_clear_cases_stop_early(mode: str, lost: int, gained: int, verdict: str) -> None:
-    found = judged(policy(mode), [pair("s", "t", binary(lost, gained, 500))])
+    found = judged(policy(mode), [make_pair("s", "t", make_binary(lost, gained, 500))])
     assert found.verdict == verdict
     assert found.looks[-1].items < 500
     assert [look.verdict for look in found.looks[:-1]] == ["inconclusive"] * (len(found.looks) - 1)
@@ -45,7 +45,7 @@ def test_clear_cases_stop_early(mode: str, lost: int, gained: int, verdict: str)
 @pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_verdict_is_the_same_bit_by_bit_and_all_at_once(mode: Any, seed: int) -> None:
-    pairs = [pair("s", f"t{n}", binary(8 + 2 * seed, 6, 100 + 60 * n, seed + n)) for n in range(3)]
+    pairs = [make_pair("s", f"t{n}", make_binary(8 + 2 * seed, 6, 100 + 60 * n, seed + n)) for n in range(3)]
     said = policy(mode)
     whole = judged(said, pairs)
     places = {sequential.key_of(p): sequential._places(p) for p in pairs}
@@ -66,7 +66,7 @@ def test_the_verdict_is_the_same_bit_by_bit_and_all_at_once(mode: Any, seed: int
 
 
 def test_a_look_takes_the_same_share_of_every_task() -> None:
-    pairs = [pair("s", f"t{n}", binary(0, 0, n)) for n in (10, 101, 500)]
+    pairs = [make_pair("s", f"t{n}", make_binary(0, 0, n)) for n in (10, 101, 500)]
     places = {sequential.key_of(p): sequential._places(p) for p in pairs}
     before: dict[sequential.Key, Any] = {}
     for share in FRACTIONS["group_sequential"]:
@@ -78,7 +78,7 @@ def test_a_look_takes_the_same_share_of_every_task() -> None:
 
 
 def test_a_finite_pool_is_drawn_from_all_tasks_at_random() -> None:
-    pairs = [pair("s", f"t{n}", binary(0, 0, n)) for n in (300, 600)]
+    pairs = [make_pair("s", f"t{n}", make_binary(0, 0, n)) for n in (300, 600)]
     places = {sequential.key_of(p): sequential._places(p) for p in pairs}
     masks = sequential.take_first(places, {key: len(p) for key, p in places.items()}, 0.5, "finite_pool")
     assert sum(int(mask.sum()) for mask in masks.values()) == 450
@@ -97,8 +97,11 @@ def test_a_finite_pool_foretells_the_whole_suite() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         pairs = [
-            pair(
-                "s", f"t{n}", binary(int(rng.integers(2, 12)), int(rng.integers(2, 8)), 60 + 40 * n, seed), weight=1 + n
+            make_pair(
+                "s",
+                f"t{n}",
+                make_binary(int(rng.integers(2, 12)), int(rng.integers(2, 8)), 60 + 40 * n, seed),
+                weight=1 + n,
             )
             for n in range(3)
         ]
@@ -119,7 +122,7 @@ def test_four_times_the_margin_stops_early_on_published_answers(data: Path, mode
         columns.append(np.array([found[item] for item in sorted(found)]))
     loss = float((columns[0] - columns[1]).mean())
     assert loss == pytest.approx(0.172, abs=0.001)
-    found_early = judged(policy(mode, loss / 4), [pair("s", "t", (columns[0], columns[1]))])
+    found_early = judged(policy(mode, loss / 4), [make_pair("s", "t", (columns[0], columns[1]))])
     assert found_early.verdict == "fail"
     assert found_early.looks[-1].fraction <= most
 
@@ -127,7 +130,7 @@ def test_four_times_the_margin_stops_early_on_published_answers(data: Path, mode
 @pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
 def test_drift_is_asked_as_a_whole_at_the_first_look(mode: str) -> None:
     said = policy(mode, drift={"suite": "text", "max_bits_per_byte_increase": 0.05})
-    pairs = [pair("s", "t", binary(5, 5, 500)), bits("text", "b", np.ones(60), 0.2)]
+    pairs = [make_pair("s", "t", make_binary(5, 5, 500)), make_text_pair("text", "b", np.ones(60), 0.2)]
     found = judged(said, pairs)
     assert (found.verdict, len(found.looks)) == ("fail", 1)
     assert found.looks[0].of == 560
@@ -143,7 +146,7 @@ def test_waived_rules_do_not_stop_a_run() -> None:
         "expires": "2030-01-01",
     }
     said = policy("group_sequential", learning={"suites": ["d"]}, waivers=[waiver])
-    pairs = [pair("s", "t", binary(100, 0, 500)), pair("d", "t", binary(20, 100, 500))]
+    pairs = [make_pair("s", "t", make_binary(100, 0, 500)), make_pair("d", "t", make_binary(20, 100, 500))]
     rules = build_rules(said, pairs)
     found = sequential.decide(said, rules, said.waiver_entries(), "sha256:" + "2" * 64, TODAY)
     assert found.verdict == "pass"
@@ -151,7 +154,7 @@ def test_waived_rules_do_not_stop_a_run() -> None:
 
 
 def test_a_pool_with_holes_is_no_evidence() -> None:
-    p = pair("s", "t", binary(5, 5, 500))
+    p = make_pair("s", "t", make_binary(5, 5, 500))
     holed = replace(p, adapted=replace(p.adapted, samples=p.adapted.samples[:499], values=p.adapted.values[:499]))
     said = policy("finite_pool", require={"min_coverage": 0.9})
     with pytest.raises(EvidenceError, match="needs every item"):
@@ -167,12 +170,12 @@ def test_false_passes_at_the_margin_stay_below_alpha(mode: str) -> None:
     runs = 150
     for seed in range(runs):
         if mode == "group_sequential":
-            draws = [simulate.population(n, 0.10, -0.05, 1, 7 * seed + n)[0] for n in (300, 150)]
+            draws = [simulate.draw_population(n, 0.10, -0.05, 1, 7 * seed + n)[0] for n in (300, 150)]
         else:
-            draws = [simulate.pools(n, 0.10, -0.05, 1, 7 * seed + n)[0] for n in (300, 160)]
+            draws = [simulate.shuffle_pools(n, 0.10, -0.05, 1, 7 * seed + n)[0] for n in (300, 160)]
         pairs = []
         for number, d in enumerate(draws):
-            p = pair("s", f"t{number}", (np.where(d < 0, 1.0, 0.0), np.where(d > 0, 1.0, 0.0)), weight=1 + number)
+            p = make_pair("s", f"t{number}", (np.where(d < 0, 1.0, 0.0), np.where(d > 0, 1.0, 0.0)), weight=1 + number)
             pairs.append(replace(p, places=np.random.default_rng([seed, number]).random(len(d))))
         verdicts[judged(policy(mode), pairs).verdict] += 1
     assert verdicts["pass"] / runs <= 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / runs)
@@ -181,7 +184,7 @@ def test_false_passes_at_the_margin_stay_below_alpha(mode: str) -> None:
 
 
 def test_modes_share_their_rules_with_the_fixed_gate() -> None:
-    pairs = [pair("s", "t", binary(20, 18, 500))]
+    pairs = [make_pair("s", "t", make_binary(20, 18, 500))]
     fixed = policy("fixed")
     found = decide(fixed, build_rules(fixed, pairs), (), "sha256:x", TODAY)
     early = judged(policy("group_sequential"), pairs)

@@ -16,7 +16,7 @@ from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome, decide
 from tests.support import simulate
-from tests.support.evidence import binary, bits, pair, scores
+from tests.support.evidence import make_binary, make_pair, make_task_scores, make_text_pair
 
 TODAY = date(2026, 6, 1)
 CHECKPOINT = "sha256:" + "2" * 64
@@ -48,7 +48,7 @@ def keep(margin: float = 0.05, **more: Any) -> dict[str, Any]:
 def test_verdict_table(
     lost: int, gained: int, n: int, margin: float, verdict: str, degraded: bool, low: float, high: float
 ) -> None:
-    found = judged(policy(retention=[keep(margin)]), [pair("s", "t", binary(lost, gained, n))])
+    found = judged(policy(retention=[keep(margin)]), [make_pair("s", "t", make_binary(lost, gained, n))])
     (rule,) = found.rules
     assert (found.verdict, found.degraded, rule.verdict) == (verdict, degraded, verdict)
     assert (rule.low, rule.high) == pytest.approx((low, high), abs=1e-5)
@@ -58,20 +58,22 @@ def test_verdict_table(
 
 
 def test_inconclusive_says_what_it_would_have_needed() -> None:
-    found = judged(policy(retention=[keep(0.02)]), [pair("s", "t", binary(28, 25, 500))])
+    found = judged(policy(retention=[keep(0.02)]), [make_pair("s", "t", make_binary(28, 25, 500))])
     (rule,) = found.rules
     assert rule.verdict == "inconclusive"
     d, delta = 53 / 500, -3 / 500
     expected = (1.644854 + 0.841621) ** 2 * (d - delta**2) / (delta + 0.02) ** 2
     assert rule.needed_n == pytest.approx(expected, rel=0.01)
     assert rule.resolvable_margin == pytest.approx(2.486475 * math.sqrt(d / 500), rel=0.01)
-    worse = judged(policy(retention=[keep(0.02)]), [pair("s", "t", binary(40, 28, 500))])
+    worse = judged(policy(retention=[keep(0.02)]), [make_pair("s", "t", make_binary(40, 28, 500))])
     assert worse.rules[0].needed_n is None  # the loss is beyond the margin: no number of items would show otherwise
 
 
 def test_a_broken_task_is_not_hidden_by_its_suite() -> None:
     """The mean over ten suites passes with one of them at twice the margin."""
-    pairs = [pair("s", f"t{n}", binary(25, 25, 500, n)) for n in range(9)] + [pair("s", "bad", binary(85, 25, 500))]
+    pairs = [make_pair("s", f"t{n}", make_binary(25, 25, 500, n)) for n in range(9)] + [
+        make_pair("s", "bad", make_binary(85, 25, 500))
+    ]
     loose = judged(policy(retention=[keep(0.02)]), pairs)
     both = judged(policy(retention=[keep(0.02, per_task_margin=0.05)]), pairs)
     assert loose.verdict == "pass"
@@ -84,7 +86,7 @@ def test_a_broken_task_is_not_hidden_by_its_suite() -> None:
 
 def test_a_loss_everywhere_is_not_hidden_by_lenient_suites() -> None:
     """And each of ten suites passes at 5 points with all of them at 2 points."""
-    pairs = [pair(f"s{n}", "t", binary(140, 100, 2000, n)) for n in range(10)]
+    pairs = [make_pair(f"s{n}", "t", make_binary(140, 100, 2000, n)) for n in range(10)]
     retention = [{"suite": f"s{n}", "margin": 0.05} for n in range(10)]
     assert judged(policy(retention=retention), pairs).verdict == "pass"
     found = judged(policy(retention=retention, group_margin=0.01), pairs)
@@ -93,17 +95,17 @@ def test_a_loss_everywhere_is_not_hidden_by_lenient_suites() -> None:
 
 
 def test_pass_needs_every_rule_and_no_correction() -> None:
-    pairs = [pair(f"s{n}", "t", binary(20, 18, 500, n)) for n in range(20)]
+    pairs = [make_pair(f"s{n}", "t", make_binary(20, 18, 500, n)) for n in range(20)]
     retention = [{"suite": f"s{n}", "margin": 0.05} for n in range(20)]
     assert judged(policy(retention=retention), pairs).verdict == "pass"
-    pairs[7] = pair("s7", "t", binary(45, 20, 500))
+    pairs[7] = make_pair("s7", "t", make_binary(45, 20, 500))
     assert judged(policy(retention=retention), pairs).verdict == "inconclusive"
 
 
 def test_fail_is_corrected_for_the_number_of_rules() -> None:
-    just = binary(48, 14, 500)  # 6.8 points lost: below a margin of 4 at 5 %, not at 5 % over ten
-    assert judged(policy(retention=[keep(0.04)]), [pair("s", "t", just)]).verdict == "fail"
-    pairs = [pair("s", "t", just)] + [pair(f"s{n}", "t", binary(20, 18, 500, n)) for n in range(9)]
+    just = make_binary(48, 14, 500)  # 6.8 points lost: below a margin of 4 at 5 %, not at 5 % over ten
+    assert judged(policy(retention=[keep(0.04)]), [make_pair("s", "t", just)]).verdict == "fail"
+    pairs = [make_pair("s", "t", just)] + [make_pair(f"s{n}", "t", make_binary(20, 18, 500, n)) for n in range(9)]
     retention = [keep(0.04), *({"suite": f"s{n}", "margin": 0.05} for n in range(9))]
     found = judged(policy(retention=retention), pairs)
     assert found.verdict == "inconclusive"
@@ -113,18 +115,18 @@ def test_fail_is_corrected_for_the_number_of_rules() -> None:
 
 def test_learning_must_be_shown() -> None:
     said = policy(learning={"suites": ["d"]})
-    assert judged(said, [pair("d", "t", binary(20, 60, 300))]).verdict == "pass"
-    assert judged(said, [pair("d", "t", binary(20, 22, 300))]).verdict == "inconclusive"
-    assert judged(said, [pair("d", "t", binary(60, 20, 300))]).verdict == "fail"
+    assert judged(said, [make_pair("d", "t", make_binary(20, 60, 300))]).verdict == "pass"
+    assert judged(said, [make_pair("d", "t", make_binary(20, 22, 300))]).verdict == "inconclusive"
+    assert judged(said, [make_pair("d", "t", make_binary(60, 20, 300))]).verdict == "fail"
     more = policy(learning={"suites": ["d"], "min_gain": 0.12})
-    assert judged(more, [pair("d", "t", binary(20, 60, 300))]).verdict == "inconclusive"
+    assert judged(more, [make_pair("d", "t", make_binary(20, 60, 300))]).verdict == "inconclusive"
 
 
 def test_drift_is_measured_in_bits_per_byte() -> None:
     said = policy(drift={"suite": "text", "max_bits_per_byte_increase": 0.05})
     level = np.random.default_rng(1).normal(1.0, 0.2, 60)
     for increase, verdict in ((0.02, "pass"), (0.05, "inconclusive"), (0.08, "fail")):
-        found = judged(said, [bits("text", "t", level, increase)])
+        found = judged(said, [make_text_pair("text", "t", level, increase)])
         assert found.verdict == verdict
         assert found.rules[0].unit == "bits_per_byte"
         assert found.rules[0].estimate == pytest.approx(-increase, abs=0.005)
@@ -140,9 +142,11 @@ def test_diversity_is_a_ratio() -> None:
 
 
 def test_lower_is_better_is_turned_round() -> None:
-    base, adapted = binary(20, 60, 300)
+    base, adapted = make_binary(20, 60, 300)
     said = policy(retention=[keep(0.05)])
-    made = TaskPair(scores("s", "t", base, higher=False), scores("s", "t", adapted, higher=False), 300)
+    made = TaskPair(
+        make_task_scores("s", "t", base, higher=False), make_task_scores("s", "t", adapted, higher=False), 300
+    )
     found = judged(said, [made])
     assert found.verdict == "fail"
     assert (found.rules[0].lost, found.rules[0].gained) == (60, 20)
@@ -152,7 +156,9 @@ def test_graded_items_are_paired() -> None:
     rng = np.random.default_rng(0)
     base = rng.uniform(size=400)
     made = TaskPair(
-        scores("s", "t", base), scores("s", "t", np.clip(base - 0.01 + rng.normal(0, 0.05, 400), 0, 1)), 400
+        make_task_scores("s", "t", base),
+        make_task_scores("s", "t", np.clip(base - 0.01 + rng.normal(0, 0.05, 400), 0, 1)),
+        400,
     )
     found = judged(policy(retention=[keep(0.02)]), [made])
     assert (found.verdict, found.rules[0].test, found.rules[0].lost) == ("pass", "paired t", None)
@@ -167,7 +173,7 @@ def waiver(**said: Any) -> dict[str, Any]:
     return {**known, "expires": "2027-01-31", **said}
 
 
-BROKEN = [pair("s", "good", binary(10, 10, 500)), pair("s", "bad", binary(75, 25, 500))]
+BROKEN = [make_pair("s", "good", make_binary(10, 10, 500)), make_pair("s", "bad", make_binary(75, 25, 500))]
 
 
 def test_a_waiver_takes_one_rule_out_and_stays_visible() -> None:
@@ -209,12 +215,12 @@ def test_the_last_day_counts() -> None:
 def test_waiving_everything_decides_nothing() -> None:
     said = policy(retention=[keep()], waivers=[waiver(rule="retention/s")])
     with pytest.raises(EvidenceError, match="every rule of the policy is waived"):
-        judged(said, [pair("s", "t", binary(0, 0, 500))])
+        judged(said, [make_pair("s", "t", make_binary(0, 0, 500))])
 
 
 # ----------------------------------------------------------------------------------------------------- no evidence
 
-GOOD = pair("s", "t", binary(5, 5, 500))
+GOOD = make_pair("s", "t", make_binary(5, 5, 500))
 
 
 def without(values: np.ndarray, count: int) -> TaskPair:
@@ -235,7 +241,7 @@ def twice() -> TaskPair:
 
 
 def weightless() -> TaskPair:
-    made = bits("s", "t", np.ones(60), 0)
+    made = make_text_pair("s", "t", np.ones(60), 0)
     assert made.base.weights is not None
     return replace(made, base=replace(made.base, weights=np.where(np.arange(60) == 3, 0.0, made.base.weights)))
 
@@ -257,7 +263,7 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
     "beyond one": (KEEP, lambda: [holed(7.0)], "is not a mean of values in"),
     "scored twice": (KEEP, lambda: [twice()], "two scores"),
     "accuracy as drift": (DRIFT, lambda: [GOOD], "drift is measured in bits per byte"),
-    "bits as accuracy": (KEEP, lambda: [bits("s", "t", np.ones(60), 0)], "a margin is a share of items"),
+    "bits as accuracy": (KEEP, lambda: [make_text_pair("s", "t", np.ones(60), 0)], "a margin is a share of items"),
     "other metric": (KEEP, lambda: [replace(GOOD, adapted=replace(GOOD.adapted, metric="f1"))], "different metrics"),
     "other filter": (KEEP, lambda: [replace(GOOD, adapted=replace(GOOD.adapted, filter="f"))], "different metrics"),
     "other items": (
@@ -266,7 +272,7 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
         "0.0%",
     ),
     "no bytes": (DRIFT, lambda: [weightless()], "no size in bytes"),
-    "one text": (DRIFT, lambda: [bits("s", "t", np.ones(1), 0)], "no standard error"),
+    "one text": (DRIFT, lambda: [make_text_pair("s", "t", np.ones(1), 0)], "no standard error"),
     "an f1": (
         KEEP,
         lambda: [TaskPair(replace(GOOD.base, aggregation="other"), replace(GOOD.adapted, aggregation="other"), 500)],
@@ -306,9 +312,9 @@ def test_lower_coverage_must_be_allowed() -> None:
 def family(seed: int, changes: list[float], n: int) -> Outcome:
     pairs = []
     for number, change in enumerate(changes):
-        d = simulate.population(n, 0.10, change, 1, seed * 100 + number)[0]
+        d = simulate.draw_population(n, 0.10, change, 1, seed * 100 + number)[0]
         lost, gained = int((d < 0).sum()), int((d > 0).sum())
-        pairs.append(pair(f"s{number}", "t", binary(lost, gained, n)))
+        pairs.append(make_pair(f"s{number}", "t", make_binary(lost, gained, n)))
     said = policy(retention=[{"suite": f"s{number}", "margin": 0.05} for number in range(len(changes))])
     return judged(said, pairs)
 

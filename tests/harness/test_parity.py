@@ -32,7 +32,7 @@ def planned(folder: Path, *tasks: str | TaskEntry, **suite: Any) -> Planned:
 def scored(item: Planned, checkpoint: Checkpoint) -> dict[str, Response]:
     scorer = Scorer()
     found: dict[str, Response] = {}
-    for shard in tiny.shards(item.plan.requests, checkpoint):
+    for shard in tiny.make_shards(item.plan.requests, checkpoint):
         result = scorer.score(shard)
         assert not result.failures
         found |= {response.request: response for response in result.responses}
@@ -125,8 +125,8 @@ def test_chat_templates_render_as_in_lm_eval(
     task_folder: Path, base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(task_folder)
-    tiny.llama().save_pretrained(tmp_path / "chat")
-    tiny.tokenizer(tiny.CHAT).save_pretrained(tmp_path / "chat")
+    tiny.make_llama().save_pretrained(tmp_path / "chat")
+    tiny.make_tokenizer(tiny.CHAT).save_pretrained(tmp_path / "chat")
     from evalsvc.checkpoints.discover import open_base
 
     chat = open_base(str(tmp_path / "chat"))

@@ -15,7 +15,7 @@ from evalsvc.gating.decisions import Decision, LostItem, Question, decide
 from evalsvc.gating.policy import Policy
 from evalsvc.reports import decisions as report
 from evalsvc.store.store import Store
-from tests.support.evidence import CHILD, binary, fill
+from tests.support.evidence import CHILD, fill_store, make_binary
 
 etree: Any = pytest.importorskip("lxml.etree", reason="needs lxml, to validate XML")
 
@@ -59,7 +59,7 @@ MARGIN = {"suite": "core", "margin": 0.05, "per_task_margin": 0.08}
 
 @pytest.fixture
 def decision(db: Path) -> Decision:
-    fill(db, "core", {"a": binary(60, 5, 300), "b": binary(20, 12, 200), "c": binary(50, 0, 200)})
+    fill_store(db, "core", {"a": make_binary(60, 5, 300), "b": make_binary(20, 12, 200), "c": make_binary(50, 0, 200)})
     waiver = {
         "rule": "retention/core/c",
         "checkpoint": CHILD.checkpoint.digest,

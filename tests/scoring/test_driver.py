@@ -16,31 +16,11 @@ import yaml
 
 from evalsvc.records.plans import Response
 from evalsvc.records.serialise import build_record
-from evalsvc.scoring.submission import Source, Submission
-from evalsvc.scoring.submit import submit
-from evalsvc.settings import Compute
 from evalsvc.store.rows import fetch_rows
 from evalsvc.store.runs import driver_name, is_alive
 from evalsvc.store.store import Store
-
-
-def write_suites(folder: Path, tasks: Path) -> tuple[str, str]:
-    """Write a general suite and a domain suite of small tasks of every kind."""
-    names = {"general": ["mc", "mc_shots", "gen", "votes", "family"], "domain": ["cloze", "roll", "mc_info"]}
-    for role, chosen in names.items():
-        suite = {"name": role, "role": role, "include": str(tasks), "tasks": chosen}
-        (folder / f"{role}.yaml").write_text(yaml.safe_dump(suite))
-    return str(folder / "general.yaml"), str(folder / "domain.yaml")
-
-
-def run(db: Path, models: Path, suites: tuple[str, ...], source: str = "run", workers: int = 0) -> Any:
-    wanted = Submission(
-        sources=(Source(str(models / source)),),
-        base=str(models / "base"),
-        suites=suites,
-        compute=Compute(workers=workers),
-    )
-    return submit(Store(db), wanted, lambda done, total: None, lambda text: None)
+from tests.support.runs import submit_tiny
+from tests.support.tasks import CHOICE, write_suites, write_task
 
 
 def responses(db: Path) -> dict[tuple[str, str], Response]:
@@ -71,7 +51,7 @@ def test_numbers_are_bit_equal_in_process_and_on_one_and_two_workers(
     found = []
     for workers in (0, 1, 2):
         db = tmp_path / f"{workers}.duckdb"
-        jobs = run(db, models, suites, workers=workers)
+        jobs = submit_tiny(db, models, suites, workers=workers)
         assert {job.state for job in jobs} == {"done"}
         found.append((responses(db), scores(db)))
     assert found[0] == found[1] == found[2]
@@ -82,13 +62,13 @@ def test_the_base_and_what_was_submitted_before_are_never_scored_again(
     models: Path, task_folder: Path, tmp_path: Path, db: Path
 ) -> None:
     suites = write_suites(tmp_path, task_folder)
-    first = run(db, models, suites)
+    first = submit_tiny(db, models, suites)
     assert all(job.reused == 0 for job in first)
     before = responses(db)
-    second = run(db, models, suites, source="full")
+    second = submit_tiny(db, models, suites, source="full")
     for job in second:
         assert job.reused == (job.total if job.arm.checkpoint.method == "base" else 0)
-    third = run(db, models, ())  # the suites of the base are taken when none are named
+    third = submit_tiny(db, models, ())  # the suites of the base are taken when none are named
     assert all(job.reused == job.total and job.state == "done" for job in third)
     assert len(third) == len(first)
     after = responses(db)
@@ -99,24 +79,22 @@ def test_a_larger_limit_asks_only_what_is_new(models: Path, task_folder: Path, t
     suite = {"name": "few", "role": "general", "include": str(task_folder), "tasks": ["mc"], "defaults": {"limit": 6}}
     path = tmp_path / "few.yaml"
     path.write_text(yaml.safe_dump(suite))
-    (job,) = run(db, models, (str(path),), source="base")
+    (job,) = submit_tiny(db, models, (str(path),), source="base")
     assert (job.total, job.reused) == (24, 0)
     path.write_text(yaml.safe_dump({**suite, "defaults": {"limit": 10}}))
-    (job,) = run(db, models, (str(path),), source="base")
+    (job,) = submit_tiny(db, models, (str(path),), source="base")
     assert (job.total, job.reused, job.state) == (40, 24, "done")
 
 
 def test_a_request_that_cannot_be_answered_fails_its_run_and_no_other(
     models: Path, task_folder: Path, tmp_path: Path, db: Path
 ) -> None:
-    from tests.support.tasks import CHOICE, write_task
-
     rows = [{"query": "the cat", "choices": [" dog", " cat" * n], "gold": 0} for n in (1, 500)]
     write_task(tmp_path / "tasks", "long", rows, **CHOICE)
     suites = write_suites(tmp_path, task_folder)
     bad = {"name": "bad", "role": "general", "include": "tasks", "tasks": ["long"]}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(bad))
-    jobs = run(db, models, (*suites, str(tmp_path / "bad.yaml")), source="lora")
+    jobs = submit_tiny(db, models, (*suites, str(tmp_path / "bad.yaml")), source="lora")
     states = {(job.planned.plan.suite, job.state) for job in jobs}
     assert states == {("general", "done"), ("domain", "done"), ("bad", "failed")}
     (failed, *_) = [stored for stored in Store(db).runs() if stored.state == "failed"]
@@ -198,7 +176,7 @@ def test_kill_9_of_the_driver_again_and_again(
 
     # In the test's own process the shards have to be cut the same, to compare bit by bit.
     monkeypatch.setattr(evalsvc.engine.sharding, "SHARD_ROWS", 200)
-    jobs = run(db, models, suites)
+    jobs = submit_tiny(db, models, suites)
     assert {job.state for job in jobs} == {"done"}
     missing = sum(job.total for job in jobs) - sum(job.reused for job in jobs)
     assert missing <= sum(job.total for job in jobs) - len(seen)
@@ -206,7 +184,7 @@ def test_kill_9_of_the_driver_again_and_again(
     assert {key: final[key] for key in seen} == seen
 
     whole = tmp_path / "whole.duckdb"
-    run(whole, models, suites)
+    submit_tiny(whole, models, suites)
     assert responses(whole) == final
     assert scores(whole) == scores(db)
 
@@ -238,14 +216,7 @@ def test_drift_is_measured_token_by_token_and_the_base_may_be_scored_again(
 ) -> None:
     file = tmp_path / "texts.yaml"
     file.write_text(yaml.safe_dump({"name": "texts", "role": "drift", "include": str(task_folder), "tasks": ["roll"]}))
-    wanted = Submission(
-        sources=(Source(str(models / "run")),),
-        base=str(models / "base"),
-        suites=(str(file),),
-        compute=Compute(workers=0),
-        rerun=True,
-    )
-    jobs = submit(Store(db), wanted, lambda done, total: None, lambda text: None)
+    jobs = submit_tiny(db, models, (str(file),), rerun=True)
     assert {job.state for job in jobs} == {"done"}
     store = Store(db)
     arms = {(stored.label, stored.is_rerun): stored.number for stored in store.arms()}
@@ -276,13 +247,13 @@ def test_what_drift_shares_with_another_suite_has_its_divergences(
     ):
         db = tmp_path / f"{name}.duckdb"
         for suites in submissions:
-            assert {job.state for job in run(db, models, suites, source="lora")} == {"done"}
+            assert {job.state for job in submit_tiny(db, models, suites, source="lora")} == {"done"}
         store = Store(db)
         (number,) = (arm.number for arm in store.arms() if arm.label == "lora")
         (task,) = store.drifts([number])[number]
         assert (task.suite, task.role) == ("drift", "drift")
         kept.append(task.kl)
-        again = run(db, models, submissions[-1], source="lora")
+        again = submit_tiny(db, models, submissions[-1], source="lora")
         assert all(job.reused == job.total for job in again)
     assert all(len(kl) == len(kept[0]) and abs(kl - kept[0]).max() < 1e-4 for kl in kept)
 
@@ -292,7 +263,7 @@ def test_a_suite_of_texts_alone_has_drift_under_its_own_role(
 ) -> None:
     file = tmp_path / "d.yaml"
     file.write_text(yaml.safe_dump({"name": "d", "role": "domain", "include": str(task_folder), "tasks": ["roll"]}))
-    run(db, models, (str(file),), source="lora")
+    submit_tiny(db, models, (str(file),), source="lora")
     store = Store(db)
     (number,) = (arm.number for arm in store.arms() if arm.label == "lora")
     (task,) = store.drifts([number])[number]

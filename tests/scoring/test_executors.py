@@ -13,14 +13,14 @@ from evalsvc.records.arms import Arm
 from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.scoring.executors import AffinityQueue, Executor, InProcessExecutor
 from evalsvc.scoring.ray_executor import RayExecutor
-from tests.support.fakes import FakeScorer, arm, checkpoint, plan, value
+from tests.support.fakes import FakeScorer, fake_loglikelihood, make_arm, make_checkpoint, make_plan
 
-BASE = checkpoint(1)
-REQUESTS = tuple(request.digest for request in plan().requests)
+BASE = make_checkpoint(1)
+REQUESTS = tuple(request.digest for request in make_plan().requests)
 
 
 def shard(key: str, number: int = 1, **options: Any) -> Shard:
-    return Shard(key=key, arm=arm(number, **options), requests=REQUESTS)
+    return Shard(key=key, arm=make_arm(number, **options), requests=REQUESTS)
 
 
 # --------------------------------------------------------------------------------------------------------------- queue
@@ -38,7 +38,7 @@ def test_queue_prefers_the_held_checkpoint_then_its_base_then_the_oldest() -> No
     queue = AffinityQueue(
         [shard("a1", 1), shard("b1", 2), shard("l1", 3, parent=BASE), shard("a2", 1), shard("l2", 4, parent=BASE)]
     )
-    assert drain(queue, arm(3, parent=BASE)) == ["l1", "a1", "a2", "l2", "b1"]
+    assert drain(queue, make_arm(3, parent=BASE)) == ["l1", "a1", "a2", "l2", "b1"]
 
 
 def test_queue_prefers_weights_that_nobody_holds() -> None:
@@ -66,7 +66,7 @@ def test_queue_gives_back_what_was_put_back_and_counts() -> None:
 
 
 def test_two_workers_load_each_base_once() -> None:
-    bases = [checkpoint(n) for n in (1, 2, 3)]
+    bases = [make_checkpoint(n) for n in (1, 2, 3)]
     shards = [
         shard(f"{base.name}/{adapter}/{i}", 10 * n + adapter, parent=base)
         for n, base in enumerate(bases, 1)
@@ -133,7 +133,7 @@ def test_every_shard_has_one_result_with_the_right_answers(executor: Executor) -
     assert sorted(r.shard.key for r in results) == sorted(s.key for s in shards)
     for result in results:
         assert is_whole(result)
-        expected = {r: value(result.shard.arm.checkpoint, r) for r in REQUESTS}
+        expected = {r: fake_loglikelihood(result.shard.arm.checkpoint, r) for r in REQUESTS}
         assert {r.request: r.loglikelihood for r in result.responses} == expected
 
 
@@ -170,7 +170,7 @@ def test_work_of_a_lost_node_is_done_elsewhere(request: pytest.FixtureRequest, e
     two_nodes = request.getfixturevalue("two_nodes")
     lost = next(iter(two_nodes.worker_nodes))  # one of two workers is on it: each node has one core
     results = []
-    for result in executor.run([Shard(key="slow", arm=arm(n), requests=REQUESTS) for n in range(1, 16)]):
+    for result in executor.run([Shard(key="slow", arm=make_arm(n), requests=REQUESTS) for n in range(1, 16)]):
         results.append(result)
         if len(results) == 3:
             two_nodes.remove_node(lost, allow_graceful=False)

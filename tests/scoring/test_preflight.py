@@ -79,18 +79,6 @@ def edit_tensors(path: Path, change: Callable[[Tensors], object]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
 
 
-def adapter(folder: Path, base: Path, config: Any, seed: int = 5) -> Path:
-    """Save an adapter of any type with random weights."""
-    torch.manual_seed(seed)
-    adapted = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
-    with torch.no_grad():
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    adapted.save_pretrained(str(folder))
-    return folder
-
-
 # ------------------------------------------------------------------------------------------------------------- sound
 
 
@@ -166,8 +154,8 @@ def test_tensors_of_another_shape(models: Path, copy: Callable[[str], Path]) -> 
 
 
 def test_a_missing_shard_and_a_corrupt_header(models: Path, tmp_path: Path) -> None:
-    tiny.llama().save_pretrained(tmp_path, max_shard_size="40KB")
-    tiny.tokenizer().save_pretrained(tmp_path)
+    tiny.make_llama().save_pretrained(tmp_path, max_shard_size="40KB")
+    tiny.make_tokenizer().save_pretrained(tmp_path)
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     shards[1].unlink()
     with pytest.raises(CheckpointError, match=rf"1 of its {len(shards)} weight files are missing"):
@@ -207,9 +195,9 @@ def test_code_of_its_own_is_not_run(models: Path, copy: Callable[[str], Path]) -
 
 
 def test_another_task(models: Path, tmp_path: Path, copy: Callable[[str], Path]) -> None:
-    model: Any = LlamaForSequenceClassification(tiny.llama().config)  # type: ignore[no-untyped-call]
+    model: Any = LlamaForSequenceClassification(tiny.make_llama().config)  # type: ignore[no-untyped-call]
     model.save_pretrained(tmp_path / "classifier")
-    tiny.tokenizer().save_pretrained(tmp_path / "classifier")
+    tiny.make_tokenizer().save_pretrained(tmp_path / "classifier")
     expect(found(tmp_path / "classifier", models / "base"), "error", "task-type", "LlamaForSequenceClassification")
     folder = copy("lora")
     edit_json(folder / "adapter_config.json", task_type="SEQ_CLS")
@@ -256,19 +244,19 @@ def test_keys_that_match_no_module(models: Path, copy: Callable[[str], Path]) ->
 
 
 def test_an_adapter_of_a_base_of_another_size(models: Path, tmp_path: Path) -> None:
-    config = tiny.llama().config
+    config = tiny.make_llama().config
     config.hidden_size, config.head_dim = 48, 12
     LlamaForCausalLM(config).save_pretrained(tmp_path / "wide")
-    tiny.tokenizer().save_pretrained(tmp_path / "wide")
+    tiny.make_tokenizer().save_pretrained(tmp_path / "wide")
     tiny.save_adapter(tmp_path / "lora", tmp_path / "wide", seed=1)
     expect(found(tmp_path / "lora", models / "base"), "error", "adapter-shapes", "it was trained on a base of another")
 
 
 def test_an_adapter_of_a_base_of_another_depth(models: Path, tmp_path: Path) -> None:
-    config = tiny.llama().config
+    config = tiny.make_llama().config
     config.num_hidden_layers = 3
     LlamaForCausalLM(config).save_pretrained(tmp_path / "deep")
-    tiny.tokenizer().save_pretrained(tmp_path / "deep")
+    tiny.make_tokenizer().save_pretrained(tmp_path / "deep")
     tiny.save_adapter(tmp_path / "lora", tmp_path / "deep", seed=1)
     expect(found(tmp_path / "lora", models / "base"), "error", "adapter-keys", "layers up to 3, the base 2")
 
@@ -309,16 +297,16 @@ def test_an_adapter_that_names_another_base(models: Path, copy: Callable[[str], 
 
 
 def test_full_weights_of_another_shape_than_the_base(models: Path, tmp_path: Path) -> None:
-    config = tiny.llama().config
+    config = tiny.make_llama().config
     config.num_hidden_layers = 3
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    tiny.tokenizer().save_pretrained(tmp_path)
+    tiny.make_tokenizer().save_pretrained(tmp_path)
     expect(found(tmp_path, models / "base"), "warning", "base-shape", "its depth is 3, the base's 2")
 
 
 def test_a_grown_vocabulary_is_taken_and_named(models: Path, tmp_path: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(models / "full")
-    words = tiny.tokenizer()
+    words = tiny.make_tokenizer()
     words.add_tokens([f"<new{n}>" for n in range(20)])
     model.resize_token_embeddings(len(words))
     model.save_pretrained(tmp_path)
@@ -338,7 +326,7 @@ def test_a_padded_vocabulary_is_left_as_it_is(models: Path) -> None:
 
 def test_a_tokenizer_with_more_ids_than_rows(models: Path, copy: Callable[[str], Path]) -> None:
     folder = copy("full")
-    words = tiny.tokenizer()
+    words = tiny.make_tokenizer()
     words.add_tokens([f"<new{n}>" for n in range(20)])
     words.save_pretrained(folder)
     expect(found(folder, models / "base"), "error", "vocabulary", "ids up to 379, and the embeddings 368 rows")
@@ -346,7 +334,7 @@ def test_a_tokenizer_with_more_ids_than_rows(models: Path, copy: Callable[[str],
 
 def test_other_special_tokens(models: Path, copy: Callable[[str], Path]) -> None:
     folder = copy("full")
-    words = tiny.tokenizer()
+    words = tiny.make_tokenizer()
     words.eos_token = "<s>"
     words.save_pretrained(folder)
     expect(found(folder, models / "base"), "warning", "special-tokens", "its eos_token is '<s>', the base's '</s>'")
@@ -354,7 +342,7 @@ def test_other_special_tokens(models: Path, copy: Callable[[str], Path]) -> None
 
 def test_another_chat_template_needs_a_choice(models: Path, copy: Callable[[str], Path]) -> None:
     folder = copy("full")
-    tiny.tokenizer(tiny.CHAT).save_pretrained(folder)
+    tiny.make_tokenizer(tiny.CHAT).save_pretrained(folder)
     expect(found(folder, models / "base"), "warning", "chat-template", "has a chat template and the base none; choose")
 
 

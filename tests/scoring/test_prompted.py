@@ -20,8 +20,8 @@ from evalsvc.settings import Compute
 from evalsvc.store.arms import find_arm, find_family
 from evalsvc.store.database import Database
 from evalsvc.store.store import Store
-from tests.cli.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
-from tests.support.tasks import CHOICE, choices, write_task
+from tests.support.commands import Run
+from tests.support.tasks import CHOICE, make_choices, write_task
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,11 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a domain and a general suite, one with the domain's documents and passages, and some that fit neither."""
     folder = tmp_path_factory.mktemp("prompting")
     rng = random.Random(3)
-    rows = choices(rng, 24)
+    rows = make_choices(rng, 24)
     helped = [{**row, "passage": f"{row['query']} {row['choices'][row['gold']]}"} for row in rows]
     with_passage = {**CHOICE, "doc_to_text": "{{passage}} {{query}}"}
     write_task(folder, "asked", rows, **CHOICE)
-    write_task(folder, "kept", choices(rng, 20), **CHOICE)
+    write_task(folder, "kept", make_choices(rng, 20), **CHOICE)
     write_task(folder, "helped", helped, **with_passage)
     write_task(folder, "others", [{**row, "gold": (row["gold"] + 1) % 4} for row in helped], **with_passage)
     for file, name, role, tasks in (
@@ -132,7 +132,7 @@ def test_trained_and_prompted_arms_are_placed_gated_and_shown_alike(
     db: Path,
     suites: Path,
     tmp_path: Path,
-    evalsvc: Run,  # noqa: F811
+    evalsvc: Run,
 ) -> None:
     given = ["--db", db, "--workers", "0"]
     given += [option for name in ("domain", "general") for option in ("--suite", suites / f"{name}.yaml")]

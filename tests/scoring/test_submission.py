@@ -72,7 +72,7 @@ def test_what_only_logits_tell_refuses_too(models: Path, db: Path, suite: str, t
 
 def test_chat_templates_that_differ_need_a_choice(models: Path, db: Path, suite: str, tmp_path: Path) -> None:
     chat = Path(shutil.copytree(models / "full", tmp_path / "chat"))
-    tiny.tokenizer(tiny.CHAT).save_pretrained(chat)
+    tiny.make_tokenizer(tiny.CHAT).save_pretrained(chat)
     with pytest.raises(CheckpointError, match=r"has a chat template and the base none; choose .* --rendering base"):
         run(db, chat, models / "base", suite)
     assert not db.exists()
@@ -93,7 +93,7 @@ def test_templates_of_several_checkpoints_cannot_all_be_chosen(
     sources = []
     for number, template in enumerate((tiny.CHAT, tiny.CHAT + "!")):
         folder = Path(shutil.copytree(models / "full", tmp_path / f"chat{number}"))
-        tiny.tokenizer(template).save_pretrained(folder)
+        tiny.make_tokenizer(template).save_pretrained(folder)
         sources.append(Source(str(folder)))
     with pytest.raises(CheckpointError, match="2 adapted checkpoints have chat templates of their own"):
         run(db, models / "lora", models / "base", suite, sources=tuple(sources), rendering="adapted")

@@ -55,11 +55,11 @@ def test_hedged_confidence_sequence_of_paired_differences() -> None:
 
 def test_wealth_reaches_one_in_alpha_no_more_often_than_alpha() -> None:
     """At the margin, looking after every single item."""
-    differences = simulate.population(500, 0.10, -0.05, 3000)
-    found = simulate.betting(differences, 0.05, finite=False)
+    differences = simulate.draw_population(500, 0.10, -0.05, 3000)
+    found = simulate.simulate_betting(differences, 0.05, finite=False)
     assert found.passed < 0.05
     assert found.failed < 0.05
-    assert simulate.betting(simulate.population(500, 0.10, -0.10, 1000), 0.05, finite=False).failed > 0.9
+    assert simulate.simulate_betting(simulate.draw_population(500, 0.10, -0.10, 1000), 0.05, finite=False).failed > 0.9
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_wealth_reaches_one_in_alpha_no_more_often_than_alpha() -> None:
 def test_finite_pool_has_the_rates_and_savings_of_the_table(
     n: int, discordance: float, margin: float, change: float, passed: float, failed: float, asked: float
 ) -> None:
-    found = simulate.betting(simulate.pools(n, discordance, change, 600), margin, finite=True)
+    found = simulate.simulate_betting(simulate.shuffle_pools(n, discordance, change, 600), margin, finite=True)
     assert (found.passed, found.failed) == pytest.approx((passed, failed), abs=0.02)
     assert found.asked == pytest.approx(asked, abs=0.04)
 

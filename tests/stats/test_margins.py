@@ -10,7 +10,7 @@ from scipy import stats
 
 from evalsvc.stats.margins import Paired, bounds, combine_bounds, margin_test, z_of
 from evalsvc.stats.paired import tango_interval, tango_z
-from tests.stats.test_paired import at_a_margin
+from tests.support.margins import at_a_margin
 
 Z = z_of(0.05)
 

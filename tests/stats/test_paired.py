@@ -19,6 +19,7 @@ from evalsvc.stats.paired import (
     transition_error,
     transitions,
 )
+from tests.support.margins import at_a_margin
 
 
 @pytest.mark.parametrize(
@@ -40,19 +41,6 @@ def test_interval_reproduces_printed_values(
 def test_interval_without_a_discordant_pair_has_its_closed_form() -> None:
     z = stats.norm.ppf(0.975)
     assert tango_interval(0, 0, 100, 0.95) == pytest.approx((-(z**2) / (100 + z**2), z**2 / (100 + z**2)), abs=1e-9)
-
-
-at_a_margin = pytest.mark.parametrize(
-    ("lost", "gained", "n", "margin", "z", "low", "high"),
-    [
-        (20, 18, 500, 0.05, 3.3323, -0.02497, 0.01677),
-        (45, 20, 500, 0.05, 0.0000, -0.07724, -0.02399),
-        (95, 85, 2000, 0.02, 2.2052, -0.01613, 0.00607),
-        (160, 60, 2000, 0.02, -4.1511, -0.06232, -0.03810),
-        (0, 0, 132, 0.02, 1.6413, -0.02008, 0.02008),
-        (0, 0, 133, 0.02, 1.6475, -0.01994, 0.01994),
-    ],
-)
 
 
 @at_a_margin

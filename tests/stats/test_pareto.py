@@ -8,34 +8,7 @@ import numpy as np
 import pytest
 
 from evalsvc.stats.pareto import certain_dominators, dominates, hypervolume, non_dominated, rank_densely, read_off
-
-# Biderman et al. 2024, "LoRA Learns Less and Forgets Less", tables S5 and S6: code IFT at epochs 1, 2, 4, 8, 16.
-HUMAN_EVAL = {
-    "r16": [0.197, 0.275, 0.358, 0.338, 0.324],
-    "r64": [0.249, 0.339, 0.417, 0.392, 0.405],
-    "r256": [0.299, 0.385, 0.498, 0.437, 0.466],
-    "full": [0.302, 0.464, 0.470, 0.497, 0.416],
-}
-GENERAL = {
-    "r16": [0.653, 0.648, 0.652, 0.646, 0.609],
-    "r64": [0.652, 0.651, 0.632, 0.580, 0.510],
-    "r256": [0.655, 0.659, 0.631, 0.552, 0.517],
-    "full": [0.595, 0.579, 0.512, 0.446, 0.414],
-}
-# Tables S1 and S2: code CPT at 0.25, 0.5, 1, 2, 4, 8, 16, 20 billion tokens.
-CPT_HUMAN_EVAL = {
-    "r16": [0.143, 0.144, 0.141, 0.141, 0.154, 0.159, 0.162, 0.162],
-    "r64": [0.142, 0.146, 0.141, 0.153, 0.157, 0.176, 0.194, 0.196],
-    "r256": [0.144, 0.142, 0.143, 0.159, 0.159, 0.208, 0.211, 0.224],
-    "full": [0.152, 0.153, 0.172, 0.181, 0.218, 0.258, 0.255, 0.263],
-}
-CPT_GENERAL = {
-    "r16": [0.645, 0.642, 0.645, 0.642, 0.644, 0.640, 0.638, 0.635],
-    "r64": [0.646, 0.644, 0.646, 0.646, 0.639, 0.634, 0.626, 0.626],
-    "r256": [0.644, 0.645, 0.643, 0.639, 0.636, 0.630, 0.618, 0.617],
-    "full": [0.625, 0.624, 0.625, 0.616, 0.599, 0.583, 0.551, 0.545],
-}
-Table = dict[str, list[float]]
+from tests.support.published import CPT_GENERAL, CPT_HUMAN_EVAL, GENERAL, HUMAN_EVAL, Table
 
 
 def points(x: Table, y: Table, methods: list[str]) -> np.ndarray:

@@ -72,9 +72,9 @@ def test_rates_and_savings_are_those_of_the_table(
     n: int, discordance: float, margin: float, change: float, passed: float, failed: float, asked: float
 ) -> None:
     constants = tuple(1.7509 / f**0.5 for f in simulate.LOOKS)
-    draws = [simulate.population(n, discordance, change, 2000, seed) for seed in range(5)]
+    draws = [simulate.draw_population(n, discordance, change, 2000, seed) for seed in range(5)]
     classical, spending = (
-        simulate.Rates(*np.mean([simulate.looked(draw, margin, bounds) for draw in draws], axis=0))
+        simulate.Rates(*np.mean([simulate.simulate_looks(draw, margin, bounds) for draw in draws], axis=0))
         for bounds in (constants, spending_bounds(simulate.LOOKS, simulate.ALPHA))
     )
     for found in (classical, spending):  # a point, and half a point of rounding in the table

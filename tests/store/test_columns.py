@@ -21,18 +21,17 @@ from evalsvc.store.decisions import Decisions
 from evalsvc.store.items import Filter, StoredItems
 from evalsvc.store.runs import Runs
 from evalsvc.store.store import Store
-from tests.store.test_store import graded
-from tests.support.fakes import arm, plan
+from tests.support.fakes import grade_plan, make_arm, make_plan
 
-BASE = arm(1)
+BASE = make_arm(1)
 COST = Cost(
     gpu_hours=1.5, train_tokens=2, peak_memory_gb=3.5, train_samples=4, annotation_cost=5.5, trainable_share=0.25
 )
-ADAPTED = replace(arm(2, parent=BASE.checkpoint).checkpoint, step=40, trajectory="run", cost=COST)
+ADAPTED = replace(make_arm(2, parent=BASE.checkpoint).checkpoint, step=40, trajectory="run", cost=COST)
 CHILD = Arm(ADAPTED, BASE.numerics, Serving(True, "int8"))
-FACTS = replace(plan(), files=(("/suites/s.yaml", "d1"),))
-DOMAIN = plan("clinic", role="domain", text="medicine")
-SAMPLED = plan("open", role="diversity", text="tell me")
+FACTS = replace(make_plan(), files=(("/suites/s.yaml", "d1"),))
+DOMAIN = make_plan("clinic", role="domain", text="medicine")
+SAMPLED = make_plan("open", role="diversity", text="tell me")
 
 
 def write_all(store: Store) -> None:
@@ -45,7 +44,7 @@ def write_all(store: Store) -> None:
     for of, base in ((BASE, 1.0), (CHILD, 0.0)):
         for asked in (FACTS, DOMAIN):
             store.commit(_answers(of, asked), {(of.key, asked.digest): (11, 1)})
-            store.finish(of, asked, graded(asked, [base, 1, 0, 1, 0, 1]))
+            store.finish(of, asked, grade_plan(asked, [base, 1, 0, 1, 0, 1]))
     store.lend(BASE, CHILD, DOMAIN)
     store.fail(BASE, early, "stopped")
     sample = FACTS.tasks[0].samples[0].digest
@@ -89,7 +88,7 @@ def read_all(path: Path) -> dict[str, Any]:
         "results": store.results(),
         "responses": [store.responses(of, FACTS) for of in (BASE, CHILD)],
         "answered": store.answered_requests([BASE, CHILD]),
-        "silent": store.silent([BASE, arm(9)]),
+        "silent": store.silent([BASE, make_arm(9)]),
         "suite paths": store.suite_paths(BASE.checkpoint.digest),
         "scores": [[as_dict(task) for task in tasks] for tasks in store.task_scores(1, [2]).values()],
         "gains": store.mean_gains(1),

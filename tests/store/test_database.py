@@ -15,9 +15,12 @@ import duckdb
 import pytest
 
 from evalsvc.errors import StoreError
+from evalsvc.records.arms import Cost, Serving
 from evalsvc.store import database
 from evalsvc.store.database import Database
 from evalsvc.store.migrations import MIGRATIONS
+from evalsvc.store.store import Store
+from tests.support.fakes import NUMERICS, make_arm
 
 WRITER = """
 import sys, time
@@ -251,3 +254,19 @@ def test_kill_9_of_a_writer_loses_nothing_that_was_acknowledged(db: Path, round_
     found = count(db)
     assert found >= 50 * (acknowledged + 1)
     assert found % 50 == 0
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_arm(1)
+    with monkeypatch.context() as old:
+        old.setattr("evalsvc.store.database.MIGRATIONS", MIGRATIONS[:1])
+        with Database(db).write() as connection:
+            columns = "?, 'c1', '/models/1', 'base', 't', NULL, NULL, NULL, NULL, 1.5, NULL, NULL, now()::TIMESTAMP"
+            connection.execute(f"INSERT INTO checkpoints VALUES ({columns})", [base.checkpoint.digest])
+            connection.execute(
+                "INSERT INTO arms VALUES (1, ?, ?, ?)", [base.key, base.checkpoint.digest, NUMERICS.key()]
+            )
+    store = Store(db)
+    store.upgrade()
+    (found,) = store.arms()
+    assert (found.label, found.serving, found.checkpoint.cost) == ("c1", Serving(), Cost(gpu_hours=1.5))

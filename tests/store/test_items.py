@@ -13,16 +13,16 @@ from evalsvc.records.plans import Failure, Response
 from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.store.items import FATES, Filter, StoredItems
 from evalsvc.store.store import Store
-from tests.support.evidence import BASE, BITS, CHILD, binary, fill
+from tests.support.evidence import BASE, BITS, CHILD, fill_store, make_binary
 
 
 @pytest.fixture
 def browser(db: Path) -> StoredItems:
     """Two suites: 120 binary items of which 9 are lost and 4 gained, and 10 texts whose bits rise."""
-    fill(db, "facts", {"easy": binary(9, 4, 120)})
+    fill_store(db, "facts", {"easy": make_binary(9, 4, 120)})
     nats = -np.linspace(100, 200, 10)
     weights = np.full(10, 100.0)
-    fill(db, "text", {"stories": (nats, nats - 5)}, role="drift", metric=BITS, weights=weights)
+    fill_store(db, "text", {"stories": (nats, nats - 5)}, role="drift", metric=BITS, weights=weights)
     return StoredItems(db)
 
 
@@ -73,7 +73,7 @@ def test_an_item_shows_both_arms_answers(browser: StoredItems) -> None:
 
 
 def test_failed_requests_are_counted_by_reason(db: Path) -> None:
-    made = fill(db, "facts", {"easy": binary(1, 1, 12)})
+    made = fill_store(db, "facts", {"easy": make_binary(1, 1, 12)})
     late = replace(CHILD, checkpoint=replace(CHILD.checkpoint, digest="sha256:late"))
     store = Store(db)
     store.register([BASE, late], [made], "host:1")
@@ -91,8 +91,8 @@ def test_failed_requests_are_counted_by_reason(db: Path) -> None:
 
 
 def test_the_state_changes_when_a_run_is_finished(db: Path) -> None:
-    fill(db, "facts", {"easy": binary(1, 1, 12)})
+    fill_store(db, "facts", {"easy": make_binary(1, 1, 12)})
     before = StoredItems(db).fingerprint()
     assert StoredItems(db).fingerprint() == before
-    fill(db, "more", {"easy": binary(1, 1, 12)})
+    fill_store(db, "more", {"easy": make_binary(1, 1, 12)})
     assert StoredItems(db).fingerprint() != before

@@ -9,15 +9,14 @@ import pytest
 
 from evalsvc.records.arms import Arm, Cost
 from evalsvc.records.plans import Failure, Plan, Response
-from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.store.items import StoredItems
 from evalsvc.store.store import Store
-from tests.support.fakes import arm, plan, value
+from tests.support.fakes import fake_loglikelihood, grade_plan, make_arm, make_plan
 
-BASE = arm(1)
-CHILD = arm(2, parent=BASE.checkpoint)
-PLAN = plan()
+BASE = make_arm(1)
+CHILD = make_arm(2, parent=BASE.checkpoint)
+PLAN = make_plan()
 
 
 def result(of: Arm, plan: Plan, count: int | None = None) -> ShardResult:
@@ -25,7 +24,7 @@ def result(of: Arm, plan: Plan, count: int | None = None) -> ShardResult:
     answers = tuple(
         Response(
             request=r.digest,
-            loglikelihood=value(of.checkpoint, r.digest),
+            loglikelihood=fake_loglikelihood(of.checkpoint, r.digest),
             greedy=True,
             text=None,
             tokens=3,
@@ -34,29 +33,6 @@ def result(of: Arm, plan: Plan, count: int | None = None) -> ShardResult:
         for r in requests
     )
     return ShardResult(shard=Shard(key="k", arm=of, requests=tuple(r.digest for r in requests)), responses=answers)
-
-
-def graded(plan: Plan, values: list[float]) -> Graded:
-    task = plan.tasks[0]
-    scores = tuple(
-        Score(sample=s.digest, metric="acc", filter="none", value=v) for s, v in zip(task.samples, values, strict=True)
-    )
-    mean = sum(values) / len(values)
-    return Graded(
-        (
-            Result(
-                task=task.name,
-                metric="acc",
-                filter="none",
-                n=len(values),
-                value=mean,
-                stderr=0.1,
-                higher_is_better=True,
-                primary=True,
-            ),
-        ),
-        {task.name: scores},
-    )
 
 
 @pytest.fixture
@@ -133,8 +109,8 @@ def test_a_failure_is_kept_until_it_is_answered(store: Store) -> None:
 
 
 def test_finishing_again_replaces_scores(store: Store) -> None:
-    store.finish(BASE, PLAN, graded(PLAN, [0, 0, 0, 0, 0, 0]))
-    store.finish(BASE, PLAN, graded(PLAN, [1, 0, 1, 0, 1, 0]))
+    store.finish(BASE, PLAN, grade_plan(PLAN, [0, 0, 0, 0, 0, 0]))
+    store.finish(BASE, PLAN, grade_plan(PLAN, [1, 0, 1, 0, 1, 0]))
     (found,) = store.results()
     assert (found.value, found.n, found.primary) == (0.5, 6, True)
     (scores,) = store.task_scores(1, [])[1]
@@ -144,16 +120,16 @@ def test_finishing_again_replaces_scores(store: Store) -> None:
 
 
 def test_arms_are_paired_on_the_newest_plan_that_the_base_has_finished(store: Store) -> None:
-    larger = plan(n=8)
+    larger = make_plan(n=8)
     store.register([BASE, CHILD], [larger], "host:1")
     for of in (BASE, CHILD):
-        store.finish(of, PLAN, graded(PLAN, [1] * 6))
+        store.finish(of, PLAN, grade_plan(PLAN, [1] * 6))
     assert [len(t.values) for t in store.task_scores(1, [2])[2]] == [6]
-    store.finish(BASE, larger, graded(larger, [1] * 8))
+    store.finish(BASE, larger, grade_plan(larger, [1] * 8))
     scores = store.task_scores(1, [2])
     assert [len(t.values) for t in scores[1]] == [8]
     assert scores[2] == []  # it has to be submitted on the larger plan first
-    store.finish(CHILD, larger, graded(larger, [0] * 8))
+    store.finish(CHILD, larger, grade_plan(larger, [0] * 8))
     found = store.task_scores(1, [2])
     assert [len(t.values) for t in found[2]] == [8]
     assert found[2][0].samples is found[1][0].samples  # asked the same, and so kept once
@@ -161,7 +137,7 @@ def test_arms_are_paired_on_the_newest_plan_that_the_base_has_finished(store: St
 
 
 def test_plans_share_samples_and_requests(store: Store) -> None:
-    store.register([BASE], [plan(n=8)], "host:1")
+    store.register([BASE], [make_plan(n=8)], "host:1")
     with store._database.read() as connection:
         counts = connection.execute(
             "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM requests), "
@@ -171,6 +147,6 @@ def test_plans_share_samples_and_requests(store: Store) -> None:
 
 
 def test_suites_of_a_base_are_remembered(store: Store) -> None:
-    store.register([BASE], [plan("other", text="else")], "host:1")
+    store.register([BASE], [make_plan("other", text="else")], "host:1")
     assert store.suite_paths(BASE.checkpoint.digest) == ["/suites/s.yaml", "/suites/s.yaml"]
     assert store.suite_paths("sha256:unknown") == []

@@ -18,7 +18,7 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
 
 @contextmanager
-def served(db: Path) -> Iterator[tuple[str, psutil.Process]]:
+def serve_dashboard(db: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Run `evalsvc dashboard` on a store; give its address once it answers, and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -19,16 +19,16 @@ from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.records.vocabulary import Aggregation, Role
 from evalsvc.store.runs import driver_name
 from evalsvc.store.store import Store
-from tests.support.fakes import ACC, arm
+from tests.support.fakes import ACC, make_arm
 
 Array = NDArray[np.float64]
 
-BASE = arm(1)
-CHILD = arm(2, parent=BASE.checkpoint)
+BASE = make_arm(1)
+CHILD = make_arm(2, parent=BASE.checkpoint)
 BITS = Metric("bits_per_byte", "none", "bits_per_byte", False)
 
 
-def binary(lost: int, gained: int, n: int, seed: int | None = 0) -> tuple[Array, Array]:
+def make_binary(lost: int, gained: int, n: int, seed: int | None = 0) -> tuple[Array, Array]:
     """Return the base's and the adapted arm's scores with so many items lost and gained, in random order."""
     kept = (n - lost - gained) // 2
     base = np.concatenate([np.ones(lost), np.zeros(gained), np.ones(kept), np.zeros(n - lost - gained - kept)])
@@ -37,7 +37,7 @@ def binary(lost: int, gained: int, n: int, seed: int | None = 0) -> tuple[Array,
     return base[order], adapted[order]
 
 
-def scores(
+def make_task_scores(
     suite: str,
     task: str,
     values: Array,
@@ -65,21 +65,21 @@ def scores(
     )
 
 
-def pair(suite: str, task: str, values: tuple[Array, Array], *, weight: float = 1.0) -> TaskPair:
+def make_pair(suite: str, task: str, values: tuple[Array, Array], *, weight: float = 1.0) -> TaskPair:
     """Return a binary task of both arms, with the places of its items in a random order."""
-    base, adapted = (scores(suite, task, v, weight=weight) for v in values)
+    base, adapted = (make_task_scores(suite, task, v, weight=weight) for v in values)
     places = np.array([draw_place(f"{suite}/{task}/{n}") for n in range(len(values[0]))])
     return TaskPair(base, adapted, len(values[0]), places)
 
 
-def bits(suite: str, task: str, base: Array, increase: float, seed: int = 0) -> TaskPair:
+def make_text_pair(suite: str, task: str, base: Array, increase: float, seed: int = 0) -> TaskPair:
     """Return a task of texts of 100 bytes whose bits per byte rise by about `increase`."""
     noise = np.random.default_rng(seed).normal(0, 0.01, len(base))
     weights = np.full(len(base), 100.0)
 
     def made(level: Array) -> TaskScores:
         nats = -level * 100 * np.log(2)
-        return scores(
+        return make_task_scores(
             suite,
             task,
             nats,
@@ -99,7 +99,9 @@ Values = Mapping[str, tuple[Array, Array]]
 """Task name to both arms' scores."""
 
 
-def plan(suite: str, values: Values, role: Role = "general", metric: Metric = ACC, version: str = "1") -> Plan:
+def make_item_plan(
+    suite: str, values: Values, role: Role = "general", metric: Metric = ACC, version: str = "1"
+) -> Plan:
     """Return a plan with one request per item."""
     tasks, requests = [], []
     for task, (base, _) in values.items():
@@ -142,7 +144,7 @@ def plan(suite: str, values: Values, role: Role = "general", metric: Metric = AC
     )
 
 
-def graded(of: Plan, values: Sequence[Array], weights: Array | None = None) -> Graded:
+def grade_columns(of: Plan, values: Sequence[Array], weights: Array | None = None) -> Graded:
     """Return these scores as grading would."""
     found, results = {}, []
     for task, column in zip(of.tasks, values, strict=True):
@@ -173,7 +175,7 @@ def graded(of: Plan, values: Sequence[Array], weights: Array | None = None) -> G
     return Graded(tuple(results), found)
 
 
-def answered(store: Store, of: Arm, what: Plan, count: int | None = None) -> None:
+def answer_requests(store: Store, of: Arm, what: Plan, count: int | None = None) -> None:
     """Answer a plan's first requests."""
     requests = what.requests[:count]
     results = [
@@ -185,7 +187,7 @@ def answered(store: Store, of: Arm, what: Plan, count: int | None = None) -> Non
     store.commit(results, {(of.key, what.digest): (len(requests), 0)})
 
 
-def fill(
+def fill_store(
     db: Path,
     suite: str,
     values: Values,
@@ -198,14 +200,14 @@ def fill(
 ) -> Plan:
     """Put both arms' finished runs on a suite into a store."""
     store = Store(db)
-    made = plan(suite, values, role, metric, version)
+    made = make_item_plan(suite, values, role, metric, version)
     store.register([BASE, adapted], [made], driver_name())
     for of, position in ((BASE, 0), (adapted, 1)):
-        answered(store, of, made)
-        store.finish(of, made, graded(made, [pair[position] for pair in values.values()], weights))
+        answer_requests(store, of, made)
+        store.finish(of, made, grade_columns(made, [pair[position] for pair in values.values()], weights))
     return made
 
 
-def candidate(number: int) -> Arm:
+def make_candidate(number: int) -> Arm:
     """Return another adapted arm."""
-    return replace(CHILD, checkpoint=arm(number, parent=BASE.checkpoint).checkpoint)
+    return replace(CHILD, checkpoint=make_arm(number, parent=BASE.checkpoint).checkpoint)

@@ -10,6 +10,7 @@ from pathlib import Path
 from evalsvc.records.arms import Arm, Checkpoint, Numerics
 from evalsvc.records.digests import digest
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Response, Sample
+from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.records.shards import Shard, ShardResult
 
 NUMERICS = Numerics(device="cpu", dtype="float32", torch="2", transformers="5")
@@ -33,17 +34,18 @@ class FakeScorer:
                 Path(mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         answers = tuple(
-            Response(request=r, loglikelihood=value(shard.arm.checkpoint, r), greedy=False) for r in shard.requests
+            Response(request=r, loglikelihood=fake_loglikelihood(shard.arm.checkpoint, r), greedy=False)
+            for r in shard.requests
         )
         return ShardResult(shard=shard, responses=answers, worker=str(os.getpid()))
 
 
-def value(checkpoint: Checkpoint, request: str) -> float:
+def fake_loglikelihood(checkpoint: Checkpoint, request: str) -> float:
     """The fake log-likelihood of a request under a checkpoint."""
     return -int(checkpoint.digest[-3:] + request[:3], 16) / 1e6
 
 
-def checkpoint(number: int, *, parent: Checkpoint | None = None, resident: str | None = None) -> Checkpoint:
+def make_checkpoint(number: int, *, parent: Checkpoint | None = None, resident: str | None = None) -> Checkpoint:
     """Make a checkpoint that exists in name only."""
     return Checkpoint(
         digest=f"sha256:{number:064x}",
@@ -56,11 +58,11 @@ def checkpoint(number: int, *, parent: Checkpoint | None = None, resident: str |
     )
 
 
-def arm(number: int, **options: object) -> Arm:
-    return Arm(checkpoint(number, **options), NUMERICS)  # type: ignore[arg-type]
+def make_arm(number: int, **options: object) -> Arm:
+    return Arm(make_checkpoint(number, **options), NUMERICS)  # type: ignore[arg-type]
 
 
-def plan(name: str = "s", n: int = 6, role: str = "general", text: str = "question") -> Plan:
+def make_plan(name: str = "s", n: int = 6, role: str = "general", text: str = "question") -> Plan:
     """Make a plan of one binary task with two requests per sample."""
     requests, samples = [], []
     for i in range(n):
@@ -99,7 +101,7 @@ def plan(name: str = "s", n: int = 6, role: str = "general", text: str = "questi
     )
 
 
-def plan_of(requests: list[Request]) -> Plan:
+def make_bare_plan(requests: list[Request]) -> Plan:
     """Make a plan of given requests, without tasks."""
     return Plan(
         digest=digest("plan", *(r.digest for r in requests)),
@@ -111,4 +113,28 @@ def plan_of(requests: list[Request]) -> Plan:
         rendering=Rendering(),
         tasks=(),
         requests=tuple(requests),
+    )
+
+
+def grade_plan(plan: Plan, values: list[float]) -> Graded:
+    """Return these scores of a plan's one task as grading would."""
+    task = plan.tasks[0]
+    scores = tuple(
+        Score(sample=s.digest, metric="acc", filter="none", value=v) for s, v in zip(task.samples, values, strict=True)
+    )
+    mean = sum(values) / len(values)
+    return Graded(
+        (
+            Result(
+                task=task.name,
+                metric="acc",
+                filter="none",
+                n=len(values),
+                value=mean,
+                stderr=0.1,
+                higher_is_better=True,
+                primary=True,
+            ),
+        ),
+        {task.name: scores},
     )

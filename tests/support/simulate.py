@@ -30,7 +30,7 @@ class Rates(NamedTuple):
     asked: float
 
 
-def population(n: int, discordance: float, change: float, runs: int, seed: int = 1) -> Array:
+def draw_population(n: int, discordance: float, change: float, runs: int, seed: int = 1) -> Array:
     """Draw [runs, n] differences from an endless population."""
     discordance = max(discordance, abs(change))
     u = np.random.default_rng(seed).random((runs, n))
@@ -38,7 +38,7 @@ def population(n: int, discordance: float, change: float, runs: int, seed: int =
     return np.where(u < lost, -1.0, np.where(u < lost + gained, 1.0, 0.0))
 
 
-def pools(n: int, discordance: float, change: float, runs: int, seed: int = 1) -> Array:
+def shuffle_pools(n: int, discordance: float, change: float, runs: int, seed: int = 1) -> Array:
     """Shuffle [runs, n] pools of one composition."""
     discordance = max(discordance, abs(change))
     lost, gained = round(n * (discordance - change) / 2), round(n * (discordance + change) / 2)
@@ -46,33 +46,33 @@ def pools(n: int, discordance: float, change: float, runs: int, seed: int = 1) -
     return np.random.default_rng(seed).permuted(np.tile(one, (runs, 1)), axis=1)
 
 
-def z_at(differences: Array, count: int, margin: float) -> Array:
+def compute_z(differences: Array, count: int, margin: float) -> Array:
     seen = differences[:, :count]
     return tango_z(-margin, (seen < 0).sum(axis=1), (seen > 0).sum(axis=1), count)
 
 
-def fixed(differences: Array, margin: float, alpha: float = ALPHA) -> Rates:
-    z = z_at(differences, differences.shape[1], margin)
+def simulate_fixed(differences: Array, margin: float, alpha: float = ALPHA) -> Rates:
+    z = compute_z(differences, differences.shape[1], margin)
     return Rates(float((z >= z_of(alpha)).mean()), float((z <= -z_of(alpha)).mean()), 1.0)
 
 
-def looked(differences: Array, margin: float, bounds: tuple[float, ...]) -> Rates:
+def simulate_looks(differences: Array, margin: float, bounds: tuple[float, ...]) -> Rates:
     """Stop at the first of five looks at which z leaves the bounds."""
     runs, n = differences.shape
     verdict, asked = np.zeros(runs), np.ones(runs)
     for fraction, bound in zip(LOOKS, bounds, strict=True):
-        z = z_at(differences, int(np.ceil(fraction * n)), margin)
+        z = compute_z(differences, int(np.ceil(fraction * n)), margin)
         crossed = np.where(z >= bound, 1, np.where(z <= -bound, -1, 0))
         new = (verdict == 0) & (crossed != 0)
         verdict[new], asked[new] = crossed[new], fraction
     return Rates(float((verdict > 0).mean()), float((verdict < 0).mean()), float(asked.mean()))
 
 
-def group_sequential(differences: Array, margin: float, alpha: float = ALPHA) -> Rates:
-    return looked(differences, margin, spending_bounds(LOOKS, alpha))
+def simulate_group_sequential(differences: Array, margin: float, alpha: float = ALPHA) -> Rates:
+    return simulate_looks(differences, margin, spending_bounds(LOOKS, alpha))
 
 
-def betting(differences: Array, margin: float, alpha: float = ALPHA, *, finite: bool) -> Rates:
+def simulate_betting(differences: Array, margin: float, alpha: float = ALPHA, *, finite: bool) -> Rates:
     """Stop at the first item at which the evidence is overwhelming."""
     n = differences.shape[1]
     items, mean = (differences + 1) / 2, (1 - margin) / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 WORDS = "the cat dog sat ran on over mat hill red hot cold house sun moon old man one two three".split()
 
 
-def sentence(rng: random.Random, low: int = 3, high: int = 9) -> str:
+def make_sentence(rng: random.Random, low: int = 3, high: int = 9) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))
 
 
@@ -35,9 +35,9 @@ def write_task(folder: Path, name: str, rows: Iterable[dict[str, Any]], **config
     return path
 
 
-def choices(rng: random.Random, n: int) -> list[dict[str, Any]]:
+def make_choices(rng: random.Random, n: int) -> list[dict[str, Any]]:
     return [
-        {"query": sentence(rng), "choices": [sentence(rng, 1, 3) for _ in range(4)], "gold": rng.randrange(4)}
+        {"query": make_sentence(rng), "choices": [make_sentence(rng, 1, 3) for _ in range(4)], "gold": rng.randrange(4)}
         for _ in range(n)
     ]
 
@@ -55,11 +55,11 @@ CHOICE = {
 def write_all(folder: Path) -> None:
     """Write mc, mc_shots (random few-shots from its own test split), mc_info, cloze, roll, gen, votes, pair, family."""
     rng = random.Random(7)
-    write_task(folder, "mc", choices(rng, 24), **CHOICE, tag="multi")
-    write_task(folder, "mc_shots", choices(rng, 20), **CHOICE, num_fewshot=2, fewshot_split="test", tag="multi")
+    write_task(folder, "mc", make_choices(rng, 24), **CHOICE, tag="multi")
+    write_task(folder, "mc_shots", make_choices(rng, 20), **CHOICE, num_fewshot=2, fewshot_split="test", tag="multi")
     info = {**CHOICE, "metric_list": [{"metric": "acc", **MEAN}, {"metric": "acc_mutual_info", **MEAN}]}
-    write_task(folder, "mc_info", choices(rng, 10), **info)
-    cloze = [{"text": sentence(rng), "word": rng.choice(WORDS)} for _ in range(20)]
+    write_task(folder, "mc_info", make_choices(rng, 10), **info)
+    cloze = [{"text": make_sentence(rng), "word": rng.choice(WORDS)} for _ in range(20)]
     write_task(
         folder,
         "cloze",
@@ -75,7 +75,7 @@ def write_all(folder: Path) -> None:
     write_task(
         folder,
         "roll",
-        [{"text": sentence(rng, 20, 300)} for _ in range(6)],
+        [{"text": make_sentence(rng, 20, 300)} for _ in range(6)],
         output_type="loglikelihood_rolling",
         doc_to_text="",
         doc_to_target="{{text}}",
@@ -86,6 +86,18 @@ def write_all(folder: Path) -> None:
     )
     write_generations(folder, rng)
     write_group(folder, rng)
+
+
+SMALL = {"general": ["mc", "mc_shots", "gen", "votes", "family"], "domain": ["cloze", "roll", "mc_info"]}
+"""Role to small tasks of every kind, as `write_all` writes them."""
+
+
+def write_suites(folder: Path, tasks: Path, roles: Mapping[str, Sequence[Any]] = SMALL) -> tuple[str, ...]:
+    """Write one suite per role, of the tasks in a folder; return the suites' paths."""
+    for role, entries in roles.items():
+        suite = {"name": role, "role": role, "include": str(tasks), "tasks": list(entries)}
+        (folder / f"{role}.yaml").write_text(yaml.safe_dump(suite))
+    return tuple(str(folder / f"{role}.yaml") for role in roles)
 
 
 def write_generations(folder: Path, rng: random.Random) -> None:
@@ -101,7 +113,7 @@ def write_generations(folder: Path, rng: random.Random) -> None:
         "metric_list": [{"metric": "exact_match", **MEAN}],
     }
     settings = {"until": ["\n", " the"], "max_gen_toks": 12, "do_sample": False}
-    rows = [{"text": sentence(rng), "word": rng.choice(WORDS)} for _ in range(10)]
+    rows = [{"text": make_sentence(rng), "word": rng.choice(WORDS)} for _ in range(10)]
     write_task(folder, "gen", rows, **config, generation_kwargs=settings, filter_list=[strict, loose])
     vote = {"name": "vote", "filter": [{"function": "majority_vote"}, {"function": "take_first"}]}
     sampled = {"until": ["\n"], "max_gen_toks": 4, "do_sample": True, "temperature": 0.8}
@@ -110,7 +122,7 @@ def write_generations(folder: Path, rng: random.Random) -> None:
 
 def write_group(folder: Path, rng: random.Random) -> None:
     for name, n in (("member_a", 10), ("member_b", 6)):
-        write_task(folder, name, choices(rng, n), **CHOICE)
+        write_task(folder, name, make_choices(rng, n), **CHOICE)
     group = {
         "group": "family",
         "task": ["member_a", "member_b"],

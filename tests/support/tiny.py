@@ -36,7 +36,7 @@ CHAT = (
 )
 
 
-def tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
+def make_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on a few sentences."""
     raw = Tokenizer(BPE())
     raw.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -51,7 +51,7 @@ def tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
     return cast(PreTrainedTokenizerFast, wrapped)
 
 
-def llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
+def make_llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
     """Make a Llama whose random weights are large enough that its predictions differ."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -71,7 +71,7 @@ def llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
     return cast(LlamaForCausalLM, model.train(False))
 
 
-def shards(requests: Sequence[Request], checkpoint: Checkpoint) -> list[Shard]:
+def make_shards(requests: Sequence[Request], checkpoint: Checkpoint) -> list[Shard]:
     """Cut requests into shards for a checkpoint."""
     made = cut_requests(requests, load_encoder(checkpoint))
     assert not made.refused
@@ -83,8 +83,8 @@ def shards(requests: Sequence[Request], checkpoint: Checkpoint) -> list[Shard]:
 
 def save_all(folder: Path) -> None:
     """Save `base`, a full fine-tune `full`, an adapter `lora`, and a `run` with two steps of the adapter."""
-    words = tokenizer()
-    model = llama()
+    words = make_tokenizer()
+    model = make_llama()
     model.save_pretrained(folder / "base")
     words.save_pretrained(folder / "base")
     with torch.no_grad():
@@ -107,3 +107,15 @@ def save_adapter(folder: Path, base: Path, seed: int, rank: int = 4) -> None:
             if "lora_B" in name:
                 parameter.copy_(0.1 * torch.randn_like(parameter))
     adapted.save_pretrained(str(folder))
+
+
+def save_peft(folder: Path, base: Path, config: Any, seed: int = 5) -> Path:
+    """Save an adapter of any type with random weights."""
+    torch.manual_seed(seed)
+    adapted = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(str(folder))
+    return folder

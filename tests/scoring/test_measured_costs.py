@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from safetensors.numpy import load_file
 
 from evalsvc.analysis.frontier import FrontierOptions
@@ -19,17 +18,12 @@ from evalsvc.records.arms import Checkpoint
 from evalsvc.records.plans import Plan
 from evalsvc.store.arms import find_arm, find_family
 from evalsvc.store.store import Store
-from tests.cli.test_cli import Run, evalsvc  # noqa: F401 (a fixture)
-from tests.scoring.test_driver import run
+from tests.support.commands import Run
+from tests.support.runs import submit_tiny
+from tests.support.tasks import write_suites
 
+GENERAL = {"general": ["member_a"]}
 AXES = FrontierOptions(axes=("learning", "forgetting", "tokens_per_query"))
-
-
-def suites(folder: Path, tasks: Path, domain: list[object]) -> tuple[str, str]:
-    for role, names in (("domain", domain), ("general", ["member_a"])):
-        suite = {"name": role, "role": role, "include": str(tasks), "tasks": names}
-        (folder / f"{role}.yaml").write_text(yaml.safe_dump(suite))
-    return str(folder / "domain.yaml"), str(folder / "general.yaml")
 
 
 def cost(db: Path, name: str) -> dict[str, float | None]:
@@ -49,7 +43,7 @@ def test_few_shot_examples_are_paid_for_with_every_query(
     models: Path, task_folder: Path, tmp_path: Path, db: Path, shots: int
 ) -> None:
     domain: list[object] = [{"task": "mc_shots", "shots": shots}, "gen", "roll"]
-    jobs = run(db, models, suites(tmp_path, task_folder, domain), source="lora")
+    jobs = submit_tiny(db, models, write_suites(tmp_path, task_folder, {"domain": domain, **GENERAL}), source="lora")
     (asked,) = {job.planned.plan.digest: job.planned.plan for job in jobs if job.planned.plan.role == "domain"}.values()
     known = cost(db, "lora")["tokens"]
     assert known == pytest.approx(counted(asked, jobs[0].arm.checkpoint))
@@ -63,7 +57,7 @@ def test_few_shot_examples_are_paid_for_with_every_query(
 def test_the_base_stands_on_the_axis_where_its_queries_do(
     models: Path, task_folder: Path, tmp_path: Path, db: Path
 ) -> None:
-    run(db, models, suites(tmp_path, task_folder, ["mc"]), source="lora")
+    submit_tiny(db, models, write_suites(tmp_path, task_folder, {"domain": ["mc"], **GENERAL}), source="lora")
     found = load_frontier(Store(db), find_family(Store(db).arms()), AXES)
     tokens = found.points[0].cost.tokens_per_query
     assert tokens is not None
@@ -73,7 +67,7 @@ def test_the_base_stands_on_the_axis_where_its_queries_do(
 
 
 def test_texts_alone_are_no_queries(models: Path, task_folder: Path, tmp_path: Path, db: Path) -> None:
-    run(db, models, suites(tmp_path, task_folder, ["roll"]), source="lora")
+    submit_tiny(db, models, write_suites(tmp_path, task_folder, {"domain": ["roll"], **GENERAL}), source="lora")
     assert cost(db, "lora")["tokens"] is None
     with pytest.raises(EvidenceError, match="base has no tokens_per_query, which is measured"):
         load_frontier(Store(db), find_family(Store(db).arms()), AXES)
@@ -84,14 +78,14 @@ def test_what_was_trained_is_read_or_declared_or_not_known(
     task_folder: Path,
     tmp_path: Path,
     db: Path,
-    evalsvc: Run,  # noqa: F811
+    evalsvc: Run,
 ) -> None:
     adapter = load_file(models / "lora" / "adapter_model.safetensors")
     base = load_file(models / "base" / "model.safetensors")
     expected = sum(v.size for v in adapter.values()) / sum(v.size for v in base.values())
-    where = suites(tmp_path, task_folder, ["mc"])
+    where = write_suites(tmp_path, task_folder, {"domain": ["mc"], **GENERAL})
     for source in ("lora", "full"):
-        run(db, models, where, source=source)
+        submit_tiny(db, models, where, source=source)
     assert cost(db, "lora")["share"] == pytest.approx(expected)
     assert cost(db, "full")["share"] is None
     asked = ["frontier", "--axes", "learning,forgetting,trainable_share", "--db", db]
@@ -122,12 +116,12 @@ def test_what_was_trained_is_read_or_declared_or_not_known(
 def test_old_runs_have_no_tokens_until_they_are_submitted_again(
     models: Path, task_folder: Path, tmp_path: Path, db: Path
 ) -> None:
-    where = suites(tmp_path, task_folder, ["mc"])
-    run(db, models, where, source="lora")
+    where = write_suites(tmp_path, task_folder, {"domain": ["mc"], **GENERAL})
+    submit_tiny(db, models, where, source="lora")
     before = cost(db, "lora")["tokens"]
     with Store(db)._database.write() as connection:
         connection.execute("UPDATE runs SET prompt_tokens = NULL")
     assert cost(db, "lora")["tokens"] is None
-    jobs = run(db, models, where, source="lora")
+    jobs = submit_tiny(db, models, where, source="lora")
     assert all(job.reused == job.total for job in jobs)
     assert cost(db, "lora")["tokens"] == before

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from evalsvc.analysis import stored
 from evalsvc.records.arms import Arm
@@ -17,6 +16,7 @@ from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
 from evalsvc.store import arms
 from evalsvc.store.store import Store
+from tests.support.tasks import write_suites
 
 RUNS = {"stories260K": "traj_base", "full_s0@400": "traj_full_s0_0400", "lora4_s0@400": "traj_lora4_s0_0400"}
 TASKS = {
@@ -30,13 +30,6 @@ TASKS = {
     "domain": ["lab_ppl_pubmed"],
     "drift": ["lab_ppl_tinystories", "lab_ppl_wikitext", "lab_ppl_oz"],
 }
-
-
-def write_suites(folder: Path, data: Path, tasks: dict[str, list[str]]) -> tuple[str, ...]:
-    for role, names in tasks.items():
-        suite = {"name": f"lab-{role}", "role": role, "include": str(data / "tasks"), "tasks": names}
-        (folder / f"{role}.yaml").write_text(yaml.safe_dump(suite))
-    return tuple(str(folder / f"{role}.yaml") for role in tasks)
 
 
 def run(db: Path, data: Path, suites: tuple[str, ...], source: str, workers: int) -> list[Any]:
@@ -56,7 +49,7 @@ def run(db: Path, data: Path, suites: tuple[str, ...], source: str, workers: int
 def scored(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Any]]:
     """The base and both adaptations at their last step, scored on two Ray workers."""
     folder = tmp_path_factory.mktemp("published")
-    suites = write_suites(folder, data, TASKS)
+    suites = write_suites(folder, data / "tasks", TASKS)
     db = folder / "store.duckdb"
     jobs = [
         job
@@ -98,14 +91,14 @@ def test_every_loglikelihood_is_within_1e_4(data: Path, scored: tuple[Store, lis
 
 
 def test_in_process_gives_the_same_numbers_bit_by_bit(data: Path, scored: tuple[Store, list[Any]], db: Path) -> None:
-    suites = write_suites(db.parent, data, {"general": TASKS["general"]})
+    suites = write_suites(db.parent, data / "tasks", {"general": TASKS["general"]})
     run(db, data, suites, "adapted/lora4_s0/step_0400", workers=0)
 
     def values(store: Store) -> list[tuple[str, str, str, float]]:
         return sorted(
             (r.arm.checkpoint.label, r.task, r.metric, r.value)
             for r in store.results()
-            if r.suite == "lab-general" and not r.arm.checkpoint.label.startswith("full")
+            if r.suite == "general" and not r.arm.checkpoint.label.startswith("full")
         )
 
     assert values(Store(db)) == values(scored[0])

@@ -1,0 +1,34 @@
+"""The callback's card is what checkpoints.costs reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from evalsvc.checkpoints.costs import card_of
+from evalsvc.hooks.cost_card import CostCard
+from evalsvc.records.arms import Cost
+
+
+def test_a_card_has_what_was_declared_and_what_was_counted(tmp_path: Path) -> None:
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    state = TrainerState(global_step=20, num_input_tokens_seen=4096, is_world_process_zero=True)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))  # 8 parameters, then 6
+    model[0].requires_grad_(False)
+    (tmp_path / "checkpoint-20").mkdir()
+    card = CostCard(method="lora", annotation_cost=12.5)
+    card.on_train_begin(arguments, state, TrainerControl())
+    card.on_save(arguments, state, TrainerControl(), model=model)
+    cost, method = card_of(tmp_path / "checkpoint-20")
+    assert method == "lora"
+    assert cost == Cost(annotation_cost=12.5, trainable_share=6 / 14, train_tokens=4096)
+
+
+def test_of_several_processes_only_the_first_writes(tmp_path: Path) -> None:
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    (tmp_path / "checkpoint-20").mkdir()
+    state = TrainerState(global_step=20, is_world_process_zero=False)
+    CostCard().on_save(arguments, state, TrainerControl())
+    assert list((tmp_path / "checkpoint-20").iterdir()) == []

@@ -1,0 +1,149 @@
+"""Tables of items by others: every statistic equal to an independent computation on real files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from evalsvc.analysis import stored
+from evalsvc.errors import UsageError
+from evalsvc.interchange.arms import Target
+from evalsvc.interchange.items import Columns, read_items
+from evalsvc.store.store import Store
+from tests.support.commands import Run
+
+TARGET = Target("s", "general")
+
+
+@pytest.fixture
+def systems(data: Path, db: Path, evalsvc: Run) -> Store:
+    table = data / "results" / "persample" / "openai_gsm8k_4systems.parquet"
+    done = evalsvc(
+        *("import", "items", table, "--arm", "run", "--item", "item", "--value", "correct", "--answer", "pred"),
+        *("--task-column", "task", "--prompt", "prompt_sha", "--base", "6b_finetuning", "--method", "full"),
+        *("--suite", "gsm8k", "--role", "general", "--db", db),
+    )
+    assert done.code == 0, done.err
+    assert "175b_verification: 1 tasks, 1319 items in suite gsm8k" in done.out
+    return Store(db)
+
+
+def test_published_systems_are_compared_as_statsmodels_does(data: Path, systems: Store) -> None:
+    rows = pq.read_table(data / "results" / "persample" / "openai_gsm8k_4systems.parquet").to_pylist()
+    answers = {(row["run"], row["item"]): row for row in rows}
+    levels = {"6b_finetuning": 21.7, "6b_verification": 39.0, "175b_finetuning": 34.7, "175b_verification": 56.3}
+    for run, percent in levels.items():
+        if run == "6b_finetuning":
+            continue
+        (found,) = stored.compare_arms(systems, run).tasks
+        pairs = [(answers["6b_finetuning", i], answers[run, i]) for i in range(1319)]
+        b, a = (np.array([float(pair[side]["correct"]) for pair in pairs]) for side in (0, 1))
+        lost, gained = int((b > a).sum()), int((a > b).sum())
+        assert (found.n, found.lost, found.gained) == (1319, lost, gained)
+        assert found.base == pytest.approx(0.217, abs=5e-4)
+        assert found.adapted == pytest.approx(percent / 100, abs=5e-4)
+        table = [[int((b * a).sum()), lost], [gained, int(((1 - b) * (1 - a)).sum())]]
+        assert found.p_value == pytest.approx(float(mcnemar(table, exact=True).pvalue), rel=1e-9)
+        assert found.stderr == pytest.approx(stats.sem(a - b), rel=1e-12)
+        assert found.agreement == pytest.approx(np.mean([p[0]["pred"] == p[1]["pred"] for p in pairs]))
+        # Tango's ends are where his statistic, written out independently, meets the quantile.
+        for end, target in ((found.low, 1.6448536), (found.high, -1.6448536)):
+            assert end is not None
+            assert score_statistic(end, lost, gained, 1319) == pytest.approx(target, abs=1e-6)
+
+
+def test_importing_twice_adds_nothing(systems: Store, data: Path, evalsvc: Run) -> None:
+    before = [arm.digest for arm in systems.arms()], len(systems.runs())
+    table = data / "results" / "persample" / "openai_gsm8k_4systems.parquet"
+    options = ["--arm", "run", "--item", "item", "--value", "correct", "--answer", "pred", "--task-column", "task"]
+    where = ["--prompt", "prompt_sha", "--base", "6b_finetuning", "--suite", "gsm8k", "--role", "general"]
+    assert evalsvc("import", "items", table, *options, *where, "--db", systems.path).code == 0
+    assert ([arm.digest for arm in systems.arms()], len(systems.runs())) == before
+
+
+def score_statistic(difference: float, lost: int, gained: int, n: int) -> float:
+    """Tango's statistic with the nuisance parameter found by maximising the restricted likelihood numerically."""
+    from scipy.optimize import minimize_scalar
+
+    same = n - lost - gained
+
+    def negative(q: float) -> float:  # q = P(lost), P(gained) = q + difference
+        return -(lost * math.log(q) + gained * math.log(q + difference) + same * math.log(1 - 2 * q - difference))
+
+    low, high = max(0.0, -difference) + 1e-9, (1 - difference) / 2 - 1e-9
+    q = minimize_scalar(negative, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    return float((gained - lost - n * difference) / math.sqrt(n * (2 * q + difference * (1 - difference))))
+
+
+def write_table(path: Path, **columns: list[Any]) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_items_are_known_by_id_not_by_row(tmp_path: Path, db: Path) -> None:
+    path = write_table(
+        tmp_path / "t.parquet",
+        arm=["b", "b", "b", "a", "a", "a"],
+        item=["x", "y", "z", "z", "y", "w"],
+        score=[1, 1, 0, 1, 0, 1],
+    )
+    store = Store(db)
+    for one in read_items(path, Columns(arm="arm", item="item", value="score"), TARGET, "lora", "b"):
+        store.register([one.arm], [one.plan], "h:1")
+        store.finish(one.arm, one.plan, one.graded)
+    (found,) = stored.compare_arms(store, "a").tasks
+    assert (found.n, found.lost, found.gained) == (2, 1, 1)
+    assert found.coverage == pytest.approx(2 / 3)
+
+
+def test_clusters_of_a_table_are_those_of_statsmodels(tmp_path: Path, db: Path) -> None:
+    rng = np.random.default_rng(0)
+    passage = np.repeat(np.arange(50), 6)
+    base = rng.integers(0, 2, 300)
+    adapted = np.where(np.repeat(rng.random(50) < 0.3, 6), 0, base)
+    path = write_table(
+        tmp_path / "t.parquet",
+        arm=["b"] * 300 + ["a"] * 300,
+        item=[*range(300)] * 2,
+        score=[*base.tolist(), *adapted.tolist()],
+        passage=[*passage.tolist()] * 2,
+    )
+    store = Store(db)
+    for one in read_items(path, Columns(arm="arm", item="item", value="score", cluster="passage"), TARGET, "lora", "b"):
+        store.register([one.arm], [one.plan], "h:1")
+        store.finish(one.arm, one.plan, one.graded)
+    (found,) = stored.compare_arms(store, "a").tasks
+    fit = sm.OLS((adapted - base).astype(float), np.ones(300)).fit(
+        cov_type="cluster", cov_kwds={"groups": passage, "use_correction": False}, use_t=True
+    )
+    assert (found.test, found.clusters) == ("cluster-robust t", 50)
+    assert found.stderr == pytest.approx(float(fit.bse[0]) * math.sqrt(50 / 49), rel=1e-9)
+    expected = stats.t.interval(0.90, 49, loc=found.difference, scale=found.stderr)
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("columns", "base", "message"),
+    [
+        (Columns(arm="arm", item="item", value="score"), "nobody", "the base 'nobody' is none of its arms: a, b"),
+        (Columns(arm="arm", item="id", value="score"), "b", "has no column 'id' for --item; it has arm, item, score"),
+        (Columns(arm="arm", item="arm", value="score"), "b", "item 'b' of task 's' appears twice for 'b'"),
+        (Columns(arm="arm", item="score", value="item"), "b", "its score is 'x', must be a number"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, columns: Columns, base: str, message: str) -> None:
+    path = write_table(tmp_path / "t.parquet", arm=["b", "b", "a"], item=["x", "y", "x"], score=[1, 0, 1])
+    with pytest.raises(UsageError, match=message):
+        read_items(path, columns, TARGET, "lora", base)
+    (tmp_path / "no.parquet").write_text("no")
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
+        read_items(tmp_path / "no.parquet", columns, TARGET, "lora", base)
