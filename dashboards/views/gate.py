@@ -12,7 +12,7 @@ import streamlit as st
 from evalsvc import charts
 from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.gating.verify import find_differences
-from evalsvc.gating.what_if import power_curve, recompute_under
+from evalsvc.gating.what_if import compute_power_curve, recompute_under
 from evalsvc.reports.decisions import shortage
 
 st.title("Gate")
@@ -176,7 +176,7 @@ with simulator, parts.stop_on_error():
     right.metric("Interval", f"{found.low:+.3f} to {found.high:+.3f}")
     left.metric("Power for an unchanged checkpoint", f"{found.power:.0%}")
     right.metric("Items for 80 % power", f"{found.needed_n:,}")
-    curve = power_curve(mine, margin, alpha, FACTORS)
+    curve = compute_power_curve(mine, margin, alpha, FACTORS)
     parts.figure(charts.power_figure([n for n, _ in curve], [power for _, power in curve], found.n), "power")
     st.caption(
         "The shares of items lost and gained that were seen are taken for the truth at any number of items. A margin "

@@ -9,8 +9,8 @@ from evalsvc.analysis.compare import UNIT_INTERVAL
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.rules import DiversityRatio, Rule
 from evalsvc.records.comparisons import Comparison
-from evalsvc.stats.margins import MarginTest, Paired, margin_test, z_of
-from evalsvc.stats.power import POWER
+from evalsvc.stats.margins import MarginTest, Paired, margin_test
+from evalsvc.stats.power import UnchangedMean, scale_items, unchanged_variance
 
 # --------------------------------------------------------------------------------------------------------- evidence
 
@@ -89,15 +89,11 @@ def name_test(m: MeasuredRule) -> str:
     return names[0] if len(m.comparisons) <= 1 else f"MOVER of {len(m.comparisons)} x {' and '.join(names)}"
 
 
-def _variance(m: MeasuredRule, *, unchanged: bool = False) -> float:
-    """Return the variance of the estimate; under no change, that of the same discordance around zero."""
+def _standard_error(m: MeasuredRule) -> float:
     if m.rule.ratio is not None:
-        return m.rule.ratio.stderr**2
-    total = 0.0
-    for share, c in zip(m.rule.shares, m.comparisons, strict=True):
-        variance = (c.stderr or 0.0) ** 2
-        total += share**2 * (variance + (c.gain**2 / c.n if unchanged else 0.0))
-    return total
+        return m.rule.ratio.stderr
+    parts = zip(m.rule.shares, m.comparisons, strict=True)
+    return math.sqrt(sum(share**2 * (c.stderr or 0.0) ** 2 for share, c in parts))
 
 
 def items_needed(m: MeasuredRule, z_alpha: float) -> int | None:
@@ -106,14 +102,16 @@ def items_needed(m: MeasuredRule, z_alpha: float) -> int | None:
     if distance <= 1e-6:  # at the threshold but for rounding: no number of items would do
         return None
     # Where no item has changed yet, the bound itself says how much is not known.
-    error = math.sqrt(_variance(m)) or (m.test.difference - m.test.low) / z_alpha
-    return max(m.n + 1, math.ceil(m.n * ((z_alpha + z_of(1 - POWER)) * error / distance) ** 2))
+    error = _standard_error(m) or (m.test.difference - m.test.low) / z_alpha
+    return max(m.n + 1, scale_items(m.n, error, distance, z_alpha))
 
 
 def smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
     """Return the smallest margin that these items resolve in 80 % of unchanged checkpoints."""
-    margin = (z_alpha + z_of(1 - POWER)) * math.sqrt(_variance(m, unchanged=True))
-    if m.rule.unit != UNIT_INTERVAL:
-        return margin
-    floor = sum((s * z_alpha**2 / (c.n + z_alpha**2)) ** 2 for s, c in zip(m.rule.shares, m.comparisons, strict=True))
-    return min(1.0, max(margin, math.sqrt(floor)))
+    shares, items = m.rule.shares, tuple(c.n for c in m.comparisons)
+    variances = tuple(unchanged_variance(c.stderr or 0.0, c.gain, c.n) for c in m.comparisons)
+    if (ratio := m.rule.ratio) is not None:
+        shares, items, variances = (1.0,), (ratio.n,), (ratio.stderr**2,)
+    bounded = m.rule.unit == UNIT_INTERVAL
+    unchanged = UnchangedMean(shares=shares, items=items, variances=variances, z_alpha=z_alpha, bounded=bounded)
+    return unchanged.resolvable_margin()

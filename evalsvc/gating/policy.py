@@ -6,11 +6,9 @@ are read one by one: one that cannot be understood does not waive, and is shown 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
@@ -20,8 +18,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from evalsvc.errors import PolicyError
 from evalsvc.harness.suites import Name
 from evalsvc.records.digests import canonical, digest
-from evalsvc.stats.margins import Paired, bounds, combine_bounds, z_of
-from evalsvc.stats.power import smallest_passing_n
+from evalsvc.stats.margins import z_of
+from evalsvc.stats.power import smallest_passing_n, unchanged_bound
 from evalsvc.stats.sequential import spending_bounds
 from evalsvc.yaml_files import Strict, first_problem, read_yaml
 
@@ -187,21 +185,21 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
     """
     if policy.mode == "finite_pool":  # the whole pool is certain of itself, however small
         return
-    alpha = last_alpha(policy)
+    z_alpha = z_of(last_alpha(policy))
     for entry in policy.retention:
         tasks = sizes.get(entry.suite, ())
         for task in tasks if entry.per_task_margin is not None else ():
-            needed = smallest_passing_n(entry.per_task_margin or 0.0, alpha)
+            needed = smallest_passing_n(entry.per_task_margin or 0.0, z_alpha)
             if task.items < needed:
                 raise PolicyError(
                     f"retention/{entry.suite}/{task.task}: {task.items} items cannot show that a loss stays below "
                     f"{entry.per_task_margin}, not even if none changes; needs {needed} items, or a wider margin"
                 )
-        _check_mean(f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, alpha)
+        _check_mean(f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, z_alpha)
     if policy.group_margin is not None:
         known = {entry.suite: sizes[entry.suite] for entry in policy.retention if sizes.get(entry.suite)}
         if len(known) == len(policy.retention):
-            _check_mean("retention/group", known, policy.group_margin, alpha)
+            _check_mean("retention/group", known, policy.group_margin, z_alpha)
 
 
 def last_alpha(policy: Policy) -> float:
@@ -211,35 +209,17 @@ def last_alpha(policy: Policy) -> float:
     return NormalDist().cdf(-spending_bounds(FRACTIONS[policy.mode], policy.alpha)[-1])
 
 
-def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float) -> None:
+def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, z_alpha: float) -> None:
     """Refuse a mean over suites that has too few items even if none of them changes."""
     whole = {suite: sum(task.weight for task in tasks) for suite, tasks in suites.items()}
     parts = tuple(
         (task.items, task.weight / whole[suite] / len(suites)) for suite, tasks in suites.items() for task in tasks
     )
-    if needed := _count_items_needed(parts, margin, alpha):
-        items = sum(count for count, _ in parts)
+    items = tuple(count for count, _ in parts)
+    shares = tuple(share for _, share in parts)
+    if parts and unchanged_bound(shares, items, z_alpha) >= margin:
+        needed = smallest_passing_n(margin, z_alpha, items, shares)
         raise PolicyError(
-            f"{rule}: {items:,} items cannot show that a loss stays below {margin}, not even if none changes; "
+            f"{rule}: {sum(items):,} items cannot show that a loss stays below {margin}, not even if none changes; "
             f"needs {needed:,} items, or a wider margin"
         )
-
-
-@lru_cache(maxsize=2**10)
-def _count_items_needed(parts: tuple[tuple[int, float], ...], margin: float, alpha: float) -> int | None:
-    """Return how many items tasks with (items, share) would need to show anything; None if they have enough."""
-
-    def passes(factor: float) -> bool:
-        unchanged = [Paired(math.ceil(items * factor), 0.0, 0.0, (0, 0)) for items, _ in parts]
-        low, _ = combine_bounds([share for _, share in parts], [0.0] * len(parts), *bounds(unchanged, z_of(alpha)))
-        return bool(low[0] > -margin)
-
-    if not parts or passes(1.0):
-        return None
-    low, high = 1.0, 2.0
-    while not passes(high):
-        low, high = high, high * 2
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if passes(middle) else (middle, high)
-    return sum(math.ceil(count * high) for count, _ in parts)

@@ -1,18 +1,16 @@
-"""What a policy can resolve on its suites, before anything is computed. Pure: no I/O, no database.
+"""The power analysis of a policy: what each rule can resolve on its suites, before anything is computed.
 
-Normal approximation of the paired tests: with discordance D_s on task s of n_s items and weight w_s, the mean has
-standard error sqrt(sum w_s^2 D_s / n_s) for a checkpoint that did not change.
+Pure: no I/O, no database. The formulas are those of `stats.power`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from evalsvc.gating.policy import Policy, TaskSize, last_alpha
-from evalsvc.stats.power import ASSUMED_DISCORDANCE, POWER, smallest_passing_n
+from evalsvc.stats.margins import z_of
+from evalsvc.stats.power import ASSUMED_DISCORDANCE, UnchangedMean, expected_discordance
 
 Key = tuple[str, str]
 
@@ -73,29 +71,30 @@ def _rule(
     *,
     learning: bool = False,
 ) -> RuleForecast:
-    variance, changed, n, seen = 0.0, 0.0, 0, True
+    shares, items, variances, changed, seen = [], [], [], 0.0, True
     for suite, tasks in suites.items():
         for task in tasks:
-            share = task.weight / sum(other.weight for other in tasks) / len(suites)
             known = discordance.get((suite, task.task))
             seen = seen and known is not None
-            # Where nothing has changed so far, the next item may: one in n more.
-            d = max(known, 1 / (task.items + 1)) if known is not None else ASSUMED_DISCORDANCE
-            variance += share**2 * d / task.items
-            changed += d * task.items
-            n += task.items
-    error, alpha = math.sqrt(variance), last_alpha(policy)
-    z = NormalDist().inv_cdf(1 - alpha)
-    reach = z + NormalDist().inv_cdf(POWER)
-    needed = None if learning else max(math.ceil(n * (reach * error / margin) ** 2), smallest_passing_n(margin, alpha))
-    power = None if learning else NormalDist().cdf(margin / error - z)
+            expected = ASSUMED_DISCORDANCE if known is None else expected_discordance(known, task.items)
+            shares.append(task.weight / sum(other.weight for other in tasks) / len(suites))
+            items.append(task.items)
+            variances.append(expected / task.items)
+            changed += expected * task.items
+    unchanged = UnchangedMean(
+        shares=tuple(shares),
+        items=tuple(items),
+        variances=tuple(variances),
+        z_alpha=z_of(last_alpha(policy)),
+        bounded=policy.mode != "finite_pool",  # the whole pool is certain of itself, however small
+    )
     return RuleForecast(
         rule=name,
         margin=margin,
-        n=n,
-        discordance=changed / n,
+        n=unchanged.n,
+        discordance=changed / unchanged.n,
         seen=seen,
-        resolvable=reach * error,
-        power=power,
-        needed_n=needed,
+        resolvable=unchanged.resolvable_margin(),
+        power=None if learning else unchanged.power(margin),
+        needed_n=None if learning else unchanged.needed_n(margin),
     )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
-from statistics import NormalDist
+from math import sqrt
 
-from evalsvc.analysis.compare import compute_task_shares
+from evalsvc.analysis.compare import UNIT_INTERVAL, compute_task_shares
 from evalsvc.errors import UsageError
 from evalsvc.gating.measure import build_paired
 from evalsvc.gating.verdict import Verdict
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.margins import Paired, margin_test, z_of
-from evalsvc.stats.power import POWER
+from evalsvc.stats.power import UnchangedMean, expected_discordance, unchanged_variance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,31 +51,31 @@ def recompute_under(tasks: Sequence[Comparison], margin: float, alpha: float, fa
         )
     shares = compute_task_shares([(task.suite, task.weight) for task in usable])
     scaled = [_scale_task(build_paired(task), factor) for task in usable]
-    found = margin_test(scaled, shares, -margin, z_of(alpha))
+    test = margin_test(scaled, shares, -margin, z_of(alpha))
     verdict: Verdict = "inconclusive"
-    if found.z >= z_of(alpha):
+    if test.z >= z_of(alpha):
         verdict = "pass"
-    elif found.p_below <= alpha:
+    elif test.p_below <= alpha:
         verdict = "fail"
-    n, error = sum(task.n for task in scaled), _error(usable, shares)
+    unchanged = _measure_unchanged(usable, shares, z_of(alpha))
     return WhatIf(
         verdict=verdict,
-        estimate=found.difference,
-        low=found.low,
-        high=found.high,
-        n=n,
-        p_pass=found.p_above,
-        power=_power(error / sqrt(factor), margin, alpha),
-        needed_n=ceil(sum(task.n for task in usable) * ((z_of(alpha) + z_of(1 - POWER)) * error / margin) ** 2),
+        estimate=test.difference,
+        low=test.low,
+        high=test.high,
+        n=sum(task.n for task in scaled),
+        p_pass=test.p_above,
+        power=unchanged.power(margin, factor),
+        needed_n=unchanged.needed_n(margin),
     )
 
 
-def power_curve(
+def compute_power_curve(
     tasks: Sequence[Comparison], margin: float, alpha: float, factors: Sequence[float]
 ) -> list[tuple[int, float]]:
     """Return items and power at several multiples of the items that there are."""
-    found = [recompute_under(tasks, margin, alpha, factor) for factor in factors]
-    return [(one.n, one.power) for one in found]
+    answers = [recompute_under(tasks, margin, alpha, factor) for factor in factors]
+    return [(answer.n, answer.power) for answer in answers]
 
 
 def _scale_task(task: Paired, factor: float) -> Paired:
@@ -92,15 +91,15 @@ def _scale_task(task: Paired, factor: float) -> Paired:
     )
 
 
-def _error(tasks: Sequence[Comparison], shares: Sequence[float]) -> float:
-    """Return the standard error of a mean that did not change, with the discordance that was seen (`power`)."""
-    variance = 0.0
-    for share, task in zip(shares, tasks, strict=True):
-        squares = (task.stderr or 0.0) ** 2 + task.gain**2 / task.n
-        # Where nothing has changed so far, the next item may: one in n more.
-        variance += share**2 * max(squares, 1 / (task.n + 1) / task.n)
-    return sqrt(variance)
-
-
-def _power(error: float, margin: float, alpha: float) -> float:
-    return NormalDist().cdf(margin / error - z_of(alpha))
+def _measure_unchanged(tasks: Sequence[Comparison], shares: Sequence[float], z_alpha: float) -> UnchangedMean:
+    """Return the mean under no change, with the discordance that was seen."""
+    return UnchangedMean(
+        shares=tuple(shares),
+        items=tuple(task.n for task in tasks),
+        variances=tuple(
+            max(unchanged_variance(task.stderr or 0.0, task.gain, task.n), expected_discordance(0.0, task.n) / task.n)
+            for task in tasks
+        ),
+        z_alpha=z_alpha,
+        bounded=all(task.unit == UNIT_INTERVAL for task in tasks),
+    )

@@ -8,7 +8,8 @@ from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
 from evalsvc.harness.suites import find_suite
 from evalsvc.records.plans import Rendering
-from evalsvc.stats.power import resolvable_margin
+from evalsvc.stats.margins import z_of
+from evalsvc.stats.power import ALPHA, ASSUMED_DISCORDANCE, UnchangedMean
 
 
 class CheckedTask(NamedTuple):
@@ -41,7 +42,13 @@ def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
             metric=task.metrics[0].name,
             filter=task.metrics[0].filter,
             runs_code=item.runs_code,
-            margin=resolvable_margin(len(task.samples)) if task.metrics[0].aggregation == "mean" else None,
+            margin=_resolvable_margin(len(task.samples)) if task.metrics[0].aggregation == "mean" else None,
         )
         for task, item in zip(plan.tasks, loaded.tasks, strict=True)
     ]
+
+
+def _resolvable_margin(n: int) -> float:
+    """Return the smallest margin that n items resolve, if as many change as is assumed before any is scored."""
+    variances = (ASSUMED_DISCORDANCE / n,)
+    return UnchangedMean(shares=(1.0,), items=(n,), variances=variances, z_alpha=z_of(ALPHA)).resolvable_margin()

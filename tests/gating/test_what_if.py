@@ -11,7 +11,7 @@ from evalsvc.errors import UsageError
 from evalsvc.gating.policy import Policy, RetentionRule
 from evalsvc.gating.rules import build_rules
 from evalsvc.gating.verdict import decide
-from evalsvc.gating.what_if import power_curve, recompute_under
+from evalsvc.gating.what_if import compute_power_curve, recompute_under
 from evalsvc.records.comparisons import Comparison
 from tests.support.evidence import make_binary, make_pair
 
@@ -43,7 +43,7 @@ def test_more_items_decide_what_few_could_not() -> None:
 
 def test_power_rises_with_items_and_is_80_percent_where_it_says() -> None:
     tasks = [comparison(12, 12, 240)]
-    curve = power_curve(tasks, 0.05, 0.05, (0.5, 1.0, 2.0, 4.0))
+    curve = compute_power_curve(tasks, 0.05, 0.05, (0.5, 1.0, 2.0, 4.0))
     assert [power for _, power in curve] == sorted(power for _, power in curve)
     found = recompute_under(tasks, 0.05, 0.05)
     assert recompute_under(tasks, 0.05, 0.05, found.needed_n / 240).power == pytest.approx(0.8, abs=0.005)

@@ -1,18 +1,26 @@
-"""Sizes and margins against tables of the normal approximation, and against Miller 2024 (arXiv 2411.00640)."""
+"""What a number of items can resolve, against published tables and against the tests' own bounds."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from evalsvc.stats.margins import Paired, margin_test, z_of
 from evalsvc.stats.paired import tango_z
 from evalsvc.stats.power import (
-    needed_n,
+    UnchangedMean,
+    expected_discordance,
     paired_detectable,
     paired_error,
     paired_needed_n,
-    resolvable_margin,
     smallest_passing_n,
 )
+
+Z = 1.6448536269514722
+
+
+def one_task(n: int, discordance: float) -> UnchangedMean:
+    return UnchangedMean(shares=(1.0,), items=(n,), variances=(discordance / n,), z_alpha=Z)
 
 
 @pytest.mark.parametrize(
@@ -24,28 +32,61 @@ from evalsvc.stats.power import (
     ],
 )
 def test_needed_items_at_no_change(discordance: float, margin: float, at_80: int, at_90: int) -> None:
-    assert needed_n(margin, discordance) == pytest.approx(at_80, abs=1)
-    assert needed_n(margin, discordance, power=0.9) == pytest.approx(at_90, abs=1)
+    for n in (100, 5000):  # whatever the items that there are
+        assert one_task(n, discordance).needed_n(margin) == pytest.approx(at_80, abs=1)
+        assert one_task(n, discordance).needed_n(margin, power=0.9) == pytest.approx(at_90, abs=1)
+    assert one_task(at_80, discordance).power(margin) == pytest.approx(0.8, abs=0.002)
+    assert one_task(at_80, discordance).resolvable_margin() == pytest.approx(margin, rel=0.005)
 
 
 @pytest.mark.parametrize(
     ("n", "points"), [(164, 6.1), (817, 2.8), (1172, 2.3), (1267, 2.2), (1319, 2.2), (10042, 0.8), (14042, 0.7)]
 )
 def test_margin_that_a_suite_resolves(n: int, points: float) -> None:
-    assert 100 * resolvable_margin(n) == pytest.approx(points, abs=0.06)
+    assert 100 * one_task(n, 0.1).resolvable_margin() == pytest.approx(points, abs=0.06)
 
 
 @pytest.mark.parametrize(("margin", "n"), [(0.01, 268), (0.02, 133), (0.03, 88), (0.05, 52)])
 def test_fewest_items_that_can_pass(margin: float, n: int) -> None:
-    assert smallest_passing_n(margin) == n
-    z = 1.6448536269514722
-    assert float(tango_z(-margin, 0, 0, n)) >= z
-    assert float(tango_z(-margin, 0, 0, n - 1)) < z
+    assert smallest_passing_n(margin, Z) == n
+    assert float(tango_z(-margin, 0, 0, n)) >= Z
+    assert float(tango_z(-margin, 0, 0, n - 1)) < Z
+    # Too few items show nothing, however rarely one changes: no margin below, no power, and never fewer items.
+    few = one_task(n - 1, 0.0)
+    assert few.resolvable_margin() >= margin
+    assert few.power(margin) == 0.0
+    assert few.power(margin, factor=n / (n - 1)) == 1.0
+    assert few.needed_n(margin) == n
+    assert one_task(4 * n, 0.0).needed_n(margin) == n
 
 
-def test_no_number_of_items_shows_what_is_not_so() -> None:
-    with pytest.raises(ValueError, match="no number of items"):
-        needed_n(0.02, 0.1, difference=-0.02)
+@pytest.mark.parametrize("sizes", [(40, 40), (30, 90, 15)])
+def test_a_mean_over_tasks_needs_what_its_own_test_needs(sizes: tuple[int, ...]) -> None:
+    shares = tuple(1 / len(sizes) for _ in sizes)
+
+    def passes(total: int) -> bool:
+        tasks = [Paired(n=-(-size * total // sum(sizes)), difference=0.0, stderr=0.0, counts=(0, 0)) for size in sizes]
+        return margin_test(tasks, shares, -0.03, Z).low > -0.03
+
+    needed = smallest_passing_n(0.03, Z, sizes, shares)
+    assert passes(needed)
+    assert not passes(needed - 2 * len(sizes))
+
+
+def test_the_power_is_how_often_an_unchanged_checkpoint_passes() -> None:
+    """By simulation: 400 items, one in ten of which changes, either way with the same chance."""
+    rng = np.random.default_rng(7)
+    flips = rng.multinomial(400, [0.05, 0.05, 0.9], size=4000)
+    passed = np.mean([float(tango_z(-0.04, lost, gained, 400)) >= Z for lost, gained, _ in flips])
+    assert one_task(400, 0.1).power(0.04) == pytest.approx(passed, abs=0.02)
+
+
+def test_perplexities_know_no_bound_and_expectations_no_certainty() -> None:
+    free = UnchangedMean(shares=(1.0,), items=(4,), variances=(1e-8,), z_alpha=z_of(0.05), bounded=False)
+    assert free.resolvable_margin() == pytest.approx(2.4865e-4, rel=1e-4)
+    assert free.needed_n(0.05) == 1
+    assert expected_discordance(0.0, 99) == 0.01
+    assert expected_discordance(0.2, 99) == 0.2
 
 
 def test_millers_sample_size_and_detectable_difference() -> None:
