@@ -10,8 +10,7 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.gating.verdict import RuleOutcome
-from evalsvc.gating.verify import find_differences
+from evalsvc.gating.verify import find_differences, read_rules
 from evalsvc.gating.what_if import compute_power_curve, recompute_under
 from evalsvc.reports.decisions import shortage
 
@@ -36,7 +35,7 @@ def show(record: dict[str, Any]) -> None:
     banner(record["verdict"], f"{record['checkpoint']['arm']} against {record['base']['arm']}")
     if record["degraded"]:
         st.warning("Degraded: a loss is real (its interval excludes zero), whatever the margin says.")
-    rules = [RuleOutcome(**rule) for rule in record["rules"]]
+    rules = read_rules(record)
     parts.figure(charts.rules_figure(rules), "rules")
     parts.table(
         [
@@ -46,7 +45,7 @@ def show(record: dict[str, Any]) -> None:
                 "estimate": rule.estimate,
                 "low": rule.low,
                 "high": rule.high,
-                "must exceed": charts.threshold_of(rule),
+                "must exceed": rule.threshold,
                 "unit": rule.unit,
                 "n": rule.n,
                 "lost": rule.lost,

@@ -22,6 +22,7 @@ from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Cost
 from evalsvc.records.frontier import Ellipse, EqualLevels, Frontier, Gap, Matched, MethodFrontier, Point, Read
 from evalsvc.records.vocabulary import Floats, Role
+from evalsvc.stats.multiplicity import bonferroni
 from evalsvc.stats.paired import LEVEL
 from evalsvc.stats.pareto import (
     THREADS,
@@ -197,7 +198,7 @@ def _points(
     on_frontier = non_dominated(points)
     with ThreadPoolExecutor(THREADS) as pool:
         resampled = pool.submit(non_dominated, ranks)
-        beaten_by = certain_dominators(ranks, on_frontier, 1 - ALPHA / max(1, len(placed) - 1))
+        beaten_by = certain_dominators(ranks, on_frontier, 1 - bonferroni(ALPHA, len(placed) - 1))
         often = resampled.result().mean(axis=0)
     of_method = {label for method in methods for label in method.arms}
     return tuple(

@@ -1,6 +1,6 @@
 """Records in, plotly figures out: what report and dashboard both draw. The only importer of plotly."""
 
-from evalsvc.charts.forest import forest_figure, rules_figure, threshold_of, transitions_figure
+from evalsvc.charts.forest import forest_figure, rules_figure, transitions_figure
 from evalsvc.charts.frontier import CROWD, View, frontier_figure
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure, power_figure
@@ -22,7 +22,6 @@ __all__ = [
     "prepare_for_paper",
     "prepare_for_screen",
     "rules_figure",
-    "threshold_of",
     "transitions_figure",
     "write_images",
 ]

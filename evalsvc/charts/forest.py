@@ -108,14 +108,6 @@ def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
     return figure
 
 
-def threshold_of(rule: RuleOutcome) -> float:
-    """Return what a rule's estimate must exceed."""
-    kind = rule.rule.split("/")[0]
-    if kind == "learning":
-        return rule.margin
-    return rule.margin - 1 if kind == "diversity" else -rule.margin
-
-
 def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
     """Draw every rule's interval against what it must exceed: it passes if the interval lies to the right."""
     figure = go.Figure()
@@ -133,7 +125,7 @@ def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
                 marker={"symbol": symbol, "size": 10, "color": of},
                 hovertext=[
                     f"<b>{name}</b>: {rule.verdict}<br>{_interval(rule.estimate, rule.low, rule.high)} "
-                    f"{safe(rule.unit)}<br>must exceed {threshold_of(rule):+g}, n = {rule.n:,}"
+                    f"{safe(rule.unit)}<br>must exceed {rule.threshold:+g}, n = {rule.n:,}"
                     for name, rule in mine
                 ],
                 hoverinfo="text",
@@ -141,7 +133,7 @@ def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
         )
     figure.add_trace(
         go.Scatter(
-            x=[threshold_of(rule) for rule in rules],
+            x=[rule.threshold for rule in rules],
             y=names,
             mode="markers",
             name="must exceed",

@@ -62,7 +62,7 @@ def gate(
             return
         from evalsvc.gating.decisions import Question, decide
 
-        question = Question(checkpoint, said, base, batch, half)
+        question = Question(checkpoint=checkpoint, policy=said, base=base, batch=batch, half=half)
         if evaluate:
             compute = Compute(workers, device, dtype)
             decision = _evaluate(store, question, suite or [], compute, allow_task_code, quiet)

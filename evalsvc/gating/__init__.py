@@ -6,6 +6,7 @@ measure     a rule's evidence as its test takes it
 waivers     which waivers apply
 verdict     rules -> Outcome
 sequential  the same while scores still come in
+batch       the correction for many candidates on the same suites
 evidence    what a Policy asks for, out of a store
 power       a Policy and sizes of suites -> what it can resolve
 evaluate    score what a Policy asks for, until it is decided

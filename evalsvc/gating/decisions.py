@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from evalsvc import __version__
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gating import sequential, verdict
+from evalsvc.gating.batch import compute_p_pass, correct_for_batch
 from evalsvc.gating.evidence import Evidence, Half, Items, gather
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
 from evalsvc.gating.rules import Rule, TaskPair, build_rules
@@ -28,7 +29,7 @@ from evalsvc.gating.verdict import Outcome
 from evalsvc.records.digests import digest
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.serialise import as_dict
-from evalsvc.stats.multiplicity import holm
+from evalsvc.stats.multiplicity import familywise_error
 from evalsvc.store.arms import StoredArm, find_arm, find_base
 from evalsvc.store.decisions import Attempt, Decisions, Record
 from evalsvc.store.items import StoredItems
@@ -39,7 +40,7 @@ SCHEMA = 1
 SHOWN_ITEMS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """Whether a checkpoint may be promoted.
 
@@ -113,16 +114,16 @@ def decide(
     evidence, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
     kept = Decisions(store.path)
     key = _evidence_key(evidence, question.half)
-    others = _others(kept.attempts(key), evidence.adapted.checkpoint.digest)
-    mine = p_pass(outcome)
-    batch = None
+    others = _list_other_attempts(kept.attempts(key), evidence.adapted.checkpoint.digest)
     if question.batch:
-        batch = _batch(others, mine)
-        if outcome.verdict == "pass" and batch["adjusted"] > question.policy.alpha:
-            outcome = replace(outcome, verdict="inconclusive")
+        outcome = correct_for_batch(
+            outcome, {other.checkpoint: other.p_pass for other in others}, question.policy.alpha
+        )
     now = datetime.now(UTC)
     record = kept.append(
-        _record(question, evidence, outcome, now, fraction=fraction, items=items, batch=batch), key, mine
+        _build_decision_record(question, evidence, outcome, now, fraction=fraction, items=items),
+        key,
+        compute_p_pass(outcome),
     )
     return Decision(
         outcome=outcome,
@@ -193,14 +194,13 @@ def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[Lost
     """Return the items that were lost most, of the tasks that lost most and are not waived."""
     if outcome.verdict == "pass" and not outcome.degraded:
         return ()
-    kept = {rule.rule.split("/")[1] for rule in outcome.rules if rule.rule.startswith("retention/")}
-    waived = {rule.rule for rule in outcome.rules if rule.waived}
+    retention = [rule for rule in outcome.rules if rule.kind == "retention"]
+    kept = {rule.suite for rule in retention}
+    waived = {(rule.suite, rule.task) for rule in retention if rule.waived}
     losing = [
         pair
         for pair in sorted(evidence.pairs, key=lambda pair: pair.comparison.gain)
-        if pair.base.suite in kept
-        and pair.comparison.gain < 0
-        and f"retention/{pair.base.suite}/{pair.base.task}" not in waived
+        if pair.base.suite in kept and pair.comparison.gain < 0 and (pair.base.suite, pair.base.task) not in waived
     ]
     each = SHOWN_ITEMS if len(losing) == 1 else (SHOWN_ITEMS + 1) // 2
     found = [lost for pair in losing for lost in _losses(pair)[:each]][:SHOWN_ITEMS]
@@ -230,7 +230,7 @@ def _losses(pair: TaskPair) -> list[tuple[TaskPair, int, float, float]]:
 # ------------------------------------------------------------------------------------------------------------ record
 
 
-def _record(
+def _build_decision_record(
     question: Question,
     evidence: Evidence,
     outcome: Outcome,
@@ -238,7 +238,6 @@ def _record(
     *,
     fraction: float,
     items: Items | None,
-    batch: Record | None,
 ) -> Record:
     base, adapted = evidence.base, evidence.adapted
     return {
@@ -257,7 +256,7 @@ def _record(
         "fraction": fraction,
         "items": [[suite, task, count] for (suite, task), count in (items or {}).items()],
         **describe_decision(evidence, outcome),
-        "batch": batch,
+        "batch": None if outcome.batch is None else asdict(outcome.batch),
     }
 
 
@@ -337,34 +336,16 @@ def _evidence_key(evidence: Evidence, half: Half | None) -> str:
     return digest("evidence", evidence.base.digest, half or "", *suites)
 
 
-def _others(attempts: Sequence[Attempt], checkpoint: str) -> list[Attempt]:
+def _list_other_attempts(attempts: Sequence[Attempt], checkpoint: str) -> list[Attempt]:
     """Return the last attempt of every other candidate."""
     return list({a.checkpoint: a for a in attempts if a.checkpoint != checkpoint}.values())
-
-
-def p_pass(outcome: Outcome) -> float | None:
-    """Return the p-value of the whole policy: the largest of its rules' (an intersection-union test)."""
-    found = [rule.p_pass for rule in outcome.rules if rule.waived is None]
-    known = [p for p in found if p is not None]
-    return max(known) if known and len(known) == len(found) else None
-
-
-def _batch(others: Sequence[Attempt], mine: float | None) -> Record:
-    if mine is None or any(other.p_pass is None for other in others):
-        raise EvidenceError(
-            "a batch is corrected by p-values, and a candidate that was decided in mode group_sequential has none; "
-            "decide on it again in mode fixed"
-        )
-    candidates = {other.checkpoint: other.p_pass for other in others}
-    adjusted = holm([mine, *(p for p in candidates.values() if p is not None)])
-    return {"others": candidates, "p": mine, "adjusted": float(adjusted[0])}
 
 
 def _warnings(outcome: Outcome, others: Sequence[Attempt], question: Question) -> tuple[str, ...]:
     found = [f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"]
     if others and not question.batch and outcome.verdict == "pass":
         tried = len(others) + 1
-        chance = 1 - (1 - question.policy.alpha) ** tried
+        chance = familywise_error(question.policy.alpha, tried)
         found.append(
             f"{tried} candidates were tried on these suites: the chance that one at the margin passes is up to "
             f"{chance:.0%}; --batch corrects for all of them, --half confirm decides on items that chose none"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +23,7 @@ from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Floats
 
 Mask = NDArray[np.bool_]
+RuleKind = Literal["learning", "retention", "drift", "diversity"]
 # Remembered as long as the scores are in memory: many gates may be asked of an arm.
 _COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 _COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
@@ -62,7 +63,11 @@ class TaskPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiversityRatio:
-    """The diversity of an arm's generated text on one suite, as a share of its base's."""
+    """The diversity of an arm's generated text, as a share of its base's.
+
+    Attributes:
+        suite: As suite/task/measure.
+    """
 
     suite: str
     metric: str
@@ -76,13 +81,16 @@ class Rule:
     """One demand of a policy.
 
     Attributes:
-        name: kind/suite, kind/suite/task, "retention/group" or "diversity/suite".
+        kind: Which part of a policy asks for it.
+        suite, task: What it is about; None for a rule about all of them together, or about sampled answers.
         margin: As the policy says it.
         threshold: What the gain must exceed.
         pairs: The tasks that it is about, and their shares in the mean.
     """
 
-    name: str
+    kind: RuleKind
+    suite: str | None = None
+    task: str | None = None
     margin: float
     threshold: float
     unit: str
@@ -91,12 +99,16 @@ class Rule:
     ratio: DiversityRatio | None = None
 
     @property
+    def name(self) -> str:
+        """What people call it: kind/suite, kind/suite/task, "retention/group" or "diversity/suite/task/measure"."""
+        if self.ratio is not None:
+            return f"{self.kind}/{self.ratio.suite}"
+        return "/".join((self.kind, *((self.suite or "group",) if self.task is None else (str(self.suite), self.task))))
+
+    @property
     def grows(self) -> bool:
         """Whether its evidence comes in bit by bit; other suites are asked as a whole at the first look."""
         return self.ratio is None and self.unit == UNIT_INTERVAL
-
-
-# ----------------------------------------------------------------------------------------------------- what is asked
 
 
 def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[DiversityRatio] = ()) -> list[Rule]:
@@ -108,22 +120,23 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
     rules: list[Rule] = []
     if policy.learning:
         gain = policy.learning.min_gain
-        rules += [
-            _build_rule(f"learning/{s}", gain, gain, _find_suite_pairs(pairs, s, policy))
-            for s in policy.learning.suites
-        ]
+        for suite in policy.learning.suites:
+            tasks = _find_suite_pairs(pairs, suite, policy)
+            rules.append(_build_mean_rule("learning", gain, gain, tasks, suite))
     kept: list[TaskPair] = []
     for entry in policy.retention:
         tasks = _find_suite_pairs(pairs, entry.suite, policy)
         kept += tasks
-        rules.append(_build_rule(f"retention/{entry.suite}", entry.margin, -entry.margin, tasks))
-        if entry.per_task_margin is not None:
-            margin = entry.per_task_margin
-            rules += [_build_rule(f"retention/{entry.suite}/{p.base.task}", margin, -margin, [p]) for p in tasks]
-    if policy.group_margin is not None:
-        rules.append(_build_rule("retention/group", policy.group_margin, -policy.group_margin, kept))
+        rules.append(_build_mean_rule("retention", entry.margin, -entry.margin, tasks, entry.suite))
+        if (margin := entry.per_task_margin) is not None:
+            for pair in tasks:
+                rules.append(_build_mean_rule("retention", margin, -margin, [pair], entry.suite, pair.base.task))
+    if (margin := policy.group_margin) is not None:
+        rules.append(_build_mean_rule("retention", margin, -margin, kept))
     if policy.drift:
-        rules.append(_build_drift_rule(policy, _find_suite_pairs(pairs, policy.drift.suite, policy, bits=True)))
+        tasks = _find_suite_pairs(pairs, policy.drift.suite, policy, bits=True)
+        most = policy.drift.max_bits_per_byte_increase
+        rules.append(replace(_build_mean_rule("drift", most, -most, tasks, policy.drift.suite), unit="bits_per_byte"))
     if policy.diversity:
         if not ratios:
             raise EvidenceError(
@@ -136,17 +149,25 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
     return rules
 
 
-def _build_rule(name: str, margin: float, threshold: float, pairs: Sequence[TaskPair]) -> Rule:
-    shares = compute_task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])
+def _build_mean_rule(
+    kind: RuleKind,
+    margin: float,
+    threshold: float,
+    pairs: Sequence[TaskPair],
+    suite: str | None = None,
+    task: str | None = None,
+) -> Rule:
+    """Return a rule about the mean gain over some tasks."""
     return Rule(
-        name=name, margin=margin, threshold=threshold, unit=UNIT_INTERVAL, pairs=tuple(pairs), shares=tuple(shares)
+        kind=kind,
+        suite=suite,
+        task=task,
+        margin=margin,
+        threshold=threshold,
+        unit=UNIT_INTERVAL,
+        pairs=tuple(pairs),
+        shares=tuple(compute_task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])),
     )
-
-
-def _build_drift_rule(policy: Policy, pairs: Sequence[TaskPair]) -> Rule:
-    assert policy.drift is not None
-    most = policy.drift.max_bits_per_byte_increase
-    return replace(_build_rule(f"drift/{policy.drift.suite}", most, -most, pairs), unit="bits_per_byte")
 
 
 def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:
@@ -155,7 +176,7 @@ def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:
             f"diversity/{ratio.suite}: the ratio {ratio.value} with standard error {ratio.stderr} of {ratio.n} prompts "
             "is no evidence; submit both arms again"
         )
-    return Rule(name=f"diversity/{ratio.suite}", margin=least, threshold=least - 1, unit="ratio", ratio=ratio)
+    return Rule(kind="diversity", margin=least, threshold=least - 1, unit="ratio", ratio=ratio)
 
 
 def _find_suite_pairs(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, bits: bool = False) -> list[TaskPair]:

@@ -30,7 +30,7 @@ from evalsvc.records.digests import digest
 from evalsvc.records.vocabulary import Floats
 from evalsvc.stats.betting import evidence, pool_interval
 from evalsvc.stats.margins import bounds, combine_bounds, z_of
-from evalsvc.stats.multiplicity import holm
+from evalsvc.stats.multiplicity import bonferroni, holm
 from evalsvc.stats.sequential import spending_bounds
 
 SEED = 1234
@@ -142,7 +142,7 @@ def decide(
         )
         if verdict != "inconclusive":
             break
-    return Outcome(verdict, tuple(judge.outcomes(look)), tuple(judged), tuple(looks))
+    return Outcome(verdict=verdict, rules=tuple(judge.outcomes(look)), waivers=tuple(judged), looks=tuple(looks))
 
 
 def key_of(pair: TaskPair) -> Key:
@@ -163,7 +163,7 @@ class _Bounds:
         self._alpha, self._rules, self._excused = policy.alpha, rules, excused
         fractions = FRACTIONS["group_sequential"]
         # Only the first rejection of Holm's procedure makes the verdict, and that one is Bonferroni's.
-        per_rule = policy.alpha / max(1, len(rules) - len(excused))
+        per_rule = bonferroni(policy.alpha, len(rules) - len(excused))
         self._pass = spending_bounds(fractions, policy.alpha)
         self._fail = spending_bounds(fractions, per_rule)
         self._once = (z_of(policy.alpha), z_of(per_rule))

@@ -11,7 +11,7 @@ evidence still comes in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -21,7 +21,7 @@ import numpy as np
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.measure import MeasuredRule, items_needed, measure_rule, name_test, smallest_margin
 from evalsvc.gating.policy import Policy, WaiverEntry
-from evalsvc.gating.rules import Rule
+from evalsvc.gating.rules import Rule, RuleKind
 from evalsvc.gating.waivers import judge_waivers, list_excuses
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.multiplicity import holm
@@ -35,6 +35,9 @@ class RuleOutcome:
     """What became of a rule.
 
     Attributes:
+        rule: Its name: kind/suite, kind/suite/task, "retention/group" or "diversity/suite/task/measure".
+        suite, task: What it is about; None for a rule about all of them together, or about sampled answers.
+        threshold: What the estimate must exceed, in its unit.
         estimate: Adapted minus base, better counted positive; for diversity the ratio minus 1.
         low, high: Ends of its interval, each a one-sided bound at the policy's alpha.
         n: Items behind it.
@@ -47,7 +50,11 @@ class RuleOutcome:
     """
 
     rule: str
+    kind: RuleKind
+    suite: str | None
+    task: str | None
     verdict: Verdict
+    threshold: float
     estimate: float
     low: float
     high: float
@@ -77,18 +84,35 @@ class InterimLook:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCorrection:
+    """A candidate's p-value among those of all that were tried on the same suites.
+
+    Attributes:
+        others: The other candidates' p-values, by checkpoint digest.
+        p: Of the whole policy: the largest of its rules'.
+        adjusted: The same after Holm's correction over all candidates.
+    """
+
+    others: Mapping[str, float]
+    p: float
+    adjusted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """A verdict with its reasons.
 
     Attributes:
         waivers: What became of each waiver: applied, expired, for another checkpoint, not understood.
+        batch: The correction for all candidates, if one was asked for; `batch.correct_for_batch` makes it.
     """
 
     verdict: Verdict
     rules: tuple[RuleOutcome, ...]
     waivers: tuple[tuple[WaiverEntry, str], ...]
     looks: tuple[InterimLook, ...] = ()
+    batch: BatchCorrection | None = None
 
     @property
     def exit_code(self) -> int:
@@ -99,6 +123,11 @@ class Outcome:
     def degraded(self) -> bool:
         """Whether a rule's loss is real."""
         return any(rule.degraded for rule in self.rules)
+
+    @property
+    def is_blocked_by_batch(self) -> bool:
+        """Whether all rules pass, and only the correction for all candidates keeps the policy from passing."""
+        return self.verdict != "pass" and all(rule.verdict == "pass" or rule.waived for rule in self.rules)
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict
@@ -136,7 +165,7 @@ def decide(
             build_outcome(m, verdict, z_alpha, excused.get(m.rule.name), p_pass=m.test.p_above, p_fail=float(p))
         )
     verdict = combine_verdicts(outcome.verdict for outcome in outcomes if outcome.waived is None)
-    return Outcome(verdict, tuple(outcomes), tuple(judged))
+    return Outcome(verdict=verdict, rules=tuple(outcomes), waivers=tuple(judged))
 
 
 def combine_verdicts(verdicts: Iterable[Verdict]) -> Verdict:
@@ -163,7 +192,11 @@ def build_outcome(
     gained = sum(c[1] for c in counts if c) if counts and all(counts) else None
     return RuleOutcome(
         rule=m.rule.name,
+        kind=m.rule.kind,
+        suite=m.rule.suite,
+        task=m.rule.task,
         verdict=verdict,
+        threshold=m.rule.threshold,
         estimate=found.difference,
         low=found.low,
         high=found.high,

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import EvalsvcError, EvidenceError
-from evalsvc.gating.decisions import SCHEMA, describe_decision, judge, p_pass, suite_record
+from evalsvc.gating.batch import correct_for_batch
+from evalsvc.gating.decisions import SCHEMA, describe_decision, judge, suite_record
 from evalsvc.gating.evidence import gather
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio
-from evalsvc.stats.multiplicity import holm
+from evalsvc.gating.verdict import RuleOutcome
+from evalsvc.records.serialise import build_record
 from evalsvc.store.decisions import Decisions, Record, record_digest
 from evalsvc.store.store import Store
 
@@ -37,6 +39,20 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def read_rules(record: Record) -> list[RuleOutcome]:
+    """Return the outcomes of a decision record's rules."""
+    return [build_record(RuleOutcome, _complete_rule(rule)) for rule in record["rules"]]
+
+
+def _complete_rule(rule: Record) -> Record:
+    """Return a rule of a record with what records that version 0.1.0 wrote do not say: they have it in its name."""
+    kind, suite, task = (*rule["rule"].split("/", 2), None)[:3]
+    threshold = {"learning": rule["margin"], "diversity": rule["margin"] - 1}.get(kind, -rule["margin"])
+    if kind == "diversity" or (kind, suite, task) == ("retention", "group", None):
+        suite = task = None
+    return {"kind": kind, "suite": suite, "task": task, "threshold": threshold, **rule}
+
+
 def find_differences(store: Store, record: Record) -> list[str]:
     """Recompute a decision from the stored scores, and return what differs; nothing if it holds.
 
@@ -47,7 +63,8 @@ def find_differences(store: Store, record: Record) -> list[str]:
         found.append("the record was edited: its content does not give its digest")
     try:
         found += _chain_problems(Decisions(store.path).chain(record["base"]["digest"]), record)
-        found += _find_differences(record, _recompute(store, record))
+        complete = {**record, "rules": [_complete_rule(rule) for rule in record["rules"]]}
+        found += _find_differences(complete, _recompute(store, record))
     except (KeyError, TypeError, ValueError) as error:
         found.append(f"the record was edited: {type(error).__name__}: {error}")
     except EvalsvcError as error:
@@ -94,10 +111,7 @@ def _recompute(store: Store, record: Record) -> Record:
     day = datetime.fromisoformat(record["decided"]).date()
     outcome = judge(policy, evidence, record["fraction"], day)
     if record["batch"] is not None:
-        p = p_pass(outcome)
-        adjusted = float(holm([p or 0.0, *record["batch"]["others"].values()])[0])
-        if outcome.verdict == "pass" and adjusted > policy.alpha:
-            outcome = replace(outcome, verdict="inconclusive")
+        outcome = correct_for_batch(outcome, record["batch"]["others"], policy.alpha)
     recomputed = {
         "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
         "suites": [suite_record(run) for run in evidence.plans],

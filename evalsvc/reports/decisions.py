@@ -291,9 +291,9 @@ def junit(decision: Decision) -> str:
             failure.text = _xml("\n".join(_lost_lines(rule, decision.lost)))
         else:
             ElementTree.SubElement(case, "system-out").text = _xml(told)
-    if outcome.verdict != "pass" and all(rule.verdict == "pass" or rule.waived for rule in outcome.rules):
+    if outcome.is_blocked_by_batch and outcome.batch is not None:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": "batch"})
-        message = f"corrected for all candidates, the p-value is {decision.record['batch']['adjusted']:.4f}"
+        message = f"corrected for all candidates, the p-value is {outcome.batch.adjusted:.4f}"
         ElementTree.SubElement(case, "failure", {"type": outcome.verdict, "message": message})
     return _document(suite)
 
@@ -316,9 +316,8 @@ def _describe_rule(rule: RuleOutcome) -> str:
 
 
 def _lost_lines(rule: RuleOutcome, lost: Sequence[LostItem]) -> list[str]:
-    parts = rule.rule.split("/")
-    mine = [item for item in lost if parts[1:] in ([item.suite], [item.suite, item.task])]
-    return [f"lost: {item.suite}/{item.task}: {shorten(quote(item.doc))}" for item in mine]
+    of_rule = [item for item in lost if item.suite == rule.suite and rule.task in (None, item.task)]
+    return [f"lost: {item.suite}/{item.task}: {shorten(quote(item.doc))}" for item in of_rule]
 
 
 def _document(suite: ElementTree.Element) -> str:

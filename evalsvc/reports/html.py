@@ -18,7 +18,7 @@ from evalsvc.analysis.stored_claims import decide_stored_claims
 from evalsvc.analysis.training_runs import follow_runs
 from evalsvc.analysis.trajectory import Trajectory
 from evalsvc.errors import EvidenceError
-from evalsvc.gating.verdict import RuleOutcome
+from evalsvc.gating.verify import read_rules
 from evalsvc.records.frontier import Frontier
 from evalsvc.reports.comparison import in_order_of_harm
 from evalsvc.reports.formatting import LEVEL_NOTE, format_number, format_signed
@@ -61,15 +61,10 @@ def figures_of(frontier: Frontier, compared: Sequence[ArmComparison], rest: Rest
         margin = rest.trajectories[0].margin
         figures["trajectories"] = charts.curves_figure(known, "forgetting (positive is worse)", margin)
     figures |= {
-        _rules(position, record): charts.rules_figure(outcomes(record))
+        _rules(position, record): charts.rules_figure(read_rules(record))
         for position, record in enumerate(rest.decisions)
     }
     return {name: charts.prepare_for_paper(figure) for name, figure in figures.items()}
-
-
-def outcomes(record: Record) -> list[RuleOutcome]:
-    """Return the rules of a decision record."""
-    return [RuleOutcome(**rule) for rule in record["rules"]]
 
 
 def html(
@@ -83,8 +78,7 @@ def html(
         points=by_learning(frontier),
         compared=[(c, in_order_of_harm(c.tasks), _forest(i, c)) for i, c in enumerate(compared)],
         rest=rest,
-        decisions=[(record, outcomes(record), _rules(i, record)) for i, record in enumerate(rest.decisions)],
-        threshold=charts.threshold_of,
+        decisions=[(record, read_rules(record), _rules(i, record)) for i, record in enumerate(rest.decisions)],
         plotly=charts.inlined_plotly(),
         figures={name: _script_safe(figure.to_json()) for name, figure in figures.items()},
         config=_script_safe(json.dumps(charts.CONFIG)),

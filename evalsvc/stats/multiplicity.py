@@ -1,4 +1,4 @@
-"""Adjusted p-values for many tests at once: reject those that are at most alpha.
+"""Many tests at once: levels and adjusted p-values; reject the tests whose adjusted p is at most alpha.
 
 Holm (1979, Scandinavian Journal of Statistics 6:65-70) keeps the chance of any false rejection at most alpha, however
 the tests depend on each other. Benjamini and Hochberg (1995, Journal of the Royal Statistical Society B 57:289-300)
@@ -11,6 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+
+
+def bonferroni(alpha: float, tests: int) -> float:
+    """Return the level of each of several tests that keeps the chance of any false rejection at most alpha."""
+    return alpha / max(1, tests)
+
+
+def familywise_error(alpha: float, tests: int) -> float:
+    """Return the chance of any false rejection in independent tests at level alpha each, without a correction."""
+    return 1 - (1 - alpha) ** tests
 
 
 def holm(p: ArrayLike) -> Floats:

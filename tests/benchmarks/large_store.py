@@ -173,7 +173,7 @@ def describe(store: Store, known: list[Arm], made: list[Plan]) -> None:
         version=1, learning=LearningRule(suites=("clinic",)), retention=(RetentionRule(suite="mmlu", margin=0.05),)
     )
     for of in known[1:301:15]:
-        decide(store, Question(of.checkpoint.digest, policy))
+        decide(store, Question(checkpoint=of.checkpoint.digest, policy=policy))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ import pytest
 
 from evalsvc.analysis import trajectory
 from evalsvc.analysis.compare import compare_task
-from evalsvc.charts.forest import forest_figure, transitions_figure
+from evalsvc.charts.forest import forest_figure, rules_figure, transitions_figure
 from evalsvc.charts.frontier import View, frontier_figure
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure
 from evalsvc.charts.style import BETTER, COLOURS, GREY, WORSE, inlined_plotly, marker
 from evalsvc.charts.trajectories import PlottedCurve, curves_figure
 from evalsvc.errors import UsageError
+from evalsvc.gating.policy import Policy
+from evalsvc.gating.rules import DiversityRatio, build_rules
+from evalsvc.gating.verdict import decide
 from evalsvc.records.arms import Cost
 from evalsvc.records.frontier import Ellipse, Frontier, Point
 from evalsvc.records.weight_changes import TensorChange, WeightChange
@@ -271,3 +274,31 @@ def test_colours_are_told_apart_by_every_colour_vision(vision: str) -> None:
     light, dark = "#ffffff", "#0e1117"  # the two themes of Streamlit
     assert min(apart(of, ground) for of in (*COLOURS, GREY) for ground in (light, dark)) > 35
     assert len({marker(number) for number in range(len(COLOURS))}) == len(COLOURS)  # and shape tells as well
+
+
+def test_every_rule_is_drawn_against_what_its_estimate_must_exceed() -> None:
+    policy = Policy.model_validate(
+        {
+            "version": 1,
+            "learning": {"suites": ["d"], "min_gain": 0.1},
+            "retention": [{"suite": "g", "margin": 0.05}],
+            "drift": {"suite": "t", "max_bits_per_byte_increase": 0.2},
+            "diversity": {"min_ratio": 0.8},
+        }
+    )
+    pairs = [
+        make_pair("d", "q", make_binary(5, 60, 200)),
+        make_pair("g", "a", make_binary(3, 4, 300)),
+        make_text_pair("t", "x", np.full(60, 1.0), 0.05),
+    ]
+    ratio = DiversityRatio(suite="o/o/unique", metric="unique", value=0.9, stderr=0.02, n=50)
+    outcome = decide(policy, build_rules(policy, pairs, [ratio]), [], "sha256:1", date(2026, 1, 1))
+    figure = rules_figure(outcome.rules)
+    (limits,) = (trace for trace in figure.data if trace.name == "must exceed")
+    drawn = dict(zip(limits.y, limits.x, strict=True))
+    assert drawn == pytest.approx(
+        {"learning/d": 0.1, "retention/g": -0.05, "drift/t": -0.2, "diversity/o/o/unique": -0.2}
+    )
+    # A rule passes exactly where its interval lies above the limit that is drawn.
+    for rule in outcome.rules:
+        assert (rule.low > drawn[rule.rule]) == (rule.verdict == "pass")

@@ -208,7 +208,7 @@ def gated(db: Path, margin: float = 0.5, mode: Mode = "fixed") -> None:
     """Keep a decision about the first step."""
     learning, retention = LearningRule(suites=("d",)), (RetentionRule(suite="g", margin=margin),)
     policy = Policy(version=1, mode=mode, learning=learning, retention=retention)
-    decide(Store(db), Question(make_arm(110).checkpoint.digest, policy))
+    decide(Store(db), Question(checkpoint=make_arm(110).checkpoint.digest, policy=policy))
 
 
 def test_trajectory_marks_the_margin_and_says_which_step_breaks_it(app: AppTest, db: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from evalsvc.gating.verify import read_rules
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions, record_digest
 from evalsvc.store.runs import driver_name
@@ -473,6 +474,32 @@ def test_a_record_of_another_processor_or_an_earlier_version_holds_but_for_what_
     path.write_text(json.dumps(record))
     done = evalsvc("verify", path, "--db", db)
     assert (done.code, "inputs core/a: stderr" in done.out) == (code, code == 5)
+
+
+def test_a_record_without_kinds_and_thresholds_is_read_and_holds(
+    evalsvc: Run, said: Callable[..., Path], db: Path
+) -> None:
+    """Version 0.1.0 kept neither; both follow from a rule's name and margin."""
+    filled(db, BAD)
+    path = Path(decided(evalsvc, said(group_margin=0.05), db)["decision"]["path"])
+    record = json.loads(path.read_text())
+    rules = read_rules(record)
+    assert {(r.rule, r.kind, r.suite, r.task, r.threshold) for r in rules} == {
+        ("learning/clinic", "learning", "clinic", None, 0.0),
+        ("retention/core", "retention", "core", None, -0.05),
+        ("retention/core/a", "retention", "core", "a", -0.08),
+        ("retention/core/b", "retention", "core", "b", -0.08),
+        ("retention/group", "retention", None, None, -0.05),
+    }
+    for rule in record["rules"]:
+        for key in ("kind", "suite", "task", "threshold"):
+            del rule[key]
+    record["digest"] = record_digest(record)
+    with Database(db).write() as connection:
+        connection.execute("UPDATE decisions SET digest = ?, record = ?", [record["digest"], json.dumps(record)])
+    path.write_text(json.dumps(record))
+    assert read_rules(record) == rules
+    assert evalsvc("verify", path, "--db", db).code == 0
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "evalsvc decision", "schema": 9}'])

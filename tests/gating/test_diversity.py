@@ -38,7 +38,7 @@ def test_the_gate_judges_what_is_left_of_diversity(collapsed: Store, least: floa
 
 def test_a_decision_on_diversity_is_verified_from_the_answers_that_it_rests_on(collapsed: Store) -> None:
     policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.2}})
-    decision = decisions.decide(collapsed, decisions.Question("full", policy))
+    decision = decisions.decide(collapsed, decisions.Question(checkpoint="full", policy=policy))
     assert find_differences(collapsed, decision.record) == []
     newer = replace(make_sampled_plan(30, 4), digest="open-newer")
     collapsed.register([BASE], [newer], "h:1")
@@ -56,4 +56,4 @@ def test_the_gate_refuses_prompts_that_have_changed(collapsed: Store, tmp_path: 
         connection.execute("INSERT INTO plan_files SELECT plan, ?, 'older' FROM plans", [str(file)])
     policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": 0.8}})
     with pytest.raises(EvidenceError, match=r"open\.yaml has changed since it was scored"):
-        decisions.decide(collapsed, decisions.Question("full", policy))
+        decisions.decide(collapsed, decisions.Question(checkpoint="full", policy=policy))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from evalsvc.gating.batch import correct_for_batch
 from evalsvc.gating.decisions import Decision, LostItem, Question, decide
 from evalsvc.gating.policy import Policy
 from evalsvc.reports import decisions as report
@@ -68,7 +69,7 @@ def decision(db: Path) -> Decision:
         "expires": "2099-01-01",
     }
     policy = Policy.model_validate({"version": 1, "retention": [MARGIN], "waivers": [waiver]})
-    return decide(Store(db), Question("c2", policy))
+    return decide(Store(db), Question(checkpoint="c2", policy=policy))
 
 
 def evil(decision: Decision) -> Decision:
@@ -103,6 +104,18 @@ def test_junit_has_one_testcase_per_rule(decision: Decision) -> None:
     assert cases["retention/core/b"].find("failure").get("type") == "inconclusive"
     assert "items more" in cases["retention/core/b"].find("failure").get("message")
     assert "waived: <i>known</i> | issue (ada" in cases["retention/core/c"].find("skipped").get("message")
+
+
+def test_junit_says_what_the_correction_for_a_batch_blocked(db: Path) -> None:
+    fill_store(db, "core", {"a": make_binary(6, 8, 300)})
+    policy = Policy.model_validate({"version": 1, "retention": [{"suite": "core", "margin": 0.05}]})
+    passed = decide(Store(db), Question(checkpoint="c2", policy=policy))
+    assert passed.outcome.verdict == "pass"
+    blocked = replace(passed, outcome=correct_for_batch(passed.outcome, {"c": 0.5}, 1e-12))
+    ((suite,),) = (parsed(report.junit(blocked)),)
+    cases = {case.get("name"): case for case in suite.findall("testcase")}
+    assert set(cases) == {"retention/core", "batch"}
+    assert cases["batch"].find("failure").get("message").startswith("corrected for all candidates, the p-value is ")
 
 
 def test_junit_survives_any_text(decision: Decision) -> None:

@@ -1,0 +1,42 @@
+"""The correction for a batch: many candidates tried on the same suites until one passes. Pure.
+
+A policy passes by the largest of its rules' p-values (an intersection-union test, Berger 1982); Holm adjusts it for all
+candidates that were tried on the same evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from evalsvc.errors import EvidenceError
+from evalsvc.gating.verdict import BatchCorrection, Outcome, Verdict
+from evalsvc.stats.multiplicity import holm
+
+
+def compute_p_pass(outcome: Outcome) -> float | None:
+    """Return the p-value of the whole policy; None where a rule that is not waived has none."""
+    p_values = [rule.p_pass for rule in outcome.rules if rule.waived is None]
+    known = [p for p in p_values if p is not None]
+    return max(known) if known and len(known) == len(p_values) else None
+
+
+def correct_for_batch(outcome: Outcome, others: Mapping[str, float | None], alpha: float) -> Outcome:
+    """Return an outcome that passes only if it does so after Holm's correction over all candidates.
+
+    Args:
+        others: p-value of every other candidate's whole policy, by checkpoint digest.
+
+    Raises:
+        EvidenceError: A candidate has no p-value.
+    """
+    p = compute_p_pass(outcome)
+    known = {checkpoint: other for checkpoint, other in others.items() if other is not None}
+    if p is None or len(known) < len(others):
+        raise EvidenceError(
+            "a batch is corrected by p-values, and a candidate that was decided in mode group_sequential has none; "
+            "decide on it again in mode fixed"
+        )
+    adjusted = float(holm([p, *known.values()])[0])
+    verdict: Verdict = "inconclusive" if outcome.verdict == "pass" and adjusted > alpha else outcome.verdict
+    return replace(outcome, verdict=verdict, batch=BatchCorrection(others=known, p=p, adjusted=adjusted))
