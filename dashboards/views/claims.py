@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import parts
 import stored
 import streamlit as st
 
-from evalsvc.analysis.claims import DecidedClaim
+from evalsvc.analysis.claims import DecidedClaim, Verdict
 
 st.title("Claims")
 PAGE = 20
-VERDICTS = ("supported", "refuted", "undecided")
+VERDICTS = get_args(Verdict)
 SHOWN = {"supported": ("✓", "green"), "refuted": ("✗", "red"), "undecided": ("?", "gray")}
 
 

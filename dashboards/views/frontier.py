@@ -7,7 +7,8 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
-from evalsvc.charts.frontier import COSTS
+from evalsvc.analysis.frontier import ROLES
+from evalsvc.records.arms import COSTS
 from evalsvc.records.frontier import Gap, Read
 from evalsvc.reports.formatting import LEVEL_NOTE
 from evalsvc.reports.frontier import by_learning
@@ -36,7 +37,7 @@ with parts.stop_on_error():
             )
         )
         suites = stored.suites(state, base)
-        axis_suites = [suite for suite, role in suites.items() if role in {"domain", "general"}]
+        axis_suites = [suite for suite, role in suites.items() if role in ROLES]
         only = st.multiselect(
             "Suites (none of a role: all of it)",
             axis_suites,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime
+from typing import get_args
 
 import parts
 import stored
 import streamlit as st
 
+from evalsvc.records.vocabulary import State
 from evalsvc.store.runs import StoredRun, is_alive
 
 st.title("Runs")
 EVERY = "2s"
 PAGE = 200
-STATES = ("queued", "running", "done", "failed")
+STATES = get_args(State)
 
 
 def is_stopped(run: StoredRun) -> bool:

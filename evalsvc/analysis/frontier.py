@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from evalsvc.analysis.suite_gains import Candidate, Gains
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.records.arms import Cost
+from evalsvc.records.arms import COSTS
 from evalsvc.records.frontier import Ellipse, EqualLevels, Frontier, Gap, Matched, MethodFrontier, Point, Read
 from evalsvc.records.vocabulary import Floats, Role
 from evalsvc.stats.multiplicity import bonferroni
@@ -39,7 +39,6 @@ ALPHA = 0.05
 ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 PLANE = ("learning", "forgetting")
 ROLES: tuple[Role, Role] = ("domain", "general")
-COSTS = tuple(field.name for field in fields(Cost))
 _ARMS = 64
 
 

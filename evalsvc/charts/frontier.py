@@ -11,17 +11,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from evalsvc.charts.style import GREY, bars, colour, frame_figure, marker, safe, unit_words
+from evalsvc.records.arms import COSTS
 from evalsvc.records.frontier import Frontier, Point
 
-COSTS = {
-    "gpu_hours": "GPU-hours",
-    "train_tokens": "training tokens",
-    "peak_memory_gb": "peak memory, GB",
-    "train_samples": "training samples",
-    "annotation_cost": "annotation cost",
-    "trainable_share": "trainable share of parameters",
-    "tokens_per_query": "tokens per query",
-}
 _SMALL, _LARGE = 7.0, 26.0
 CROWD = 60
 """Arms beyond which only those on the frontier show their intervals, and the legend names methods instead of runs."""

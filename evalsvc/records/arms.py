@@ -33,6 +33,17 @@ class Cost:
     tokens_per_query: float | None = None
 
 
+COSTS = {
+    "gpu_hours": "GPU-hours",
+    "train_tokens": "training tokens",
+    "peak_memory_gb": "peak memory, GB",
+    "train_samples": "training samples",
+    "annotation_cost": "annotation cost",
+    "trainable_share": "trainable share of parameters",
+    "tokens_per_query": "tokens per query",
+}
+"""The fields of `Cost`, with what tables and figures call them."""
+
 DECLARED = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
 """What a checkpoint's cost card may say; what a query costs is an arm's, and measured."""
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import struct
+from dataclasses import fields
 from datetime import UTC, date, datetime
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +29,7 @@ from evalsvc.errors import UsageError
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, build_rules
 from evalsvc.gating.verdict import decide
-from evalsvc.records.arms import Cost
+from evalsvc.records.arms import COSTS, Cost
 from evalsvc.records.frontier import Ellipse, Frontier, Point
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.reports.html import Rest, figures_of, html
@@ -140,6 +141,10 @@ def test_axes_can_be_costs_and_sizes_too() -> None:
     front = next(trace for trace in figure["data"] if trace.get("name") == "frontier")
     assert front["line"]["shape"] == "hv"  # between two costs the cheaper arm is what there is
     assert "GPU-hours" in figure["layout"]["xaxis"]["title"]["text"]
+
+
+def test_every_cost_has_a_name_for_people() -> None:
+    assert list(COSTS) == [field.name for field in fields(Cost)]
 
 
 def test_an_ellipse_has_its_axes_where_it_says() -> None:
