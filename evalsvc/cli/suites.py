@@ -45,10 +45,11 @@ def check_suite(
 ) -> None:
     """Load every task of a suite, check golds, metrics and filters, and say what margin its items can resolve."""
     from evalsvc.harness.suite_check import check
+    from evalsvc.records.serialise import as_dict
     from evalsvc.reports import suites
 
     tasks = check(suite, allow_task_code=allow_task_code)
     if as_json:
-        print_json({"schema": 1, "tasks": [task._asdict() for task in tasks]})
+        print_json({"schema": 1, "tasks": [as_dict(task) for task in tasks]})
     else:
         show(suites.check_table(tasks))

@@ -58,7 +58,8 @@ class _BlockBatch:
     masks: dict[int | None, Tensor] = field(default_factory=dict)
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Layer:
     """One layer's states [1, heads, rows, size], and how it attends."""
 
     number: int
@@ -109,7 +110,15 @@ class Registered:
         if sliding_window:
             self.windows.add(sliding_window)
         scale = scaling if scaling is not None else query.shape[3] ** -0.5
-        layer = Layer(module.layer_idx, query, key, value, scale, sliding_window or None, softcap)
+        layer = Layer(
+            number=module.layer_idx,
+            query=query,
+            key=key,
+            value=value,
+            scale=scale,
+            window=sliding_window or None,
+            softcap=softcap,
+        )
         out, lse = self.active.attend(layer)
         if s_aux is not None:  # a sink takes part in the softmax, but has no value
             out *= torch.sigmoid(lse - s_aux.float().view(1, -1, 1)).unsqueeze(-1).to(out.dtype)
@@ -153,25 +162,25 @@ class PackAttention:
 
     def attend(self, layer: Layer) -> Pair:
         """Put every row's attention together."""
-        pack, (number, query, key, value, _, sliding_window, _) = self._pack, layer
+        pack, query, key, value, window = self._pack, layer.query, layer.key, layer.value, layer.window
         assert pack is not None
         attend = kernel(layer)
         out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
         lse = query.new_empty(1, query.shape[1], query.shape[2], dtype=torch.float32)
         for _trunk, start, end, _keep in pack.trunks:
             at = slice(start, end)
-            mask = self._trunk_mask(start, end, sliding_window, query.dtype)
+            mask = self._trunk_mask(start, end, window, query.dtype)
             out[:, :, at], lse[:, :, at] = attend(query[:, :, at], key[:, :, at], value[:, :, at], mask, mask is None)
         for group in self._groups:
-            self._blocks(group, sliding_window, attend, (query, key, value), out, lse)
+            self._blocks(group, window, attend, (query, key, value), out, lse)
         own = {trunk.number: trunk.start for trunk in pack.trunks}
         for ancestor in pack.ancestors:
             first = own.get(ancestor.trunk)
             if first is None:
-                keys, values = self.kept[ancestor.trunk][number]
+                keys, values = self.kept[ancestor.trunk][layer.number]
             else:
                 keys, values = key[:, :, first:], value[:, :, first:]
-            self._ancestor(ancestor, sliding_window, attend, (query, keys, values), out, lse)
+            self._ancestor(ancestor, window, attend, (query, keys, values), out, lse)
         self._keep(layer)
         return out, lse
 
@@ -210,7 +219,7 @@ class PackAttention:
     ) -> None:
         """Merge what a range of rows sees of a trunk into their attention."""
         assert self._pack is not None
-        _, length, depth, start, end = ancestor
+        length, depth, start, end = ancestor.length, ancestor.depth, ancestor.start, ancestor.end
         positions = self._pack.positions[start:end]
         first = max(0, int(positions.min()) - window + 1 - depth) if window else 0
         if first >= length:
@@ -256,10 +265,10 @@ class FlexPackAttention(PackAttention):
         # Of every trunk above, how many rows each row of the pack sees.
         limits = np.zeros((len(lengths) + 1, len(pack.tokens)), np.int64)
         depths = dict.fromkeys(lengths, 0)
-        for trunk, length, depth, start, end in pack.ancestors:
-            if trunk in places:
-                limits[places[trunk], start:end] = length
-                depths[trunk] = depth
+        for ancestor in pack.ancestors:
+            if ancestor.trunk in places:
+                limits[places[ancestor.trunk], ancestor.start : ancestor.end] = ancestor.length
+                depths[ancestor.trunk] = ancestor.depth
         self._limits = torch.from_numpy(limits).to(device)
         counts = list(lengths.values())
         self._trunk = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
@@ -273,7 +282,8 @@ class FlexPackAttention(PackAttention):
 
     def attend(self, layer: Layer) -> Pair:
         """Attend under one mask."""
-        number, query, key, value, scale, window, softcap = layer
+        number, query, key, value = layer.number, layer.query, layer.key, layer.value
+        window, softcap = layer.window, layer.softcap
         keys = torch.cat([*(self.kept[t][number][0][:, :, :n] for t, n in self._above.items()), key], 2)
         values = torch.cat([*(self.kept[t][number][1][:, :, :n] for t, n in self._above.items()), value], 2)
         if window not in self._visible:
@@ -292,7 +302,7 @@ class FlexPackAttention(PackAttention):
             values,
             score_mod=cap if softcap is not None else None,
             block_mask=self._visible[window],
-            scale=scale,
+            scale=layer.scale,
             enable_gqa=query.shape[1] != key.shape[1],
             return_aux=AuxRequest(lse=True),
         )

@@ -299,7 +299,7 @@ class _Slots:
 
     def attend(self, layer: Layer) -> Pair:
         """Attend to each answer's own rows and to what its family begins with."""
-        number, query, key, value, _, window, _ = layer
+        number, query, key, value, window = layer.number, layer.query, layer.key, layer.value, layer.window
         attend = kernel(layer)
         count, rows = len(self._lengths), self._used
         each = torch.arange(count, device=self._device)

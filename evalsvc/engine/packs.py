@@ -9,7 +9,7 @@ needs them, so memory is bounded by the longest history, not by the number of se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,8 @@ class Trunk(NamedTuple):
     keep: int
 
 
-class Ancestor(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ancestor:
     """Rows `start` to `end` of a pack see the first `length` rows of a trunk above them, which begins at `depth`."""
 
     trunk: int
@@ -105,7 +106,7 @@ def packs(trie: Trie, rows: int, block: int = BLOCK_ROWS) -> list[Pack]:
                 ends=np.minimum(ends[low:high], high) - low,
                 trunks=tuple(own),
                 blocks=tuple((unit.start - low, unit.end - low) for unit in group if not unit.trunk),
-                ancestors=tuple(a._replace(start=a.start - low, end=a.end - low) for a in seen[number]),
+                ancestors=tuple(replace(a, start=a.start - low, end=a.end - low) for a in seen[number]),
                 drop=tuple(done),
             )
         )
@@ -154,8 +155,15 @@ def _groups(units: list[_Unit], rows: int) -> list[list[_Unit]]:
 
 def _ancestors(group: list[_Unit], trunks: list[_Unit], first_rows: list[int], positions: Ints) -> list[Ancestor]:
     """Return what the rows of a pack see of the trunks above them; row numbers are the trie's."""
-    open_: dict[int, tuple[int, int, int, int]] = {}
-    found: list[Ancestor] = []
+    # Trunk -> (length, start, end) of the range that still grows.
+    growing: dict[int, tuple[int, int, int]] = {}
+    ancestors: list[Ancestor] = []
+
+    def complete(trunk: int) -> None:
+        length, start, end = growing.pop(trunk)
+        depth = int(positions[first_rows[trunk]])
+        ancestors.append(Ancestor(trunk=trunk, length=length, depth=depth, start=start, end=end))
+
     for unit in group:
         above: dict[int, int] = {}
         parent = unit.parent
@@ -163,9 +171,10 @@ def _ancestors(group: list[_Unit], trunks: list[_Unit], first_rows: list[int], p
             trunk = int(np.searchsorted(first_rows, parent, side="right")) - 1
             above[trunk] = parent - trunks[trunk].start + 1
             parent = trunks[trunk].parent
-        for trunk in [trunk for trunk, (length, *_) in open_.items() if above.get(trunk) != length]:
-            found.append(Ancestor(trunk, *open_.pop(trunk)))
+        for trunk in [trunk for trunk, (length, _, _) in growing.items() if above.get(trunk) != length]:
+            complete(trunk)
         for trunk, length in above.items():
-            start = open_[trunk][2] if trunk in open_ else unit.start
-            open_[trunk] = (length, int(positions[first_rows[trunk]]), start, unit.end)
-    return found + [Ancestor(trunk, *rest) for trunk, rest in open_.items()]
+            growing[trunk] = (length, growing[trunk][1] if trunk in growing else unit.start, unit.end)
+    for trunk in list(growing):
+        complete(trunk)
+    return ancestors

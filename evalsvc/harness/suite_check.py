@@ -1,8 +1,8 @@
-"""Check a suite before a second of compute is spent on it."""
+"""Check a suite before anything is scored."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
@@ -12,8 +12,15 @@ from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import ALPHA, ASSUMED_DISCORDANCE, UnchangedMean
 
 
-class CheckedTask(NamedTuple):
-    """A task that loads, with golds in range and metric and filter known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedTask:
+    """A task that loads, with golds in range and metric and filter known.
+
+    Attributes:
+        n: Items that are scored.
+        margin: Smallest loss that n binary items resolve with 80 % power, as a difference of mean scores; None for
+            other metrics.
+    """
 
     task: str
     kind: str
@@ -29,7 +36,7 @@ def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
     """Load and plan a suite.
 
     Raises:
-        SuiteError: Whatever is wrong with it first.
+        SuiteError: The first problem that was found.
     """
     loaded = loading.load(find_suite(name), allow_task_code=allow_task_code)
     plan = planning.plan(loaded, Rendering(None, loaded.suite.system_prompt)).plan
@@ -41,10 +48,10 @@ def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
             shots=task.shots,
             metric=task.metrics[0].name,
             filter=task.metrics[0].filter,
-            runs_code=item.runs_code,
+            runs_code=loaded_task.runs_code,
             margin=_resolvable_margin(len(task.samples)) if task.metrics[0].aggregation == "mean" else None,
         )
-        for task, item in zip(plan.tasks, loaded.tasks, strict=True)
+        for task, loaded_task in zip(plan.tasks, loaded.tasks, strict=True)
     ]
 
 
