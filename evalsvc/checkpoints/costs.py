@@ -18,6 +18,7 @@ from typing import Any
 from evalsvc.checkpoints.safetensors import read_headers
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import DECLARED, Cost
+from evalsvc.records.serialise import build_record
 
 CARD = "evalsvc.json"
 TRAINER_STATE = "trainer_state.json"
@@ -58,8 +59,8 @@ def card_of(folder: Path) -> tuple[Cost, str | None]:
             raise CheckpointError(f"{path}: {name} is {value!r}, must be a number that is not negative")
     if method is not None and not isinstance(method, str):
         raise CheckpointError(f"{path}: method is {method!r}, must be a text")
-    numbers: dict[str, Any] = {k: round(v) if k.startswith("train_") else float(v) for k, v in card.items()}
-    return Cost(**numbers), method
+    numbers = {k: round(v) if k.startswith("train_") else float(v) for k, v in card.items()}
+    return build_record(Cost, numbers), method
 
 
 def trainer_step(folder: Path) -> int | None:
@@ -147,11 +148,11 @@ def share(cost: Cost, part: float) -> Cost:
 
 def first_known(*costs: Cost) -> Cost:
     """Return, field by field, what the first of several sources knows."""
-    found: dict[str, Any] = {
+    known = {
         field.name: next((v for cost in costs if (v := getattr(cost, field.name)) is not None), None)
         for field in fields(Cost)
     }
-    return Cost(**found)
+    return build_record(Cost, known)
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

@@ -24,6 +24,7 @@ import numpy as np
 from evalsvc.checkpoints.safetensors import Tensor, read_header
 from evalsvc.errors import CheckpointError
 from evalsvc.records.digests import digest
+from evalsvc.records.serialise import build_record
 from evalsvc.settings import cache_dir, core_count
 
 Progress = Callable[[int, int], None]
@@ -168,7 +169,7 @@ def _recall(file: Path, stamp: list[int]) -> list[Content] | None:
         kept = json.loads(_place(file).read_text(encoding="utf-8"))
         if kept["format"] != _FORMAT or kept["stamp"] != stamp:
             return None
-        return [Content(**{**entry, "shape": tuple(entry["shape"])}) for entry in kept["contents"]]
+        return [build_record(Content, entry, shape=tuple(entry["shape"])) for entry in kept["contents"]]
     except (OSError, ValueError, KeyError, TypeError):  # absent, or of another version
         return None
 

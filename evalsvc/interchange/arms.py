@@ -18,7 +18,7 @@ import numpy as np
 
 from evalsvc.errors import UsageError
 from evalsvc.records.arms import Arm, Checkpoint, Numerics
-from evalsvc.records.digests import canonical, digest
+from evalsvc.records.digests import canonical, digest, join_digests
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Sample
 from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.records.vocabulary import Role
@@ -78,10 +78,9 @@ def imported_checkpoint(
     name: str, content: str, method: str, source: Path, parent: Checkpoint | None = None, step: int | None = None
 ) -> Checkpoint:
     """Make the checkpoint that imported scores belong to; its identity is what was imported."""
-    hexadecimal = digest("imported", name, content) + digest(content, name)
     trajectory = name if step is not None else None
     return Checkpoint(
-        digest=f"sha256:{hexadecimal}",
+        digest=join_digests(["imported", name, content], [content, name]),
         name=name,
         path=str(source.resolve()),
         method=method,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.vocabulary import Quantisation
@@ -163,11 +163,44 @@ class Arm:
         return served_label(self.checkpoint, self.serving)
 
 
-def find_reference(arm: Arm, arms: Iterable[Arm]) -> Arm | None:
-    """Return what an arm is held against: its base as it is served itself, but for merging; None if it is not there."""
-    served = replace(arm.serving, merged=False)
+class ServedCheckpoint(Protocol):
+    """An arm, in memory or in the store."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Return the weights."""
+        ...
+
+    @property
+    def serving(self) -> Serving:
+        """Return how they are served."""
+        ...
+
+    @property
+    def numerics(self) -> object:
+        """Return how numbers are computed; arms are compared where this is equal."""
+        ...
+
+
+AnyArm = TypeVar("AnyArm", bound=ServedCheckpoint)
+
+
+def identify_reference(arm: ServedCheckpoint) -> tuple[str, Serving] | None:
+    """Return checkpoint digest and serving of the arm that an arm is compared with; None for a base served as usual.
+
+    An adapted checkpoint is compared with its base under the same quantisation, so that the effect of quantising is
+    not taken for forgetting; a quantised base with the base as usual, which shows that effect.
+    """
+    if arm.checkpoint.parent is not None:
+        return arm.checkpoint.parent, replace(arm.serving, merged=False)
+    return (arm.checkpoint.digest, Serving()) if arm.serving.quantisation is not None else None
+
+
+def find_reference(arm: ServedCheckpoint, arms: Iterable[AnyArm]) -> AnyArm | None:
+    """Return the arm that an arm is compared with (see `identify_reference`), None if it is not among the arms."""
+    reference = identify_reference(arm)
     for other in arms:
-        if (other.checkpoint.digest, other.serving, other.numerics) == (arm.checkpoint.parent, served, arm.numerics):
+        if (other.checkpoint.digest, other.serving) == reference and other.numerics == arm.numerics:
             return other
     return None
 

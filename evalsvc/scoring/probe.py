@@ -73,7 +73,8 @@ def run_probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[F
         elif arm.key in levels:
             levels[arm.key] |= {answer.request: answer.loglikelihood or 0.0 for answer in result.responses}
     for arm in arms:
-        if arm.key in levels and (base := find_reference(arm, arms)) is not None and base.key in levels:
+        base = find_reference(arm, arms) if arm.checkpoint.parent else None
+        if arm.key in levels and base is not None and base.key in levels:
             found += _against_base(arm, levels[arm.key], levels[base.key])
         found += _against_usual(arm, arms, levels)
     return found

@@ -12,7 +12,7 @@ from evalsvc.harness import other_prompts
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import Suite, find_suite
 from evalsvc.records.arms import PROMPTED, Checkpoint, Cost
-from evalsvc.records.digests import digest
+from evalsvc.records.digests import join_digests
 from evalsvc.scoring.rendering import plan_suite
 from evalsvc.scoring.submission import Submission
 
@@ -60,12 +60,12 @@ def plan_prompted(
         found = plan_suite(whole, speaker, submission.allow_task_code)
         asked[plan.plan.digest] = other_prompts.same_documents(plan, found)
         content.append(found.loaded.digest)
-    of = [base.digest, method, *(sorted(content) if submission.prompts else [str(submission.shots)])]
+    identity = [base.digest, method, *(sorted(content) if submission.prompts else [str(submission.shots)])]
     name = said.name or f"{base.name}-{method if submission.prompts else f'{submission.shots}shot'}"
     nothing = Cost(gpu_hours=0.0, train_tokens=0, train_samples=0, trainable_share=0.0)
     made = replace(
         base,
-        digest=f"sha256:{digest('prompted', *of)}{digest(*of)}",
+        digest=join_digests(["prompted", *identity], identity),
         name=name,
         method=method,
         parent=base.digest,

@@ -41,10 +41,10 @@ def test_arms_are_found_by_label_name_path_and_digest(store: Store) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lora", r"means 2 arms: lora@10 \(000000000000\), lora@20"),
+        ("lora", r"2 arms match: lora@10 \(000000000000\), lora@20"),
         ("lora@11", r"none of that name, path or digest; did you mean lora@10"),
         ("zzz", r"see `evalsvc status`"),
-        ("0000", r"means 3 arms"),
+        ("0000", r"3 arms match"),
     ],
 )
 def test_what_means_none_or_several_is_said(store: Store, text: str, message: str) -> None:
