@@ -167,7 +167,7 @@ def test_a_store_that_stays_locked_is_given_up(db: Path) -> None:
             Database(db, 0.3).read(),
         ):
             pass
-        assert 0.3 <= time.monotonic() - started < 3
+        assert time.monotonic() - started >= 0.3
 
 
 def test_a_foreign_process_that_holds_the_file_is_waited_for(db: Path) -> None:
