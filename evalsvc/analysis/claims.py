@@ -29,7 +29,8 @@ class TrainingRun:
     """One training run at its last step.
 
     Attributes:
-        kinds: What it counts as: its method; "peft", "replay", "no replay" where that holds.
+        method: As it was given.
+        kinds: What it counts as (`methods.list_kinds`); nothing for a method of no known group.
         learning, forgetting: Against the base; positive forgetting is worse.
         text: Bits per byte more than the base on general text; positive is worse.
         diversity: unique@K as a ratio to the base's.
@@ -41,6 +42,7 @@ class TrainingRun:
     name: str
     arm: str
     kinds: frozenset[str]
+    method: str = ""
     learning: float | None = None
     forgetting: float | None = None
     text: float | None = None
@@ -131,6 +133,11 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
         return None
     evidence = tuple(
         f"{kind}: {_format_values(group)}" for kind, group in zip((claim.more, claim.less), groups, strict=True)
+    )
+    evidence += tuple(
+        f"{run.arm} is left out: its method {run.method!r} belongs to no known group of methods"
+        for run in runs
+        if not run.kinds and getattr(run, claim.measure) is not None
     )
     counts = [len(group) for group in groups]
     values = [np.array([value for _, value in group]) for group in groups]

@@ -170,7 +170,8 @@ def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
     return TrainingRun(
         name=_run_name(arm),
         arm=arm.label,
-        kinds=list_kinds(checkpoint.method, checkpoint.name),
+        method=checkpoint.method,
+        kinds=list_kinds(checkpoint.method, checkpoint.name, is_adapter=checkpoint.is_adapter),
         learning=totals_of["domain"].difference if "domain" in totals_of else None,
         forgetting=0.0 - totals_of["general"].difference if "general" in totals_of else None,
         text=None if text is None else 0.0 - text.difference,
@@ -185,6 +186,7 @@ def _summarise_matrix(matrix: Matrix) -> TrainingRun:
     return TrainingRun(
         name=matrix.name,
         arm=matrix.name,
+        method=matrix.method,
         kinds=list_kinds(matrix.method, matrix.name),
         learning=summary.la.value,
         forgetting=None if summary.forgetting is None else summary.forgetting.value,

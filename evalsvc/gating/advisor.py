@@ -15,12 +15,24 @@ from evalsvc.gating.decisions import judge
 from evalsvc.gating.evidence import Evidence, gather_all
 from evalsvc.gating.policy import LearningRule, Policy, RetentionRule
 from evalsvc.gating.verdict import Outcome, RuleOutcome
-from evalsvc.records.methods import RUNGS, find_rung
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.methods import find_group
 from evalsvc.store.arms import Family, StoredArm
 from evalsvc.store.store import Store
 
 THOROUGH = 20
 """So many arms are judged in full; of further ones those whose means alone are short of what is asked are not."""
+
+
+RUNGS = ("base", "icl", "rag", "merged", "peft", "full", "cpt", "other")
+"""Groups of methods in order of what they cost as a rule; last, methods of no known group."""
+ALWAYS_LISTED = frozenset(RUNGS) - {"merged", "other"}
+"""Groups that are listed also where there is no arm of them: one could still try them."""
+
+
+def find_rung(checkpoint: Checkpoint) -> str:
+    """Return which of the `RUNGS` a checkpoint belongs to."""
+    return find_group(checkpoint.method, is_adapter=checkpoint.is_adapter) or "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,51 +111,35 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
     chosen = tried[0] if tried[0].verdict == "pass" else None
     arms = order_by_cost([arm for arm in family.arms if find_rung(arm.checkpoint) != "base"])
     gains = store.mean_gains(family.base.number) if len(arms) > THOROUGH else {}
-    short = {arm.number: _find_shortfall(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
-    evidence = gather_all(store, policy, family.base, [arm for arm in arms if short.get(arm.number) is None])
-    of_rung = {rung: list(group) for rung, group in groupby(arms, lambda arm: find_rung(arm.checkpoint))}
+    shortfalls = {arm.number: _find_shortfall(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
+    evidence = gather_all(store, policy, family.base, [arm for arm in arms if shortfalls.get(arm.number) is None])
+    by_rung = {rung: list(group) for rung, group in groupby(arms, lambda arm: find_rung(arm.checkpoint))}
     for rung in RUNGS[1:]:
-        mine = of_rung.get(rung, [])
-        if not mine:
-            tried.append(
-                TriedArm(
-                    rung=rung,
-                    arm=None,
-                    digest=None,
-                    verdict="no arm",
-                    decided_by=None,
-                    reason="the store has none of this kind",
-                )
-            )
-        for arm in mine:
-            lacks = short.get(arm.number)
+        members = by_rung.get(rung, [])
+        if not members and rung in ALWAYS_LISTED:
+            tried.append(_skip(rung, None, "no arm", "the store has none of this kind"))
+        for arm in members:
+            shortfall = shortfalls.get(arm.number)
             if chosen is not None:
-                why = f"{chosen.arm} is cheaper and passes"
-                tried.append(
-                    TriedArm(
-                        rung=rung,
-                        arm=arm.label,
-                        digest=arm.checkpoint.digest,
-                        verdict="not needed",
-                        decided_by=None,
-                        reason=why,
-                    )
-                )
-            elif lacks is not None:
-                tried.append(
-                    TriedArm(
-                        rung=rung,
-                        arm=arm.label,
-                        digest=arm.checkpoint.digest,
-                        verdict="short",
-                        decided_by=None,
-                        reason=lacks,
-                    )
-                )
+                tried.append(_skip(rung, arm, "not needed", f"{chosen.arm} is cheaper and passes"))
+            elif shortfall is not None:
+                tried.append(_skip(rung, arm, "short", shortfall))
             else:
                 tried.append(_judge_arm(policy, arm, next(evidence)))
                 chosen = tried[-1] if tried[-1].verdict == "pass" else None
     return Advice(tuple(tried), chosen)
+
+
+def _skip(rung: str, arm: StoredArm | None, verdict: str, reason: str) -> TriedArm:
+    """Return an arm, or a kind without an arm, on which no rule was tested."""
+    return TriedArm(
+        rung=rung,
+        arm=arm.label if arm else None,
+        digest=arm.checkpoint.digest if arm else None,
+        verdict=verdict,
+        decided_by=None,
+        reason=reason,
+    )
 
 
 def _judge_base(family: Family, terms: Terms) -> TriedArm:
@@ -178,9 +174,7 @@ def _judge_arm(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceErro
             raise evidence
         outcome = judge(policy, evidence, 1.0, datetime.now(UTC).date())
     except EvalsvcError as error:
-        return TriedArm(
-            rung=rung, arm=arm.label, digest=digest, verdict="no evidence", decided_by=None, reason=str(error)
-        )
+        return _skip(rung, arm, "no evidence", str(error))
     rule = _find_deciding_rule(outcome)
     reason = (
         f"{rule.rule}: {rule.estimate:+.3f} [{rule.low:+.3f}, {rule.high:+.3f}], margin {rule.margin:g}, {rule.test}"

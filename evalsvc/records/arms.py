@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, Protocol, TypeVar
 
 from evalsvc.records.digests import canonical, digest
+from evalsvc.records.methods import PROMPTED
 from evalsvc.records.vocabulary import Quantisation
 
 # ------------------------------------------------------------------------------------------------ what is evaluated
@@ -46,9 +47,6 @@ COSTS = {
 
 DECLARED = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
 """What a checkpoint's cost card may say; what a query costs is an arm's, and measured."""
-
-PROMPTED = ("icl", "rag")
-"""Methods that train nothing: worked examples, or retrieved passages, before every question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,31 +1,63 @@
-"""Methods of adapting a checkpoint, and the groups that they belong to: the one taxonomy."""
+"""Methods of adapting a checkpoint, and the groups that they belong to: the one taxonomy.
+
+An adapter is PEFT, whatever its method is called. Everything else goes by the method's name; a name that is not listed
+here belongs to no group: it is shown as it was given, and left out of claims about groups.
+"""
 
 from __future__ import annotations
 
-from evalsvc.records.arms import Checkpoint
+from typing import Literal
 
-FULL_METHODS = frozenset({"base", "full", "cpt", "cpt-replay", "sft", "rl", "icl", "rag", "pretraining", "unknown"})
+Group = Literal["base", "icl", "rag", "merged", "peft", "full", "cpt"]
+
+PROMPTED = ("icl", "rag")
+"""Methods that train nothing: worked examples, or retrieved passages, before every question."""
+
+# The types of the library PEFT by its own names, and variants of LoRA that its configuration tells apart.
+_PEFT = """
+    adalora adamss adaption_prompt beft boft bone c3a cartridge deft delora fourierft frod glora gralora hira hra ia3
+    lily ln_tuning loha lokr lora miss multitask_prompt_tuning oft osf p_tuning peanut poly prefix_tuning prompt_tuning
+    psoft pvera randlora road shadow shira supertuning tinylora trainable_tokens unilora vblora vera waveft xlora
+    adapter dora peft pissa qlora rslora
+"""
+_FULL = """
+    full full_finetuning full_ft fft finetuning fine_tuning ft sft instruction_tuning dpo ipo kto orpo simpo cpo rl rlhf
+    rlaif rlvr ppo grpo rloo reinforce distill distillation kd
+"""
+_CPT = "cpt continued_pretraining dapt pretraining"
+_MERGED = "merged merge model_soup slerp task_arithmetic ties dare"
+_GROUPS: dict[str, Group] = {
+    "base": "base",
+    "icl": "icl",
+    "rag": "rag",
+    **dict.fromkeys(_MERGED.split(), "merged"),
+    **dict.fromkeys(_PEFT.split(), "peft"),
+    **dict.fromkeys(_FULL.split(), "full"),
+    **dict.fromkeys(_CPT.split(), "cpt"),
+}
 
 
-def list_kinds(method: str, name: str) -> frozenset[str]:
-    """Return what a run counts as; a continued pre-training says "replay" in its method or name if it has any."""
-    found = {method.lower()}
-    if method.lower() not in FULL_METHODS:
-        found.add("peft")
-    if method.lower().startswith("cpt"):
-        found.add("replay" if "replay" in f"{method} {name}".lower() else "no replay")
-    return frozenset(found)
+def find_group(method: str, *, is_adapter: bool = False) -> Group | None:
+    """Return the group of a method, in any case and with hyphens or underscores; None if its name is not known.
+
+    Args:
+        is_adapter: Whether the checkpoint is an adapter; then it is PEFT, unless it is its base with other prompts.
+    """
+    if is_adapter and method not in PROMPTED:
+        return "peft"
+    name = method.lower().replace("-", "_").replace(" ", "_")
+    return "cpt" if name.startswith("cpt_") else _GROUPS.get(name)
 
 
-RUNGS = ("base", "icl", "rag", "peft", "full", "cpt")
-"""Kinds of adapting in order of what they cost as a rule."""
+def list_kinds(method: str, name: str, *, is_adapter: bool = False) -> frozenset[str]:
+    """Return what a training run counts as in claims: its group, its method within the group, and its use of replay.
 
-
-def find_rung(checkpoint: Checkpoint) -> str:
-    """Return the kind of adapting that a checkpoint's method belongs to."""
-    method = checkpoint.method.lower()
-    if method in {"base", "icl", "rag"}:
-        return method
-    if method.startswith("cpt") or method == "pretraining":
-        return "cpt"
-    return "peft" if "peft" in list_kinds(method, checkpoint.name) else "full"
+    Continued pre-training says "replay" in its method or name if it has any. A method of no group counts as nothing.
+    """
+    group = find_group(method, is_adapter=is_adapter)
+    if group is None:
+        return frozenset()
+    kinds = {group, *([method.lower()] if find_group(method) == group else [])}
+    if group == "cpt":
+        kinds.add("replay" if "replay" in f"{method} {name}".lower() else "no replay")
+    return frozenset(kinds)

@@ -11,8 +11,9 @@ from evalsvc.errors import SuiteError, UsageError
 from evalsvc.harness import other_prompts
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import Suite, find_suite
-from evalsvc.records.arms import PROMPTED, Checkpoint, Cost
+from evalsvc.records.arms import Checkpoint, Cost
 from evalsvc.records.digests import join_digests
+from evalsvc.records.methods import PROMPTED
 from evalsvc.scoring.rendering import plan_suite
 from evalsvc.scoring.submission import Submission
 

@@ -14,7 +14,8 @@ from evalsvc.engine.sharding import Cutter
 from evalsvc.errors import CheckpointError, SuiteError, UsageError
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import Suite, find_suite, load_suite
-from evalsvc.records.arms import PROMPTED, Arm, Checkpoint, Finding, Numerics, Serving, why_no_drift
+from evalsvc.records.arms import Arm, Checkpoint, Finding, Numerics, Serving, why_no_drift
+from evalsvc.records.methods import PROMPTED
 from evalsvc.records.plans import has_drift
 from evalsvc.scoring.driver import Driver, Progress, RunJob
 from evalsvc.scoring.executors import Executor, InProcessExecutor, make_scorer

@@ -92,8 +92,25 @@ def test_the_published_runs_learn_more_and_forget_more_but_are_one_run_each() ->
 def test_runs_count_as_what_they_are() -> None:
     assert list_kinds("LoRA", "a") == {"lora", "peft"}
     assert list_kinds("full", "a") == {"full"}
+    assert list_kinds("rl", "a") == {"full", "rl"}
+    assert list_kinds("rl", "a", is_adapter=True) == {"peft"}
+    assert list_kinds("our-own", "a") == set()
     assert list_kinds("cpt", "cpt-replay-5%") == {"cpt", "replay"}
     assert list_kinds("cpt", "plain") == {"cpt", "no replay"}
+
+
+def test_a_method_of_no_known_group_is_left_out_and_named() -> None:
+    kept = [replace(run, diversity=0.9) for run in runs("lora", [0.0] * 3)]
+    lost = [replace(run, diversity=0.5 + i / 100) for i, run in enumerate(runs("grpo", [0.0] * 3))]
+    own = replace(runs("our-own", [0.0])[0], method="our-own", diversity=0.1)
+    card = by_name(decide_claims([*kept, *lost, own], (), "x"))["peft-keeps-diversity"]
+    assert card.verdict == "supported"
+    assert card.estimate == pytest.approx(0.39)
+    assert card.evidence == (
+        "peft: lora0 +0.900, lora1 +0.900, lora2 +0.900",
+        "full: grpo0 +0.500, grpo1 +0.510, grpo2 +0.520",
+        "our-own0 is left out: its method 'our-own' belongs to no known group of methods",
+    )
 
 
 def test_replay_is_judged_by_general_text() -> None:
@@ -171,7 +188,12 @@ def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> 
         [(m, f"{m}{s}", step) for m in ("full", "lora") for s in range(3) for step in (1, 2)], start=2
     ):
         of = replace(
-            make_arm(number, parent=base.checkpoint).checkpoint, method=method, name=run, step=step, trajectory=run
+            make_arm(number, parent=base.checkpoint).checkpoint,
+            base_path=None,
+            method=method,
+            name=run,
+            step=step,
+            trajectory=run,
         )
         made.append(Arm(of, NUMERICS))
     store.register([base, *made], [general, instruction, domain], "h:1")

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from evalsvc.gating import advisor, evidence
-from evalsvc.gating.advisor import Terms, advise, order_by_cost
+from evalsvc.gating.advisor import Terms, advise, find_rung, order_by_cost
 from evalsvc.gating.evidence import gather_all
 from evalsvc.records.arms import Cost
-from evalsvc.records.methods import find_rung
 from evalsvc.store.arms import find_family
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions
@@ -22,9 +21,12 @@ from tests.support.fakes import make_arm
 
 
 def test_kinds_and_costs_order_arms(db: Path) -> None:
-    methods = {"icl": "icl", "rag": "rag", "lora": "peft", "ia3": "peft", "full": "full", "sft": "full", "cpt": "cpt"}
+    methods = {"icl": "icl", "rag": "rag", "lora": "peft", "ia3": "peft", "full": "full", "rl": "full", "cpt": "cpt"}
+    whole = replace(CHILD.checkpoint, base_path=None)
     for method, rung in methods.items():
-        assert find_rung(replace(CHILD.checkpoint, method=method)) == rung
+        assert find_rung(replace(whole, method=method)) == rung
+    assert find_rung(replace(CHILD.checkpoint, method="rl")) == "peft"  # an adapter trained by RL
+    assert find_rung(replace(whole, method="our-own")) == "other"
     fill_store(db, "facts", {"easy": make_binary(1, 1, 40)})
     child = Store(db).arms()[1]
     hours = [4.0, None, 2.0]
@@ -38,7 +40,10 @@ def test_kinds_and_costs_order_arms(db: Path) -> None:
 def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = CHILD
     dear = replace(
-        good, checkpoint=replace(make_arm(3, parent=make_arm(1).checkpoint).checkpoint, method="full", name="dear")
+        good,
+        checkpoint=replace(
+            make_arm(3, parent=make_arm(1).checkpoint).checkpoint, method="full", name="dear", base_path=None
+        ),
     )
     bad = replace(
         good, checkpoint=replace(make_arm(4, parent=make_arm(1).checkpoint).checkpoint, method="rag", name="bad")
