@@ -700,6 +700,7 @@ class _CardText:
 
     Attributes:
         gpu_hours: Device-hours of training, all devices added up.
+        cpu_hours: CPU time of training without a GPU, all processes added up.
         train_tokens: Tokens seen in training, repetitions counted.
         method: How the checkpoint was adapted: full, lora, cpt, ...
     """
@@ -733,6 +734,7 @@ OUTPUTS: dict[str, Any] = {
     "verify": VerifyOutput,
     "checkpoints-list": CheckpointList,
     "checkpoints-show": CheckpointOutput,
+    "checkpoints-compare": CheckpointOutput,
     "checkpoints-check": CheckOutput,
     "suites-list": SuiteList,
     "suites-show": SuiteOutput,

@@ -8,7 +8,7 @@ import streamlit as st
 
 from evalsvc import charts
 from evalsvc.records.weight_changes import group_changes
-from evalsvc.reports.checkpoints import cost_lines
+from evalsvc.reports.checkpoints import compare_command, cost_lines
 
 st.title("Checkpoints")
 
@@ -43,7 +43,7 @@ if chosen.is_prompted:
     st.stop()
 if change is None:
     st.caption("Not computed yet:")
-    st.code(f"evalsvc checkpoints show {chosen.digest[7:19]}", language="shell")
+    st.code(compare_command(chosen.digest[7:19]), language="shell")
     st.stop()
 if change.tensors:
     parts.figure(charts.change_figure(change), "heat")

@@ -8,6 +8,7 @@ numbers that are wanted, and nothing is ever built from them.
 from __future__ import annotations
 
 import json
+import math
 import pickletools
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from evalsvc.checkpoints.digests import Content
 from evalsvc.checkpoints.safetensors import read_headers
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import DECLARED, Cost
@@ -135,12 +137,30 @@ def trainable_share(adapter: Iterable[Path], base: Iterable[Path]) -> float:
     return own / of_base
 
 
+def changed_share(contents: Iterable[Content], base: Iterable[Content]) -> float | None:
+    """Return the parameters of the tensors that training changed over all of the base's, by their digests.
+
+    None where digests do not tell: a tensor has another number format or shape than the base's.
+    """
+    of_base = {content.name: content for content in base}
+    changed = 0
+    for content in contents:
+        other = of_base.get(content.name)
+        if other is None:
+            continue
+        if (content.dtype, content.shape) != (other.dtype, other.shape):
+            return None
+        changed += math.prod(content.shape) if content.sha256 != other.sha256 else 0
+    return changed / sum(math.prod(content.shape) for content in of_base.values())
+
+
 def share(cost: Cost, part: float) -> Cost:
     """Return what part of a run had cost: all grows with its steps, but for peak memory and annotation."""
-    hours, tokens, samples = cost.gpu_hours, cost.train_tokens, cost.train_samples
+    tokens, samples = cost.train_tokens, cost.train_samples
     return replace(
         cost,
-        gpu_hours=None if hours is None else hours * part,
+        gpu_hours=None if cost.gpu_hours is None else cost.gpu_hours * part,
+        cpu_hours=None if cost.cpu_hours is None else cost.cpu_hours * part,
         train_tokens=None if tokens is None else round(tokens * part),
         train_samples=None if samples is None else round(samples * part),
     )

@@ -12,12 +12,14 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from evalsvc.checkpoints.costs import (
     TRAINER_STATE,
     TRAINING_ARGUMENTS,
     card_of,
+    changed_share,
     first_known,
     read_json,
     read_training_cost,
@@ -300,12 +302,20 @@ def _describe(
         if base is None:
             raise CheckpointError(f"checkpoint {folder}: has no tokenizer files; save the tokenizer beside the weights")
         tokenizer = base.tokenizer
-    lines = sorted(content.line for contents in read_contents(weights, progress).values() for content in contents)
+    contents = list(chain.from_iterable(read_contents(weights, progress).values()))
+    lines = sorted(content.line for content in contents)
     parts = [*lines, _settings(folder / ("adapter_config.json" if adapter else "config.json")), tokenizer]
     generation = folder / "generation_config.json"
     parts += [_settings(generation)] if generation.is_file() else []
     parts += [base.digest] if adapter and base else []
-    trainable = trainable_share(weights, list_weights(Path(base.path))) if adapter and base else None
+    trainable = None
+    if base is not None:
+        of_base = list_weights(Path(base.path))
+        trainable = (
+            trainable_share(weights, of_base)
+            if adapter
+            else changed_share(contents, chain.from_iterable(read_contents(of_base, progress).values()))
+        )
     match = _STEP.match(folder.resolve().name)
     card, declared = card_of(folder)
     steps = (said.step, int(match[1]) if match else None, trainer_step(folder) if base else None)

@@ -1,8 +1,8 @@
-"""Commands about checkpoints: list, show, check."""
+"""Commands about checkpoints: list, show, compare, check."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +10,12 @@ from evalsvc.cli.options import Address, Db, Device, Json, Quiet
 from evalsvc.cli.output import open_store, print_json, show, working
 from evalsvc.settings import Compute
 
-app = typer.Typer(help="List, show and check checkpoints.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from evalsvc.scoring.inspect_checkpoint import CheckpointReport
 
+app = typer.Typer(help="List, show, compare and check checkpoints.", no_args_is_help=True)
+
+Named = Annotated[str, typer.Argument(help="Folder, hub id, or label, name or digest in the store.")]
 Adapted = Annotated[str | None, typer.Option("--base", help="What it was adapted from: folder or hub id.")]
 
 
@@ -32,25 +36,49 @@ def list_checkpoints(db: Db = None, address: Address = None, as_json: Json = Fal
     "show", epilog="Examples: evalsvc checkpoints show lora@400   |   evalsvc checkpoints show runs/x --base m"
 )
 def show_checkpoint(
-    checkpoint: Annotated[str, typer.Argument(help="Folder, hub id, or label, name or digest in the store.")],
+    checkpoint: Named,
     base: Adapted = None,
     db: Db = None,
     address: Address = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a checkpoint is, what it cost, and what adapting changed in its weights."""
-    from evalsvc.reports import checkpoints
-    from evalsvc.scoring.inspect_checkpoint import compile_dossier
+    """Show what is known of a checkpoint: method, cost, findings, changes in its weights. Only reads."""
+    from evalsvc.reports.checkpoints import compare_command
+    from evalsvc.scoring.inspect_checkpoint import read_checkpoint
 
-    store = open_store(db)
+    with working(quiet) as (_, progress):
+        report = read_checkpoint(open_store(db), checkpoint, base, progress)
+    _print_report(report, as_json, compare_command(checkpoint, base))
+
+
+@app.command(
+    "compare", epilog="Examples: evalsvc checkpoints compare full@400   |   evalsvc checkpoints compare runs/x --base m"
+)
+def compare_checkpoint(
+    checkpoint: Named,
+    base: Adapted = None,
+    db: Db = None,
+    address: Address = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a checkpoint's weights with its base's, tensor by tensor, and keep the result; reads all weights once."""
+    from evalsvc.scoring.inspect_checkpoint import compare_weights
+
     with working(quiet) as (note, progress):
-        found = compile_dossier(store, checkpoint, base, progress, note)
-    parts = (found.checkpoint, found.change, found.memory, found.findings)
+        report = compare_weights(open_store(db), checkpoint, base, progress, note)
+    _print_report(report, as_json)
+
+
+def _print_report(report: CheckpointReport, as_json: bool, command: str = "") -> None:
+    from evalsvc.reports import checkpoints
+
+    parts = (report.checkpoint, report.change, report.memory, report.findings)
     if as_json:
         print_json(checkpoints.dossier_json(*parts))
     else:
-        show(*checkpoints.dossier_tables(*parts))
+        show(*checkpoints.dossier_tables(*parts, command))
 
 
 @app.command("check", epilog="Example: evalsvc checkpoints check runs/lora --base models/base --suite valley")

@@ -72,8 +72,8 @@ def frontier(
     axes: Annotated[
         str,
         typer.Option(
-            help="What dominance is about: learning, forgetting, gpu_hours, train_tokens, peak_memory_gb, "
-            "train_samples, annotation_cost, trainable_share, tokens_per_query."
+            help="What dominance is about: learning, forgetting, gpu_hours, cpu_hours, train_tokens, "
+            "peak_memory_gb, train_samples, annotation_cost, trainable_share, tokens_per_query."
         ),
     ] = "learning,forgetting",
     at_learning: Annotated[

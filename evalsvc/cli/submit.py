@@ -46,6 +46,7 @@ def submit(
     name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the folder's name")] = None,
     step: Annotated[int | None, typer.Option(min=0, help="Training step.")] = None,
     gpu_hours: Annotated[float | None, typer.Option(min=0, help="Cost: GPU-hours of training.")] = None,
+    cpu_hours: Annotated[float | None, typer.Option(min=0, help="Cost: CPU-hours of training without a GPU.")] = None,
     train_tokens: Annotated[int | None, typer.Option(min=0, help="Cost: tokens trained on.")] = None,
     peak_memory_gb: Annotated[float | None, typer.Option(min=0, help="Cost: peak memory of training.")] = None,
     train_samples: Annotated[int | None, typer.Option(min=0, help="Cost: samples trained on.")] = None,
@@ -85,6 +86,7 @@ def submit(
 
     cost = Cost(
         gpu_hours=gpu_hours,
+        cpu_hours=cpu_hours,
         train_tokens=train_tokens,
         peak_memory_gb=peak_memory_gb,
         train_samples=train_samples,

@@ -1,4 +1,5 @@
-"""What is imported inside other people's training processes. Only the standard library at import.
+"""What is imported inside other people's training processes; this module itself imports nothing.
 
-cost_card  a callback for transformers' Trainer that writes a cost card beside every checkpoint
+cost_card  a callback for transformers' Trainer that writes a cost card beside every checkpoint; imports transformers
+           and torch
 """

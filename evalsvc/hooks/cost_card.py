@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,33 +16,40 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 class CostCard(TrainerCallback):
     """Measures what training took, and writes it beside every checkpoint.
 
-    Use: `Trainer(..., callbacks=[CostCard(annotation_cost=1200)])`. GPU-hours and peak memory are those of CUDA devices
-    and left out elsewhere; after a resume they begin anew.
+    Use: `Trainer(..., callbacks=[CostCard(annotation_cost=1200)])`. On CUDA devices it writes GPU-hours and the peak of
+    allocated memory; without one CPU-hours (CPU time of the training process, times the number of processes) and the
+    peak resident set of the process. After a resume they start from zero.
 
     Args:
-        said: Further fields of the card that only the user knows: method, annotation_cost, train_samples, ...
+        fields: Fields of the card that only the user knows: method, annotation_cost, train_samples, ...
     """
 
-    def __init__(self, **said: Any) -> None:
-        self._said = said
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
         self._started = time.monotonic()
+        self._cpu_started = time.process_time()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Begin to count."""
+        """Start the clocks."""
         self._started = time.monotonic()
+        self._cpu_started = time.process_time()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Write the card; of several processes the first does."""
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
+        """Write the card; of several processes only the first does."""
         if not state.is_world_process_zero:
             return
-        card = dict(self._said)
+        card = dict(self._fields)
         if torch.cuda.is_available() and not args.use_cpu:
             devices = args.world_size * max(1, args.n_gpu)
             card["gpu_hours"] = (time.monotonic() - self._started) * devices / 3600
             card["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-        model = given.get("model")
+        else:
+            card["cpu_hours"] = (time.process_time() - self._cpu_started) * args.world_size / 3600
+            unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+            card["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        model = objects.get("model")
         if model is not None and not hasattr(model, "peft_config"):  # an adapter's share is read from its files
             sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
             card["trainable_share"] = sum(n for n, trains in sizes if trains) / sum(n for n, _ in sizes)

@@ -18,14 +18,17 @@ class Cost:
     """What a checkpoint cost to make. None means not known, never zero.
 
     Attributes:
-        peak_memory_gb: Of one device while training, in 1e9 bytes.
+        gpu_hours: Hours of training times GPUs.
+        cpu_hours: CPU time of training, where no GPU was used; never counted as GPU-hours.
+        peak_memory_gb: Of one device while training, in 1e9 bytes; without a GPU of the process (resident set).
         train_samples: Samples seen, repetitions counted.
-        annotation_cost: Of the training data, in whatever currency the user counts in.
+        annotation_cost: Of the training data, in the user's currency.
         trainable_share: Parameters that training could change, over those of the base.
         tokens_per_query: Prompt tokens per request, mean over the domain suites: of an arm; measured, never declared.
     """
 
     gpu_hours: float | None = None
+    cpu_hours: float | None = None
     train_tokens: int | None = None
     peak_memory_gb: float | None = None
     train_samples: int | None = None
@@ -36,6 +39,7 @@ class Cost:
 
 COSTS = {
     "gpu_hours": "GPU-hours",
+    "cpu_hours": "CPU-hours",
     "train_tokens": "training tokens",
     "peak_memory_gb": "peak memory, GB",
     "train_samples": "training samples",

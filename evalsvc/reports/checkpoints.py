@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -68,11 +69,19 @@ def findings_json(findings: Sequence[Finding], looked_at: Sequence[Checkpoint]) 
 
 
 def dossier_tables(
-    checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None, findings: Sequence[Finding]
+    checkpoint: Checkpoint,
+    change: WeightChange | None,
+    memory: TrainingMemory | None,
+    findings: Sequence[Finding],
+    command: str,
 ) -> list[Table]:
-    """Show one checkpoint: what it is, what it cost, what changed, what was found."""
+    """Show one checkpoint: method, cost, change in its weights, findings.
+
+    Args:
+        command: Computes the change, where it is not known.
+    """
     facts = Table(title=escape(checkpoint.label), title_justify="left", show_header=False)
-    for name, value in _facts(checkpoint, change, memory):
+    for name, value in _facts(checkpoint, change, memory, command):
         facts.add_row(name, escape(value))
     tables = [facts]
     if change is not None and change.tensors:
@@ -82,7 +91,9 @@ def dossier_tables(
     return tables
 
 
-def _facts(checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None) -> list[tuple[str, str]]:
+def _facts(
+    checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None, command: str
+) -> list[tuple[str, str]]:
     facts = [
         ("method", checkpoint.method),
         ("folder", checkpoint.path),
@@ -93,10 +104,23 @@ def _facts(checkpoint: Checkpoint, change: WeightChange | None, memory: Training
     if change is not None:
         share = change.trainable / change.parameters
         facts.append(("trainable", f"{change.trainable:,} parameters, {share:.3%} of {change.parameters:,}"))
+    elif checkpoint.parent is not None and not checkpoint.is_prompted:
+        facts.append(("change in weights", f"not computed yet: {command}"))
     facts += cost_lines(checkpoint.cost)
     if memory is not None:
         facts.append(("memory to train", _memory(checkpoint, memory)))
     return facts
+
+
+def compare_command(source: str, base: str | None = None) -> str:
+    """Return the command that computes what adapting changed in a checkpoint's weights.
+
+    Args:
+        source: Folder, or label or digest in the store.
+        base: Folder or hub id, unless the store or the checkpoint says what it was adapted from.
+    """
+    words = ["evalsvc", "checkpoints", "compare", source, *(["--base", base] if base else [])]
+    return shlex.join(words)
 
 
 def cost_lines(cost: Cost) -> list[tuple[str, str]]:
@@ -105,6 +129,7 @@ def cost_lines(cost: Cost) -> list[tuple[str, str]]:
         (name, _amount(value))
         for name, value in (
             ("GPU-hours", cost.gpu_hours),
+            ("CPU-hours", cost.cpu_hours),
             ("peak memory, GB", cost.peak_memory_gb),
             ("training tokens", cost.train_tokens),
             ("training samples", cost.train_samples),

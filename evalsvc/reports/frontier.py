@@ -43,6 +43,8 @@ def frontier_table(frontier: Frontier) -> Table:
         caption.append(f"not on the axes, in other units: {', '.join(frontier.left_out)}")
     if frontier.incomplete:
         caption.append(f"not placed, scores are missing{_or(costs)}: {', '.join(frontier.incomplete)}")
+        if "trainable_share" in costs:
+            caption.append("a missing trainable_share is computed by: evalsvc checkpoints compare ARM")
     table = new_table(
         f"Learning and forgetting against {frontier.base}",
         *("", "arm", "method", "#learning", "#90 % interval", "#forgetting", "#90 % interval", "#P(frontier)"),

@@ -1,9 +1,9 @@
-"""Compute what is to be known of a checkpoint: what changed, what was found, without a submission."""
+"""What is known of a checkpoint, what adapting changed in its weights, and its checks, without a submission."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalsvc.checkpoints.costs import TrainingMemory, training_memory
@@ -30,12 +30,12 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Dossier:
+class CheckpointReport:
     """All that is known of a checkpoint.
 
     Attributes:
-        change: Against its base; None for a base.
-        memory: What training takes; None for a base.
+        change: Against its base; None for a base, and where it was not computed yet.
+        memory: What training takes; None for a base, and where neither is known.
     """
 
     checkpoint: Checkpoint
@@ -44,30 +44,64 @@ class Dossier:
     findings: tuple[Finding, ...]
 
 
-def compile_dossier(
-    store: Store, source: str, base: str | None, progress: Progress, note: Callable[[str], None]
-) -> Dossier:
-    """Return what is known of a checkpoint; what the store does not know yet is computed, and kept there.
+def read_checkpoint(store: Store, source: str, base: str | None, progress: Progress) -> CheckpointReport:
+    """Return what is known of a checkpoint; compares no weights and stores nothing.
 
     Args:
         source: Folder, hub id, or the label, name or digest of a stored checkpoint.
         base: What it was adapted from, unless the checkpoint or the store says so.
 
     Raises:
-        UsageError: It is neither, or several are meant.
+        UsageError: There is no such checkpoint, or several match.
+    """
+    return _report(store, *_find(store, source, base, progress))
+
+
+def compare_weights(
+    store: Store, source: str, base: str | None, progress: Progress, note: Callable[[str], None]
+) -> CheckpointReport:
+    """Compare a checkpoint's weights with its base's, keep the result if there is a store, and return what is known.
+
+    Weights that the store has compared already are not compared again.
+
+    Raises:
+        UsageError: There is no such checkpoint, or it has no weights to compare.
     """
     checkpoint, parent = _find(store, source, base, progress)
-    dossiers = CheckpointFacts(store.path) if store.path.is_file() else None
-    findings = tuple(dossiers.findings(checkpoint)) if dossiers else ()
     if parent is None or checkpoint.is_prompted:
-        return Dossier(checkpoint, None, None, findings)
-    change = dossiers.change(checkpoint) if dossiers else None
-    if change is None:
-        note("comparing weights")
-        change = compute_change(checkpoint, parent, progress)
-        if dossiers:
-            dossiers.keep_change(checkpoint, change)
-    return Dossier(checkpoint, change, training_memory(change.parameters, change.trainable), findings)
+        reason = "is its base with other prompts" if checkpoint.is_prompted else "has no base; name it with --base"
+        raise UsageError(f"checkpoint {checkpoint.label}: {reason}: there are no weights to compare")
+    report = _report(store, checkpoint, parent)
+    if report.change is not None:
+        return report
+    note("comparing weights")
+    change = compute_change(checkpoint, parent, progress)
+    if store.path.is_file():
+        CheckpointFacts(store.path).keep_change(checkpoint, change)
+    return replace(report, change=change, memory=_estimate_memory(checkpoint, change, parent))
+
+
+def _report(store: Store, checkpoint: Checkpoint, base: str | None) -> CheckpointReport:
+    """Return what the store and the files' headers say of a checkpoint with a base in this folder."""
+    facts = CheckpointFacts(store.path) if store.path.is_file() else None
+    change = facts.change(checkpoint) if facts and checkpoint.parent else None
+    return CheckpointReport(
+        checkpoint=checkpoint,
+        change=change,
+        memory=_estimate_memory(checkpoint, change, base),
+        findings=tuple(facts.findings(checkpoint)) if facts else (),
+    )
+
+
+def _estimate_memory(checkpoint: Checkpoint, change: WeightChange | None, base: str | None) -> TrainingMemory | None:
+    """Return what training takes: from the compared weights, else from the trainable share and the base's headers."""
+    if change is not None:
+        return training_memory(change.parameters, change.trainable)
+    share = checkpoint.cost.trainable_share
+    if base is None or share is None or checkpoint.is_prompted or not Path(base).is_dir():
+        return None
+    parameters = sum(tensor.count for tensor in read_headers(list_weights(Path(base))).values())
+    return training_memory(parameters, round(share * parameters))
 
 
 def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> WeightChange:
@@ -75,10 +109,10 @@ def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> Wei
     from evalsvc.engine.weights import adapter_change, full_change  # torch takes seconds to import
 
     folder = Path(checkpoint.path)
-    mine, theirs = read_headers(list_weights(folder)), read_headers(list_weights(Path(base)))
+    adapted, original = read_headers(list_weights(folder)), read_headers(list_weights(Path(base)))
     if checkpoint.is_adapter:
-        return adapter_change(folder, mine, theirs, progress)
-    return full_change(mine, theirs, progress)
+        return adapter_change(folder, adapted, original, progress)
+    return full_change(adapted, original, progress)
 
 
 def _find(store: Store, source: str, base: str | None, progress: Progress) -> tuple[Checkpoint, str | None]:
@@ -106,7 +140,7 @@ def check_checkpoints(
     progress: Progress,
     note: Callable[[str], None],
 ) -> tuple[list[Checkpoint], list[Finding]]:
-    """Return the checkpoints at a path, their base first, and everything that is to be said against them.
+    """Return the checkpoints at a path, their base first, and the findings about them.
 
     Args:
         suites: Names or files of suites whose prompts have to fit.

@@ -63,7 +63,7 @@ def plan_prompted(
         content.append(found.loaded.digest)
     identity = [base.digest, method, *(sorted(content) if submission.prompts else [str(submission.shots)])]
     name = said.name or f"{base.name}-{method if submission.prompts else f'{submission.shots}shot'}"
-    nothing = Cost(gpu_hours=0.0, train_tokens=0, train_samples=0, trainable_share=0.0)
+    nothing = Cost(gpu_hours=0.0, cpu_hours=0.0, train_tokens=0, train_samples=0, trainable_share=0.0)
     made = replace(
         base,
         digest=join_digests(["prompted", *identity], identity),

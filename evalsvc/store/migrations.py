@@ -243,4 +243,10 @@ MIGRATIONS: list[tuple[str, str]] = [
         );
         """,
     ),
+    (
+        "m007_cpu_hours",
+        """
+        ALTER TABLE checkpoints ADD COLUMN cpu_hours DOUBLE;
+        """,
+    ),
 ]

@@ -6,15 +6,18 @@ import json
 import os
 import pickle
 import shutil
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from evalsvc.checkpoints.costs import card_of, read_training_cost, training_memory
+from evalsvc.checkpoints.costs import card_of, changed_share, read_training_cost, training_memory
+from evalsvc.checkpoints.digests import Content
 from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.errors import CheckpointError
 from evalsvc.hooks.cost_card import CostCard
@@ -56,6 +59,9 @@ def test_a_trainers_folder_is_a_trajectory_with_its_cost(models: Path, run: Path
     assert [c.cost.annotation_cost for c in found] == [12.5, 12.5]  # from the callback's card
     assert [c.cost.trainable_share for c in found] == [1.0, 1.0]  # ditto
     assert [c.cost.gpu_hours for c in found] == [None, None]  # hours on a CPU are no GPU-hours
+    hours, peaks = ([getattr(c.cost, name) for c in found] for name in ("cpu_hours", "peak_memory_gb"))
+    assert 0 < hours[0] <= hours[1] < time.process_time() / 3600
+    assert 0.1 < peaks[0] <= peaks[1] < psutil.virtual_memory().total / 1e9
     assert {c.trajectory for c in found} == {run.name}
 
 
@@ -145,7 +151,12 @@ def test_a_card_says_what_the_trainer_does_not(models: Path, run: Path, tmp_path
     _, (found,) = open_checkpoints(str(folder), str(models / "base"), said)
     assert found.method == "cpt"
     assert found.cost == Cost(
-        gpu_hours=3.0, train_tokens=128, peak_memory_gb=40.0, train_samples=9, annotation_cost=100.5
+        gpu_hours=3.0,
+        train_tokens=128,
+        peak_memory_gb=40.0,
+        train_samples=9,
+        annotation_cost=100.5,
+        trainable_share=1.0,  # every tensor of the run differs from the base's
     )
 
 
@@ -182,3 +193,28 @@ def test_memory_of_model_states_as_published() -> None:
     assert memory.full == pytest.approx(112)
     assert memory.adapter == pytest.approx(15.12)
     assert memory.adapter_4bit == pytest.approx(3.5 + 1.12)
+
+
+# --------------------------------------------------------------------------------------------------- trainable share
+
+
+def content(name: str, shape: tuple[int, ...], sha256: str, dtype: str = "F32") -> Content:
+    return Content(name=name, dtype=dtype, shape=shape, sha256=sha256, finite=True, zero=False)
+
+
+BASE_CONTENTS = [content("embed", (10, 4), "a"), content("layer", (4, 5), "b"), content("norm", (4,), "c")]
+
+
+@pytest.mark.parametrize(
+    ("adapted", "share"),
+    [
+        ([content("embed", (10, 4), "a"), content("layer", (4, 5), "x"), content("norm", (4,), "c")], 20 / 64),
+        ([content("embed", (10, 4), "x"), content("layer", (4, 5), "x"), content("norm", (4,), "x")], 1.0),
+        (BASE_CONTENTS, 0.0),
+        ([*BASE_CONTENTS, content("head", (10, 4), "new")], 0.0),  # not of the base: nothing it is a share of
+        ([content("layer", (4, 5), "x", "BF16")], None),  # another number format has other bytes, changed or not
+        ([content("embed", (12, 4), "x")], None),  # a grown vocabulary
+    ],
+)
+def test_the_share_of_full_weights_follows_from_digests(adapted: list[Content], share: float | None) -> None:
+    assert changed_share(adapted, BASE_CONTENTS) == share

@@ -35,37 +35,58 @@ def test_list(evalsvc: Run, stored: Path) -> None:
     assert "1.5" in table
 
 
-def test_show_computes_once_and_keeps(
+def test_show_only_reads_and_compare_computes_once(
     evalsvc: Run, stored: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = evalsvc("checkpoints", "show", "lora", "--db", stored, "--json", "--quiet").json
+    first = evalsvc("checkpoints", "show", "lora", "--db", stored, "--json", "--quiet").json
+    assert evalsvc("checkpoints", "show", "lora", "--db", stored, "--json", "--quiet").json == first
+    assert first["change"] is None
+    assert first["training_memory_gb"]["model_states_only"] is True
+    lora = Store(stored).arms()[1].checkpoint
+    assert CheckpointFacts(stored).change(lora) is None
+    table = evalsvc("checkpoints", "show", "lora", "--db", stored, "--quiet").out
+    assert "not computed yet: evalsvc checkpoints compare lora" in table
+
+    answer = evalsvc("checkpoints", "compare", "lora", "--db", stored, "--json", "--quiet").json
     groups = {group["group"]: group for group in answer["change"]["groups"]}
     assert groups["attention"]["rank_90"] <= 4
     assert groups.keys() == {"attention", "feed-forward", "all"}
-    assert answer["cost"]["gpu_hours"] == 1.5
-    assert answer["training_memory_gb"]["model_states_only"] is True
-    lora = Store(stored).arms()[1].checkpoint
-    assert CheckpointFacts(stored).change(lora) is not None
+    assert answer == first | {"change": answer["change"]}  # cost and memory were known before
+    change = answer["change"]
+    assert first["cost"]["trainable_share"] == change["trainable"] / change["parameters"]
 
     def never(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("evalsvc.scoring.inspect_checkpoint.compute_change", never)
+    assert evalsvc("checkpoints", "compare", "lora", "--db", stored, "--json", "-q").json == answer
+    assert evalsvc("checkpoints", "show", "lora", "--db", stored, "--json", "-q").json == answer
     table = evalsvc("checkpoints", "show", "lora", "--db", stored, "--quiet").out
-    for text in ("model states only", "rank-90", "GPU-hours", "feed-forward"):
+    for text in ("model states only", "rank-90", "GPU-hours", "CPU-hours", "feed-forward"):
         assert text in table
     assert evalsvc("checkpoints", "show", models / "lora", "--db", stored, "--json", "-q").json == answer | {
         "cost": {**answer["cost"], "gpu_hours": None}  # what the folder itself says
     }
 
 
-def test_show_needs_no_store(evalsvc: Run, models: Path, db: Path) -> None:
-    answer = evalsvc("checkpoints", "show", models / "full", "--base", models / "base", "--db", db, "--json").json
-    assert answer["change"]["trainable"] == answer["change"]["parameters"]
+def test_a_full_fine_tunes_share_is_known_before_weights_are_compared(evalsvc: Run, models: Path, db: Path) -> None:
+    folder = ("checkpoints", "show", models / "full", "--base", models / "base", "--db", db)
+    shown = evalsvc(*folder, "--json", "-q").json
+    change = evalsvc("checkpoints", "compare", *folder[2:], "--json", "-q").json["change"]
+    assert change["trainable"] == change["parameters"]
+    assert shown["cost"]["trainable_share"] == 1.0
+    assert shown["change"] is None
     assert not db.exists()
+    command = f"evalsvc checkpoints compare {models / 'full'} --base {models / 'base'}"
+    assert command in evalsvc(*folder, "-q").out.replace("\n", "").replace("│", "")
+
+
+def test_show_and_compare_refuse_what_they_cannot_do(evalsvc: Run, models: Path, db: Path) -> None:
     assert evalsvc("checkpoints", "show", models / "base", "--db", db, "--json").json["change"] is None
     done = evalsvc("checkpoints", "show", models / "run", "--db", db)
     assert (done.code, "holds 2 checkpoints" in done.err) == (2, True)
+    done = evalsvc("checkpoints", "compare", models / "base", "--db", db)
+    assert (done.code, "has no base; name it with --base" in done.err) == (2, True)
 
 
 def test_check(evalsvc: Run, models: Path, tmp_path: Path) -> None:

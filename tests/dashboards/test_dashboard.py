@@ -76,7 +76,7 @@ def test_a_checkpoint_shows_its_dossier(app: AppTest, db: Path) -> None:
     base, lora, newest = (arm.checkpoint for arm in fill(db, 1).arms())
     page = app.switch_page("views/checkpoints.py").run()
     assert not page.exception
-    assert page.code[0].value == f"evalsvc checkpoints show {newest.digest[7:19]}"
+    assert page.code[0].value == f"evalsvc checkpoints compare {newest.digest[7:19]}"
     page.selectbox(key="checkpoint").select(f"{base.label} ({base.digest[7:19]})").run()
     assert "Nothing: it is a base." in [caption.value for caption in page.caption]
     tensor = TensorChange(

@@ -25,7 +25,13 @@ from tests.support.fakes import grade_plan, make_arm, make_plan
 
 BASE = make_arm(1)
 COST = Cost(
-    gpu_hours=1.5, train_tokens=2, peak_memory_gb=3.5, train_samples=4, annotation_cost=5.5, trainable_share=0.25
+    gpu_hours=1.5,
+    cpu_hours=6.5,
+    train_tokens=2,
+    peak_memory_gb=3.5,
+    train_samples=4,
+    annotation_cost=5.5,
+    trainable_share=0.25,
 )
 ADAPTED = replace(make_arm(2, parent=BASE.checkpoint).checkpoint, step=40, trajectory="run", cost=COST)
 CHILD = Arm(ADAPTED, BASE.numerics, Serving(True, "int8"))
