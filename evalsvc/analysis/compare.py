@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,9 @@ ALPHA = 0.05
 FEW_CLUSTERS = 30
 
 
-class _Difference(NamedTuple):
-    """Level of both arms, their difference, and how sure it is; see `Comparison`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Difference:
+    """Level of both arms, and the standard error, interval and p-value of their difference; see `Comparison`."""
 
     base: float
     adapted: float
@@ -79,12 +80,10 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
     Raises:
         EvidenceError: They have no sample in common, or were scored by different metrics.
     """
-    found = compare_values(base, adapted)
-    ours, theirs = _find_common(base, adapted)
-    more = _compare_answers(base, adapted, ours, theirs)
-    if found.lost is not None:
-        more |= _describe_transitions(found, base, adapted, rerun, ours, theirs)
-    return FullComparison(**{field.name: getattr(found, field.name) for field in fields(found)}, **more)
+    comparison = compare_values(base, adapted)
+    in_base, in_adapted = _find_common(base, adapted)
+    full = _compare_answers(FullComparison.of(comparison), base, adapted, in_base, in_adapted)
+    return full if full.lost is None else _describe_transitions(full, base, adapted, rerun, in_base, in_adapted)
 
 
 def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
@@ -105,7 +104,7 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
     binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
     counts = transitions(b, a) if binary else None
-    found = _compute_difference(base, b, a, ours, counts)
+    difference = _compute_difference(base, b, a, ours, counts)
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -113,14 +112,21 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
         metric=base.metric,
         filter=base.filter,
         n=len(b),
-        difference=found.adapted - found.base,
+        difference=difference.adapted - difference.base,
         unit=unit_of(base),
         higher_is_better=base.higher_is_better,
         weight=base.weight,
         coverage=len(b) / len(base.samples),
         lost=None if counts is None else counts.lost,
         gained=None if counts is None else counts.gained,
-        **found._asdict(),
+        base=difference.base,
+        adapted=difference.adapted,
+        stderr=difference.stderr,
+        low=difference.low,
+        high=difference.high,
+        p_value=difference.p_value,
+        test=difference.test,
+        clusters=difference.clusters,
     )
 
 
@@ -146,67 +152,88 @@ def _compute_difference(
         counts: Of binary values.
     """
     if scores.aggregation not in SMOOTH:
-        return _Difference(float(np.mean(base)), float(np.mean(adapted)))
+        return _Difference(base=float(np.mean(base)), adapted=float(np.mean(adapted)))
     if counts is not None and scores.clusters is None:
         stderr = transition_error(*counts)
         error = stderr if math.isfinite(stderr) else None
         low, high = tango_interval(*counts)
         p_value = mcnemar(counts.lost, counts.gained).exact
-        return _Difference(float(base.mean()), float(adapted.mean()), error, low, high, p_value, "Tango score")
+        return _Difference(
+            base=float(base.mean()),
+            adapted=float(adapted.mean()),
+            stderr=error,
+            low=low,
+            high=high,
+            p_value=p_value,
+            test="Tango score",
+        )
     weights = None if scores.weights is None else scores.weights[ours]
-    one, other = (estimate(values, weights, scores.aggregation) for values in (base, adapted))
-    gap, influence = other.value - one.value, other.influence - one.influence
+    levels = [estimate(values, weights, scores.aggregation) for values in (base, adapted)]
+    gap, influence = levels[1].value - levels[0].value, levels[1].influence - levels[0].influence
     if scores.clusters is not None:
         stderr, groups = clustered_error(influence, scores.clusters[ours])
         test, df = "cluster-robust t", groups - 1
     else:
         stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
     if not math.isfinite(stderr):
-        return _Difference(one.value, other.value, clusters=groups)
+        return _Difference(base=levels[0].value, adapted=levels[1].value, clusters=groups)
     low, high = t_interval(gap, stderr, df)
-    return _Difference(one.value, other.value, stderr, low, high, t_test(gap, stderr, df), test, groups)
+    return _Difference(
+        base=levels[0].value,
+        adapted=levels[1].value,
+        stderr=stderr,
+        low=low,
+        high=high,
+        p_value=t_test(gap, stderr, df),
+        test=test,
+        clusters=groups,
+    )
 
 
-def _compare_answers(base: TaskScores, adapted: TaskScores, ours: Places, theirs: Places) -> dict[str, Any]:
-    """Return how often both arms answer alike, and how many answers could not be parsed, where that is known."""
+def _compare_answers(
+    comparison: FullComparison, base: TaskScores, adapted: TaskScores, in_base: Places, in_adapted: Places
+) -> FullComparison:
+    """Add how often both arms answer alike, and how many answers could not be parsed, where that is known."""
     if base.answers is None or adapted.answers is None:
-        return {}
-    invalid = [None if arm.invalid is None else arm.invalid[at] for arm, at in ((base, ours), (adapted, theirs))]
-    return {
-        "agreement": float((base.answers[ours] == adapted.answers[theirs]).mean()),
-        "invalid_base": None if invalid[0] is None else int(invalid[0].sum()),
-        "invalid_adapted": None if invalid[1] is None else int(invalid[1].sum()),
-    }
+        return comparison
+    return replace(
+        comparison,
+        agreement=float((base.answers[in_base] == adapted.answers[in_adapted]).mean()),
+        invalid_base=None if base.invalid is None else int(base.invalid[in_base].sum()),
+        invalid_adapted=None if adapted.invalid is None else int(adapted.invalid[in_adapted].sum()),
+    )
 
 
 def _describe_transitions(
-    found: Comparison,
+    comparison: FullComparison,
     base: TaskScores,
     adapted: TaskScores,
     rerun: TaskScores | None,
-    ours: Places,
-    theirs: Places,
-) -> dict[str, Any]:
-    """Return what only binary items have: brackets and floors of lost and gained, calibration, blind spots."""
-    assert found.lost is not None
-    assert found.gained is not None
-    b, a = base.values[ours], adapted.values[theirs]
+    in_base: Places,
+    in_adapted: Places,
+) -> FullComparison:
+    """Add what only binary items have: brackets and floors of lost and gained, calibration, blind spots."""
+    lost, gained, n = comparison.lost, comparison.gained, comparison.n
+    assert lost is not None
+    assert gained is not None
+    b, a = base.values[in_base], adapted.values[in_adapted]
     right = int(b.sum())
     choices = None if not base.chance else 1 / base.chance
     floor = calibration = None
-    if rerun is not None and np.isin(base.samples[ours], rerun.samples).all():
-        floor = above_floor(b, rerun.values[np.searchsorted(rerun.samples, base.samples[ours])], a)
+    if rerun is not None and np.isin(base.samples[in_base], rerun.samples).all():
+        floor = above_floor(b, rerun.values[np.searchsorted(rerun.samples, base.samples[in_base])], a)
     if base.confidence is not None and adapted.confidence is not None:
-        calibration = calibration_drift((base.confidence[ours], b), (adapted.confidence[theirs], a))
-    spots = blind_spots(right, found.n, base.chance)
-    if found.clusters is not None and found.clusters < FEW_CLUSTERS:
-        spots = (*spots, f"only {found.clusters} clusters")
-    return {
-        "chance": None if choices is None else chance_bracket(found.lost, found.gained, right, found.n, choices),
-        "floor": floor,
-        "calibration": calibration,
-        "blind_spots": spots,
-    }
+        calibration = calibration_drift((base.confidence[in_base], b), (adapted.confidence[in_adapted], a))
+    spots = blind_spots(right, n, base.chance)
+    if comparison.clusters is not None and comparison.clusters < FEW_CLUSTERS:
+        spots = (*spots, f"only {comparison.clusters} clusters")
+    return replace(
+        comparison,
+        chance=None if choices is None else chance_bracket(lost, gained, right, n, choices),
+        floor=floor,
+        calibration=calibration,
+        blind_spots=spots,
+    )
 
 
 def _adjust_p_values(found: list[FullComparison]) -> list[FullComparison]:
@@ -224,8 +251,8 @@ def _adjust_p_values(found: list[FullComparison]) -> list[FullComparison]:
 def _mark_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
     """Say of losses on items that are asked in several prompt formats whether all formats show them.
 
-    A loss that is beyond doubt in one format is a loss of format, not of knowledge, where another format shows none
-    and its loss is smaller beyond doubt: its interval contains 0, and lies above that of the first.
+    A significant loss in one format is a loss of format, not of knowledge, where another format shows none and its
+    loss is significantly smaller: its interval contains 0, and lies above that of the first.
     """
     families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, name in enumerate(formats):
@@ -242,7 +269,7 @@ def _mark_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, 
             elif all(end[1] < 0 for end in known.values()):
                 label = "lost in every format"
             else:
-                label = "undecided: other formats lose no less beyond doubt"
+                label = "undecided: no other format loses significantly less"
             found[i] = replace(found[i], format_loss=label)
     return found
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
-from typing import Any
 
 import numpy as np
 
@@ -103,21 +102,35 @@ class Axis:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certainty:
+    """The intervals of an arm's learning and forgetting, their ellipse, and what was given for what; see `Point`."""
+
+    learning_low: float
+    learning_high: float
+    forgetting_low: float
+    forgetting_high: float
+    ellipse: Ellipse
+    exchange: float | None = None
+    exchange_low: float | None = None
+    exchange_high: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Plane:
-    """What arms learned and forgot: the part of a frontier that is dear to compute, whatever its axes.
+    """What arms learned and forgot: the part of a frontier that is expensive to compute, whatever its axes.
 
     Attributes:
         arms: The base, and the arms that have scores on all of its tasks.
         incomplete: The others' labels.
-        sure: How sure each arm's learning and forgetting are, as `Point` says it.
+        certainty: Of each arm's learning and forgetting.
     """
 
     arms: tuple[Candidate, ...]
     incomplete: tuple[str, ...]
     learning: Axis
     forgetting: Axis
-    sure: tuple[dict[str, Any], ...]
+    certainty: tuple[Certainty, ...]
 
     def with_known_costs(self, axes: Sequence[str]) -> Plane:
         """Return the plane for the base and the arms whose costs are known that are axes; the others are incomplete."""
@@ -132,7 +145,7 @@ class Plane:
             incomplete=(*self.incomplete, *late),
             learning=self.learning.of(self.learning.arms[kept]),
             forgetting=self.forgetting.of(self.forgetting.arms[kept]),
-            sure=tuple(self.sure[i] for i in kept),
+            certainty=tuple(self.certainty[i] for i in kept),
         )
 
 
@@ -141,14 +154,14 @@ def build_plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
     both = np.intersect1d(learning.arms, forgetting.arms)
     learning, forgetting = learning.of(both), forgetting.of(both)
     with ThreadPoolExecutor(THREADS) as pool:
-        sure = pool.map(lambda arms: list(_compute_certainty(learning, forgetting, arms)), _blocks(len(both)))
+        certainty = pool.map(lambda arms: list(_compute_certainty(learning, forgetting, arms)), _blocks(len(both)))
     found = set(both)
     return Plane(
         arms=tuple(arm for i, arm in enumerate(gains.arms) if i in found),
         incomplete=tuple(arm.label for i, arm in enumerate(gains.arms) if i not in found),
         learning=learning,
         forgetting=forgetting,
-        sure=tuple(chain.from_iterable(sure)),
+        certainty=tuple(chain.from_iterable(certainty)),
     )
 
 
@@ -172,7 +185,7 @@ def find_frontier(measured: Plane, wish: FrontierOptions = FrontierOptions()) ->
     methods = _methods(arms, points, corner)
     return Frontier(
         base=arms[0].label,
-        points=_points(arms, axes, measured.sure, points, ranks, methods),
+        points=_points(arms, axes, measured.certainty, points, ranks, methods),
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
         hypervolume=hypervolume(points, corner),
@@ -189,7 +202,7 @@ def find_frontier(measured: Plane, wish: FrontierOptions = FrontierOptions()) ->
 def _points(
     placed: Sequence[Candidate],
     axes: Mapping[str, Axis],
-    sure: Sequence[Mapping[str, Any]],
+    certainty: Sequence[Certainty],
     points: Floats,
     ranks: Ranks,
     methods: Sequence[MethodFrontier],
@@ -197,7 +210,7 @@ def _points(
     on_frontier = non_dominated(points)
     with ThreadPoolExecutor(THREADS) as pool:
         resampled = pool.submit(non_dominated, ranks)
-        beaten_by = certain_dominators(ranks, on_frontier, 1 - bonferroni(ALPHA, len(placed) - 1))
+        dominators = certain_dominators(ranks, on_frontier, 1 - bonferroni(ALPHA, len(placed) - 1))
         often = resampled.result().mean(axis=0)
     of_method = {label for method in methods for label in method.arms}
     return tuple(
@@ -213,10 +226,17 @@ def _points(
             p_on_frontier=float(often[i]),
             cost=arm.checkpoint.cost,
             on_method_frontier=arm.label in of_method,
-            dominated_by=placed[beaten_by[i]].label if beaten_by[i] >= 0 else None,
-            **sure[i],
+            dominated_by=placed[dominators[i]].label if dominators[i] >= 0 else None,
+            learning_low=sure.learning_low,
+            learning_high=sure.learning_high,
+            forgetting_low=sure.forgetting_low,
+            forgetting_high=sure.forgetting_high,
+            ellipse=sure.ellipse,
+            exchange=sure.exchange,
+            exchange_low=sure.exchange_low,
+            exchange_high=sure.exchange_high,
         )
-        for i, arm in enumerate(placed)
+        for i, (arm, sure) in enumerate(zip(placed, certainty, strict=True))
     )
 
 
@@ -225,7 +245,7 @@ def _blocks(arms: int) -> list[slice]:
     return [slice(start, start + _ARMS) for start in range(0, arms, _ARMS)]
 
 
-def _compute_certainty(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[dict[str, Any]]:
+def _compute_certainty(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[Certainty]:
     """Yield, for some arms, the intervals and the ellipse of learning and forgetting, and what was given for what."""
     learned, forgot = learning.resampled[:, arms], 0.0 - forgetting.resampled[:, arms]
     (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
@@ -238,16 +258,17 @@ def _compute_certainty(learning: Axis, forgetting: Axis, arms: slice) -> Iterato
         ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
     exchanges = zip(exchange, *np.quantile(ratios, ENDS, axis=0, method="closest_observation"), strict=True)
     for i, ellipse in enumerate(ellipses):
-        found = {
-            "learning_low": float(learned_low[i]),
-            "learning_high": float(learned_high[i]),
-            "forgetting_low": float(forgot_low[i]),
-            "forgetting_high": float(forgot_high[i]),
-            "ellipse": ellipse,
-        }
-        if learns[i]:
-            found |= zip(("exchange", "exchange_low", "exchange_high"), map(float, next(exchanges)), strict=True)
-        yield found
+        value, low, high = map(float, next(exchanges)) if learns[i] else (None, None, None)
+        yield Certainty(
+            learning_low=float(learned_low[i]),
+            learning_high=float(learned_high[i]),
+            forgetting_low=float(forgot_low[i]),
+            forgetting_high=float(forgot_high[i]),
+            ellipse=ellipse,
+            exchange=value,
+            exchange_low=low,
+            exchange_high=high,
+        )
 
 
 def _ellipses(learned: Floats, forgot: Floats) -> list[Ellipse]:
@@ -337,7 +358,7 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
             "submit an arm of it again with such a suite, or choose other axes"
         )
     gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
-    # A tenth beyond the dearest arm, so that this one still counts.
+    # A tenth beyond the most expensive arm, so that this one still counts.
     shape = beside.resampled.shape
     resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(rank_densely(gain), shape)
     return Axis(

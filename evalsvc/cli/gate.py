@@ -75,7 +75,7 @@ def gate(
 def _show_plan(
     store: Store, policy: Policy, checkpoint: str, base: str | None, suites: list[str], *, as_json: bool
 ) -> None:
-    from evalsvc.gating.evaluate import plan_power
+    from evalsvc.gating.power_plan import plan_power
     from evalsvc.reports import decisions as report
 
     found = plan_power(store, policy, checkpoint, base, suites)

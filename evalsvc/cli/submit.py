@@ -125,8 +125,8 @@ def _plan_first(store: Store, policy: Path, quiet: bool, prepared: Prepared) -> 
     """
     from rich.console import Console
 
-    from evalsvc.gating.evaluate import plan_prepared
     from evalsvc.gating.policy import load_policy
+    from evalsvc.gating.power_plan import plan_prepared
     from evalsvc.reports.decisions import forecast_table
 
     found = plan_prepared(store, load_policy(policy), prepared)

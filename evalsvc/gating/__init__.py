@@ -9,6 +9,7 @@ sequential  the same while scores still come in
 batch       the correction for many candidates on the same suites
 evidence    what a Policy asks for, out of a store
 power       a Policy and sizes of suites -> what it can resolve
+power_plan  the same for the suites of a store or a submission, with the compute that it takes
 evaluate    score what a Policy asks for, until it is decided
 what_if     the same evidence under another margin, level or size
 decisions   a checkpoint and a Policy -> a decision that is kept

@@ -79,7 +79,7 @@ def build_paired(comparison: Comparison) -> Paired:
 
 
 def _ratio_test(ratio: DiversityRatio, threshold: float, z_alpha: float) -> MarginTest:
-    task = Paired(ratio.n, ratio.value - 1, ratio.stderr, None, ratio.n - 1, bounded=False)
+    task = Paired(n=ratio.n, difference=ratio.value - 1, stderr=ratio.stderr, df=ratio.n - 1, bounded=False)
     return margin_test([task], [1.0], threshold, z_alpha)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,7 +26,6 @@ Mask = NDArray[np.bool_]
 RuleKind = Literal["learning", "retention", "drift", "diversity"]
 # Remembered as long as the scores are in memory: many gates may be asked of an arm.
 _COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
-_COLUMNS = ("samples", "values", "weights", "clusters", "answers", "invalid", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,18 @@ class TaskPair:
         """Return the pair on some of the base's samples; `items` stays."""
         if mask.all():
             return self
-        columns = {name: getattr(self.base, name) for name in _COLUMNS}
-        kept: dict[str, Any] = {name: None if column is None else column[mask] for name, column in columns.items()}
-        return replace(self, base=replace(self.base, **kept), places=None if self.places is None else self.places[mask])
+        base = self.base
+        kept = replace(
+            base,
+            samples=base.samples[mask],
+            values=base.values[mask],
+            weights=None if base.weights is None else base.weights[mask],
+            clusters=None if base.clusters is None else base.clusters[mask],
+            answers=None if base.answers is None else base.answers[mask],
+            invalid=None if base.invalid is None else base.invalid[mask],
+            confidence=None if base.confidence is None else base.confidence[mask],
+        )
+        return replace(self, base=kept, places=None if self.places is None else self.places[mask])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

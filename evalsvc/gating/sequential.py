@@ -2,8 +2,8 @@
 
 * group_sequential: five looks, each at the same share of every task, with bounds that keep the error at alpha over all
   of them; what fails is corrected for the number of rules.
-* finite_pool: the verdict of the full suite, foreseen: each rule bets against its own failure, and a wrong forecast has
-  probability at most alpha however often one looks. It speaks of these items, not of ability.
+* finite_pool: the verdict of the full suite, predicted: each rule bets against its own failure, and a wrong prediction
+  has probability at most alpha however often one looks. It is about these items, not about ability.
 
 Looks are replayed from the items' order, so that the verdict is the same whether evidence came in bit by bit or all
 at once. Suites in other units than scores are asked as a whole at the first look.
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -215,7 +215,8 @@ class _Bounds:
         return found
 
 
-class _Stream(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stream:
     """A rule's items in random order, in [0, 1], and the log wealth of the bets on them so far."""
 
     items: Floats
@@ -241,7 +242,8 @@ class _Bets:
         values = [compute_gains(pair) * factor / scale for pair, factor in zip(rule.pairs, factors, strict=True)]
         order = np.argsort(np.concatenate([_places(pair) for pair in rule.pairs]), kind="stable")
         items = (np.concatenate(values)[order] + 1) / 2
-        return _Stream(items, pool, scale, *evidence(items, (1 + rule.threshold / scale) / 2, pool))
+        above, below = evidence(items, (1 + rule.threshold / scale) / 2, pool)
+        return _Stream(items=items, pool=pool, scale=scale, above=above, below=below)
 
     def _p(self, look: _Look) -> list[tuple[float, float]]:
         """Return every rule's p-values, valid however often one looks, the second after Holm."""
@@ -281,9 +283,9 @@ class _Bets:
             m = measure_rule(look.of(rule), z_of(self._alpha))
             low = high = m.test.difference
             if rule.grows:
-                items, pool, scale, _, _ = self._streams(position)
-                ends = pool_interval(items[: self._count_seen(rule, look)], pool, self._alpha)
-                low, high = ((2 * end - 1) * scale for end in ends)
+                stream = self._streams(position)
+                ends = pool_interval(stream.items[: self._count_seen(rule, look)], stream.pool, self._alpha)
+                low, high = ((2 * end - 1) * stream.scale for end in ends)
             outcome = build_outcome(
                 m,
                 self._verdict(p),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from evalsvc.records.serialise import build_record
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.calibration import CalibrationDrift
 from evalsvc.stats.transitions import ChanceBracket, Floor
@@ -88,6 +89,11 @@ class FullComparison(Comparison):
     calibration: CalibrationDrift | None = None
     blind_spots: tuple[str, ...] = ()
     format_loss: str | None = None
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> FullComparison:
+        """Return a comparison without anything beside it yet."""
+        return build_record(cls, {field.name: getattr(comparison, field.name) for field in fields(comparison)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

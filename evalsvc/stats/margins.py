@@ -120,7 +120,14 @@ def margin_test(tasks: Sequence[Paired], shares: Sequence[float], threshold: flo
         reached = low[1:] > threshold if inside else high[1:] < threshold
         gap = (low[1:] - threshold) if inside else (threshold - high[1:])
         z = _crossing(gap, reached) * (1 if inside else -1)
-    return MarginTest(difference, float(low[0]), float(high[0]), z, float(ndtr(-z)), float(ndtr(z)))
+    return MarginTest(
+        difference=difference,
+        low=float(low[0]),
+        high=float(high[0]),
+        z=z,
+        p_above=float(ndtr(-z)),
+        p_below=float(ndtr(z)),
+    )
 
 
 @lru_cache(maxsize=2**12)

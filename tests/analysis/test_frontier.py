@@ -265,6 +265,24 @@ def test_only_what_is_beyond_doubt_is_called_beaten() -> None:
     assert close["c5"].dominated_by is None
 
 
+def test_dominated_is_corrected_for_the_number_of_arms() -> None:
+    rng = np.random.default_rng(17)
+    base = candidate(1, np.zeros(300), np.ones(300))
+    better = candidate(2, (rng.random(300) < 0.60).astype(float), (rng.random(300) < 0.85).astype(float))
+    worse = candidate(3, (rng.random(300) < 0.51).astype(float), (rng.random(300) < 0.77).astype(float))
+    plane = measured(base, [better, worse])
+    learned, kept = plane.learning.resampled, plane.forgetting.resampled
+    share = float(((learned[:, 1] > learned[:, 2]) & (kept[:, 1] > kept[:, 2])).mean())
+    assert 1 - 0.05 / 2 < share < 1 - 0.05 / 12  # Bonferroni over two arms, and over twelve
+    others = [candidate(i, np.zeros(300), np.zeros(300)) for i in range(4, 14)]
+    few, many = (
+        {point.arm: point for point in frontier(base, arms).points}
+        for arms in ([better, worse], [better, worse, *others])
+    )
+    assert few["c3"].dominated_by == "c2"
+    assert many["c3"].dominated_by is None
+
+
 def test_nothing_is_beaten_beyond_doubt_among_equals() -> None:
     """Eight arms with one truth: in at least 95 % of the runs none is said to be dominated."""
     rng = np.random.default_rng(9)

@@ -1,0 +1,160 @@
+"""What a policy can resolve on the suites of a store or a submission, and the requests that it takes to score them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evalsvc.analysis.compare import compare_values
+from evalsvc.errors import EvidenceError, PolicyError, UsageError
+from evalsvc.gating import sequential
+from evalsvc.gating.policy import Policy, TaskSize, check_possible
+from evalsvc.gating.power import RuleForecast, forecast
+from evalsvc.harness.plan import Planned
+from evalsvc.harness.suites import find_suite, load_suite
+from evalsvc.scoring.submit import Prepared
+from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
+from evalsvc.store.runs import Runs
+from evalsvc.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class PowerPlan:
+    """What a policy can resolve, the requests that it takes, and the seconds, where earlier runs tell."""
+
+    rules: tuple[RuleForecast, ...]
+    requests: int
+    seconds: float | None
+
+
+def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, suites: Sequence[str]) -> PowerPlan:
+    """Return what a policy can resolve for a checkpoint, before anything is computed.
+
+    Args:
+        checkpoint: An arm of the store, or one that is yet to be submitted.
+        suites: Files of suites that the store does not know.
+
+    Raises:
+        UsageError: A suite is not known, or the policy can never be met.
+    """
+    known, adapted = _find_known_arms(store, checkpoint, base)
+    sizes: dict[str, tuple[TaskSize, ...]] = {}
+    requests = 0
+    stored_runs = Runs(store.path)
+    numbers = [arm.number for arm in (known, adapted) if arm is not None]
+    runs = [run for run in stored_runs.of_arms(numbers) if run.part_of is None] if numbers else []
+    done = {(run.arm, run.digest) for run in runs if run.state == "done"}
+    for suite, file in suite_files(store, policy, suites).items():
+        stored = [run for run in runs if run.suite == suite and known is not None and run.arm == known.number]
+        if stored and suite not in {find_suite(name).name for name in suites}:
+            sizes[suite] = tuple(TaskSize(*row) for row in stored_runs.task_sizes([stored[-1].digest])[suite])
+            newest = stored[-1]
+            left = [arm for arm in (known, adapted) if arm is None or (arm.number, newest.digest) not in done]
+            requests += len(left) * newest.requests
+        else:
+            planned = _load_planned_suite(file)
+            sizes[suite] = count_sizes([planned])[suite]
+            requests += 2 * len(planned.plan.requests)
+    check_possible(policy, sizes)
+    discordance = read_discordance(store, known) if known else {}
+    rate = stored_runs.median_rate() if store.path.is_file() else None
+    seconds = requests / rate if rate else None
+    return PowerPlan(tuple(forecast(policy, sizes, discordance)), requests, seconds)
+
+
+def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
+    """Return what a policy can resolve on a submission that is ready to be scored.
+
+    Raises:
+        PolicyError: It asks for a suite that is not submitted, or can never be met.
+    """
+    sizes = count_sizes(prepared.planned)
+    for suite in policy.suites:
+        if suite not in sizes:
+            raise PolicyError(f"the policy asks for suite {suite!r}, which is not submitted; add --suite {suite}")
+    check_possible(policy, sizes)
+    discordance: Mapping[sequential.Key, float] = {}
+    requests, rate = len(prepared.arms) * sum(len(item.plan.requests) for item in prepared.planned), None
+    if store.path.is_file():
+        answered = store.answered_requests(prepared.arms)
+        wanted = {request.digest for item in prepared.planned for request in item.plan.requests}
+        requests = sum(len(wanted - answered[arm.key]) for arm in prepared.arms)
+        base = next((arm for arm in store.arms() if arm.digest == prepared.arms[0].key), None)
+        discordance = read_discordance(store, base) if base else {}
+        rate = Runs(store.path).median_rate()
+    rules = tuple(forecast(policy, sizes, discordance))
+    return PowerPlan(rules, requests, requests / rate if rate else None)
+
+
+def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
+    """Return the sizes of planned suites' tasks."""
+    return {
+        item.plan.suite: tuple(TaskSize(task.name, len(task.samples), task.weight) for task in item.plan.tasks)
+        for item in planned
+    }
+
+
+def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, float]:
+    """Return the share of items that adapted arms of a base changed either way, their median, by suite and task."""
+    arms = [a for a in store.arms() if a.checkpoint.parent == base.checkpoint.digest and a.numerics == base.numerics]
+    scores = store.task_scores(base.number, [arm.number for arm in arms])
+    found: dict[sequential.Key, list[float]] = {}
+    ours = {(s.suite, s.task): s for s in scores[base.number]}
+    for arm in arms:
+        for theirs in scores[arm.number]:
+            compared = compare_values(ours[theirs.suite, theirs.task], theirs)
+            if compared.lost is not None and compared.gained is not None:
+                share = (compared.lost + compared.gained) / compared.n
+                found.setdefault((theirs.suite, theirs.task), []).append(share)
+    return {key: float(np.median(shares)) for key, shares in found.items()}
+
+
+def _find_known_arms(store: Store, checkpoint: str, base: str | None) -> tuple[StoredArm | None, StoredArm | None]:
+    """Return the arms of base and checkpoint, each if the store has it."""
+    if not store.path.is_file():
+        return None, None
+    arms = store.arms()
+
+    def find_or_none(find: Callable[[], StoredArm]) -> StoredArm | None:
+        try:
+            return find()
+        except (UsageError, EvidenceError):
+            return None
+
+    adapted = find_or_none(lambda: find_arm(arms, checkpoint))
+    if base:
+        return find_or_none(lambda: find_arm(arms, base)), adapted
+    if adapted:
+        return find_or_none(lambda: find_base(arms, adapted)), adapted
+    return find_or_none(lambda: find_family(store.arms()).base), None
+
+
+def _load_planned_suite(file: str) -> Planned:
+    from evalsvc.harness import plan as planning
+    from evalsvc.harness import tasks as loading
+    from evalsvc.records.plans import Rendering
+
+    suite = find_suite(file)
+    return planning.plan(loading.load(suite), Rendering(None, suite.system_prompt))
+
+
+def suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str, str]:
+    """Return the file or shipped name of each of a policy's suites: those given, else the store's, else shipped ones.
+
+    Raises:
+        UsageError: A suite is nowhere to be found.
+    """
+    named = {find_suite(name).name: name for name in given}
+    known_runs = Runs(store.path) if store.path.is_file() else None
+    found = {}
+    for suite in policy.suites:
+        stored = known_runs.suite_path(suite) if known_runs else None
+        if suite not in named and stored and Path(stored).is_file() and load_suite(Path(stored)).name == suite:
+            found[suite] = stored
+        else:
+            found[suite] = named.get(suite, suite)
+            find_suite(found[suite])
+    return found
