@@ -156,10 +156,10 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
         evidence=evidence,
     )
     if min(counts) < SEEDS:
-        what = "one checkpoint, not a method claim" if max(counts) == 1 else "not a method claim"
         reason = (
-            f"{counts[0]} runs of {claim.more}, {counts[1]} of {claim.less}: {what}; "
-            f"it needs at least {SEEDS} runs of each, from different seeds"
+            f"{counts[0]} {claim.more} run{'' if counts[0] == 1 else 's'}, "
+            f"{counts[1]} {claim.less} run{'' if counts[1] == 1 else 's'}: too few; "
+            f"a claim about methods needs at least {SEEDS} seeds per method"
         )
         return replace(card, reason=reason)
     found = welch(values[0], values[1])
@@ -186,10 +186,10 @@ def _judge_interval(low: float, high: float) -> Verdict:
 
 
 def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
-    """Decide whether both general ability and instruction following of a checkpoint fell, from its items.
+    """Decide whether both general ability and instruction following of a checkpoint dropped, from its items.
 
-    Both must have fallen beyond doubt (intersection-union, 5 % without correction). Refuted as soon as for one of them
-    a fall by the margin is excluded.
+    Both must have dropped significantly (intersection-union, 5 % without correction). Refuted as soon as for one of
+    them a drop by the margin is excluded.
     """
     gains = dict(run.roles)
     evidence, verdicts = [], []
@@ -202,15 +202,15 @@ def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
         evidence.append(f"{role}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
         verdicts.append("supported" if gain.high < 0 else "refuted" if gain.low > -margin else "undecided")
     verdict: Verdict = "undecided"
-    reason = "neither a fall of both is certain, nor is one excluded"
+    reason = "neither did both drop significantly, nor is a drop of one excluded"
     if set(verdicts) == {"supported"}:
-        verdict, reason = "supported", "both fell beyond doubt"
+        verdict, reason = "supported", "both dropped significantly (one-sided 5 %)"
     elif "refuted" in verdicts:
         kept = ("general", "instruction")[verdicts.index("refuted")]
-        verdict, reason = "refuted", f"{kept}: a fall by {margin:g} is excluded"
+        verdict, reason = "refuted", f"{kept}: a drop by {margin:g} is excluded"
     return DecidedClaim(
         claim=FELL,
-        text="general QA and instruction following fell",
+        text="general QA and instruction following dropped",
         about=run.arm,
         verdict=verdict,
         test="one-sided 5 % bounds of both roles",
@@ -224,7 +224,7 @@ def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
 
 
 def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[DecidedClaim, Line | None]:
-    """Decide whether drift predicts forgetting over checkpoints, by a straight line through them."""
+    """Decide whether drift predicts forgetting over checkpoints, by least squares."""
     pairs = [(run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
     evidence = tuple(
         f"{run.arm}: KL {run.drift:.4f}, forgetting {run.forgetting:+.3f}"

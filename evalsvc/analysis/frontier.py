@@ -241,7 +241,7 @@ def _points(
 
 
 def _blocks(arms: int) -> list[slice]:
-    """Return so many arms at a time as the processor keeps at hand with their resamples."""
+    """Return slices of as many arms at a time as fit into a core's cache with their resamples."""
     return [slice(start, start + _ARMS) for start in range(0, arms, _ARMS)]
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a store beyond one comparison: training runs, published levels, collapse, drift, claims."""
+"""Claims about adaptation, decided on the arms and matrices of a store."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _load_family(store: Store, family: Family) -> ClaimEvidence:
 
 
 def fit_drift_line(store: Store, family: Family) -> tuple[list[TrainingRun], DecidedClaim, Line | None]:
-    """Return a base's checkpoints with drift and forgetting, the claim about them, and the straight line behind it."""
+    """Return a base's checkpoints with drift and forgetting, the claim about them, and the fitted line behind it."""
     runs = [run for _, run in load_claim_runs(store, family)]
     return runs, *decide_drift_claim(runs, f"arms of {family.base.label}")
 

@@ -72,8 +72,8 @@ class Trajectory:
     Attributes:
         margin: The largest forgetting tolerated.
         first_above: First step whose forgetting is estimated above the margin.
-        first_proven: First step whose forgetting is above it beyond doubt (one-sided 5 %, each step by itself).
-        best_step: Among the steps whose forgetting is below the margin beyond doubt, the one that learned most.
+        first_proven: First step whose forgetting is significantly above the margin (one-sided 5 %, per step).
+        best_step: Among the steps whose forgetting is significantly below the margin, the one that learned most.
         learning_unit, forgetting_unit: "score", or a metric's name.
         incomplete: Arms that are not finished, or cannot be compared.
     """

@@ -104,7 +104,7 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
 
     Raises:
         UsageError: The terms can never be met.
-        PolicyError: Ditto.
+        PolicyError: A suite has too few items for the margin.
     """
     policy = terms.policy()
     tried: list[TriedArm] = [_judge_base(family, terms)]

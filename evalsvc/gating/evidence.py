@@ -65,7 +65,7 @@ def gather(
 
     Args:
         plans: Digests of the plans that hold them; None takes the newest whole ones.
-        sampled: Ditto, of sampled answers.
+        sampled: Digests of the plans of sampled answers; None takes the newest.
 
     Raises:
         EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.

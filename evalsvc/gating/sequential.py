@@ -255,7 +255,7 @@ class _Bets:
                 wealth = (stream.above[seen - 1], stream.below[seen - 1]) if seen else (0.0, 0.0)
                 found.append((math.exp(-max(0.0, wealth[0])), math.exp(-max(0.0, wealth[1]))))
             else:
-                # The whole suite has been asked, and its own difference is what is foreseen elsewhere.
+                # The whole suite has been scored: its own difference is what is predicted elsewhere.
                 holds = measure_rule(rule, z_of(self._alpha)).test.difference > rule.threshold
                 found.append((0.0, 1.0) if holds else (1.0, 0.0))
         asked = [n for n, rule in enumerate(self._rules) if rule.name not in self._excused]

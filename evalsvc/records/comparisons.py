@@ -68,10 +68,10 @@ class FullComparison(Comparison):
 
     Attributes:
         p_holm: `p_value` adjusted for all tasks of the comparison (Holm): which tasks moved.
-        q_value: Ditto by Benjamini and Hochberg, for exploring.
+        q_value: `p_value` adjusted by Benjamini and Hochberg, for exploring.
         moved: "worse" or "better" where p_holm is at most 5 %.
         agreement: Share of samples that both arms answer alike, right or wrong.
-        invalid_base, invalid_adapted: Answers that could not be parsed; they count as wrong, and are told apart here.
+        invalid_base, invalid_adapted: Answers that could not be parsed; they count as wrong, and are counted here.
         chance: lost and gained with the guesses taken off: the other end of a bracket, never a verdict.
         floor: lost and gained between two runs of the base itself.
         blind_spots: What the base's level keeps the task from showing.

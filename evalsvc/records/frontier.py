@@ -28,10 +28,10 @@ class Point:
     Attributes:
         p_on_frontier: Share of resamples of the items in which no other arm dominates it.
         on_method_frontier: Whether no arm of its own method dominates it.
-        dominated_by: An arm that dominates it beyond doubt: in so many resamples that even the best of all arms would
-            not do so by chance (5 %, Bonferroni over the arms).
+        dominated_by: An arm that dominates it in at least 95 % of the resamples, after Bonferroni's correction for the
+            number of arms.
         exchange, exchange_low, exchange_high: Forgetting per unit of learning, with its interval; None where it is not
-            beyond doubt that anything was learned.
+            significant that anything was learned.
     """
 
     arm: str
@@ -67,7 +67,7 @@ class MethodFrontier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """One method's value read off its frontier, base included, by straight lines.
+    """One method's value read off its frontier, base included, by linear interpolation.
 
     Attributes:
         value: None where the method does not get there.

@@ -15,7 +15,7 @@
     diversity     several sampled answers per prompt: distinct ones, repetition, collapse
     continual     the continual-learning family from a matrix of scores
     groups        differences between groups of runs: Welch
-    regression    a straight line through checkpoints, with its R2
+    regression    a least-squares line through checkpoints, with its R2
     spectrum      effective rank of a change of weights
 
 Intervals are two-sided at 90 % unless said otherwise: their ends are the one-sided 5 % bounds that the gate uses.

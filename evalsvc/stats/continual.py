@@ -33,7 +33,7 @@ class Continual:
         bwt: Backward transfer, 1/(T-1) sum over i < T of R[T,i] - R[i,i] (Lopez-Paz and Ranzato 2017).
         bwt_over_t: The same sum divided by T, as GEM's code, TRACE and CoIN print it.
         bwt_all_pairs: Mean over all i > j of R[i,j] - R[j,j] (Diaz-Rodriguez et al. 2018).
-        remembering: 1 - |min(bwt_all_pairs, 0)| (ditto).
+        remembering: 1 - |min(bwt_all_pairs, 0)| (Diaz-Rodriguez et al. 2018).
         forgetting: 1/(T-1) sum over j < T of (max over l < T of R[l,j]) - R[T,j] (Chaudhry et al. 2018); the maximum
             over noisy scores makes it a little too large.
         fwt: Forward transfer, 1/(T-1) sum over i >= 2 of R[i-1,i] - untrained[i]; needs the untrained scores.

@@ -18,7 +18,7 @@ Indices = NDArray[np.intp]
 
 THREADS = os.cpu_count()
 _AT_HAND = 2**16
-"""Numbers that a processor keeps at hand."""
+"""Numbers that fit into a core's cache."""
 _FEW = 4
 _AT_ONCE = 8_000_000
 """Pairs of arms times sets that are compared at the same time."""
@@ -29,7 +29,7 @@ def dominates(these: Floats | Ranks, those: Floats | Ranks) -> Bools:
 
     Args:
         these: [a, axes], or their ranks.
-        those: [b, axes], ditto.
+        those: [b, axes], or their ranks.
 
     Returns:
         [a, b]: whether the first dominates the second.
@@ -63,7 +63,7 @@ def _rank_axis(values: Floats) -> Ranks:
 
 
 def _in_parts(function: Callable[..., NDArray[Any]], *sets: NDArray[Any]) -> NDArray[Any]:
-    """Apply a function of sets [sets, arms] on all processors, to so many at a time as each keeps at hand."""
+    """Apply a function of sets [sets, arms] on all processors, to as many sets at a time as fit into a core's cache."""
     total, arms = sets[0].shape
     size = max(1, _AT_HAND // arms)
     if total <= size:
@@ -74,21 +74,21 @@ def _in_parts(function: Callable[..., NDArray[Any]], *sets: NDArray[Any]) -> NDA
 
 
 def certain_dominators(sets: Ranks, best: Bools, level: float) -> Indices:
-    """Return, for each arm, one that dominates it in a share `level` of the sets or more, the surest of them; else -1.
+    """Return, for each arm, the one that most often dominates it, if in a share `level` of the sets or more; else -1.
 
     Args:
         sets: [sets, arms, axes], each axis as from `rank_densely`.
         best: [arms], arms that are asked first: where one of them will do, no other is looked for.
     """
     axes = [np.ascontiguousarray(sets[..., axis].T) for axis in range(sets.shape[-1])]
-    spare = len(sets) - math.ceil(level * len(sets) - 1e-9)  # so many sets may say otherwise
+    spare = len(sets) - math.ceil(level * len(sets) - 1e-9)  # the most sets in which it need not dominate
     found = np.full(sets.shape[1], -1, dtype=np.intp)
     rest = np.arange(sets.shape[1])
     for asked in (np.flatnonzero(best), np.arange(sets.shape[1])):
         missed = np.sum([~dominates(one[asked], one[rest]) for one in sets[:_FEW]], axis=0)  # most pairs need no more
         by, of = (arms[numbers] for arms, numbers in zip((asked, rest), np.nonzero(missed <= spare), strict=True))
         by, of, missed = _certain(axes, by, of, spare)
-        # The last one written stays: of the surest, the first.
+        # The last one written stays: of the most frequent, the first.
         order = np.lexsort((-by, -missed))
         found[of[order]] = by[order]
         rest = np.setdiff1d(rest, of)
@@ -167,7 +167,7 @@ def hypervolume(points: Floats, reference: Sequence[float]) -> float:
 
 
 def read_off(x: Floats, y: Floats, at: float) -> Floats:
-    """Return the second axis of frontiers where their first axis is `at`, by straight lines between their points.
+    """Return the second axis of frontiers where their first axis is `at`, by linear interpolation between their points.
 
     Args:
         x, y: [..., arms]; only the non-dominated points count.

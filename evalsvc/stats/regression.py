@@ -1,4 +1,4 @@
-"""A straight line through checkpoints: does a cheap early measure predict forgetting?"""
+"""Least-squares line through checkpoints: does a cheap early measure predict forgetting?"""
 
 from __future__ import annotations
 

@@ -59,10 +59,10 @@ def test_three_seeds_of_each_method_decide() -> None:
 def test_fewer_seeds_are_no_claim_about_a_method() -> None:
     one = by_name(decide_claims([*runs("full", [0.3]), *runs("lora", [0.0])], (), "x"))["full-forgets-more"]
     assert (one.verdict, one.low) == ("undecided", None)
-    assert "one checkpoint, not a method claim; it needs at least 3 runs of each" in one.reason
+    assert one.reason == "1 full run, 1 lora run: too few; a claim about methods needs at least 3 seeds per method"
     assert one.estimate == pytest.approx(0.3)
     two = by_name(decide_claims([*runs("full", [0.3] * 5), *runs("lora", [0.0] * 2)], (), "x"))["full-forgets-more"]
-    assert (two.verdict, "5 runs of full, 2 of lora" in two.reason) == ("undecided", True)
+    assert (two.verdict, "5 full runs, 2 lora runs: too few" in two.reason) == ("undecided", True)
     alone = by_name(decide_claims(runs("full", [0.3] * 5), (), "x"))["full-forgets-more"]
     assert (alone.verdict, alone.estimate) == ("undecided", None)
 
@@ -132,9 +132,9 @@ def one(general: tuple[float, float], instruction: tuple[float, float] | None) -
 @pytest.mark.parametrize(
     ("general", "instruction", "verdict", "why"),
     [
-        ((-0.2, -0.1), (-0.3, -0.2), "supported", "both fell beyond doubt"),
-        ((-0.2, -0.1), (-0.01, 0.01), "refuted", "instruction: a fall by 0.02 is excluded"),
-        ((-0.01, 0.03), (-0.3, -0.2), "refuted", "general: a fall by 0.02 is excluded"),
+        ((-0.2, -0.1), (-0.3, -0.2), "supported", "both dropped significantly"),
+        ((-0.2, -0.1), (-0.01, 0.01), "refuted", "instruction: a drop by 0.02 is excluded"),
+        ((-0.01, 0.03), (-0.3, -0.2), "refuted", "general: a drop by 0.02 is excluded"),
         ((-0.2, -0.1), (-0.3, 0.01), "undecided", "neither"),
         ((-0.2, -0.1), None, "undecided", "neither"),
     ],
