@@ -10,18 +10,18 @@ st.set_page_config(page_title="evalsvc", page_icon="📉", layout="wide")
 st.html(Path(__file__).with_name("figures.css"))
 st.navigation(
     {
-        "Choose": [
+        "Understand": [
             st.Page("views/frontier.py", title="Frontier", default=True),
             st.Page("views/compare.py", title="Compare"),
             st.Page("views/samples.py", title="Samples"),
             st.Page("views/trajectory.py", title="Trajectory"),
             st.Page("views/advisor.py", title="Advisor"),
         ],
-        "Defend": [
+        "Decide": [
             st.Page("views/gate.py", title="Gate"),
             st.Page("views/claims.py", title="Claims"),
         ],
-        "Store": [
+        "Manage": [
             st.Page("views/checkpoints.py", title="Checkpoints"),
             st.Page("views/runs.py", title="Runs"),
         ],

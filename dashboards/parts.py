@@ -1,4 +1,4 @@
-"""What several pages show in the same way. Text of any origin goes through `plain` before Streamlit reads it."""
+"""What several pages share. Text of any origin goes through `plain` before Streamlit renders it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stop_on_error() -> Iterator[None]:
 
 
 def base_of(state: stored.State) -> str:
-    """Let a base be chosen, in the URL as `base`; stop with how to begin where there is none."""
+    """Let the user choose a base, kept in the URL as `base`; without any, show how to begin and stop."""
     known = list(stored.families(state))
     if not known:
         st.info("The store has no adapted checkpoint yet. Begin with `evalsvc demo`, or with:")
@@ -54,14 +54,14 @@ def figure(drawn: Any, key: str, **options: Any) -> Any:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, **options: Any) -> Any:
-    """Show rows as a table that can be sorted; what is not known stays empty."""
+    """Show rows as a sortable table; unknown values stay empty."""
     return st.dataframe(
         list(rows), width="stretch", hide_index=True, column_config=dict(columns or {}), placeholder="", **options
     )
 
 
 def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:
-    """Return the rows of one page, to be turned, in the URL as `page`; all of them if they fit on one."""
+    """Return the rows of the page that the user chose, kept in the URL as `page`; all rows if they fit on one page."""
     pages = -(-len(rows) // size)
     if pages <= 1:
         return rows
@@ -70,7 +70,7 @@ def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:
 
 
 def count(items: int | None) -> int | None:
-    """Return a number of items, or None where it is so large that no table holds it and nobody could ask as many."""
+    """Return a number of items, or None if it is too large for a table and for any evaluation."""
     return None if items is None or items > 10**12 else items
 
 
@@ -90,7 +90,7 @@ def _no_formula(value: Any) -> Any:
 
 
 def margin() -> float:
-    """Let the largest loss that is tolerated be chosen, in the URL as `margin`."""
+    """Let the user choose the largest tolerated loss, kept in the URL as `margin`."""
     return float(
         st.number_input(
             "Margin: largest tolerated loss (mean score)",

@@ -1,6 +1,6 @@
-"""What pages read from the store: short transactions on the live file, results kept until the store changes.
+"""What pages read from the store: short transactions on the live file, results cached until the store changes.
 
-Every function takes a `State`, which names the store and says what it looked like: `now()` changes with the file,
+Every function takes a `State`, which names the store and identifies its contents: `now()` changes with the file,
 `finished_state()` only when a run is finished, so that nothing expensive is computed again while one still goes on.
 All of a page reads one state, and so shows one consistent picture. All sessions get the same objects: nobody may
 change what is returned.
@@ -49,7 +49,7 @@ from evalsvc.store.runs import StoredRun
 from evalsvc.store.store import Store
 
 WAIT = 10.0
-"""Seconds that a page waits for a writer."""
+"""Seconds that a page waits for a process that writes."""
 
 MANY = 10_000
 """Scores read at once from which on the garbage collector need not look at them: that takes longer than a page."""
@@ -59,10 +59,14 @@ KEPT = 128
 
 
 class State(NamedTuple):
-    """A store as it looked at some time."""
+    """A snapshot of a store.
+
+    Attributes:
+        stamps: What changes when the store does.
+    """
 
     path: str
-    looks: tuple[str, ...]
+    stamps: tuple[str, ...]
 
     @property
     def store(self) -> Kept:
@@ -71,7 +75,7 @@ class State(NamedTuple):
 
 
 Scores = dict[tuple[int, int], tuple[object, list[TaskScores]]]
-"""(base, arm) -> what runs both had finished, and the arm's scores."""
+"""(base, arm) -> the finished runs of both when the scores were read, and the arm's scores."""
 
 
 class Kept(Store):
@@ -116,8 +120,8 @@ class Kept(Store):
             read = super().task_scores(base, late)
             was = kept[base]
             if was is not None and _same(was[1], read[base]):
-                read[base] = was[1]  # what was compared with it is remembered with it
-            elif was is not None:  # the base finished something just now
+                read[base] = was[1]  # comparisons are cached under this very object
+            elif was is not None:  # the base has finished another run meanwhile
                 read = super().task_scores(base, wanted)
             self._scores.update({(base, arm): (marks[arm], found) for arm, found in read.items()})
             if sum(map(len, read.values())) > MANY:
@@ -148,12 +152,12 @@ def _open_kept(state: State) -> Kept:
 def now() -> State:
     """Return the store's state as its file tells: another one after every write."""
     path = default_db()
-    looks = []
+    stamps = []
     for file in (path, path.with_name(path.name + ".wal")):
         if file.exists():
-            found = file.stat()
-            looks += [str(found.st_mtime_ns), str(found.st_size)]
-    return State(str(path), tuple(looks))
+            status = file.stat()
+            stamps += [str(status.st_mtime_ns), str(status.st_size)]
+    return State(str(path), tuple(stamps))
 
 
 def finished_state() -> State:
@@ -186,7 +190,7 @@ def families(state: State) -> dict[str, Family]:
     return dict(zip(named, found, strict=True))
 
 
-@st.cache_resource(show_spinner="Placing the arms", max_entries=2)
+@st.cache_resource(show_spinner="Computing gains", max_entries=2)
 def _gains(state: State, base: str) -> Gains:
     return stored.load_gains(state.store, families(state)[base])
 
@@ -246,7 +250,7 @@ def list_requests(state: State, sample: int, base: int, adapted: int) -> list[As
 
 
 def _read(state: State, family: Family, trajectory: str | None = None) -> None:
-    """Read the scores of a family, or of one training run, at once: that costs hardly more than those of one arm."""
+    """Read the scores of a family, or of one training run, in one query: hardly slower than for one arm."""
     wanted = [arm.number for arm in family.arms if trajectory in (None, arm.checkpoint.trajectory)]
     state.store.task_scores(family.base.number, wanted)
 
@@ -289,7 +293,7 @@ def decisions(state: State) -> list[Record]:
     return [record for base in bases for record in kept.chain(base)]
 
 
-@st.cache_resource(show_spinner="Judging arms, the cheapest first", max_entries=KEPT)
+@st.cache_resource(show_spinner="Evaluating arms, cheapest first", max_entries=KEPT)
 def advice(state: State, base: str, terms: Terms) -> Advice:
     """Return the cheapest way of adapting a base that passes."""
     return advise(state.store, families(state)[base], terms)
@@ -315,6 +319,6 @@ def checkpoints(state: State) -> list[Checkpoint]:
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def dossier(state: State, checkpoint: Checkpoint) -> tuple[WeightChange | None, list[Finding]]:
-    """Return what is known of a checkpoint beyond its scores."""
+    """Return a checkpoint's weight change, None if never computed, and its findings."""
     dossiers = CheckpointFacts(Path(state.path), WAIT)
     return dossiers.change(checkpoint), dossiers.findings(checkpoint)

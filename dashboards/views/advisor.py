@@ -1,4 +1,4 @@
-"""Which way of adapting is enough: the cheapest arm that learns and does not forget, and the test that decided."""
+"""The cheapest arm that learns without forgetting, and the test that decided about each arm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import stored
 import streamlit as st
 
 from evalsvc.gating.advisor import Terms
+from evalsvc.records.methods import RUNGS
 
 st.title("Advisor")
 MARKS = {"pass": "✓", "fail": "✗", "short": "✗", "inconclusive": "?", "no evidence": "!"}
@@ -18,55 +19,55 @@ with parts.stop_on_error():
     left, right = st.columns(2)
     domain = [suite for suite, role in suites.items() if role == "domain"]
     kept = [suite for suite, role in suites.items() if role in {"general", "instruction"}]
-    learning = left.multiselect("Must learn (suites)", domain, default=domain, key="learning", bind="query-params")
+    learning = left.multiselect("Suites to learn", domain, default=domain, key="learning", bind="query-params")
     retention = right.multiselect(
-        "Must keep (suites)",
+        "Suites to retain",
         kept,
         default=[suite for suite in kept if suites[suite] == "general"],
         key="retention",
         bind="query-params",
     )
     gain = left.number_input(
-        "Gain that must be exceeded (mean score)", 0.0, 0.9, 0.0, 0.01, format="%.3f", key="gain", bind="query-params"
+        "Minimum gain (mean score)", 0.0, 0.9, 0.0, 0.01, format="%.3f", key="gain", bind="query-params"
     )
     with right:
         margin = parts.margin()
     if not learning and not retention:
-        st.info("Choose at least one suite.")
+        st.info("Choose at least step suite.")
         st.stop()
     advice = stored.advice(
         state, base, Terms(learning=tuple(learning), retention=tuple(retention), min_gain=float(gain), margin=margin)
     )
 
 if advice.chosen is None:
-    st.warning("No arm passes on these terms.")
+    st.warning("No arm passes with these suites and margins.")
 else:
-    st.success(f"Take {parts.plain(advice.chosen.arm)} ({advice.chosen.rung}): nothing cheaper passes.")
+    st.success(f"Use {parts.plain(advice.chosen.arm)} ({advice.chosen.rung}): no cheaper arm passes.")
 parts.table(
     [
         {
-            "kind": one.rung,
-            "arm": one.arm or "",
-            "verdict": f"{MARKS.get(one.verdict, '·')} {one.verdict}",
-            "rule": one.decided_by.rule if one.decided_by else "",
-            "estimate": one.decided_by.estimate if one.decided_by else None,
-            "low": one.decided_by.low if one.decided_by else None,
-            "high": one.decided_by.high if one.decided_by else None,
-            "margin": one.decided_by.margin if one.decided_by else None,
-            "n": one.decided_by.n if one.decided_by else None,
-            "needs n": parts.count(one.decided_by.needed_n) if one.decided_by else None,
-            "because": one.reason,
+            "kind": step.rung,
+            "arm": step.arm or "",
+            "verdict": f"{MARKS.get(step.verdict, '·')} {step.verdict}",
+            "rule": step.decided_by.rule if step.decided_by else "",
+            "estimate": step.decided_by.estimate if step.decided_by else None,
+            "low": step.decided_by.low if step.decided_by else None,
+            "high": step.decided_by.high if step.decided_by else None,
+            "margin": step.decided_by.margin if step.decided_by else None,
+            "n": step.decided_by.n if step.decided_by else None,
+            "needs n": parts.count(step.decided_by.needed_n) if step.decided_by else None,
+            "because": step.reason,
         }
-        for one in advice.tried
+        for step in advice.tried
     ],
     dict.fromkeys(("estimate", "low", "high"), parts.SIGNED),
 )
-looked_at = {"pass", "fail", "inconclusive", "short"}
-tried = sum(one.verdict in looked_at and one.rung != "base" for one in advice.tried)
+evaluated = {"pass", "fail", "inconclusive", "short"}
+tried = sum(step.verdict in evaluated and step.rung != "base" for step in advice.tried)
 st.caption(
-    "From the cheapest kind upwards: base, in-context examples, retrieval, PEFT, full fine-tuning, continued "
-    "pre-training; within a kind by GPU-hours, then by training step. Every learning rule must be shown to hold "
-    "and every retention rule too, each at one-sided 5 %. "
-    f"Arms judged on the same items: {tried:,}. The chance that one at the margin passes is up to "
-    f"{1 - 0.95 ** max(1, tried):.0%}: confirm the choice with `evalsvc gate --half confirm`. No decision was kept."
+    f"Cheapest kind first ({', '.join(RUNGS)}); within a kind by GPU-hours, then by training step. An arm passes if "
+    "every learning and every retention rule is significant at one-sided 5 %. "
+    f"Arms evaluated on the same items: {tried:,}. The chance that an arm exactly at the margin passes is up to "
+    f"{1 - 0.95 ** max(1, tried):.0%}: confirm the choice with `evalsvc gate --half confirm`. "
+    "No decision is stored."
 )

@@ -1,4 +1,4 @@
-"""One checkpoint: what it is, what it cost, what adapting changed, what speaks against it."""
+"""One checkpoint: identity, cost, findings, and what adaptation changed in its weights."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ with parts.stop_on_error():
 
 parts.table(
     [
-        {"what": "method", "value": chosen.method},
-        {"what": "folder", "value": chosen.path},
-        {"what": "digest", "value": chosen.digest},
-        *({"what": what, "value": value} for what, value in cost_lines(chosen.cost)),
+        {"field": "method", "value": chosen.method},
+        {"field": "folder", "value": chosen.path},
+        {"field": "digest", "value": chosen.digest},
+        *({"field": field, "value": value} for field, value in cost_lines(chosen.cost)),
     ]
 )
 
 for finding in findings:
     (st.warning if finding.severity == "warning" else st.info)(f"{finding.check}: {parts.plain(finding.text)}")
 
-st.subheader("What changed")
+st.subheader("Weight changes")
 if chosen.parent is None:
-    st.caption("Nothing: it is a base.")
+    st.caption("None: this is a base.")
     st.stop()
 if chosen.is_prompted:
-    st.caption("Nothing: it is its base, asked with other prompts.")
+    st.caption("None: the base's own weights, asked with other prompts.")
     st.stop()
 if change is None:
-    st.caption("Not computed yet:")
+    st.caption("Not computed yet. Compute with:")
     st.code(compare_command(chosen.digest[7:19]), language="shell")
     st.stop()
 if change.tensors:
     parts.figure(charts.change_figure(change), "heat")
 st.caption(
     f"{change.trainable:,} trainable parameters, {change.trainable / change.parameters:.3%} of the base's. "
-    f"Relative norm: of the change over that of the base. Changed: {parts.plain(change.tolerance)}. "
-    "A description, not a verdict."
+    f"Relative norm: norm of the change / norm of the base. Changed: {parts.plain(change.tolerance)}. "
+    "Descriptive only: no rule uses it."
 )
 parts.table(
     [

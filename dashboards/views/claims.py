@@ -34,13 +34,15 @@ with parts.stop_on_error():
     margin = parts.margin()
     cards = stored.claims(state, margin)
 if not cards:
-    st.info("Nothing to decide a claim with yet: no adapted arm, no imported matrix. Begin with `evalsvc demo`.")
+    st.info(
+        "No claim can be decided yet: the store has no adapted arm and no imported matrix. Begin with `evalsvc demo`."
+    )
     st.stop()
 chosen = st.pills(
     "Verdict", VERDICTS, selection_mode="multi", default=list(VERDICTS), key="verdict", bind="query-params"
 )
 counts = " · ".join(f"{verdict} {sum(card.verdict == verdict for card in cards)}" for verdict in VERDICTS)
 st.caption(f"{counts}. A claim about a method rests on independent training runs, not on items of one checkpoint.")
-wanted = [card for verdict in VERDICTS for card in cards if card.verdict == verdict and verdict in chosen]
-for card in parts.page_of(wanted, PAGE):
+selected = [card for verdict in VERDICTS for card in cards if card.verdict == verdict and verdict in chosen]
+for card in parts.page_of(selected, PAGE):
     show(card)

@@ -1,4 +1,4 @@
-"""Arms against their base, task by task: what moved, what was lost and gained, and how sure that is."""
+"""Arms against their base, task by task: differences with intervals, items lost and gained."""
 
 from __future__ import annotations
 
@@ -26,38 +26,40 @@ with parts.stop_on_error():
     with right:
         reference = str(st.selectbox("Against", names, key="against", bind="query-params"))
     margin = parts.margin()
-    found: dict[str, ArmComparison] = {}
+    comparisons: dict[str, ArmComparison] = {}
     for name in chosen:
         if name == reference:
             continue
         try:
-            found[name] = stored.compare_arms(state, base, name, None if reference == names[0] else reference)
+            comparisons[name] = stored.compare_arms(state, base, name, None if reference == names[0] else reference)
         except EvidenceError as error:
             st.warning(f"Not compared: {parts.plain(error)}")
-if not found:
-    st.info("Choose one arm or more to compare.")
+if not comparisons:
+    st.info("Choose at least one arm to compare.")
     st.stop()
 
-units = dict.fromkeys(task.unit for compared in found.values() for task in compared.tasks)
+units = dict.fromkeys(task.unit for comparison in comparisons.values() for task in comparison.tasks)
 st.subheader("Differences, worst task first")
 for unit in units:
-    arms = [(name, [task for task in compared.tasks if task.unit == unit]) for name, compared in found.items()]
+    arms = [
+        (name, [task for task in comparison.tasks if task.unit == unit]) for name, comparison in comparisons.items()
+    ]
     drawn = charts.forest_figure(arms, margin if unit == "score" else None)
     parts.figure(drawn, f"forest-{unit}")
 st.caption(
-    f"Adapted less {parts.plain(reference)}, paired by item; to the right is better. Filled: moved beyond doubt among "
-    f"all tasks of the comparison (Holm, 5 %). {LEVEL_NOTE}"
+    f"Adapted - {parts.plain(reference)}, paired by item; positive is better. Filled: moved significantly, after "
+    f"Holm's correction over all tasks of the comparison (5 %). {LEVEL_NOTE}"
 )
 
 st.subheader("By role and suite")
 totals_of = {
-    name: [("all", total) for total in compared.roles]
+    name: [("all", total) for total in comparison.roles]
     + [
         (suite, total)
-        for suite in dict.fromkeys(task.suite for task in compared.tasks)
-        for total in compute_totals(task for task in compared.tasks if task.suite == suite)
+        for suite in dict.fromkeys(task.suite for task in comparison.tasks)
+        for total in compute_totals(task for task in comparison.tasks if task.suite == suite)
     ]
-    for name, compared in found.items()
+    for name, comparison in comparisons.items()
 }
 parts.table(
     [
@@ -71,22 +73,25 @@ parts.table(
             "low": total.low,
             "high": total.high,
             "worst task": total.worst_task,
-            "its difference": total.worst_difference,
+            "worst-task difference": total.worst_difference,
         }
         for name, found_totals in totals_of.items()
         for suite, total in found_totals
     ],
-    dict.fromkeys(("difference", "low", "high", "its difference"), parts.SIGNED),
+    dict.fromkeys(("difference", "low", "high", "worst-task difference"), parts.SIGNED),
 )
-st.caption("Unweighted means over a role's suites (all), and each suite's; better counted positive, 90 % intervals.")
+st.caption(
+    "Unweighted means over all suites of a role (all), and over the tasks of each suite; positive is better, 90 % "
+    "intervals."
+)
 
 st.subheader("Lost and gained")
-for name, compared in found.items():
-    if any(task.lost is not None for task in compared.tasks):
+for name, comparison in comparisons.items():
+    if any(task.lost is not None for task in comparison.tasks):
         st.text(name)
-        parts.figure(charts.transitions_figure(compared.tasks), f"transitions-{name}")
-if not any(task.floor for compared in found.values() for task in compared.tasks):
-    st.caption("No A/A floor: the base was not scored a second time.")
+        parts.figure(charts.transitions_figure(comparison.tasks), f"transitions-{name}")
+if not any(task.floor for comparison in comparisons.values() for task in comparison.tasks):
+    st.caption("No A/A floor: submit with `--rerun` to score the base twice and measure run-to-run noise.")
 
 st.subheader("Tasks")
 rows = [
@@ -105,19 +110,19 @@ rows = [
         "p (Holm)": task.p_holm,
         "lost": task.lost,
         "gained": task.gained,
-        "lost, base twice": None if task.floor is None else task.floor.lost,
+        "lost, base rerun": None if task.floor is None else task.floor.lost,
         "agreement": task.agreement,
         "notes": "; ".join(notes(task)),
         "test": task.test,
     }
-    for name, compared in found.items()
-    for task in in_order_of_harm(compared.tasks)
+    for name, comparison in comparisons.items()
+    for task in in_order_of_harm(comparison.tasks)
 ]
 parts.table(
     rows,
     dict.fromkeys(("difference", "low", "high"), parts.SIGNED)
     | dict.fromkeys(("base", "adapted", "p (Holm)"), parts.LEVEL)
-    | dict.fromkeys(("lost, base twice", "agreement"), parts.SHARE),
+    | dict.fromkeys(("lost, base rerun", "agreement"), parts.SHARE),
 )
 st.caption(
     "difference = adapted - reference in the metric's unit; ↑ higher is better, ↓ lower is better. lost, gained: items."

@@ -1,4 +1,4 @@
-"""Decisions as they were kept, with every rule against its margin; and what another margin would say."""
+"""Stored decisions with every rule against its margin; and a simulator for other margins."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 
 
 def name_of(record: dict[str, Any]) -> str:
-    """Return what the list of decisions calls one."""
+    """Return a decision's name in the list."""
     return f"{record['decided'][:16]} {record['checkpoint']['arm']} {record['verdict']} ({record['digest'][:8]})"
 
 
 def banner(verdict: str, text: str) -> None:
-    """Show a verdict in its colour and its sign."""
-    shown = {"pass": st.success, "fail": st.error}.get(verdict, st.warning)
-    shown(f"{MARKS[verdict]} {verdict.upper()}: {parts.plain(text)}")
+    """Show a verdict with its colour and mark."""
+    show_box = {"pass": st.success, "fail": st.error}.get(verdict, st.warning)
+    show_box(f"{MARKS[verdict]} {verdict.upper()}: {parts.plain(text)}")
 
 
 def show(record: dict[str, Any]) -> None:
     """Show one decision."""
     banner(record["verdict"], f"{record['checkpoint']['arm']} against {record['base']['arm']}")
     if record["degraded"]:
-        st.warning("Degraded: a loss is real (its interval excludes zero), whatever the margin says.")
+        st.warning(
+            "Degraded: a loss is significant (its interval excludes zero), although it may be within its margin."
+        )
     rules = read_rules(record)
     parts.figure(charts.rules_figure(rules), "rules")
     parts.table(
@@ -53,7 +55,7 @@ def show(record: dict[str, Any]) -> None:
                 "needs n": parts.count(rule.needed_n),
                 "resolves": rule.resolvable_margin,
                 "waived": rule.waived or "",
-                "decided at look": rule.look,
+                "decided at interim look": rule.look,
                 "test": rule.test,
             }
             for rule in rules
@@ -61,14 +63,14 @@ def show(record: dict[str, Any]) -> None:
         dict.fromkeys(("estimate", "low", "high", "must exceed"), parts.SIGNED) | {"resolves": parts.LEVEL},
     )
     st.caption(
-        "A rule passes if its whole interval exceeds what it must; intervals are two one-sided bounds at the policy's "
-        "alpha. resolves: the smallest margin that these items show in 80 % of unchanged checkpoints."
+        "A rule passes if its whole interval is above the threshold; the ends are one-sided bounds at the policy's "
+        "alpha. resolves: the smallest margin that these items can show with 80 % power for an unchanged checkpoint."
     )
     if record["looks"]:
         parts.table(
             [
                 {
-                    "look": look["number"],
+                    "interim look": look["number"],
                     "share of items": look["fraction"],
                     "items": look["items"],
                     "of": look["of"],
@@ -80,8 +82,9 @@ def show(record: dict[str, Any]) -> None:
         )
         last = record["looks"][-1]
         st.caption(
-            f"Mode {record['policy']['content']['mode']}: looks at growing evidence up to the first that decides. "
-            f"Items that were not needed: {last['of'] - last['items']:,} of {last['of']:,}."
+            f"Mode {record['policy']['content']['mode']}: interim looks at a growing share of the items, until one "
+            f"decides. "
+            f"Items not needed: {last['of'] - last['items']:,} of {last['of']:,}."
         )
     for rule in rules:
         if shortage(rule) and not rule.waived:
@@ -97,26 +100,28 @@ def show(record: dict[str, Any]) -> None:
         with parts.stop_on_error():
             differences = find_differences(stored.finished_state().store, record)
         if differences:
-            st.error("It does not hold: " + parts.plain("; ".join(differences)))
+            st.error("The decision does not hold: " + parts.plain("; ".join(differences)))
         else:
-            st.success("It holds: the stored scores give the same verdict, and the chain is whole.")
-    with st.expander("What it rests on"):
+            st.success(
+                "The decision holds: the stored scores give the same verdict, and the chain of decisions is intact."
+            )
+    with st.expander("Inputs of the decision"):
         st.json({key: record[key] for key in ("base", "checkpoint", "policy", "suites", "packages", "numerics")})
 
 
 with parts.stop_on_error():
     state = stored.finished_state()
     records = stored.decisions(state)
-    kept, simulator = st.tabs(["Decisions", "Simulator"])
+    decisions_tab, simulator = st.tabs(["Decisions", "Simulator"])
 
-with kept:
+with decisions_tab:
     if not records:
-        st.info("No decision was kept yet:")
+        st.info("The store has no decision yet. Make one with:")
         st.code("evalsvc gate ARM --policy policy.yaml", language="shell")
     else:
         named = {name_of(record): record for record in reversed(records)}
-        wanted = st.selectbox("Decision", list(named), key="decision", bind="query-params")
-        show(named[str(wanted)])
+        chosen_name = st.selectbox("Decision", list(named), key="decision", bind="query-params")
+        show(named[str(chosen_name)])
         st.subheader("Ledger")
         parts.table(
             [
@@ -128,7 +133,7 @@ with kept:
                     "mode": record["policy"]["content"]["mode"],
                     "alpha": record["policy"]["content"]["alpha"],
                     "half": record["half"] or "",
-                    "corrected for a batch": record["batch"] is not None,
+                    "batch correction": record["batch"] is not None,
                     "waived rules": sum(waiver["state"] == "applied" for waiver in record["waivers"]),
                     "digest": record["digest"][:16],
                     "previous": (record["previous"] or "")[:16],
@@ -138,8 +143,8 @@ with kept:
         )
         candidates = len({record["checkpoint"]["digest"] for record in records})
         st.caption(
-            f"Decisions: {len(records)}, about checkpoints: {candidates}; newest first, each chained to the "
-            "one before of its base. The more candidates are tried on the same items, the likelier one at the "
+            f"Decisions: {len(records)}, checkpoints: {candidates}; newest first. Each is chained to the previous "
+            "decision about the same base. The more candidates are tried on the same items, the more likely one at the "
             "margin passes: correct with `--batch`, or confirm with `--half confirm`."
         )
 
@@ -150,10 +155,10 @@ with simulator, parts.stop_on_error():
     tasks = [task for task in stored.compare_arms(state, base, arm).tasks if task.unit == "score"]
     suites = list(dict.fromkeys(task.suite for task in sorted(tasks, key=lambda task: task.role != "general")))
     if not suites:
-        st.info("No suite of this arm is scored between 0 and 1, which a margin needs.")
+        st.info("No suite of this arm has scores between 0 and 1, which a margin is defined for.")
         st.stop()
-    suite = str(st.selectbox("Suite that must be kept", suites, key="kept", bind="query-params"))
-    mine = [task for task in tasks if task.suite == suite]
+    suite = str(st.selectbox("Suite to retain", suites, key="kept", bind="query-params"))
+    suite_tasks = [task for task in tasks if task.suite == suite]
     first, second, third = st.columns(3)
     with first:
         margin = parts.margin()
@@ -162,22 +167,29 @@ with simulator, parts.stop_on_error():
             "alpha (one-sided)", 0.001, 0.2, 0.05, 0.01, format="%.3f", key="alpha", bind="query-params"
         )
     )
-    items = sum(task.n for task in mine)
+    items = sum(task.n for task in suite_tasks)
     factor = float(
         third.number_input(
-            f"Items, as a multiple of {items:,}", 0.1, 20.0, 1.0, 0.25, format="%.2f", key="factor", bind="query-params"
+            f"Number of items (multiple of {items:,})",
+            0.1,
+            20.0,
+            1.0,
+            0.25,
+            format="%.2f",
+            key="factor",
+            bind="query-params",
         )
     )
-    found = recompute_under(mine, margin, alpha, factor)
-    banner(found.verdict, f"retention/{suite} with {found.n:,} items")
+    simulated = recompute_under(suite_tasks, margin, alpha, factor)
+    banner(simulated.verdict, f"retention/{suite} with {simulated.n:,} items")
     left, right = st.columns(2)
-    left.metric("Difference (better is positive)", f"{found.estimate:+.3f}")
-    right.metric("Interval", f"{found.low:+.3f} to {found.high:+.3f}")
-    left.metric("Power for an unchanged checkpoint", f"{found.power:.0%}")
-    right.metric("Items for 80 % power", f"{found.needed_n:,}")
-    curve = compute_power_curve(mine, margin, alpha, FACTORS)
-    parts.figure(charts.power_figure([n for n, _ in curve], [power for _, power in curve], found.n), "power")
+    left.metric("Difference (positive is better)", f"{simulated.estimate:+.3f}")
+    right.metric("Interval", f"{simulated.low:+.3f} to {simulated.high:+.3f}")
+    left.metric("Power for an unchanged checkpoint", f"{simulated.power:.0%}")
+    right.metric("Items for 80 % power", f"{simulated.needed_n:,}")
+    curve = compute_power_curve(suite_tasks, margin, alpha, FACTORS)
+    parts.figure(charts.power_figure([n for n, _ in curve], [power for _, power in curve], simulated.n), "power")
     st.caption(
-        "The shares of items lost and gained that were seen are taken for the truth at any number of items. A margin "
-        "chosen after looking at the verdict decides nothing: no decision is kept here."
+        "Assumes that the observed shares of items lost and gained hold at any number of items. A margin chosen after "
+        "seeing the verdict decides nothing: the simulator stores no decision."
     )

@@ -1,4 +1,4 @@
-"""Runs: how far each has come, live; why requests failed; how to resume."""
+"""Runs: live progress, why requests failed, and how to resume."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ STATES = get_args(State)
 
 
 def is_stopped(run: StoredRun) -> bool:
-    """Whether nobody works on an unfinished run any more."""
+    """Whether a run is unfinished and its driver has ended."""
     return run.state in {"queued", "running"} and not is_alive(run.driver)
 
 
 def note(run: StoredRun) -> str:
-    """Return what a person should know of a run."""
+    """Return why a run failed or stopped, or what it belongs to."""
     if run.error:
         return run.error
     if is_stopped(run):
-        return "its driver is gone: submit again to resume"
-    return "an early look of a gate" if run.part_of else ""
+        return "its driver process has ended; submit again to resume"
+    return "interim look of a gate" if run.part_of else ""
 
 
 def estimate_time_left(runs: list[StoredRun]) -> str:
-    """Return how long the running ones will take at the rate so far, in words; empty where nothing tells."""
-    going = [run for run in runs if run.state == "running" and not is_stopped(run)]
-    if not going:
+    """Return how long running runs will take at the rate so far; empty if there is no rate yet."""
+    active = [run for run in runs if run.state == "running" and not is_stopped(run)]
+    if not active:
         return ""
-    began = min(run.created for run in going)
-    seconds = (max(run.updated for run in going) - began).total_seconds()
-    answered, of = sum(run.answered for run in going), sum(run.requests for run in going)
+    began = min(run.created for run in active)
+    seconds = (max(run.updated for run in active) - began).total_seconds()
+    answered, of = sum(run.answered for run in active), sum(run.requests for run in active)
     if seconds < 1 or not answered:
         return ""
     minutes = (of - answered) * seconds / answered / 60
@@ -49,7 +49,7 @@ def estimate_time_left(runs: list[StoredRun]) -> str:
 
 @st.fragment(run_every=EVERY)
 def progress() -> None:
-    """Show how far runs have come, again and again."""
+    """Show the progress of all runs, refreshed every two seconds."""
     with parts.stop_on_error():
         runs = stored.runs(stored.now())
         if not runs:
@@ -93,13 +93,13 @@ def show_troubles(runs: list[StoredRun]) -> None:
             st.text(f"{run.arm.label} on {run.suite}: {'stopped' if is_stopped(run) else run.state}. {note(run)}")
             failures = stored.failures(stored.now(), run.arm.number, run.plan) if run.failed else []
             if failures:
-                parts.table([{"requests": f.requests, "could not be answered because": f.error} for f in failures])
+                parts.table([{"requests": f.requests, "reason": f.error} for f in failures])
             st.caption("Resume:")
             st.code(command(run), language="shell", wrap_lines=True)
 
 
 def command(run: StoredRun) -> str:
-    """Return the command that goes on with a run."""
+    """Return the command that resumes a run."""
     checkpoint = run.arm.checkpoint
     base = ["--base", checkpoint.base_path] if checkpoint.base_path else []
     if checkpoint.parent and not base:

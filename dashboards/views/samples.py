@@ -1,4 +1,4 @@
-"""Items one by one: lost, gained, kept, never known; both arms' answers beside the gold one."""
+"""Items: lost, gained, kept, never known; with both arms' answers and the gold answer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def choices_of(item: PairedItem) -> list[str]:
         doc: Any = json.loads(item.doc)
     except ValueError:
         return []
-    found = doc.get("choices") if isinstance(doc, dict) else None
-    if isinstance(found, dict):
-        found = found.get("text")
-    return [str(choice) for choice in found] if isinstance(found, list) else []
+    choices = doc.get("choices") if isinstance(doc, dict) else None
+    if isinstance(choices, dict):
+        choices = choices.get("text")
+    return [str(choice) for choice in choices] if isinstance(choices, list) else []
 
 
 def gold_of(item: PairedItem) -> str:
@@ -41,11 +41,13 @@ def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> N
     st.subheader(f"Item {item.sample}: {item.fate}")
     if item.base_invalid or item.adapted_invalid:
         who = [name for name, bad in zip(names, (item.base_invalid, item.adapted_invalid), strict=True) if bad]
-        st.warning(f"No answer could be parsed from {parts.plain(' and '.join(who))}: it counts as wrong.")
+        st.warning(f"No answer could be parsed from {parts.plain(' and '.join(who))}; it counts as wrong.")
     requests = stored.list_requests(state, item.sample, base, adapted)
-    generated = [asked for asked in requests if asked.kind.startswith("generate")]
+    generated = [request for request in requests if request.kind.startswith("generate")]
     if requests:
-        st.caption("Prompt" + ("" if len({asked.arguments[0] for asked in requests}) == 1 else " of the first request"))
+        st.caption(
+            "Prompt" + ("" if len({request.arguments[0] for request in requests}) == 1 else " of the first request")
+        )
         st.code(requests[0].arguments[0], language=None, wrap_lines=True)
     st.caption("Gold answer")
     st.code(gold_of(item), language=None, wrap_lines=True)
@@ -54,25 +56,29 @@ def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> N
             st.caption(f"Answer of {parts.plain(name)}")
             st.code(answer.text if answer.text is not None else "(no answer stored)", language=None, wrap_lines=True)
     elif requests:
-        best = [likeliest([getattr(asked, side) for asked in requests]) for side in ("base", "adapted")]
+        best = [likeliest([getattr(request, side) for request in requests]) for side in ("base", "adapted")]
         parts.table(
             [
                 {
-                    "choice": asked.arguments[-1],
+                    "choice": request.arguments[-1],
                     "gold": "●" if item.target == str(place) else "",
-                    f"{names[0]}: log-likelihood": asked.base.loglikelihood,
+                    f"{names[0]}: log-likelihood": request.base.loglikelihood,
                     f"{names[0]}: likeliest": "●" if best[0] == place else "",
-                    f"{names[1]}: log-likelihood": asked.adapted.loglikelihood,
+                    f"{names[1]}: log-likelihood": request.adapted.loglikelihood,
                     f"{names[1]}: likeliest": "●" if best[1] == place else "",
                 }
-                for place, asked in enumerate(requests)
+                for place, request in enumerate(requests)
             ],
             dict.fromkeys((f"{name}: log-likelihood" for name in names), parts.LEVEL),
         )
-        st.caption("Log-likelihoods in nats, summed over the choice's tokens; the metric may normalise them by length.")
-    cut_off = sum(answer.truncated or 0 for asked in requests for answer in (asked.base, asked.adapted))
+        st.caption(
+            "Log-likelihoods in nats, summed over the tokens of a choice; the metric may normalise them by length."
+        )
+    cut_off = sum(answer.truncated or 0 for request in requests for answer in (request.base, request.adapted))
     if cut_off:
-        st.warning(f"{cut_off:,} tokens were cut from the left of its prompts: they did not fit the model's window.")
+        st.warning(
+            f"{cut_off:,} prompt tokens were cut from the left: the prompts are longer than the model's context window."
+        )
     with st.expander("Document"):
         st.code(item.doc, language="json", wrap_lines=True)
 
@@ -96,9 +102,9 @@ with parts.stop_on_error():
     with columns[1]:
         suites = [EVERY, *stored.suites(state, base_name)]
         suite = str(st.selectbox("Suite", suites, key="suite", bind="query-params"))
-    compared = stored.compare_arms(state, base_name, arm_name)
+    comparison = stored.compare_arms(state, base_name, arm_name)
     with columns[2]:
-        tasks = [EVERY, *(task.task for task in compared.tasks if suite in {EVERY, task.suite})]
+        tasks = [EVERY, *(task.task for task in comparison.tasks if suite in {EVERY, task.suite})]
         task = str(st.selectbox("Task", list(dict.fromkeys(tasks)), key="task", bind="query-params"))
     fates = st.pills("Fate", FATES, selection_mode="multi", default=["lost"], key="fate", bind="query-params")
     below = st.columns([3, 1, 1], vertical_alignment="bottom")
@@ -106,22 +112,22 @@ with parts.stop_on_error():
     unparsed = below[1].toggle("Unparsed only", key="unparsed", bind="query-params")
     page = int(below[2].number_input("Page", min_value=1, value=1, step=1, key="page", bind="query-params"))
     base, adapted = family.base, arms[arm_name]
-    wanted = Filter(
+    query = Filter(
         suite=None if suite == EVERY else suite,
         task=None if task == EVERY else task,
         fates=tuple(fate for fate in FATES if fate in fates),
         text=str(text or "").strip(),
         unparsed=bool(unparsed),
     )
-    found = stored.page_of_items(state, base.number, adapted.number, wanted, (page - 1) * PAGE, PAGE)
+    matches = stored.page_of_items(state, base.number, adapted.number, query, (page - 1) * PAGE, PAGE)
 
-pages = max(1, -(-found.total // PAGE))
+pages = max(1, -(-matches.total // PAGE))
 st.caption(
-    " · ".join(f"{fate} {found.counts.get(fate, 0):,}" for fate in FATES)
-    + f". Page {page:,} of {pages:,}, {found.total:,} items, the greatest loss first."
+    " · ".join(f"{fate} {matches.counts.get(fate, 0):,}" for fate in FATES)
+    + f". Page {page:,} of {pages:,}, {matches.total:,} items, largest loss first."
 )
-if not found.items:
-    st.info("No item is so. Choose another fate, task or text, or an earlier page.")
+if not matches.items:
+    st.info("No items match. Choose another fate, task or text, or an earlier page.")
     st.stop()
 picked = parts.table(
     [
@@ -138,7 +144,7 @@ picked = parts.table(
                 name for name, bad in (("base", item.base_invalid), ("arm", item.adapted_invalid)) if bad
             ),
         }
-        for item in found.items
+        for item in matches.items
     ],
     {base_name: parts.LEVEL, arm_name: parts.LEVEL},
     on_select="rerun",
@@ -147,11 +153,11 @@ picked = parts.table(
     height=380,
 )
 chosen = picked.selection.rows if picked else []
-asked_for = st.query_params.get("item")
-shown = next((item for item in found.items if str(item.sample) == asked_for), found.items[0])
-if chosen and chosen[0] < len(found.items):
-    shown = found.items[chosen[0]]
-if str(shown.sample) != asked_for:
+linked_item = st.query_params.get("item")
+shown = next((item for item in matches.items if str(item.sample) == linked_item), matches.items[0])
+if chosen and chosen[0] < len(matches.items):
+    shown = matches.items[chosen[0]]
+if str(shown.sample) != linked_item:
     st.query_params["item"] = str(shown.sample)
 with parts.stop_on_error():
     show(shown, base.number, adapted.number, (base_name, arm_name))

@@ -1,4 +1,4 @@
-"""Training runs step by step: any measure with its interval, the margin, and drift beside forgetting."""
+"""Training runs step by step: any measure with its interval, the margin, and forgetting against drift."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ def curve(run: Trajectory, measure: str) -> charts.PlottedCurve | None:
         rows: list[tuple[int, ChangeEstimate]] = [(step, change) for step, change in known if change is not None]
         marked = run.first_above if measure == "forgetting" else None
     else:
-        found = next((task for task in run.curves if f"{task.suite}/{task.task}" == measure), None)
-        rows = [] if found is None else [(s.step, gain) for s, gain in zip(run.steps, found.gains, strict=True)]
+        task_curve = next((task for task in run.curves if f"{task.suite}/{task.task}" == measure), None)
+        rows = (
+            [] if task_curve is None else [(s.step, gain) for s, gain in zip(run.steps, task_curve.gains, strict=True)]
+        )
         marked = next((step for step, gain in rows if gain.value < -run.margin), None)
-        if found is not None and found.role != "general":
+        if task_curve is not None and task_curve.role != "general":
             marked = None
     if not rows:
         return None
@@ -40,7 +42,7 @@ with parts.stop_on_error():
     family = stored.families(state)[base]
     names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in family.arms if arm.checkpoint.trajectory))
     if not names:
-        st.info("No training run of several steps yet. Submit a folder with checkpoint-* folders inside.")
+        st.info("The store has no training run with several steps. Submit a folder with checkpoint-* folders inside.")
         st.stop()
     chosen = st.multiselect("Training runs", names, default=names[-FIRST:], key="runs", bind="query-params")
     left, right = st.columns(2)
@@ -53,13 +55,13 @@ with parts.stop_on_error():
         except EvidenceError as error:
             st.warning(parts.plain(error))
 if not runs:
-    st.info("Choose one training run or more.")
+    st.info("Choose at least one training run.")
     st.stop()
 
 tasks = dict.fromkeys(f"{task.suite}/{task.task}" for run in runs for task in run.curves)
 measures = [*TOTALS, *tasks]
 measure = str(right.selectbox("Measure", measures, key="measure", bind="query-params"))
-curves = [made for run in runs if (made := curve(run, measure)) is not None]
+curves = [plotted for run in runs if (plotted := curve(run, measure)) is not None]
 title: str
 limit: float | None
 if measure == "forgetting":
@@ -68,14 +70,17 @@ elif measure == "learning":
     title, limit = f"learning ({runs[0].learning_unit or '-'}; positive is better)", None
 else:
     role = next(task.role for run in runs for task in run.curves if f"{task.suite}/{task.task}" == measure)
-    title, limit = "gain over the base (better counted positive)", -margin if role == "general" else None
+    title, limit = "gain over the base (positive is better)", -margin if role == "general" else None
 parts.figure(charts.curves_figure(curves, title, limit), "curves")
 for run in runs:
     st.text(f"{run.name}: {'; '.join(conclusions(run))}.")
     if run.incomplete:
-        st.warning(f"Not shown, scores are missing: {parts.plain(', '.join(run.incomplete))}.")
+        st.warning(f"Steps not shown, because scores are missing: {parts.plain(', '.join(run.incomplete))}.")
 paired = all(task.paired for run in runs for task in run.curves)
-st.caption(f"Against the base, which is step 0. {LEVEL_NOTE}" + ("" if paired else " Published levels are not paired."))
+st.caption(
+    f"Differences from the base, which is step 0. {LEVEL_NOTE}"
+    + ("" if paired else " Imported aggregate scores are not paired by item.")
+)
 
 rows = [
     {
@@ -88,23 +93,23 @@ rows = [
         "forgetting": step.forgetting and step.forgetting.value,
         "forgetting low": step.forgetting and step.forgetting.low,
         "forgetting high": step.forgetting and step.forgetting.high,
-        "best kept": step.step == run.best_step,
+        "best within margin": step.step == run.best_step,
     }
     for run in runs
     for step in run.steps
 ]
-numbers = [f"{what}{end}" for what in ("learning", "forgetting") for end in ("", " low", " high")]
+numbers = [f"{axis}{end}" for axis in ("learning", "forgetting") for end in ("", " low", " high")]
 parts.table(rows, dict.fromkeys(numbers, parts.SIGNED))
 st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-trajectory.csv", "text/csv", on_click="ignore")
 
-st.subheader("Drift beside forgetting")
+st.subheader("Forgetting against drift")
 with parts.stop_on_error():
     points, card, fitted = stored.drift(state, base)
 if any(point.drift is not None for point in points):
     parts.figure(charts.drift_figure(points, fitted), "drift")
     st.text(f"{card.text}: {card.verdict}. {card.reason}")
 elif not any(point.no_drift for point in points):
-    st.caption("No arm has drift: submit one with a suite of role drift whose tasks are texts.")
+    st.caption("No arm has drift scores: submit one on a suite of role drift whose tasks are plain texts.")
 for point in points:
     if point.no_drift:
         st.warning(f"No drift of {parts.plain(point.arm)}: {parts.plain(point.no_drift)}.")

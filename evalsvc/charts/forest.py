@@ -1,4 +1,4 @@
-"""Intervals under each other: tasks of a comparison, rules of a gate; and what was lost and gained."""
+"""Figures of intervals in rows: tasks of a comparison, rules of a gate; and bars of items lost and gained."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: 
 
     Args:
         arms: Name and comparisons of each arm; all in one unit.
-        margin: The loss that is tolerated, in that unit.
+        margin: The largest loss that is tolerated, in that unit.
     """
     worst: dict[str, float] = {}
     for _, tasks in arms:
@@ -31,7 +31,7 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: 
         shift = (number - (len(arms) - 1) / 2) * min(0.25, 0.7 / max(1, len(arms)))
         figure.add_trace(_tasks(arm, tasks, number, [rows[f"{t.suite}/{t.task}"] + shift for t in tasks]))
     units = {task.unit for _, tasks in arms for task in tasks}
-    title = f"adapted - base ({unit_words(next(iter(units), None))})<br>better counted positive"
+    title = f"adapted - base ({unit_words(next(iter(units), None))})<br>positive is better"
     if margin:
         title += f"<br>dashed: margin {margin:g}"
     frame_figure(figure, title, "", 145 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
@@ -53,14 +53,14 @@ def _tasks(arm: str, tasks: Sequence[FullComparison], number: int, rows: Sequenc
         mode="markers",
         name=safe(arm),
         marker={
-            # Filled: moved beyond doubt among all tasks (Holm).
+            # Filled: moved significantly, after Holm's correction over all tasks.
             "symbol": [marker(number) + ("" if task.moved else "-open") for task in tasks],
             "size": 9,
             "color": colour(number),
         },
         hovertext=[
             f"<b>{safe(arm)}</b><br>{safe(task.suite)}/{safe(task.task)}, {safe(task.metric)}, n = {task.n:,}<br>"
-            f"{_interval(*end)}<br>" + (f"moved: {task.moved}" if task.moved else "not shown to have moved")
+            f"{_interval(*end)}<br>" + (f"significantly {task.moved}" if task.moved else "no significant change")
             for task, end in zip(tasks, ends, strict=True)
         ],
         hoverinfo="text",
@@ -72,21 +72,21 @@ def _interval(middle: float, low: float | None, high: float | None) -> str:
 
 
 def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
-    """Draw the share of items lost (left) and gained (right) of each binary task, with the floor of a second run."""
+    """Draw the shares of items lost (left) and gained (right) per binary task, and the A/A floor of losses."""
     known = [(task, task.lost, task.gained) for task in tasks if task.lost is not None and task.gained is not None]
     known.sort(key=lambda row: row[0].gain)
     names = [safe(f"{task.suite}/{task.task}") for task, _, _ in known]
     figure = go.Figure()
-    for what, side, of in (("lost", -1, WORSE), ("gained", 1, BETTER)):
+    for change, side, shade in (("lost", -1, WORSE), ("gained", 1, BETTER)):
         counts = [lost if side < 0 else gained for _, lost, gained in known]
         figure.add_trace(
             go.Bar(
                 x=[side * count / task.n for (task, _, _), count in zip(known, counts, strict=True)],
                 y=names,
                 orientation="h",
-                name=what,
-                marker={"color": of, "pattern": {"shape": "/" if side < 0 else ""}},
-                hovertext=[f"{what} {c:,} of {task.n:,}" for (task, _, _), c in zip(known, counts, strict=True)],
+                name=change,
+                marker={"color": shade, "pattern": {"shape": "/" if side < 0 else ""}},
+                hovertext=[f"{change} {c:,} of {task.n:,}" for (task, _, _), c in zip(known, counts, strict=True)],
                 hoverinfo="text",
             )
         )
@@ -97,7 +97,7 @@ def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
                 x=[-floor.lost for _, floor in floors],
                 y=[name for name, _ in floors],
                 mode="markers",
-                name="lost by the base run twice (A/A floor)",
+                name="lost between two runs of the base (A/A floor)",
                 marker={"symbol": "line-ns-open", "size": 16, "color": GREY, "line": {"width": 2}},
             )
         )
@@ -112,21 +112,21 @@ def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
     """Draw every rule's interval against what it must exceed: it passes if the interval lies to the right."""
     figure = go.Figure()
     names = [safe(rule.rule) for rule in rules]
-    looks = {"pass": ("circle", BETTER), "fail": ("x", WORSE), "inconclusive": ("diamond-open", GREY)}
-    for verdict, (symbol, of) in looks.items():
-        mine = [(name, rule) for name, rule in zip(names, rules, strict=True) if rule.verdict == verdict]
+    markers = {"pass": ("circle", BETTER), "fail": ("x", WORSE), "inconclusive": ("diamond-open", GREY)}
+    for verdict, (symbol, shade) in markers.items():
+        decided = [(name, rule) for name, rule in zip(names, rules, strict=True) if rule.verdict == verdict]
         figure.add_trace(
             go.Scatter(
-                x=[rule.estimate for _, rule in mine],
-                y=[name for name, _ in mine],
-                error_x=bars([(rule.estimate, rule.low, rule.high) for _, rule in mine], of),
+                x=[rule.estimate for _, rule in decided],
+                y=[name for name, _ in decided],
+                error_x=bars([(rule.estimate, rule.low, rule.high) for _, rule in decided], shade),
                 mode="markers",
                 name=verdict,
-                marker={"symbol": symbol, "size": 10, "color": of},
+                marker={"symbol": symbol, "size": 10, "color": shade},
                 hovertext=[
                     f"<b>{name}</b>: {rule.verdict}<br>{_interval(rule.estimate, rule.low, rule.high)} "
                     f"{safe(rule.unit)}<br>must exceed {rule.threshold:+g}, n = {rule.n:,}"
-                    for name, rule in mine
+                    for name, rule in decided
                 ],
                 hoverinfo="text",
             )
@@ -141,7 +141,7 @@ def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
             hoverinfo="skip",
         )
     )
-    frame_figure(figure, "adapted - base (rule's unit)<br>better counted positive", "", 130 + _ROW * len(rules))
+    frame_figure(figure, "adapted - base (rule's unit)<br>positive is better", "", 130 + _ROW * len(rules))
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     return figure

@@ -1,4 +1,4 @@
-"""Arms on a plane: learning against retention, or against what it cost; the frontiers; the base at the origin."""
+"""Figure of the frontier: learning against retention or a cost, one point per arm, the base at the origin."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from evalsvc.records.frontier import Frontier, Point
 
 _SMALL, _LARGE = 7.0, 26.0
 CROWD = 60
-"""Arms beyond which only those on the frontier show their intervals, and the legend names methods instead of runs."""
+"""With more arms, only those on the frontier show intervals, and the legend names methods instead of runs."""
 
 Trace = dict[str, Any]
-"""A trace as plotly takes it, not yet checked: with many points that takes long, and is done once for all traces."""
+"""A trace as a dict, which plotly validates once, when the figure is made: that is slow with many points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How a frontier is looked at.
+    """What a figure of a frontier shows.
 
     Attributes:
         x, y: "learning", "retention", or a field of `Cost`.
@@ -43,7 +43,7 @@ class View:
 
 
 def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
-    """Draw every arm of a base; as a rule learning (x) against retained general ability (y), right and up is better."""
+    """Draw every arm of a base; by default learning (x) against retention (y); right and up is better."""
     lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
     placed = [p for p in frontier.points if _value(p, view.x) is not None and _value(p, view.y) is not None]
     for point in placed:
@@ -55,23 +55,23 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     for points in lines.values():
         points.sort(key=lambda point: point.step or 0)
     drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
-    # Outlines keep a few markers apart; of a thousand they are a fifth of the drawing.
+    # Outlines keep a few markers apart; with a thousand markers they take a fifth of the drawing time.
     outline = 0 if crowded else 1
     traces = [_line(*run, methods.index(run[0]), points, view, sizes, outline) for run, points in drawn.items()]
     for number, method in enumerate(methods):
         own = [point for point in placed if point.method == method]
-        sure = [point for point in own if point.on_frontier or not crowded]
-        if sure and not view.ellipses:
-            traces.append(_intervals(method, sure, number, view))
-        elif sure and (view.x, view.y) == ("learning", "retention"):
-            traces.append(_ellipses(method, sure, number))
+        with_intervals = [point for point in own if point.on_frontier or not crowded]
+        if with_intervals and not view.ellipses:
+            traces.append(_intervals(method, with_intervals, number, view))
+        elif with_intervals and (view.x, view.y) == ("learning", "retention"):
+            traces.append(_ellipses(method, with_intervals, number))
         if view.methods:
             front = [point for point in own if point.on_method_frontier]
             traces.append(_front(front, view, colour(number), f"frontier of {method}", "dash"))
     traces.append(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
     traces += [_base(point, view) for point in placed if point.method == "base"]
     figure = frame_figure(go.Figure(traces), _title(view.x, frontier), _title(view.y, frontier), 560)
-    # Numbers need so much room: a browser that has to find out draws all points twice.
+    # Fixed margins: with automatic ones the browser draws all points twice to find out how much room numbers need.
     figure.update_layout(margin={"l": 70, "b": 60}, xaxis_automargin=False, yaxis_automargin=False)
     for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):
         if axis not in COSTS:
@@ -81,10 +81,10 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
 
 def _by_method(lines: Mapping[tuple[str, str], Sequence[Point]]) -> dict[tuple[str, str], list[Point | None]]:
     """Return each method's training runs as one line with gaps: browsers are slow with hundreds of lines."""
-    found: dict[tuple[str, str], list[Point | None]] = defaultdict(list)
+    joined: dict[tuple[str, str], list[Point | None]] = defaultdict(list)
     for (method, _), points in lines.items():
-        found[method, method] += [*points, None]
-    return found
+        joined[method, method] += [*points, None]
+    return joined
 
 
 def _value(point: Point, axis: str) -> float | None:
@@ -92,10 +92,10 @@ def _value(point: Point, axis: str) -> float | None:
         return point.learning
     if axis == "retention":
         return -point.forgetting
-    found = getattr(point.cost, axis)
-    if found is None and point.method == "base" and axis != "tokens_per_query":
-        return 0.0  # it was not adapted
-    return None if found is None else float(found)
+    cost = getattr(point.cost, axis)
+    if cost is None and point.method == "base" and axis != "tokens_per_query":
+        return 0.0  # a base was not adapted, which cost nothing
+    return None if cost is None else float(cost)
 
 
 def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
@@ -116,7 +116,7 @@ def _title(axis: str, frontier: Frontier) -> str:
 
 
 def _sizes(points: Sequence[Point], size: str | None) -> dict[str, float]:
-    """Return marker diameters by arm: area grows with the cost, so that twice the ink is twice the cost."""
+    """Return marker diameters by arm: area grows with the cost, so that twice the area is twice the cost."""
     known = {p.arm: _value(p, size) for p in points} if size else {}
     most = max((value for value in known.values() if value is not None), default=0.0)
     if not most:
@@ -134,7 +134,7 @@ def _line(
     outline: int,
 ) -> Trace:
     """Draw a training run, or several with gaps between them."""
-    of = colour(number)
+    shade = colour(number)
     return {
         "type": "scatter",
         "x": [point and _value(point, view.x) for point in points],
@@ -142,11 +142,11 @@ def _line(
         "mode": "lines+markers",
         "name": safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
         "legendgroup": safe(method),
-        "line": {"width": 1, "dash": "dot", "color": of},
+        "line": {"width": 1, "dash": "dot", "color": shade},
         "marker": {
             "symbol": marker(number),
             "size": [sizes[point.arm] if point else 0.0 for point in points],
-            "color": of,
+            "color": shade,
             "line": {"width": outline, "color": "white"},
         },
         "customdata": [point and point.digest for point in points],
@@ -198,7 +198,7 @@ def _ellipses(method: str, points: Sequence[Point], number: int) -> Trace:
     }
 
 
-def _front(points: Sequence[Point], view: View, of: str, name: str, dash: str) -> Trace:
+def _front(points: Sequence[Point], view: View, shade: str, name: str, dash: str) -> Trace:
     """Draw the staircase behind which every point is dominated."""
     ends = sorted((_value(point, view.x) or 0.0, _value(point, view.y) or 0.0) for point in points)
     return {
@@ -206,8 +206,8 @@ def _front(points: Sequence[Point], view: View, of: str, name: str, dash: str) -
         "x": [x for x, _ in ends],
         "y": [y for _, y in ends],
         "mode": "lines",
-        # Between two points only the value of the one that is worse on y, or dearer on x, is reached.
-        "line": {"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": of, "dash": dash},
+        # Between two points only the value of the one that is worse on y, or more expensive on x, is reached.
+        "line": {"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": shade, "dash": dash},
         "opacity": 0.6,
         "name": safe(name),
         "hoverinfo": "skip",
@@ -224,7 +224,7 @@ def _base(point: Point, view: View) -> Trace:
         "text": ["base"],
         "textposition": "top right",
         "marker": {"symbol": "cross", "size": 14, "color": GREY},
-        "hovertext": [f"{safe(point.arm)}: the base, by definition at the origin"],
+        "hovertext": [f"{safe(point.arm)}: the base, at the origin by definition"],
         "hoverinfo": "text",
     }
 
@@ -237,9 +237,11 @@ def _hover(point: Point) -> str:
         f"on the frontier in {point.p_on_frontier:.0%} of resamples",
     ]
     if point.exchange is not None:
-        lines.append(f"forgot {point.exchange:.2f} [{point.exchange_low:.2f}, {point.exchange_high:.2f}] per 1 learned")
+        lines.append(
+            f"forgetting per unit learned {point.exchange:.2f} [{point.exchange_low:.2f}, {point.exchange_high:.2f}]"
+        )
     known = [(words, getattr(point.cost, name)) for name, words in COSTS.items()]
     lines += [f"{words} {value:,.4g}" for words, value in known if value is not None]
     if point.dominated_by:
-        lines.append(f"beaten for certain by {safe(point.dominated_by)}")
+        lines.append(f"dominated by {safe(point.dominated_by)} (95 %)")
     return "<br>".join(lines)

@@ -1,4 +1,4 @@
-"""What adapting changed, layer by layer; and what more items would show."""
+"""Figures of a checkpoint's weight changes by layer, and of power against the number of items."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def change_figure(change: WeightChange) -> go.Figure:
     """
     cells: dict[tuple[str, str], float] = {}
     for tensor in change.tensors:
-        found = _LAYER.match(tensor.name)
-        layer, part = found.groups() if found else (OUTSIDE, tensor.name)
+        match = _LAYER.match(tensor.name)
+        layer, part = match.groups() if match else (OUTSIDE, tensor.name)
         if tensor.base_norm:
             cells[part.removesuffix(".weight"), layer] = tensor.norm / tensor.base_norm
     layers = sorted({layer for _, layer in cells}, key=lambda name: -1 if name == OUTSIDE else int(name))
@@ -44,13 +44,13 @@ def change_figure(change: WeightChange) -> go.Figure:
 
 
 def power_figure(ns: Sequence[int], powers: Sequence[float], n: int) -> go.Figure:
-    """Draw the chance that an unchanged checkpoint passes against the number of items; the chosen one is marked."""
+    """Draw the probability that an unchanged checkpoint passes against the number of items; `n` is marked."""
     figure = go.Figure(
         go.Scatter(x=list(ns), y=list(powers), mode="lines", line={"color": BETTER, "width": 2}, name="power")
     )
     figure.add_hline(y=0.8, line_width=1, line_color=GREY, line_dash="dash", annotation_text="80 %")
     figure.add_vline(x=n, line_width=1, line_color=WORSE, annotation_text=f"n = {n:,}")
-    frame_figure(figure, "items", "chance that an unchanged checkpoint passes", 320)
+    frame_figure(figure, "items", "power: P(pass if unchanged)", 320)
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     figure.update_layout(showlegend=False)
     return figure

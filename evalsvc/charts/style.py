@@ -1,7 +1,7 @@
 """What all figures have in common: colours, markers, error bars, frames.
 
-Colours are Okabe and Ito's, told apart by every kind of colour vision; each series has a marker shape as well. Text
-from checkpoints is escaped: plotly renders a subset of HTML in labels.
+Colours are Okabe and Ito's, which people with any kind of colour vision can tell apart; each series has a marker shape
+as well. Text from checkpoints is escaped: plotly renders a subset of HTML in labels.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CONFIG: dict[str, Any] = {
     "toImageButtonOptions": {"format": "svg", "filename": "evalsvc"},
     "modeBarButtonsToAdd": ["toggleSpikelines"],
 }
-"""How figures are shown; the camera button saves the figure as SVG."""
+"""plotly's options for showing a figure; the camera button saves it as SVG."""
 
 
 def safe(text: str) -> str:
-    """Return text of any origin as plotly shows it literally, cut where it would push the figure away."""
+    """Return text of any origin so that plotly shows it literally, shortened to fit beside a figure."""
     return escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
@@ -43,7 +43,7 @@ def marker(number: int) -> str:
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
-def bars(ends: Iterable[tuple[float, float | None, float | None]], of: str) -> dict[str, object]:
+def bars(ends: Iterable[tuple[float, float | None, float | None]], shade: str) -> dict[str, object]:
     """Return error bars from (middle, low, high); none where an end is not known."""
     rows = list(ends)
     return {
@@ -53,7 +53,7 @@ def bars(ends: Iterable[tuple[float, float | None, float | None]], of: str) -> d
         "arrayminus": [0.0 if low is None else max(0.0, middle - low) for middle, low, _ in rows],
         "thickness": 1,
         "width": 0,
-        "color": of,
+        "color": shade,
     }
 
 
@@ -78,7 +78,7 @@ def prepare_for_paper(figure: go.Figure) -> go.Figure:
 
 
 def prepare_for_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
-    """Give a figure colours that can be read on a dark page and on a light one, so that it need not be drawn for each.
+    """Give a figure colours that can be read on a dark page and on a light one, so that it is drawn once for both.
 
     Streamlit's theme, and what it adds to a figure that `selects`, would have the browser draw all of it twice.
     """
@@ -89,7 +89,7 @@ def prepare_for_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": _FAMILY, "color": "black"}},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
-        datarevision=1,  # the same numbers in other arrays are no reason to draw
+        datarevision=1,  # equal numbers in new arrays are no reason to redraw
     )
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT)

@@ -1,4 +1,4 @@
-"""Over training steps: any metric with its interval; and drift beside forgetting."""
+"""Figures over training steps: any metric with its interval; and forgetting against drift."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evalsvc.stats.regression import Line
 
 @dataclass(frozen=True, slots=True)
 class PlottedCurve:
-    """A training run in one measure.
+    """One measure of a training run.
 
     Attributes:
         marked: The first step that breaks the margin, if one does.
@@ -65,19 +65,19 @@ def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | Non
 
 
 def drift_figure(runs: Sequence[TrainingRun], fitted: Line | None) -> go.Figure:
-    """Draw forgetting against drift, one point per checkpoint, with the straight line through them."""
+    """Draw forgetting against drift, one point per checkpoint, with the least-squares line."""
     figure = go.Figure()
     known = [(run, run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
     for number, name in enumerate(dict.fromkeys(run.name for run, _, _ in known)):
-        mine = [row for row in known if row[0].name == name]
+        rows = [row for row in known if row[0].name == name]
         figure.add_trace(
             go.Scatter(
-                x=[drift for _, drift, _ in mine],
-                y=[forgetting for _, _, forgetting in mine],
+                x=[drift for _, drift, _ in rows],
+                y=[forgetting for _, _, forgetting in rows],
                 mode="markers",
                 name=safe(name),
                 marker={"symbol": marker(number), "size": 9, "color": colour(number)},
-                hovertext=[f"<b>{safe(run.arm)}</b><br>KL {x:.4f} nats<br>forgetting {y:+.3f}" for run, x, y in mine],
+                hovertext=[f"<b>{safe(run.arm)}</b><br>KL {x:.4f} nats<br>forgetting {y:+.3f}" for run, x, y in rows],
                 hoverinfo="text",
             )
         )

@@ -234,7 +234,7 @@ def test_figures_are_written_as_svg_and_png_without_a_request_to_anybody(
 def test_figures_without_kaleido_or_a_browser_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = figures_of(frontier(point("a", "lora", 0.2, 0.1)), ())
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match="install one, or name it in BROWSER_PATH"):
+    with pytest.raises(UsageError, match="install it, or set BROWSER_PATH"):
         write_images(shown, tmp_path)
     found = builtins.__import__
 

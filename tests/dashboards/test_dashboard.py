@@ -78,7 +78,7 @@ def test_a_checkpoint_shows_its_dossier(app: AppTest, db: Path) -> None:
     assert not page.exception
     assert page.code[0].value == f"evalsvc checkpoints compare {newest.digest[7:19]}"
     page.selectbox(key="checkpoint").select(f"{base.label} ({base.digest[7:19]})").run()
-    assert "Nothing: it is a base." in [caption.value for caption in page.caption]
+    assert "None: this is a base." in [caption.value for caption in page.caption]
     tensor = TensorChange(
         name="model.layers.0.self_attn.q_proj.weight",
         shape=(4, 4),
@@ -131,7 +131,7 @@ def test_axes_methods_and_suites_come_from_the_url(app: AppTest, db: Path) -> No
     assert "two different axes" in app.info[0].value
     app.selectbox(key="y").set_value("gpu_hours").run()
     assert not app.exception
-    assert "No arm can be placed" in app.warning[0].value
+    assert "No arm has a value on both axes" in app.warning[0].value
 
 
 def test_compare_shows_arms_of_the_url_with_margin(app: AppTest, db: Path) -> None:
@@ -154,7 +154,7 @@ def test_compare_shows_arms_of_the_url_with_margin(app: AppTest, db: Path) -> No
     page.multiselect(key="arms").set_value(["lora@10", "lora@20"]).run()
     assert set(page.dataframe[0].value["arm"]) == {"lora@10", "lora@20"}
     page.multiselect(key="arms").set_value([]).run()
-    assert "Choose one arm" in page.info[0].value
+    assert "Choose at least one arm" in page.info[0].value
 
 
 def test_samples_of_a_fate_with_both_answers(app: AppTest, db: Path) -> None:
@@ -167,7 +167,7 @@ def test_samples_of_a_fate_with_both_answers(app: AppTest, db: Path) -> None:
     page.text_input(key="text").set_value('"i": 3}').run()
     assert page.dataframe[0].value["text"].tolist() == ['{"i": 3}']
     page.text_input(key="text").set_value("no such text").run()
-    assert "No item is so" in page.info[0].value
+    assert "No items match" in page.info[0].value
 
 
 def test_a_base_is_chosen_by_url_or_by_hand(app: AppTest, db: Path) -> None:
@@ -201,7 +201,7 @@ def test_missing_scores_are_said(app: AppTest, db: Path) -> None:
         [make_arm(7, parent=make_arm(1).checkpoint)], [make_plan("d", 40, role="domain", text="d")], "host:1"
     )
     app.run()
-    assert "Not placed, scores are missing: c7" in app.warning[0].value
+    assert "Not shown, because scores are missing: c7" in app.warning[0].value
 
 
 def gated(db: Path, margin: float = 0.5, mode: Mode = "fixed") -> None:
@@ -246,16 +246,14 @@ def test_runs_show_failures_and_how_to_resume(app: AppTest, db: Path) -> None:
     page = open_page(app, "runs")
     frame = page.dataframe[0].value
     assert frame.iloc[0]["state"] == "failed"
-    assert page.dataframe[1].value.to_dict("records") == [
-        {"requests": 5, "could not be answered because": "out of memory"}
-    ]
+    assert page.dataframe[1].value.to_dict("records") == [{"requests": 5, "reason": "out of memory"}]
     assert page.code[0].value == f"evalsvc submit /models/7 --base /models/1 --suite g --db {db}"
 
 
 def test_gate_shows_kept_decisions_and_simulates(app: AppTest, db: Path) -> None:
     fill(db, 1)
     page = open_page(app, "gate", arm="lora@10", margin="0.3")
-    assert "No decision was kept" in page.info[0].value
+    assert "The store has no decision" in page.info[0].value
     assert "PASS" in page.success[0].value  # 8 of 60 lost
     page.number_input(key="margin").set_value(0.2).run()
     assert "INCONCLUSIVE" in page.warning[0].value
@@ -268,7 +266,7 @@ def test_gate_shows_kept_decisions_and_simulates(app: AppTest, db: Path) -> None
     assert rules["must exceed"].tolist() == [0.0, -0.5]
     assert page.dataframe[1].value["verdict"].tolist() == ["✓ pass"]
     next(button for button in page.button if button.label.startswith("Verify")).click().run()
-    assert "It holds" in page.success[1].value
+    assert "The decision holds" in page.success[1].value
 
 
 def test_gate_shows_the_looks_of_a_sequential_decision(app: AppTest, db: Path) -> None:
@@ -276,17 +274,17 @@ def test_gate_shows_the_looks_of_a_sequential_decision(app: AppTest, db: Path) -
     gated(db, mode="group_sequential")
     page = open_page(app, "gate")
     looks = page.dataframe[1].value
-    assert looks["look"].tolist() == list(range(1, len(looks) + 1))
+    assert looks["interim look"].tolist() == list(range(1, len(looks) + 1))
     assert (looks["of"] == 100).all()
     assert looks["verdict"].iloc[-1] == "✓ pass"
-    assert page.dataframe[0].value["decided at look"].max() == len(looks)
+    assert page.dataframe[0].value["decided at interim look"].max() == len(looks)
     assert any("Mode group_sequential" in caption.value for caption in page.caption)
 
 
 def test_advisor_takes_the_cheapest_that_passes(app: AppTest, db: Path) -> None:
     fill(db, 1)
     page = open_page(app, "advisor", margin="0.3")
-    assert "Take lora" in page.success[0].value
+    assert "Use lora" in page.success[0].value
     frame = page.dataframe[0].value
     assert frame["kind"].tolist() == ["base", "icl", "rag", "peft", "peft", "full", "cpt"]
     assert frame["verdict"].tolist()[3:5] == ["✓ pass", "· not needed"]
