@@ -6,8 +6,7 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.gating.advisor import Terms
-from evalsvc.records.methods import RUNGS
+from evalsvc.gating.advisor import RUNGS, Terms
 
 st.title("Advisor")
 MARKS = {"pass": "✓", "fail": "✗", "short": "✗", "inconclusive": "?", "no evidence": "!"}
