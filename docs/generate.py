@@ -241,11 +241,11 @@ def write_rooms() -> str:
 
 
 FLOORS = (
-    ("the door", ("cli", "demo", "hooks")),
+    ("entry points", ("cli", "demo", "hooks")),
     ("answers", ("reports", "charts", "gating", "analysis")),
     ("scoring", ("scoring", "interchange", "engine", "harness", "checkpoints")),
-    ("memory", ("store",)),
-    ("nouns and numbers", ("records", "stats", "yaml_files", "settings", "errors")),
+    ("storage", ("store",)),
+    ("records and statistics", ("records", "stats", "yaml_files", "settings", "errors")),
 )
 """Rooms as the picture groups them, from the top; what each may import is in `ORDER`."""
 
@@ -274,12 +274,12 @@ def draw_rooms() -> str:
             parts.append(f'<text x="{x + w / 2:.0f}" y="{y + 59}" text-anchor="middle">{name}</text>')
     base = top + len(FLOORS) * (floor + 12) + 6
     parts.append(
-        f'<text class="s" x="24" y="{base + 12}">A floor imports the floors below it. The three stages:</text>'
+        f'<text class="s" x="24" y="{base + 12}">A room may import the rooms of the floors below. The three stages:</text>'
     )
     stages = (
         ("suites", "YAML files"),
         ("plan", "harness, once"),
-        ("score", "engine, Ray workers"),
+        ("score", "engine, on Ray"),
         ("grade", "harness"),
         ("store", "one DuckDB file"),
         ("answer", "analysis, gating"),
