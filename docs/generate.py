@@ -274,7 +274,7 @@ def draw_rooms() -> str:
             parts.append(f'<text x="{x + w / 2:.0f}" y="{y + 59}" text-anchor="middle">{name}</text>')
     base = top + len(FLOORS) * (floor + 12) + 6
     parts.append(
-        f'<text class="s" x="24" y="{base + 12}">A room may import the rooms of the floors below. The three stages:</text>'
+        f'<text class="s" x="24" y="{base + 12}">A room may import rooms of lower floors. The three stages:</text>'
     )
     stages = (
         ("suites", "YAML files"),

@@ -699,7 +699,6 @@ class _CardText:
     """What training cost: `evalsvc.json` beside a checkpoint. All fields may be left out.
 
     Attributes:
-        gpu_hours: Device-hours of training, all devices added up.
         cpu_hours: CPU time of training without a GPU, all processes added up.
         train_tokens: Tokens seen in training, repetitions counted.
         method: How the checkpoint was adapted: full, lora, cpt, ...

@@ -138,7 +138,11 @@ class Policy(Strict):
             try:
                 found.append(WaiverEntry(text, Waiver.model_validate(entry)))
             except ValidationError as error:
-                found.append(WaiverEntry(text, problem=first_problem(error, "the README for the keys of a waiver")))
+                found.append(
+                    WaiverEntry(
+                        text, problem=first_problem(error, "docs/pages/reference/policy.md for the keys of a waiver")
+                    )
+                )
         return found
 
 
@@ -161,7 +165,9 @@ def load_policy(path: Path) -> Policy:
     try:
         policy = Policy.model_validate(data)
     except ValidationError as error:
-        raise PolicyError(f"policy {path}: {first_problem(error, 'the README for the keys of a policy')}") from error
+        raise PolicyError(
+            f"policy {path}: {first_problem(error, 'docs/pages/reference/policy.md for the keys of a policy')}"
+        ) from error
     return policy.model_copy(update={"waivers": tuple(_plain(entry) for entry in policy.waivers)})
 
 

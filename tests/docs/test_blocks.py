@@ -253,6 +253,7 @@ JSON_COMMANDS = {
     "gate-plan": "evalsvc gate lora@400 --policy policy.yaml --plan --json",
     "checkpoints-list": "evalsvc checkpoints list --json",
     "checkpoints-show": "evalsvc checkpoints show lora@400 --json",
+    "checkpoints-compare": "evalsvc checkpoints compare lora@400 --json",
     "checkpoints-check": "evalsvc checkpoints check runs/lora --base models/base --json",
     "suites-list": "evalsvc suites list --json",
     "suites-show": "evalsvc suites show valley --json",

@@ -57,7 +57,7 @@ def test_the_policy_of_the_design_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alpa": 0.05}, "alpa: unknown key; see the README"),
+        ({"alpa": 0.05}, "alpa: unknown key; see docs/pages/reference/policy.md"),
         ({"version": 2}, "version: Input should be 1"),
         ({"alpha": 0.5}, "alpha: .*less than or equal to 0.2, got 0.5"),
         ({"alpha": 0}, "alpha: .*greater than 0"),
