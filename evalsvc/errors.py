@@ -1,12 +1,12 @@
 """Every exception that evalsvc raises on purpose, and the exit code that each branch means.
 
-    EvalsvcError             1  evalsvc could not do what it should have done
-    ├── UsageError           2  what the user gave cannot be used as it is
+    EvalsvcError             1  evalsvc could not do its task
+    ├── UsageError           2  a command, file or setting that cannot be used as given
     │   ├── SuiteError          a suite or task file: unknown name, bad value, gold out of range
     │   ├── PolicyError         a policy file: bad value, or a rule that could never pass
     │   ├── CheckpointError     a path, hub id or adapter that is not a loadable checkpoint
     │   └── StoreError          the store's file: foreign, newer, locked, unwritable, disk full
-    └── EvidenceError        5  what would be compared is missing or not comparable
+    └── EvidenceError        5  scores that are missing or not comparable
 
 Exit codes 3 and 4 (gate: fail, inconclusive) are verdicts, not errors. A message says what is wrong, the value,
 the rule, and the next step, in one line; `cli` alone prints it. This module imports nothing.

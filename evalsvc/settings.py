@@ -50,7 +50,7 @@ def shared_dir(name: str) -> Path:
     """
     package = Path(__file__).resolve().parent
     for candidate in (package.parent / name, package / "_share" / name):
-        # A site-packages folder may hold another project's "suites": ours has a README.md beside it.
+        # A site-packages folder may hold another project's "suites"; evalsvc's has a README.md.
         if (candidate / "README.md").is_file():
             return candidate
     raise UsageError(f"evalsvc's folder {name!r} is missing from {package.parent}: reinstall evalsvc")

@@ -12,28 +12,31 @@ from evalsvc.errors import UsageError
 
 
 class Strict(BaseModel):
-    """What a file says, with no key that is not known."""
+    """The content of a file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def read_yaml(path: Path, what: str, wrong: type[UsageError]) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
+def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Args:
+        noun: What errors call the file: "suite", "policy".
 
     Raises:
-        UsageError: Of the kind `wrong`: it cannot be read, is not YAML, or holds something else.
+        UsageError: Of type `error_type`: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise wrong(f"{what} {path}: cannot be read: {error}") from error
+        raise error_type(f"{noun} {path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise wrong(f"{what} {path}: not valid YAML{where}: {problem}") from error
+        raise error_type(f"{noun} {path}: not valid YAML{where}: {problem}") from error
     if not isinstance(data, dict):
-        raise wrong(f"{what} {path}: holds a {type(data).__name__}, must be a mapping of keys to values")
+        raise error_type(f"{noun} {path}: contains a {type(data).__name__}, must be a mapping of keys to values")
     return data
 
 

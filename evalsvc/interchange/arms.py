@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
     """Read JSON, gzipped or not.
 
     Raises:
-        UsageError: There is no such file, or it holds no JSON.
+        UsageError: The file cannot be read, or is not JSON.
     """
     try:
         data = path.read_bytes()
@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise UsageError(f"{path}: is no JSON ({error})") from error
+        raise UsageError(f"{path}: is not JSON ({error})") from error
 
 
 def imported_checkpoint(
@@ -91,7 +91,7 @@ def imported_checkpoint(
     )
 
 
-def assemble(of: Checkpoint, target: Target, source: Path, tasks: Sequence[ImportedTask]) -> Imported:
+def assemble(checkpoint: Checkpoint, target: Target, source: Path, tasks: Sequence[ImportedTask]) -> Imported:
     """Put an arm's tasks together; the same items make the same plan."""
     planned = tuple(
         PlannedTask(
@@ -124,22 +124,22 @@ def assemble(of: Checkpoint, target: Target, source: Path, tasks: Sequence[Impor
         requests=(),
     )
     results = tuple(result for task in tasks for result in task.results)
-    return Imported(Arm(of, NUMERICS), plan, Graded(results, {task.name: task.scores for task in tasks}))
+    return Imported(Arm(checkpoint, NUMERICS), plan, Graded(results, {task.name: task.scores for task in tasks}))
 
 
 def aggregate(task: str, metric: Metric, scores: Sequence[Score], primary: bool) -> Result:
     """Return the result of a task in one metric, aggregated from its scores."""
-    mine = [s for s in scores if (s.metric, s.filter) == (metric.name, metric.filter) and s.value is not None]
-    values = np.array([s.value for s in mine], dtype=np.float64)
-    weights = np.array([s.weight for s in mine], dtype=np.float64) if metric.aggregation in WEIGHTED else None
-    found = estimate(values, weights, metric.aggregation if metric.aggregation in SMOOTH else "mean")
-    stderr = found.stderr if math.isfinite(found.stderr) else None
+    counted = [s for s in scores if (s.metric, s.filter) == (metric.name, metric.filter) and s.value is not None]
+    values = np.array([s.value for s in counted], dtype=np.float64)
+    weights = np.array([s.weight for s in counted], dtype=np.float64) if metric.aggregation in WEIGHTED else None
+    mean = estimate(values, weights, metric.aggregation if metric.aggregation in SMOOTH else "mean")
+    stderr = mean.stderr if math.isfinite(mean.stderr) else None
     return Result(
         task=task,
         metric=metric.name,
         filter=metric.filter,
-        n=len(mine),
-        value=found.value,
+        n=len(counted),
+        value=mean.value,
         stderr=stderr,
         higher_is_better=metric.higher_is_better,
         primary=primary,

@@ -15,7 +15,7 @@ from evalsvc.records.vocabulary import Quantisation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a checkpoint cost to make. None means not known, never zero.
+    """What a checkpoint cost. None means not known, never zero.
 
     Attributes:
         gpu_hours: Hours of training times GPUs.
@@ -24,7 +24,7 @@ class Cost:
         train_samples: Samples seen, repetitions counted.
         annotation_cost: Of the training data, in the user's currency.
         trainable_share: Parameters that training could change, over those of the base.
-        tokens_per_query: Prompt tokens per request, mean over the domain suites: of an arm; measured, never declared.
+        tokens_per_query: Prompt tokens per request, mean over the domain suites; of an arm, measured, never declared.
     """
 
     gpu_hours: float | None = None
@@ -50,7 +50,7 @@ COSTS = {
 """The fields of `Cost`, with what tables and figures call them."""
 
 DECLARED = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
-"""What a checkpoint's cost card may say; what a query costs is an arm's, and measured."""
+"""Fields of a cost card; tokens per query are measured for an arm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,8 @@ class Checkpoint:
 
     Attributes:
         digest: "sha256:..." of the content; for an adapter, of adapter and base together.
-        name: What people call it; not an identity.
-        path: Folder that holds it.
+        name: For people; not an identity.
+        path: Its folder.
         method: "base", "full", "lora", another PEFT type, "cpt", ...; the names are those of `methods`.
         tokenizer: Digest of tokenizer files and chat template.
         parent: Digest of the base that it was adapted from.
@@ -82,7 +82,7 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """What people call it: name, and step within its trajectory."""
+        """The name, and the step within its trajectory: "lora@400"."""
         return self.name if self.step is None else f"{self.name}@{self.step}"
 
     @property
@@ -106,8 +106,8 @@ class Numerics:
     """How numbers are computed: part of a response's key, and equal within every comparison.
 
     Attributes:
-        rerun: 0; 1 for a base that is scored once more, in other batches, the opposite order and with other seeds, to
-            see how much changes although nothing was adapted (the A/A floor).
+        rerun: 0; 1 for a base that is scored a second time, in other batches, the opposite order and with other seeds,
+            to measure run-to-run noise (A/A).
     """
 
     device: str
@@ -123,11 +123,11 @@ class Numerics:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a checkpoint is put into service: part of an arm's identity.
+    """How a checkpoint is served: part of an arm's identity.
 
     Attributes:
-        merged: An adapter's change is added to the base's weights, instead of being computed beside them.
-        quantisation: What the full weights are quantised to, and by whom; None leaves them as they are.
+        merged: Whether an adapter's change is added to the base's weights instead of computed beside them.
+        quantisation: Format of the quantised full weights, and the library that quantises; None: not quantised.
     """
 
     merged: bool = False
@@ -135,7 +135,7 @@ class Serving:
 
     @property
     def words(self) -> str:
-        """What a label says of it: nothing for an unquantised, unmerged checkpoint."""
+        """The part of a label: empty for an unquantised, unmerged checkpoint."""
         return ", ".join(word for word in (self.quantisation, "merged" if self.merged else None) if word)
 
 
@@ -155,13 +155,13 @@ class Arm:
 
     @property
     def weights(self) -> str:
-        """What must be in memory to score it: the folder of the full weights, and what they are quantised to."""
+        """What must be in memory to score it: the folder of the full weights, and their quantisation."""
         quantisation = self.serving.quantisation
         return f"{self.checkpoint.resident} ({quantisation})" if quantisation else self.checkpoint.resident
 
     @property
     def label(self) -> str:
-        """What people call it: the checkpoint's label, and how it is served unless that is as usual."""
+        """The checkpoint's label, and how it is served unless that is as usual."""
         return served_label(self.checkpoint, self.serving)
 
 
@@ -214,11 +214,10 @@ def served_label(checkpoint: Checkpoint, serving: Serving) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about a checkpoint that people should know before they trust its scores.
+    """Something to know about a checkpoint before trusting its scores.
 
     Attributes:
-        severity: An "error" means that scores would be wrong, and refuses; a "warning" that they may mislead; a "note"
-            that nothing has to be done.
+        severity: "error": scores would be wrong, submit refuses; "warning": they may mislead; "note": nothing to do.
         check: Name of the check, the same in every version.
         checkpoint: Label of the checkpoint.
     """
@@ -230,14 +229,14 @@ class Finding:
 
 
 def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str:
-    """Return why no drift of a checkpoint from its base is known although it was asked for."""
+    """Return why the drift of a checkpoint from its base is not known although a suite measures drift."""
     if adapted.tokenizer == base.tokenizer:
         return (
-            "its divergences could not be computed: it was scored on the plain path, or predicts another number of "
-            "tokens than its base; go by bits per byte (evalsvc compare)"
+            "its divergences could not be computed: it was scored on the plain path, or its vocabulary has "
+            "another size than its base's; use bits per byte (evalsvc compare)"
         )
     return (
         f"its tokenizer ({adapted.tokenizer[:12]}) is not that of its base {base.label} ({base.tokenizer[:12]}), and "
         "drift per token is only defined over the same tokens; save the base's tokenizer beside the checkpoint and "
-        "submit it again, or go by bits per byte (evalsvc compare)"
+        "submit it again, or use bits per byte (evalsvc compare)"
     )

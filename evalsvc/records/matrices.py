@@ -1,4 +1,4 @@
-"""Matrices of tasks that were learned one after the other: files -> `Matrix`. Figures are computed, not read."""
+"""`Matrix`: scores of tasks that were learned one after the other. Its figures are computed, not read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Matrix:
     """Scores of T tasks after each of T stages, one task a stage.
 
     Attributes:
-        name: What people call the run; its identity in the store.
+        name: Of the run; its identity in the store.
         scores: [T, T], row i after stage i; nan where a task was not scored.
         untrained, joint: [T] scores before the first stage, and of a reference trained on everything at once.
     """

@@ -1,4 +1,4 @@
-"""What answers are worth: one score per sample, results per task, and scores as arrays."""
+"""One score per sample, results per task, and scores as arrays."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class Graded:
 # ------------------------------------------------------------------------------------------------------- comparison
 
 
-@dataclass(
-    frozen=True, eq=False, kw_only=True
-)  # not by slots: what is found out about an arm's scores is kept with them
+@dataclass(frozen=True, eq=False, kw_only=True)  # without slots, for the cached properties
 class TaskScores:
     """One arm's scores on one task in its primary metric, sorted by sample.
 

@@ -43,8 +43,8 @@ class WeightChange:
 
     Attributes:
         parameters: Of the base.
-        trainable: Parameters that training could change, as far as the files tell: all of full weights that differ,
-            an adapter's own.
+        trainable: Parameters that training could change, as far as the files show: the tensors of full weights
+            that differ, an adapter's own.
         tolerance: In words: when an element counts as changed.
         tensors: Tensors that were compared; those that an adapter leaves alone are not among them.
     """
@@ -86,8 +86,8 @@ def group_changes(change: WeightChange) -> list[GroupChange]:
     for tensor in change.tensors:
         groups.setdefault(kind_of(tensor.name), []).append(tensor)
     order = [kind for kind, _ in _KINDS] + ["other"]
-    found = [_sum_up(kind, groups[kind]) for kind in order if kind in groups]
-    return [*found, _sum_up("all", change.tensors)] if len(found) > 1 else found
+    lines = [_sum_up(kind, groups[kind]) for kind in order if kind in groups]
+    return [*lines, _sum_up("all", change.tensors)] if len(lines) > 1 else lines
 
 
 def _sum_up(group: str, tensors: Sequence[TensorChange]) -> GroupChange:

@@ -1,4 +1,4 @@
-"""Say what works on this machine. Imports torch only to ask for devices."""
+"""Checks of this machine. Imports torch only to list devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evalsvc.store.store import Store
 
 
 class EnvironmentCheck(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     state: Literal["ok", "note", "bad"]
@@ -25,7 +25,7 @@ class EnvironmentCheck(NamedTuple):
 
 
 def examine_environment(db: Path) -> list[EnvironmentCheck]:
-    """Look at everything that scoring depends on."""
+    """Check everything that scoring depends on."""
     findings = [
         EnvironmentCheck("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     ]
@@ -45,14 +45,16 @@ def _packages() -> list[EnvironmentCheck]:
         if requirement.marker is not None:  # an extra
             continue
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             findings.append(EnvironmentCheck(requirement.name, "bad", f"missing; pip install '{requirement}'"))
             continue
-        tested = requirement.specifier.contains(found, prereleases=True)
+        tested = requirement.specifier.contains(installed, prereleases=True)
         state: Literal["ok", "note"] = "ok" if tested else "note"
         findings.append(
-            EnvironmentCheck(requirement.name, state, found if tested else f"{found}, tested {requirement.specifier}")
+            EnvironmentCheck(
+                requirement.name, state, installed if tested else f"{installed}, tested {requirement.specifier}"
+            )
         )
     return findings
 
@@ -66,19 +68,21 @@ def _devices() -> list[EnvironmentCheck]:
     ]
 
 
-def _disk(what: str, folder: Path) -> EnvironmentCheck:
+def _disk(name: str, folder: Path) -> EnvironmentCheck:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
     writable = os.access(folder, os.W_OK)
     state: Literal["ok", "note", "bad"] = "bad" if not writable else "note" if free < 2 else "ok"
-    return EnvironmentCheck(what, state, f"{folder}: {free:.1f} GB free{'' if writable else ', not writable'}")
+    return EnvironmentCheck(name, state, f"{folder}: {free:.1f} GB free{'' if writable else ', not writable'}")
 
 
 def _environment() -> list[EnvironmentCheck]:
     names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "RAY_ADDRESS", "EVALSVC_ADDRESS", "OMP_NUM_THREADS")
-    found = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
-    findings = [EnvironmentCheck("environment", "ok", ", ".join(found) or "no offline flag, no cluster address set")]
+    variables = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    findings = [
+        EnvironmentCheck("environment", "ok", ", ".join(variables) or "no offline flag, no cluster address set")
+    ]
     if os.environ.get("LOCAL_RANK", "0") != "0":
         findings.append(EnvironmentCheck("LOCAL_RANK", "note", f"{os.environ['LOCAL_RANK']}: left over from torchrun?"))
     return findings

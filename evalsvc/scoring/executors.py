@@ -1,8 +1,8 @@
-"""Shards in, results out, in the order in which they finish: the seam between the driver and whoever computes.
+"""Shards in, results out, in the order in which they finish: the interface between the driver and what computes.
 
 An executor yields exactly one result for every shard, whatever happens to its workers: a shard that cannot be scored
-comes back as failures, never as an exception. Here are the seam, the queue that all executors share, and the executor
-that works in this process; `ray_executor` has the one on Ray.
+comes back as failures, never as an exception. Here are the interface, the queue that all executors share, and the
+executor that works in this process; `ray_executor` has the one on Ray.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evalsvc.records.shards import Shard, ShardResult
 
 
 class ShardScorer(Protocol):
-    """Answers shards; may raise."""
+    """Scores shards; may raise."""
 
     def score(self, shard: Shard) -> ShardResult:
         """Answer every request of a shard, or say why not."""
@@ -81,10 +81,10 @@ class AffinityQueue:
             return None
 
         def preference(line: deque[Shard]) -> tuple[bool, bool, bool, int]:
-            wanted = line[0].arm
-            same = held is not None and wanted.key == held.key
-            near = held is not None and wanted.weights == held.weights
-            free = wanted.weights not in others
+            arm = line[0].arm
+            same = held is not None and arm.key == held.key
+            near = held is not None and arm.weights == held.weights
+            free = arm.weights not in others
             # Where weights are free to load, order of queueing decides; where they are not, the longest line.
             return same, near, free, 0 if free or near else len(line)
 
@@ -123,6 +123,6 @@ class InProcessExecutor:
 
 
 def explain(error: BaseException) -> str:
-    """Return one line that says what went wrong while scoring."""
+    """Return an error of scoring as one line."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if isinstance(error, EvalsvcError) else f"{type(error).__name__}: {text}"

@@ -1,6 +1,6 @@
-"""Everything that can be known against checkpoints before a second of compute is spent: files, fit and windows.
+"""Checks of checkpoints before any compute: files, fit to the base, context windows.
 
-`probe` has what only scoring can tell.
+`probe` has the checks that need scoring.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from evalsvc.records.shards import Likelihoods
 
 
 def examine_checkpoints(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:
-    """Return what is to be said of a base and of what was adapted from it."""
+    """Return the findings about a base and the checkpoints that were adapted from it."""
     from evalsvc.engine.compatibility import examine_fit  # torch takes seconds to import
 
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for checkpoint in (base, *adapted):
         parent = None if checkpoint is base else base
         try:
-            found += examine_files(checkpoint, parent)
+            findings += examine_files(checkpoint, parent)
             tensors = read_headers(list_weights(Path(checkpoint.path)))
-            found += examine_fit(checkpoint, parent, {name: tensor.shape for name, tensor in tensors.items()})
+            findings += examine_fit(checkpoint, parent, {name: tensor.shape for name, tensor in tensors.items()})
         except CheckpointError as error:
-            found.append(Finding("error", "files", checkpoint.label, str(error)))
-    return found
+            findings.append(Finding("error", "files", checkpoint.label, str(error)))
+    return findings
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:
@@ -53,15 +53,15 @@ def examine_windows(checkpoints: Sequence[Checkpoint], plans: Sequence[Plan], cu
 
     Checkpoints with the same tokenizer and window are cut alike: the first of them stands for all.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     seen: set[int] = set()
     for checkpoint in checkpoints:
         for plan in plans:
             cut = cutter.cut(plan, checkpoint)
             if id(cut) not in seen:
                 seen.add(id(cut))
-                found += _cut_samples(checkpoint, plan, cut)
-    return found
+                findings += _cut_samples(checkpoint, plan, cut)
+    return findings
 
 
 def _cut_samples(checkpoint: Checkpoint, plan: Plan, cut: Cut) -> list[Finding]:
@@ -72,26 +72,26 @@ def _cut_samples(checkpoint: Checkpoint, plan: Plan, cut: Cut) -> list[Finding]:
         if tokens and not text
     }
     affected: Counter[str] = Counter()
-    hopeless = 0
+    unanswerable = 0
     for task in plan.tasks:
         for sample in task.samples:
             refused = not cut.refused.keys().isdisjoint(sample.requests)
-            hopeless += refused
+            unanswerable += refused
             affected[task.name] += not refused and not truncated.isdisjoint(sample.requests)
     total = sum(len(task.samples) for task in plan.tasks)
-    found = []
+    findings = []
     if count := affected.total():
         tasks = ", ".join(f"{task} {number}" for task, number in affected.most_common(3) if number)
         text = (
             f"its window is shorter than prompts of suite {plan.suite}: {count} of {total} samples would be cut from "
             f"the left ({tasks})"
         )
-        found.append(Finding("warning", "window", checkpoint.label, text))
-    if hopeless:
+        findings.append(Finding("warning", "window", checkpoint.label, text))
+    if unanswerable:
         reason = next(iter(cut.refused.values()))
-        text = f"{hopeless} of {total} samples of suite {plan.suite} cannot be asked: {reason}"
-        found.append(Finding("warning", "window", checkpoint.label, text))
-    return found
+        text = f"{unanswerable} of {total} samples of suite {plan.suite} cannot be asked: {reason}"
+        findings.append(Finding("warning", "window", checkpoint.label, text))
+    return findings
 
 
 def _rolling(part: Slice) -> Sequence[bool]:

@@ -1,7 +1,7 @@
-"""A few sentences, scored by every arm on the way that its requests will go, before any of them are sent.
+"""A sanity probe: every arm scores a few sentences, on the same path as its requests, before any request is sent.
 
-What only logits can tell shows here: that an adapter does nothing, that a model collapsed or was converted wrongly,
-that it cannot be loaded where it is to be scored.
+It shows what only logits can show: an adapter without effect, a model that collapsed or was converted wrongly, a model
+that cannot be loaded on the device.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Full fine-tunes and LoRAs of a small story model on medical abstracts stayed bel
 another order cost 1.1, transposed projections 1.4 to 3.0, a permuted vocabulary 12.
 """
 POOR = 4.0
-"""Bits per byte from which a base knows too little of such sentences for anything to be told by them."""
+"""Bits per byte from which a base predicts such sentences too badly for a comparison."""
 
 
 PLAN = Plan(
@@ -58,26 +58,26 @@ PLAN = Plan(
 
 
 def run_probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[Finding]:
-    """Score the sentences with every arm, and return what that shows.
+    """Score the sentences with every arm, and return the findings.
 
     Args:
-        arms: Bases first; an arm is held against the base under the same quantisation.
+        arms: Bases first.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     levels: dict[str, dict[str, float]] = {arm.key: {} for arm in arms}
     for result in executor.run([shard for arm in arms for shard in _shards(arm, cutter)]):
         arm = result.shard.arm
         if problem := _problem(arm, result):
-            found.append(problem)
+            findings.append(problem)
             levels.pop(arm.key, None)
         elif arm.key in levels:
             levels[arm.key] |= {answer.request: answer.loglikelihood or 0.0 for answer in result.responses}
     for arm in arms:
         base = find_reference(arm, arms) if arm.checkpoint.parent else None
         if arm.key in levels and base is not None and base.key in levels:
-            found += _against_base(arm, levels[arm.key], levels[base.key])
-        found += _against_usual(arm, arms, levels)
-    return found
+            findings += _against_base(arm, levels[arm.key], levels[base.key])
+        findings += _against_usual(arm, arms, levels)
+    return findings
 
 
 def _shards(arm: Arm, cutter: Cutter) -> Iterator[Shard]:
@@ -96,7 +96,7 @@ def _problem(arm: Arm, result: ShardResult) -> Finding | None:
 
 
 def _against_usual(arm: Arm, arms: Sequence[Arm], levels: dict[str, dict[str, float]]) -> Iterator[Finding]:
-    """Hold an arm against the same checkpoint served as usual: merging and quantising change the last bits at least."""
+    """Compare an arm with the same checkpoint served as usual: merging and quantising change at least the last bits."""
     for other in arms:
         usual = other.checkpoint == arm.checkpoint and other.numerics == arm.numerics and not other.serving.words
         if usual and other != arm and arm.key in levels and levels[arm.key] == levels.get(other.key):
@@ -104,13 +104,13 @@ def _against_usual(arm: Arm, arms: Sequence[Arm], levels: dict[str, dict[str, fl
             yield Finding("error", "serving", arm.label, text)
 
 
-def _against_base(arm: Arm, mine: dict[str, float], theirs: dict[str, float]) -> Iterator[Finding]:
-    if mine == theirs:
+def _against_base(arm: Arm, levels: dict[str, float], of_base: dict[str, float]) -> Iterator[Finding]:
+    if levels == of_base:
         effect = "the adapter has no effect" if arm.checkpoint.is_adapter else "only its files differ"
         text = f"answers exactly as its base does, to the last bit: {effect}"
         yield Finding("error" if arm.checkpoint.is_adapter else "warning", "no-effect", arm.label, text)
         return
-    base, adapted = (-sum(levels.values()) / math.log(2) / _BYTES for levels in (theirs, mine))
+    base, adapted = (-sum(nats.values()) / math.log(2) / _BYTES for nats in (of_base, levels))
     if base < POOR and adapted > base + FAR:
         text = (
             f"needs {adapted:.1f} bits per byte for ordinary sentences and its base {base:.1f}: collapsed or "

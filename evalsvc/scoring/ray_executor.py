@@ -63,8 +63,8 @@ def _no_scorer() -> ShardScorer:
     raise NotImplementedError("this executor only looks at the cluster")
 
 
-class _Chatter(io.TextIOBase):
-    """Takes what Ray prints: it reports deaths on the driver's stdout, which belongs to the answer."""
+class _RayOutput(io.TextIOBase):
+    """Takes what Ray prints on stdout, such as worker deaths: stdout is for the command's answer."""
 
     def write(self, text: str) -> int:
         """Log the text where a debugging user sees it."""
@@ -92,7 +92,7 @@ class _Worker:
 
 @dataclass(slots=True)
 class _Seat:
-    """A worker as the driver sees it."""
+    """A worker, as known to the driver."""
 
     actor: Any
     shard: Shard | None = None
@@ -117,7 +117,7 @@ class RayExecutor:
         self._idle: list[_Seat] = []  # between two runs
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._undo = ExitStack()
-        self._stillborn = 0  # workers in a row that died before they answered
+        self._failed_starts = 0  # workers in a row that died before they answered
 
     def __enter__(self) -> RayExecutor:
         ray = import_ray()
@@ -127,7 +127,7 @@ class RayExecutor:
         else:
             options |= {"address": os.environ["RAY_ADDRESS"]}
         with ExitStack() as undo:
-            undo.enter_context(redirect_stdout(_Chatter()))
+            undo.enter_context(redirect_stdout(_RayOutput()))
             try:
                 ray.init(**options)
             except Exception as error:  # ray raises ConnectionError, RuntimeError, ValueError, ... from here
@@ -151,27 +151,27 @@ class RayExecutor:
         """Yield one result per shard, as they finish.
 
         Raises:
-            EvalsvcError: Workers die before they are ready, again and again.
+            EvalsvcError: Several workers in a row die before they are ready.
         """
         ray = import_ray()
         queue = AffinityQueue(shards)
         idle, self._idle = self._idle, []
         for seat in idle:
-            self._feed(seat, queue)
+            self._assign(seat, queue)
         for _ in range(min(self._worker_count() - len(idle), len(queue))):
-            self._hire()
+            self._start_worker()
         while self._seats:
             finished, _ = ray.wait(list(self._seats), num_returns=1, timeout=1.0)
             for reference in finished:
-                yield from self._settle(self._seats.pop(reference), reference, queue)
+                yield from self._collect(self._seats.pop(reference), reference, queue)
 
-    def _settle(self, seat: _Seat, reference: Any, queue: AffinityQueue) -> Iterator[ShardResult]:
+    def _collect(self, seat: _Seat, reference: Any, queue: AffinityQueue) -> Iterator[ShardResult]:
         """Take what a worker gave back, and give it more work, or put another in its place."""
         ray = import_ray()
         shard, seat.shard = seat.shard, None
         try:
             answer = ray.get(reference)
-            self._stillborn = 0
+            self._failed_starts = 0
             if shard is not None:  # else it was the ping
                 yield answer
         except ray.exceptions.RayTaskError as error:  # the scorer raised: the worker lives, the shard is bad
@@ -180,17 +180,17 @@ class RayExecutor:
             yield ShardResult.of_error(shard, explain(error.cause or error))
         except ray.exceptions.RayError as error:
             ray.kill(seat.actor)
-            yield from self._bury(shard, error, queue)
+            yield from self._handle_death(shard, error, queue)
             if queue:
-                self._hire()
+                self._start_worker()
             return
-        self._feed(seat, queue)
+        self._assign(seat, queue)
 
-    def _bury(self, shard: Shard | None, error: Exception, queue: AffinityQueue) -> Iterator[ShardResult]:
-        """Decide what becomes of a dead worker's shard."""
+    def _handle_death(self, shard: Shard | None, error: Exception, queue: AffinityQueue) -> Iterator[ShardResult]:
+        """Queue a dead worker's shard again, or give it up."""
         if shard is None:
-            self._stillborn += 1
-            if self._stillborn >= MAX_DEATHS:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_DEATHS:
                 raise EvalsvcError(f"{MAX_DEATHS} workers died before they were ready: {explain(error)}") from error
             return
         self._deaths[shard.arm.key, shard.key] += 1
@@ -209,14 +209,14 @@ class RayExecutor:
             return max(1, self._workers)
         return max(1, int(resources["GPU"] / self._gpus if self._gpus else resources.get("CPU", 1)))
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         ray = import_ray()
         cores = 1 if self._gpus or not self._embedded else max(1, core_count() // self._worker_count())
         worker = ray.remote(num_cpus=cores, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(_Worker)
         actor = worker.remote(self._factory)
         self._seats[actor.ping.remote()] = _Seat(actor)
 
-    def _feed(self, seat: _Seat, queue: AffinityQueue) -> None:
+    def _assign(self, seat: _Seat, queue: AffinityQueue) -> None:
         others = {other.holds.weights for other in self._seats.values() if other.holds}
         shard = queue.take(seat.holds, others)
         if shard is None:

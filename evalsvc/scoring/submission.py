@@ -12,7 +12,7 @@ from evalsvc.settings import Compute
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder or hub id of a checkpoint or of a training run's output, and what the user says of it."""
+    """A folder or hub id of a checkpoint or of a training run's output, and the user's description of it."""
 
     path: str
     said: Description = Description()
@@ -28,12 +28,12 @@ class Submission:
         suites: Names or files; empty takes those that the base was scored on before.
         rendering: Whose chat template renders the prompts of all arms, or none; has to be chosen where the base's and
             an adapted checkpoint's differ.
-        merged: Serve adapters merged as well, as arms of their own.
-        quantisation: Serve everything on quantised weights, the base too, which is then the reference.
-        rerun: Score the base once more, in other batches and with other seeds.
-        shots: Ask the base's domain suites with so many worked examples, as an arm of its own (ICL).
-        prompts: Files of suites that ask the documents of domain suites of the same name with other prompts, as an arm
-            of its own (RAG, or ICL with chosen examples).
+        merged: Also score adapters merged into the base, as separate arms.
+        quantisation: Quantise all weights, base included; the quantised base is then the reference.
+        rerun: Score the base twice, in other batches and with other seeds, to measure run-to-run noise (A/A).
+        shots: Number of worked examples in the prompts of domain suites, for the base as a separate arm (ICL).
+        prompts: Files of suites with other prompts for the documents of the domain suites of the same names, for the
+            base as a separate arm (RAG, or ICL with chosen examples).
     """
 
     sources: tuple[Source, ...]
@@ -50,5 +50,5 @@ class Submission:
 
     @property
     def is_prompted(self) -> bool:
-        """Whether the base is to be asked with other prompts instead of being trained."""
+        """Whether the base is scored with other prompts instead of being trained."""
         return self.shots is not None or bool(self.prompts)

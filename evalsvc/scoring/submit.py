@@ -1,4 +1,4 @@
-"""Submit: checkpoints and suites in, finished runs in the store out. What is in the store already is not done again."""
+"""Submit: checkpoints and suites in, finished runs in the store out. Results already in the store are reused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Prepared:
     """A submission that is ready to be scored: the base's arm first, and every suite's requests.
 
     Attributes:
-        asked: By a plan's digest, what an arm with other prompts is asked instead.
+        asked: By a plan's digest, the plan that an arm with other prompts is asked instead.
     """
 
     arms: tuple[Arm, ...]
@@ -60,9 +60,9 @@ def submit(
     """Score a submission, its base included, and return its runs.
 
     Args:
-        progress: Told how far scoring has come.
-        note: Told in words what happens next.
-        before: Shown what will be scored; may refuse it.
+        progress: Called with requests answered and in all.
+        note: Called with one line about each step.
+        before: Called with the prepared submission; may raise to refuse it.
 
     Raises:
         UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored then.
@@ -78,7 +78,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     """Read and check a submission's checkpoints and plan its suites; computes and stores nothing.
 
     Raises:
-        UsageError: The checkpoint, its base or a suite cannot be used, or a check speaks against it.
+        UsageError: The checkpoint, its base or a suite cannot be used, or a check refuses it.
     """
     note("reading checkpoints")
     base, adapted = _open_all(submission, progress, note)
@@ -169,12 +169,12 @@ def _list_arms(
 def _run_probe(
     executor: Executor, unknown: Sequence[Arm], arms: Sequence[Arm], cutter: Cutter, note: Callable[[str], None]
 ) -> list[Finding]:
-    """Probe arms that have answered nothing yet, beside the bases that they are held against.
+    """Probe arms without responses, and the bases that they are compared with.
 
     Raises:
         CheckpointError: One of them has no effect, or cannot be scored.
     """
-    note("probing what is new")
+    note("probing new arms")
     findings = run_probe(executor, [arm for arm in arms if arm in unknown or arm.checkpoint.parent is None], cutter)
     refuse_errors(findings)
     for finding in findings:
@@ -183,11 +183,11 @@ def _run_probe(
 
 
 def _keep_findings(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> None:
-    """Keep what was found in the checkpoints of new arms."""
-    dossiers = CheckpointFacts(store.path)
+    """Keep the findings about the checkpoints of new arms."""
+    facts = CheckpointFacts(store.path)
     for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in arms}.values():
         labels = {checkpoint.label, *(arm.label for arm in arms if arm.checkpoint == checkpoint)}
-        dossiers.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])
+        facts.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])
 
 
 def _open_all(
@@ -198,7 +198,7 @@ def _open_all(
     bases: dict[str, Checkpoint] = {}
     for source in submission.sources:
         if source.said.method in PROMPTED and not submission.is_prompted:
-            raise UsageError(f"--method {source.said.method}: nothing was trained; say --shots N or --prompts FILE")
+            raise UsageError(f"--method {source.said.method}: nothing was trained; give --shots N or --prompts FILE")
         said = Description() if submission.is_prompted else source.said
         base, found = open_checkpoints(source.path, submission.base, said, progress=progress, note=note)
         bases[base.digest] = base
@@ -210,7 +210,7 @@ def _open_all(
 
 
 def make_executor(compute: Compute, device: str) -> Executor:
-    """Return the executor for these settings: Ray, unless zero workers are wanted."""
+    """Return the executor for these settings: Ray, or this process with zero workers."""
     if compute.workers == 0:
         return InProcessExecutor(partial(make_scorer, 1))
     if device == "cuda":

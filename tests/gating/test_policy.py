@@ -84,7 +84,8 @@ def test_mistakes_are_one_line(tmp_path: Path, change: dict[str, Any], message: 
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("[1, 2]", "holds a list"), ("a: [", "not valid YAML at line"), ("", "holds a NoneType")]
+    ("text", "message"),
+    [("[1, 2]", "contains a list"), ("a: [", "not valid YAML at line"), ("", "contains a NoneType")],
 )
 def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(PolicyError, match=message):

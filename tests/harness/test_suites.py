@@ -35,7 +35,7 @@ def write(folder: Path, text: str) -> Path:
         (HEAD + "include: nowhere\ntasks: [a]", r"include: .*nowhere is not a folder"),
         (HEAD + "tasks: [a, {task: b, format_of: c}]", r"'b': format_of 'c' is not among \['a'\]"),
         (HEAD + "tasks: [", r"not valid YAML at line 3"),
-        ("- a\n- b", r"holds a list, must be a mapping"),
+        ("- a\n- b", r"contains a list, must be a mapping"),
         ("\x00", r"not valid YAML|cannot be read"),
     ],
 )

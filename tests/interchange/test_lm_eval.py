@@ -134,7 +134,7 @@ def test_samples_from_another_run_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "target", "message"),
     [
-        ("{", TARGET, "is no JSON"),
+        ("{", TARGET, "is not JSON"),
         ("[]", TARGET, "has no `results`"),
         ('{"results": {"t": {"acc": 1}}}', Target("s", "general", ("x*",)), r"no task matches x\*; it has t"),
         ('{"results": {"t": {"acc": 1}}}', Target("s", "general", metric="em"), "has no metric 'em', only acc"),

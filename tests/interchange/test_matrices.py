@@ -48,8 +48,8 @@ def test_matrices_are_kept_and_come_back(data: Path, db: Path, evalsvc: Run) -> 
         ('{"tasks": ["a"], "scores": [[1, 2]]}', "1 tasks and scores of shape"),
         ('{"tasks": ["a", "b"], "scores": [[1, null], [null, 1]]}', "lacks scores on or below its diagonal"),
         ('{"tasks": ["a"], "scores": [[1]], "joint": [1, 2]}', "2 reference scores for 1 tasks"),
-        ("[]", "holds a list"),
-        ("{", "is no JSON"),
+        ("[]", "contains a list"),
+        ("{", "is not JSON"),
     ],
 )
 def test_what_is_no_matrix_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -160,7 +160,7 @@ def test_trained_and_prompted_arms_are_placed_gated_and_shown_alike(
         ({"prompts": ["wrong"]}, SuiteError, "its documents are not those of asked in the same order"),
         ({"prompts": ["two"]}, SuiteError, "has 2 tasks, and suite domain has 1"),
         ({"shots": 2, "method": "lora"}, UsageError, "--method lora must be icl or rag"),
-        ({"method": "rag"}, UsageError, "nothing was trained; say --shots N or --prompts FILE"),
+        ({"method": "rag"}, UsageError, "nothing was trained; give --shots N or --prompts FILE"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_stores_nothing(

@@ -46,9 +46,9 @@ def test_warnings_are_noted_and_kept(models: Path, db: Path, suite: str) -> None
     assert "base: its window is shorter than prompts of suite s: 1 of 3 samples" in warning
     kept = CheckpointFacts(db).findings(jobs[0].arm.checkpoint)
     assert [finding.check for finding in kept] == ["vocabulary", "window"]
-    assert "probing what is new" in notes
+    assert "probing new arms" in notes
     again, notes = run(db, models / "lora", models / "base", suite)
-    assert "probing what is new" not in notes
+    assert "probing new arms" not in notes
     assert {job.state for job in again} == {"done"}
 
 
