@@ -10,6 +10,7 @@ from evalsvc import charts
 from evalsvc.analysis.compare import compute_totals
 from evalsvc.analysis.stored import ArmComparison
 from evalsvc.errors import EvidenceError
+from evalsvc.records.direction import arrow
 from evalsvc.reports.comparison import in_order_of_harm, notes
 from evalsvc.reports.formatting import LEVEL_NOTE
 
@@ -99,7 +100,7 @@ rows = [
         "arm": name,
         "suite": task.suite,
         "task": task.task,
-        "metric": f"{task.metric} {'↑' if task.higher_is_better else '↓'}",
+        "metric": f"{task.metric} {arrow(task.higher_is_better)}",
         "n": task.n,
         "base": task.base,
         "adapted": task.adapted,

@@ -15,6 +15,7 @@ import numpy as np
 from evalsvc.analysis.compare import compute_task_shares, unit_of
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Checkpoint
+from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Floats, Role
 from evalsvc.stats.bootstrap import resampled_means
@@ -91,7 +92,7 @@ def _suite_gain(
     able = [i for i, has_all in enumerate(has) if has_all]
     gain, resampled, level = np.zeros(len(able)), np.zeros((REPLICATES, len(able))), 0.0
     for share, task in zip(compute_task_shares([(suite, task.weight) for task in tasks]), tasks, strict=True):
-        sign = share if task.higher_is_better else -share
+        sign = orient(share, task.higher_is_better)
         found = [_check_aligned(task, tables[i][suite, task.task], arms[i]) for i in able]
         estimates = [estimate(values, task.weights, task.aggregation) for values in found]
         level += share * estimates[0].value

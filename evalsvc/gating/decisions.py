@@ -27,6 +27,7 @@ from evalsvc.gating.policy import Policy, TaskSize, check_possible
 from evalsvc.gating.rules import Rule, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome
 from evalsvc.records.digests import digest
+from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.serialise import as_dict
 from evalsvc.stats.multiplicity import familywise_error
@@ -222,7 +223,7 @@ def _losses(pair: TaskPair) -> list[tuple[TaskPair, int, float, float]]:
     """Return the samples that an adapted arm lost, worst first, with both arms' scores."""
     samples, ours, theirs = np.intersect1d(pair.base.samples, pair.adapted.samples, return_indices=True)
     base, adapted = pair.base.values[ours], pair.adapted.values[theirs]
-    gain = adapted - base if pair.base.higher_is_better else base - adapted
+    gain = orient(adapted - base, pair.base.higher_is_better)
     order = np.argsort(gain, kind="stable")
     return [(pair, int(samples[n]), float(base[n]), float(adapted[n])) for n in order[: (gain < 0).sum()]]
 

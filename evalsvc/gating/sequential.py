@@ -27,6 +27,7 @@ from evalsvc.gating.rules import Mask, Rule, TaskPair
 from evalsvc.gating.verdict import InterimLook, Outcome, RuleOutcome, Verdict, build_outcome, combine_verdicts
 from evalsvc.gating.waivers import judge_waivers, list_excuses
 from evalsvc.records.digests import digest
+from evalsvc.records.direction import orient
 from evalsvc.records.vocabulary import Floats
 from evalsvc.stats.betting import evidence, pool_interval
 from evalsvc.stats.margins import bounds, combine_bounds, z_of
@@ -312,5 +313,4 @@ def compute_gains(pair: TaskPair) -> Floats:
         raise EvidenceError(
             f"{pair.base.suite}/{pair.base.task}: mode finite_pool needs every item of both arms; submit again"
         )
-    difference = pair.adapted.values[where] - pair.base.values
-    return difference if pair.base.higher_is_better else -difference
+    return orient(pair.adapted.values[where] - pair.base.values, pair.base.higher_is_better)

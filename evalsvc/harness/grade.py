@@ -22,6 +22,7 @@ from evalsvc.errors import EvidenceError, SuiteError
 from evalsvc.harness.answers import ParsedAnswer, Reader
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.tasks import quiet
+from evalsvc.records.direction import is_higher_better
 from evalsvc.records.plans import Metric, PlannedTask, Response
 from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
@@ -119,7 +120,7 @@ def _aggregate(planned_task: PlannedTask, task: Task, raw: Raw) -> list[Result]:
     primary = planned_task.metrics[0]
     results = []
     for (name, filter_name), values in raw.items():
-        metric = known.get((name, filter_name), Metric(name, filter_name, "other", True))
+        metric = known.get((name, filter_name), Metric(name, filter_name, "other", is_higher_better(name)))
         function = task.aggregation().get(name) or (lambda items: sum(items) / len(items))
         results.append(
             Result(
@@ -161,7 +162,7 @@ def _aggregate_group(group: Group, results: list[Result]) -> list[Result]:
         if not filter_name or metric.endswith("_stderr"):
             continue
         stderr = aggregated.get(f"{metric}_stderr,{filter_name}")
-        better = next((r.higher_is_better for r in results if (r.metric, r.filter) == (metric, filter_name)), True)
+        better = next((r.higher_is_better for r in results if (r.metric, r.filter) == (metric, filter_name)), None)
         found.append(
             Result(
                 task=group.name,
@@ -170,7 +171,7 @@ def _aggregate_group(group: Group, results: list[Result]) -> list[Result]:
                 n=int(aggregated.get("sample_len", 0)),
                 value=float(value),
                 stderr=float(stderr) if isinstance(stderr, Real) and math.isfinite(stderr) else None,
-                higher_is_better=better,
+                higher_is_better=is_higher_better(metric, better),
                 primary=False,
                 is_group=True,
             )

@@ -23,6 +23,7 @@ from evalsvc.errors import SuiteError
 from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import LoadedSuite, LoadedTask, quiet
 from evalsvc.records.digests import canonical, digest
+from evalsvc.records.direction import is_higher_better
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Sample
 from evalsvc.records.vocabulary import Aggregation, Kind
 
@@ -239,7 +240,7 @@ def _metrics(item: LoadedTask, suite: Suite) -> tuple[Metric, ...]:
     for name, function in task.aggregation().items():
         known = by_function.get(function, "other")
         aggregation = cast(Aggregation, known if known in get_args(Aggregation) else "other")
-        found += [Metric(str(name), key, aggregation, better.get(name) is not False) for key in filters]
+        found += [Metric(str(name), key, aggregation, is_higher_better(str(name), better.get(name))) for key in filters]
     for what, wanted, names in (
         ("metric", entry.metric, sorted({metric.name for metric in found})),
         ("filter", entry.filter, sorted(filters)),

@@ -25,7 +25,6 @@ from evalsvc.records.vocabulary import Role
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
 
 NUMERICS = Numerics(device="imported", dtype="", torch="", transformers="")
-LOWER_IS_BETTER = {"bits_per_byte", "word_perplexity", "byte_perplexity", "perplexity", "ppl", "wer", "brier_score"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 from evalsvc.errors import UsageError
 from evalsvc.interchange.arms import (
-    LOWER_IS_BETTER,
     Imported,
     ImportedTask,
     Target,
@@ -20,6 +19,7 @@ from evalsvc.interchange.arms import (
 )
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
+from evalsvc.records.direction import is_higher_better
 from evalsvc.records.plans import Metric, Sample
 from evalsvc.records.scores import Score
 
@@ -97,7 +97,7 @@ def _read_table(path: Path, columns: Columns) -> dict[str, list[Any]]:
 
 
 def _table_task(task: str, items: Mapping[str, int], table: Mapping[str, list[Any]], target: Target) -> ImportedTask:
-    metric = Metric(target.metric or "score", "none", "mean", (target.metric or "") not in LOWER_IS_BETTER)
+    metric = Metric(target.metric or "score", "none", "mean", is_higher_better(target.metric or ""))
     samples, scores = [], []
     for position, (key, row) in enumerate(items.items()):
         value = table["value"][row]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.interchange.arms import LOWER_IS_BETTER, Imported, ImportedTask, Target, aggregate, assemble, read_json
+from evalsvc.interchange.arms import Imported, ImportedTask, Target, aggregate, assemble, read_json
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
+from evalsvc.records.direction import is_higher_better
 from evalsvc.records.plans import Metric, Sample
 from evalsvc.records.scores import Result, Score
 from evalsvc.records.vocabulary import Aggregation
@@ -91,8 +92,8 @@ def _metrics(task: str, row: Mapping[str, Any], better: Mapping[str, Any], targe
             continue
         if name in {"sample_len", "alias"}:
             continue
-        higher = better.get(name, name not in LOWER_IS_BETTER)
-        found.append(Metric(name, filter_name or "none", _AGGREGATIONS.get(name, "mean"), bool(higher)))
+        higher = is_higher_better(name, better.get(name))
+        found.append(Metric(name, filter_name or "none", _AGGREGATIONS.get(name, "mean"), higher))
     wanted = (target.metric,) if target.metric else _HEADLINES
     first = next((metric for name in wanted for metric in found if metric.name == name), None)
     if target.metric and first is None:

@@ -10,6 +10,7 @@ scores          Score, Result, Graded, TaskScores
 comparisons     Comparison, FullComparison, RoleTotal
 frontier        Point, Frontier
 weight_changes  what adapting changed, by kind of layer
+direction       which way a metric is better
 matrices        Matrix: tasks learned one after the other
 serialise       records as JSON-ready dicts
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from evalsvc.records.direction import orient
 from evalsvc.records.serialise import build_record
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.calibration import CalibrationDrift
@@ -51,7 +52,7 @@ class Comparison:
     @property
     def gain(self) -> float:
         """The difference with better counted positive."""
-        return self.difference if self.higher_is_better else -self.difference
+        return orient(self.difference, self.higher_is_better)
 
     @property
     def gain_interval(self) -> tuple[float | None, float | None]:

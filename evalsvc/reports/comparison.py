@@ -10,6 +10,7 @@ from rich.table import Table
 
 from evalsvc.analysis.stored import ArmComparison
 from evalsvc.records.comparisons import FullComparison
+from evalsvc.records.direction import arrow
 from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
 
 
@@ -27,7 +28,7 @@ def compared_json(compared: ArmComparison) -> dict[str, Any]:
 
 
 def _metric(comparison: FullComparison) -> str:
-    return f"{comparison.metric} {'↑' if comparison.higher_is_better else '↓'}"
+    return f"{comparison.metric} {arrow(comparison.higher_is_better)}"
 
 
 def comparison_tables(compared: ArmComparison) -> list[Table]:

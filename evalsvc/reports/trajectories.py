@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
+from evalsvc.records.direction import arrow
 from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
 
 
@@ -43,7 +44,7 @@ def trajectory_tables(one: Trajectory) -> list[Table]:
     )
     for curve in one.curves:
         levels = [format_number(curve.levels[i]) for i in at]
-        metric = f"{curve.metric} {'↑' if curve.higher_is_better else '↓'}"
+        metric = f"{curve.metric} {arrow(curve.higher_is_better)}"
         curves.add_row(
             curve.role,
             curve.task,
