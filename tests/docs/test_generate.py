@@ -14,9 +14,7 @@ def test_generated_pages_are_up_to_date() -> None:
 def test_rooms_and_picture_follow_the_architecture() -> None:
     assert generate.ORDER == test_architecture.ORDER
     assert list(generate.rooms()) == [name for name in test_architecture.ORDER if name != "__main__"]
-    floors = [name for _, names in reversed(generate.FLOORS) for name in names]
-    level = {name: number for number, (_, names) in enumerate(generate.FLOORS) for name in names}
-    assert [level[name] for name in generate.rooms()] == sorted((level[name] for name in floors), reverse=True)
+    assert [name for _, names in generate.floors() for name in names] == list(generate.rooms())[::-1]
     picture = generate.draw_rooms()
     assert all(f">{name}</text>" in picture for name in generate.rooms())
     for name, used in generate.imports().items():
