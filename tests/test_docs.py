@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,10 @@ def test_no_path_of_a_machine_and_nothing_left_open_is_in_the_project() -> None:
 def test_python_dash_m_is_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "evalsvc", "--help"], capture_output=True, text=True, check=True)
     assert "Begin with: evalsvc demo" in done.stdout
+
+
+def test_the_newest_release_in_the_changelog_is_the_packages_version() -> None:
+    newest = re.search(r"^## (\d+\.\d+\.\d+) - \d{4}-\d{2}-\d{2}$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert newest is not None
+    assert newest[1] == project["version"]
