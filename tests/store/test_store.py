@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,6 @@ def test_registering_again_adds_nothing(store: Store) -> None:
 
 
 def test_checkpoints_come_back_as_they_went_in(db: Path) -> None:
-    from dataclasses import replace
-
     rich = replace(
         CHILD.checkpoint, step=40, trajectory="run", cost=Cost(gpu_hours=1.5, train_tokens=10**12, peak_memory_gb=80.0)
     )
@@ -150,3 +149,12 @@ def test_suites_of_a_base_are_remembered(store: Store) -> None:
     store.register([BASE], [make_plan("other", text="else")], "host:1")
     assert store.suite_paths(BASE.checkpoint.digest) == ["/suites/s.yaml", "/suites/s.yaml"]
     assert store.suite_paths("sha256:unknown") == []
+
+
+def test_results_are_those_of_whole_suites_never_of_an_interim_look(store: Store) -> None:
+    look = replace(make_plan(n=4), digest="look", part_of=PLAN.digest)
+    store.finish(BASE, PLAN, grade_plan(PLAN, [1.0] * 6))
+    store.register([BASE], [look], "host:1")  # newer than the whole suite
+    store.finish(BASE, look, grade_plan(look, [0.0] * 4))
+    (result,) = store.results()
+    assert (result.n, result.value) == (6, 1.0)

@@ -1,0 +1,84 @@
+"""A store that version 0.1.0 wrote opens, migrates, and shows the numbers that version 0.1.0 showed.
+
+`data/` holds the tables of such a store as JSON, with the statements that made them, and what the commands of 0.1.0
+printed on it: a base, two steps of a LoRA run, a full fine-tune, a second run of the base and worked examples, on
+suites of every role, with drift, a matrix and two decisions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.support.commands import Run
+
+DATA = Path(__file__).parent / "data"
+ANSWERS = json.loads((DATA / "answers_0.1.0.json").read_text())
+RENAMED: dict[str, str] = {}
+"""JSON keys of 0.1.0 that have another name now; CHANGELOG lists them."""
+
+
+@pytest.fixture
+def old(db: Path) -> Path:
+    """The store, built by the statements of 0.1.0."""
+    with duckdb.connect(str(db)) as connection:
+        for name, table in json.loads((DATA / "store_0.1.0.json").read_text()).items():
+            connection.execute(table["schema"])
+            if table["rows"]:
+                marks = ", ".join("?" * len(table["columns"]))
+                connection.executemany(
+                    f"INSERT INTO {name} ({', '.join(table['columns'])}) VALUES ({marks})", table["rows"]
+                )
+    return db
+
+
+def list_differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
+    """Yield what was answered before and is not now: keys may have been added, numbers agree to nine digits."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key, value in before.items():
+            key = RENAMED.get(key, key)
+            if key not in now:
+                yield f"{where}.{key} is gone"
+            else:
+                yield from list_differences(value, now[key], f"{where}.{key}")
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for number, (value, other) in enumerate(zip(before, now, strict=True)):
+            yield from list_differences(value, other, f"{where}[{number}]")
+    elif isinstance(before, float) and isinstance(now, int | float):
+        if now != pytest.approx(before, rel=1e-9, abs=1e-12):
+            yield f"{where} was {before}, is {now}"
+    elif before != now:
+        yield f"{where} was {before!r}, is {now!r}"
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: " ".join(answer["command"]))
+def test_every_command_answers_as_the_first_release_did(evalsvc: Run, old: Path, answer: dict[str, Any]) -> None:
+    done = evalsvc(*answer["command"], "--db", old, "--json")
+    assert done.code == 0, done.err
+    assert list(list_differences(answer["answer"], done.json)) == []
+
+
+def test_decisions_of_the_first_release_are_verified(evalsvc: Run, old: Path, tmp_path: Path) -> None:
+    with duckdb.connect(str(old)) as connection:
+        records = [record for (record,) in connection.execute("SELECT record FROM decisions").fetchall()]
+    assert len(records) == 2
+    for number, record in enumerate(records):
+        path = tmp_path / f"{number}.json"
+        path.write_text(record)
+        done = evalsvc("verify", path, "--db", old, "--json")
+        assert (done.code, done.json["equal"], done.json["differences"]) == (0, True, []), done.err
+
+
+def test_a_difference_would_be_found() -> None:
+    before = {"a": [1.0, {"b": "x"}], "n": 3}
+    assert list(list_differences(before, {**before, "new": 1})) == []
+    assert list(list_differences(before, {"a": [1.0 + 1e-6, {"b": "y"}]})) == [
+        ".a[0] was 1.0, is 1.000001",
+        ".a[1].b was 'x', is 'y'",
+        ".n is gone",
+    ]
