@@ -207,7 +207,7 @@ def variables() -> list[str]:
 
 def rooms() -> dict[str, str]:
     """Return every room of the package with what it is, ground floor first."""
-    listed = dict(re.findall(r"^    (\w+) +(.*)$", str(evalsvc.__doc__), re.MULTILINE))
+    listed = dict(re.findall(r"^    (\w+) +(.*)$", str(evalsvc.__doc__).split("The packages,")[1], re.MULTILINE))
     names = [name for name in ORDER if name != "__main__"]
     assert set(names) == set(listed), "evalsvc's docstring and tests/test_architecture.py list the same rooms"
     return {name: listed[name] for name in names}

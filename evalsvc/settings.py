@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_cache_path
 
 from evalsvc.errors import UsageError
 
 DEFAULT_DB = Path("evalsvc.duckdb")
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +26,12 @@ class Compute:
 
     Attributes:
         workers: Worker processes; 0 scores in this process, None takes one per GPU, else one per core.
-        device: "auto", "cpu", "cuda" or "mps".
-        dtype: "auto" (float32 on CPU, bfloat16 elsewhere), "float32", "bfloat16" or "float16".
+        dtype: Number format; "auto" takes float32 on a CPU and bfloat16 elsewhere.
     """
 
     workers: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
 
 
 def default_db() -> Path:

@@ -30,6 +30,7 @@ ORDER = [
     "reports",
     "hooks",
     "demo",
+    "api",
     "cli",
     "__main__",
 ]
@@ -44,6 +45,7 @@ OWNERS = {
     "duckdb": {"store"},
     "pyarrow": {"store", "interchange"},  # rows into DuckDB; tables of items in Parquet
     "yaml": {"yaml_files"},
+    "pandas": {"reports"},
     "plotly": {"charts"},
     "huggingface_hub": {"checkpoints"},
     "streamlit": set(),  # dashboards only

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, choose the exit code. Imports nothing heavy before a command needs it.
+"""The command line: parse, call `evalsvc.api`, print, choose the exit code. Imports nothing heavy before it must.
 
 stdout carries the answer only; progress and log go to stderr. Exit codes: 0 done, 1 internal error, 2 usage or
 configuration, 3 gate: fail, 4 gate: inconclusive, 5 evidence missing or not comparable.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,34 +26,63 @@ from evalsvc.cli import (
     suites,
     trajectory,
 )
+from evalsvc.cli.options import MANAGE, SHARE
 from evalsvc.errors import EvalsvcError
 
 app = typer.Typer(
     name="evalsvc",
-    help="Does your adapted checkpoint learn without forgetting? Paired learning and forgetting, with error bars.",
     epilog="Begin with: evalsvc demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (demo, submit, compare, trajectory, claims, gate, report, doctor):
+# Each panel of the help stands where its first command does.
+for part in (demo, submit, compare, trajectory, claims, gate, report):
     app.add_typer(part.app)
-app.add_typer(suites.app, name="suites")
-app.add_typer(import_results.app, name="import")
-app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(import_results.app, name="import", rich_help_panel=SHARE)
+app.add_typer(checkpoints.app, name="checkpoints", rich_help_panel=MANAGE)
+app.add_typer(suites.app, name="suites", rich_help_panel=MANAGE)
+app.add_typer(doctor.app)
+
+
+def _print_version(is_given: bool) -> None:
+    if is_given:
+        from evalsvc import __version__
+
+        print(f"evalsvc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Does your adapted checkpoint learn without forgetting? Paired estimates with error bars."""
 
 
 def main() -> None:
     """Run the command line, and turn every error into one line and an exit code."""
     try:
-        app()
+        sys.exit(app(prog_name="evalsvc", standalone_mode=False))
     except EvalsvcError as error:
         print(f"evalsvc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
+        if hasattr(error, "format_message"):  # typer's errors have no base class that all its versions share
+            _exit_with_usage(error)
         if os.environ.get("EVALSVC_DEBUG"):
             traceback.print_exc()
         hint = "set EVALSVC_DEBUG=1 for the traceback, and please report it"
         print(f"evalsvc: internal error: {type(error).__name__}: {error}; {hint}", file=sys.stderr)
         sys.exit(1)
+
+
+def _exit_with_usage(error: Any) -> NoReturn:
+    """Say in one line what is wrong with a command's arguments; without a message, its help was printed."""
+    if message := error.format_message().replace("Value error, ", "").removesuffix("."):
+        command = error.ctx.command_path if error.ctx else "evalsvc"
+        print(f"evalsvc: {message}; see `{command} --help`", file=sys.stderr)
+    sys.exit(2)

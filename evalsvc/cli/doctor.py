@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from evalsvc.cli.options import Address, Db, Json
-from evalsvc.cli.output import print_json, show
+from evalsvc.cli.options import MANAGE, Address, Db, Json
+from evalsvc.cli.output import print_report
 from evalsvc.settings import default_db
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: evalsvc doctor --json")
+@app.command(rich_help_panel=MANAGE, epilog="Example: evalsvc doctor --json")
 def doctor(db: Db = None, address: Address = None, as_json: Json = False) -> None:
-    """Say what works on this machine: versions, devices, threads, disk, offline flags, the store."""
-    from evalsvc.reports import environment
+    """Check this machine: versions, devices, threads, disk, offline flags, the store."""
+    from evalsvc.reports.environment import EnvironmentReport
     from evalsvc.scoring.environment import examine_environment
 
-    findings = examine_environment(db or default_db())
-    if as_json:
-        print_json({"schema": 1, "findings": [finding._asdict() for finding in findings]})
-    else:
-        show(environment.findings_table(findings))
-    if any(finding.state == "bad" for finding in findings):
+    checks = examine_environment(db or default_db())
+    print_report(EnvironmentReport(tuple(checks)), as_json)
+    if any(check.state == "bad" for check in checks):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the forwarding of a command to a cluster."""
+"""Options that several commands share, the help's panels, and the forwarding of a command to a cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from evalsvc import settings
+
+RUN, UNDERSTAND, DECIDE, SHARE, MANAGE = "Run", "Understand", "Decide", "Share", "Manage"
+"""Panels of `evalsvc --help`."""
 
 
 def _forward(address: str | None) -> None:
@@ -30,16 +35,20 @@ Address = Annotated[
         envvar="EVALSVC_ADDRESS",
         is_eager=True,
         callback=_forward,
-        help="Run on this Ray cluster's head (http://head:8265); paths are the head's then.",
+        help="Run on the head of this Ray cluster (http://head:8265), with its paths.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Arm = Annotated[str, typer.Argument(help="The adapted arm: label, name, path or digest.")]
 Base = Annotated[str | None, typer.Option("--base", help="The base: label, name, path or digest.")]
+Source = Annotated[str | None, typer.Option("--base", help="The base that it was adapted from: folder or hub id.")]
+Method = Annotated[str | None, typer.Option(help="How it was adapted: full, lora, qlora, cpt, ...")]
+Step = Annotated[int | None, typer.Option(min=0, help="Training step.")]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Ray workers; 0 scores in this process.", show_default="one per GPU or core"),
 ]
-Device = Annotated[str, typer.Option(help="Where scoring runs: auto, cpu, cuda or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto (float32 on CPU, else bfloat16), float32, bfloat16, float16.")]
-AllowTaskCode = Annotated[bool, typer.Option("--allow-task-code", help="Run Python code beside tasks.")]
+Device = Annotated[settings.Device, typer.Option(help="Device that scores.")]
+Dtype = Annotated[settings.Dtype, typer.Option(help="Number format; auto: float32 on CPU, else bfloat16.")]
+AllowTaskCode = Annotated[bool, typer.Option("--allow-task-code", help="Allow tasks to run their own Python code.")]

@@ -9,16 +9,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from evalsvc.cli.options import Base, Db
-from evalsvc.cli.output import open_store
-from evalsvc.cli.output import write_report as write
+from evalsvc import api
+from evalsvc.cli.options import SHARE, Base, Db
 from evalsvc.settings import default_db, shared_dir
 
 app = typer.Typer()
 
 
-@app.command("report", epilog="Example: evalsvc report --output forgetting.html --figures figures")
-def write_report(
+@app.command(rich_help_panel=SHARE, epilog="Example: evalsvc report --output forgetting.html --figures figures")
+def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
     base: Base = None,
     figures: Annotated[
@@ -27,8 +26,10 @@ def write_report(
     ] = None,
     db: Db = None,
 ) -> None:
-    """Write one HTML file that opens from disk: the dashboard's figures, its tables, decisions and claims."""
-    drawn = write(open_store(db), base, output)
+    """Write one HTML file that opens from disk: figures, tables, decisions and claims."""
+    from evalsvc.reports.html import write_report
+
+    drawn = write_report(api.find_store(db), base, output)
     print(output)
     if figures is not None:
         from evalsvc.charts.images import write_images
@@ -36,13 +37,13 @@ def write_report(
         print(*write_images(drawn, figures), sep="\n")
 
 
-@app.command(epilog="Example: evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb --port 8600")
+@app.command(rich_help_panel=SHARE, epilog="Example: evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb --port 8600")
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501, db: Db = None
 ) -> NoReturn:
     """Serve the dashboard on this machine's loopback address."""
     path = (db or default_db()).resolve()
-    open_store(path)
+    api.find_store(path)
     app_file = shared_dir("dashboards") / "app.py"
     print(f"http://127.0.0.1:{port}  (store {path}; end with Ctrl-C)", flush=True)
     os.environ["EVALSVC_DB"] = str(path)

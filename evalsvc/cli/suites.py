@@ -7,49 +7,35 @@ from typing import Annotated
 import typer
 
 from evalsvc.cli.options import AllowTaskCode, Json
-from evalsvc.cli.output import print_json, show
+from evalsvc.cli.output import print_report
 
 app = typer.Typer(help="List, show and check suites.", no_args_is_help=True)
+
+SuiteName = Annotated[str, typer.Argument(help="Suite name or file.")]
 
 
 @app.command("list", epilog="Example: evalsvc suites list --json")
 def list_suites(as_json: Json = False) -> None:
     """List the suites that come with evalsvc."""
     from evalsvc.harness.suites import shipped_suites
-    from evalsvc.reports import suites
+    from evalsvc.reports.suites import SuitesReport
 
-    found = list(shipped_suites())
-    if as_json:
-        print_json({"schema": 1, "suites": [suite.model_dump(mode="json") for suite in found]})
-    else:
-        show(suites.suites_table(found))
+    print_report(SuitesReport(tuple(shipped_suites())), as_json)
 
 
 @app.command("show", epilog="Example: evalsvc suites show valley")
-def show_suite(suite: Annotated[str, typer.Argument(help="Suite name or file.")], as_json: Json = False) -> None:
-    """Show what a suite says."""
+def show_suite(suite: SuiteName, as_json: Json = False) -> None:
+    """Show a suite's file."""
     from evalsvc.harness.suites import find_suite
+    from evalsvc.reports.suites import SuiteReport
 
-    found = find_suite(suite)
-    if as_json:
-        print_json({"schema": 1, "suite": found.model_dump(mode="json"), "path": str(found.path)})
-    else:
-        print(f"# {found.path}\n{found.path.read_text(encoding='utf-8')}", end="")
+    print_report(SuiteReport(find_suite(suite)), as_json)
 
 
 @app.command("check", epilog="Example: evalsvc suites check suites/mine.yaml")
-def check_suite(
-    suite: Annotated[str, typer.Argument(help="Suite name or file.")],
-    allow_task_code: AllowTaskCode = False,
-    as_json: Json = False,
-) -> None:
-    """Load every task of a suite, check golds, metrics and filters, and say what margin its items can resolve."""
+def check_suite(suite: SuiteName, allow_task_code: AllowTaskCode = False, as_json: Json = False) -> None:
+    """Load a suite's tasks; check golds, metrics and filters; show the margin that its items resolve."""
     from evalsvc.harness.suite_check import check
-    from evalsvc.records.serialise import as_dict
-    from evalsvc.reports import suites
+    from evalsvc.reports.suites import SuiteCheckReport
 
-    tasks = check(suite, allow_task_code=allow_task_code)
-    if as_json:
-        print_json({"schema": 1, "tasks": [as_dict(task) for task in tasks]})
-    else:
-        show(suites.check_table(tasks))
+    print_report(SuiteCheckReport(tuple(check(suite, allow_task_code=allow_task_code))), as_json)

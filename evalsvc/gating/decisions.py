@@ -22,14 +22,15 @@ from evalsvc import __version__
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gating import sequential, verdict
 from evalsvc.gating.batch import compute_p_pass, correct_for_batch
-from evalsvc.gating.evidence import Evidence, Half, Items, gather
+from evalsvc.gating.evidence import Evidence, Items, gather
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
 from evalsvc.gating.rules import Rule, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome
+from evalsvc.records.choices import Half
 from evalsvc.records.digests import digest
 from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
-from evalsvc.records.serialise import as_dict
+from evalsvc.records.serialise import to_plain
 from evalsvc.stats.multiplicity import familywise_error
 from evalsvc.store.arms import StoredArm, find_arm, find_base
 from evalsvc.store.decisions import Attempt, Decisions, Record
@@ -291,7 +292,7 @@ def suite_record(run: PlannedRun) -> Record:
 
 
 def _input(pair: TaskPair) -> Record:
-    comparison = as_dict(pair.comparison)
+    comparison = to_plain(pair.comparison)
     return {
         **comparison,
         "items": pair.items,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from evalsvc.gating import sequential
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, TaskPair
 from evalsvc.harness.suites import find_changed_files
+from evalsvc.records.choices import Half
 from evalsvc.records.scores import TaskScores
 from evalsvc.stats.diversity import WORSE_WHEN
 from evalsvc.stats.paired import LEVEL
@@ -25,7 +25,6 @@ from evalsvc.store.arms import StoredArm
 from evalsvc.store.runs import PlannedRun, Runs
 from evalsvc.store.store import Store
 
-Half = Literal["select", "confirm"]
 Items = Mapping[sequential.Key, int]
 """Items of whole tasks, where evidence is not complete."""
 Scores = Mapping[int, Mapping[sequential.Key, TaskScores]]

@@ -161,13 +161,20 @@ def load_policy(path: Path) -> Policy:
     Raises:
         PolicyError: It cannot be read, is not YAML, or breaks a rule; the message names file and key.
     """
-    data = read_yaml(path, "policy", PolicyError)
+    return parse_policy(read_yaml(path, "policy", PolicyError), f"policy {path}")
+
+
+def parse_policy(content: Mapping[str, Any], name: str = "policy") -> Policy:
+    """Return the policy that a file's content describes.
+
+    Raises:
+        PolicyError: It breaks a rule; the message begins with `name`.
+    """
     try:
-        policy = Policy.model_validate(data)
+        policy = Policy.model_validate(content)
     except ValidationError as error:
-        raise PolicyError(
-            f"policy {path}: {first_problem(error, 'docs/pages/reference/policy.md for the keys of a policy')}"
-        ) from error
+        manual = "docs/pages/reference/policy.md for the keys of a policy"
+        raise PolicyError(f"{name}: {first_problem(error, manual)}") from error
     return policy.model_copy(update={"waivers": tuple(_plain(entry) for entry in policy.waivers)})
 
 

@@ -23,6 +23,8 @@ from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Sample
 from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
+from evalsvc.store.runs import driver_name
+from evalsvc.store.store import Store
 
 NUMERICS = Numerics(device="imported", dtype="", torch="", transformers="")
 
@@ -143,3 +145,10 @@ def aggregate(task: str, metric: Metric, scores: Sequence[Score], primary: bool)
         higher_is_better=metric.higher_is_better,
         primary=primary,
     )
+
+
+def keep_imported(store: Store, imported: Sequence[Imported]) -> None:
+    """Keep arms and their scores in a store."""
+    for entry in imported:
+        store.register([entry.arm], [entry.plan], driver_name())
+        store.finish(entry.arm, entry.plan, entry.graded)

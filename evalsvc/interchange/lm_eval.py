@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -14,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.interchange.arms import Imported, ImportedTask, Target, aggregate, assemble, read_json
+from evalsvc.interchange.arms import (
+    Imported,
+    ImportedTask,
+    Target,
+    aggregate,
+    assemble,
+    imported_checkpoint,
+    read_json,
+)
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.direction import is_higher_better
@@ -35,6 +44,45 @@ _HEADLINES = ("bits_per_byte", "acc_norm", "acc", "exact_match")
 
 
 # ---------------------------------------------------------------------------------------------------- lm-eval's files
+
+
+def read_runs(
+    paths: Sequence[Path],
+    samples: Sequence[Path],
+    target: Target,
+    *,
+    name: str | None,
+    method: str,
+    parent: Checkpoint | None,
+    step: int | None,
+) -> list[Imported]:
+    """Read results files: one arm, or, of several files, the steps of one training run, which their names give.
+
+    Args:
+        samples: As in `read_lm_eval`; with one results file only, as `step` is.
+        name: Of the arm; None: the file's.
+
+    Raises:
+        UsageError: A file is not what it should be, no task matches, or a file's name lacks its step.
+        EvidenceError: The samples do not add up to the results.
+    """
+    if len(paths) > 1 and (samples or step is not None):
+        raise UsageError(f"{len(paths)} results files: --samples and --step go with one file; import them one by one")
+    imported = []
+    for path in paths:
+        number = step if len(paths) == 1 else _find_step(path)
+        stem = name or re.sub(r"[._-]?step[_-]?\d+$", "", path.name.split(".json")[0])
+        content = path.read_bytes().hex() if path.is_file() else ""
+        checkpoint = imported_checkpoint(stem, content, method, path, parent, number)
+        imported.append(read_lm_eval(path, samples, checkpoint, target))
+    return imported
+
+
+def _find_step(path: Path) -> int:
+    match = re.search(r"step[_-]?(\d+)", path.name)
+    if not match:
+        raise UsageError(f"{path}: its name has no step (...step1000.json); import it by itself, with --step")
+    return int(match[1])
 
 
 def read_lm_eval(results: Path, samples: Sequence[Path], of: Checkpoint, target: Target) -> Imported:

@@ -1,9 +1,11 @@
-"""Records as JSON-ready dicts, and records from mappings: fields are found by their names, never by their places."""
+"""Records as plain values, and records from mappings: fields are found by their names, never by their places."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,13 +16,17 @@ if TYPE_CHECKING:
     Record = TypeVar("Record", bound=DataclassInstance)
 
 
-def as_dict(record: Any) -> dict[str, Any]:
-    """Return a record as a JSON-ready dict, arrays as lists."""
-
-    def plain(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in items}
-
-    return asdict(record, dict_factory=plain)
+def to_plain(value: Any) -> Any:
+    """Return a value as JSON holds it: records as dicts, arrays and tuples as lists, paths and times as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value) if isinstance(value, PurePath | date) else value
 
 
 def build_record(kind: type[Record], values: Mapping[str, Any], /, **others: Any) -> Record:

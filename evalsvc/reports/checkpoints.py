@@ -1,99 +1,146 @@
-"""What is known of checkpoints: tables for people, JSON for machines. Decides nothing."""
+"""What is known of checkpoints: their cost, what adapting changed in their weights, what checks found."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from evalsvc.checkpoints.costs import TrainingMemory
 from evalsvc.records.arms import Checkpoint, Cost, Finding
 from evalsvc.records.weight_changes import WeightChange, group_changes
-from evalsvc.reports.formatting import SCHEMA, new_table
-from evalsvc.reports.runs import arm_fields
+from evalsvc.reports.formatting import format_amount, format_count, new_table
+from evalsvc.reports.report import Report, describe_arm
+
+if TYPE_CHECKING:
+    from evalsvc.scoring.inspect_checkpoint import CheckpointReport
 
 _MARKS = {"error": "✗", "warning": "!", "note": "·"}
 
 
-def checkpoints_table(checkpoints: Sequence[Checkpoint]) -> Table:
-    """Show checkpoints, one row each."""
-    labels = {checkpoint.digest: checkpoint.label for checkpoint in checkpoints}
-    table = new_table(
-        "Checkpoints", *("checkpoint", "method", "base", "digest", "#GPU-hours", "#tokens", "#peak GB", "folder")
-    )
-    for checkpoint in checkpoints:
-        cost = checkpoint.cost
-        table.add_row(
-            escape(checkpoint.label),
-            escape(checkpoint.method),
-            escape(labels.get(checkpoint.parent or "", "")),
-            checkpoint.digest.removeprefix("sha256:")[:12],
-            _amount(cost.gpu_hours),
-            _amount(cost.train_tokens),
-            _amount(cost.peak_memory_gb),
-            escape(checkpoint.path),
+@dataclass(frozen=True, slots=True, repr=False)
+class CheckpointsReport(Report):
+    """Checkpoints, as `checkpoints list` shows them."""
+
+    ROWS: ClassVar[str] = "checkpoints"
+    checkpoints: tuple[Checkpoint, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return every checkpoint with its cost."""
+        return {"checkpoints": [{**describe_arm(c), "parent": c.parent, "cost": c.cost} for c in self.checkpoints]}
+
+    def tables(self) -> list[Table | Text]:
+        """Return one table, a row per checkpoint."""
+        labels = {checkpoint.digest: checkpoint.label for checkpoint in self.checkpoints}
+        table = new_table(
+            "Checkpoints", *("checkpoint", "method", "base", "digest", "#GPU-hours", "#tokens", "#peak GB", "folder")
         )
-    return table
+        for checkpoint in self.checkpoints:
+            cost = checkpoint.cost
+            table.add_row(
+                checkpoint.label,
+                checkpoint.method,
+                labels.get(checkpoint.parent or "", ""),
+                checkpoint.digest.removeprefix("sha256:")[:12],
+                format_amount(cost.gpu_hours),
+                format_amount(cost.train_tokens),
+                format_amount(cost.peak_memory_gb),
+                checkpoint.path,
+            )
+        return [table]
 
 
-def _amount(value: float | None) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
+@dataclass(frozen=True, slots=True, repr=False)
+class CheckReport(Report):
+    """What was found in checkpoints, as `checkpoints check` shows it."""
+
+    ROWS: ClassVar[str] = "findings"
+    checkpoints: tuple[Checkpoint, ...]
+    findings: tuple[Finding, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return what was checked, and what was found."""
+        return {"checkpoints": [describe_arm(checkpoint) for checkpoint in self.checkpoints], "findings": self.findings}
+
+    def tables(self) -> list[Table | Text]:
+        """Return findings, errors first; a checkpoint without any is listed too."""
+        return [_findings_table(self.findings, self.checkpoints)]
 
 
-def findings_table(findings: Sequence[Finding], looked_at: Sequence[Checkpoint]) -> Table:
-    """Show findings, errors first; a checkpoint without any is named as clean."""
-    table = new_table("Checked", "", "checkpoint", "check", "found")
+def _findings_table(findings: Sequence[Finding], checkpoints: Sequence[Checkpoint]) -> Table:
+    table = new_table("Findings", "", "checkpoint", "check", "finding")
     order = list(_MARKS)
-    for finding in sorted(findings, key=lambda f: order.index(f.severity)):
+    for finding in sorted(findings, key=lambda finding: order.index(finding.severity)):
         text = f"{finding.severity}: {finding.text}"
-        table.add_row(_MARKS[finding.severity], escape(finding.checkpoint), finding.check, escape(text))
-    spoken_of = {finding.checkpoint.split(" (")[0] for finding in findings}
-    for checkpoint in looked_at:
-        if checkpoint.label not in spoken_of:
-            table.add_row("✓", escape(checkpoint.label), "", "nothing found")
+        table.add_row(_MARKS[finding.severity], finding.checkpoint, finding.check, text)
+    labels = {finding.checkpoint.split(" (")[0] for finding in findings}
+    for checkpoint in checkpoints:
+        if checkpoint.label not in labels:
+            table.add_row("✓", checkpoint.label, "", "nothing found")
     return table
 
 
-def findings_json(findings: Sequence[Finding], looked_at: Sequence[Checkpoint]) -> dict[str, Any]:
-    """Return findings as `checkpoints check --json` prints them."""
-    return {
-        "schema": SCHEMA,
-        "checkpoints": [arm_fields(checkpoint) for checkpoint in looked_at],
-        "findings": [asdict(finding) for finding in findings],
-    }
+@dataclass(frozen=True, slots=True, repr=False)
+class InspectionReport(Report):
+    """One checkpoint, as `checkpoints show` and `checkpoints compare` show it.
 
-
-def dossier_tables(
-    checkpoint: Checkpoint,
-    change: WeightChange | None,
-    memory: TrainingMemory | None,
-    findings: Sequence[Finding],
-    command: str,
-) -> list[Table]:
-    """Show one checkpoint: method, cost, change in its weights, findings.
-
-    Args:
-        command: Computes the change, where it is not known.
+    Attributes:
+        command: Computes the change in its weights, where that is not known.
     """
-    facts = Table(title=escape(checkpoint.label), title_justify="left", show_header=False)
-    for name, value in _facts(checkpoint, change, memory, command):
-        facts.add_row(name, escape(value))
-    tables = [facts]
-    if change is not None and change.tensors:
-        tables.append(_change_table(change))
-    if findings:
-        tables.append(findings_table(findings, []))
-    return tables
+
+    ROWS: ClassVar[str] = "tensors"
+    inspection: CheckpointReport
+    command: str = ""
+
+    def content(self) -> dict[str, Any]:
+        """Return what it is, what it cost, what changed in its weights, and what checks found."""
+        checkpoint, change, memory = self.inspection.checkpoint, self.inspection.change, self.inspection.memory
+        changed = None
+        if change is not None:
+            changed = {
+                "parameters": change.parameters,
+                "trainable": change.trainable,
+                "tolerance": change.tolerance,
+                "groups": group_changes(change) if change.tensors else [],
+                "tensors": change.tensors,
+            }
+        return {
+            **describe_arm(checkpoint),
+            "tokenizer": checkpoint.tokenizer,
+            "parent": checkpoint.parent,
+            "cost": checkpoint.cost,
+            "change": changed,
+            "training_memory_gb": {"model_states_only": True, **asdict(memory)} if memory else None,
+            "findings": self.inspection.findings,
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per changed tensor."""
+        change = self.to_dict()["change"]
+        return [] if change is None else list(change["tensors"])
+
+    def tables(self) -> list[Table | Text]:
+        """Return what it is and what it cost, what changed in its weights, and what checks found."""
+        inspection = self.inspection
+        facts = new_table(inspection.checkpoint.label, "", "")
+        facts.show_header = False
+        for name, value in _list_facts(inspection, self.command):
+            facts.add_row(name, value)
+        tables: list[Table | Text] = [facts]
+        if inspection.change is not None and inspection.change.tensors:
+            tables.append(_change_table(inspection.change))
+        if inspection.findings:
+            tables.append(_findings_table(inspection.findings, []))
+        return tables
 
 
-def _facts(
-    checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None, command: str
-) -> list[tuple[str, str]]:
+def _list_facts(inspection: CheckpointReport, command: str) -> list[tuple[str, str]]:
+    checkpoint, change, memory = inspection.checkpoint, inspection.change, inspection.memory
     facts = [
         ("method", checkpoint.method),
         ("folder", checkpoint.path),
@@ -108,7 +155,7 @@ def _facts(
         facts.append(("change in weights", f"not computed yet: {command}"))
     facts += cost_lines(checkpoint.cost)
     if memory is not None:
-        facts.append(("memory to train", _memory(checkpoint, memory)))
+        facts.append(("memory to train", _describe_memory(checkpoint, memory)))
     return facts
 
 
@@ -119,14 +166,13 @@ def compare_command(source: str, base: str | None = None) -> str:
         source: Folder, or label or digest in the store.
         base: Folder or hub id, unless the store or the checkpoint says what it was adapted from.
     """
-    words = ["evalsvc", "checkpoints", "compare", source, *(["--base", base] if base else [])]
-    return shlex.join(words)
+    return shlex.join(["evalsvc", "checkpoints", "compare", source, *(["--base", base] if base else [])])
 
 
 def cost_lines(cost: Cost) -> list[tuple[str, str]]:
-    """Return what a cost card says, what is not known included."""
+    """Return the entries of a cost card, those that are not known included."""
     return [
-        (name, _amount(value))
+        (name, format_amount(value))
         for name, value in (
             ("GPU-hours", cost.gpu_hours),
             ("CPU-hours", cost.cpu_hours),
@@ -140,12 +186,12 @@ def cost_lines(cost: Cost) -> list[tuple[str, str]]:
     ]
 
 
-def _memory(checkpoint: Checkpoint, memory: TrainingMemory) -> str:
-    wholly = f"full fine-tuning with Adam {memory.full:.3g} GB"
+def _describe_memory(checkpoint: Checkpoint, memory: TrainingMemory) -> str:
+    full = f"full fine-tuning with Adam {memory.full:.3g} GB"
     if not checkpoint.is_adapter:
-        return f"{wholly} (model states only)"
+        return f"{full} (model states only)"
     return (
-        f"this adapter {memory.adapter:.3g} GB, on a 4-bit base {memory.adapter_4bit:.3g} GB; {wholly} "
+        f"this adapter {memory.adapter:.3g} GB, on a 4-bit base {memory.adapter_4bit:.3g} GB; {full} "
         "(model states only)"
     )
 
@@ -154,50 +200,17 @@ def _change_table(change: WeightChange) -> Table:
     table = new_table(
         "What changed",
         *("layers", "#tensors", "#parameters", "#changed", "#relative norm", "#rank-90", "#effective rank"),
-        caption=f"changed: {change.tolerance}; relative norm: of the change over that of the base; ranks: medians over "
-        "changed matrices,\nestimated where the smaller side is above 1024. A description, not a verdict.",
+        caption=f"changed: {change.tolerance}; relative norm: norm of the change over norm of the base's weights;\n"
+        "ranks: medians over changed matrices, estimated where the smaller side is above 1024; not a verdict",
     )
     for group in group_changes(change):
         table.add_row(
             group.group,
             str(group.tensors),
-            f"{group.parameters:,}",
+            format_count(group.parameters),
             f"{group.changed:.2%}",
-            "-" if math.isinf(group.norm) else f"{group.norm:.3g}",
-            _amount(group.rank_90),
-            _amount(group.effective_rank),
+            "-" if math.isinf(group.norm) else format_amount(group.norm),
+            format_amount(group.rank_90),
+            format_amount(group.effective_rank),
         )
     return table
-
-
-def dossier_json(
-    checkpoint: Checkpoint, change: WeightChange | None, memory: TrainingMemory | None, findings: Sequence[Finding]
-) -> dict[str, Any]:
-    """Return a checkpoint as `checkpoints show --json` prints it."""
-    changed = None
-    if change is not None:
-        changed = {
-            "parameters": change.parameters,
-            "trainable": change.trainable,
-            "tolerance": change.tolerance,
-            "groups": [asdict(group) for group in group_changes(change)] if change.tensors else [],
-            "tensors": [asdict(tensor) for tensor in change.tensors],
-        }
-    return {
-        "schema": SCHEMA,
-        **arm_fields(checkpoint),
-        "tokenizer": checkpoint.tokenizer,
-        "parent": checkpoint.parent,
-        "cost": asdict(checkpoint.cost),
-        "change": changed,
-        "training_memory_gb": {"model_states_only": True, **asdict(memory)} if memory else None,
-        "findings": [asdict(finding) for finding in findings],
-    }
-
-
-def checkpoints_json(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
-    """Return checkpoints as `checkpoints list --json` prints them."""
-    return {
-        "schema": SCHEMA,
-        "checkpoints": [{**arm_fields(c), "parent": c.parent, "cost": asdict(c.cost)} for c in checkpoints],
-    }

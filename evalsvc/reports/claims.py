@@ -1,28 +1,41 @@
-"""Claims -> tables and JSON."""
+"""Claims about adaptation, with the verdict on each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.table import Table
 from rich.text import Text
 
 from evalsvc.analysis.claims import DecidedClaim
-from evalsvc.reports.formatting import SCHEMA, new_table
+from evalsvc.reports.formatting import new_table
+from evalsvc.reports.report import Report
+
+_STYLES = {"supported": "bold green", "refuted": "bold red", "undecided": ""}
 
 
-def claims_json(cards: Sequence[DecidedClaim]) -> dict[str, Any]:
-    """Return claim cards as `claims --json` prints them."""
-    return {"schema": SCHEMA, "claims": [asdict(card) for card in cards]}
+@dataclass(frozen=True, slots=True, repr=False)
+class ClaimsReport(Report):
+    """Claims, as `claims` shows them."""
+
+    ROWS: ClassVar[str] = "claims"
+    claims: tuple[DecidedClaim, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return every claim with its verdict."""
+        return {"claims": self.claims}
+
+    def tables(self) -> list[Table | Text]:
+        """Return one table, a row per claim."""
+        return [claims_table(self.claims)]
 
 
-def claims_table(cards: Sequence[DecidedClaim]) -> Table:
+def claims_table(claims: Sequence[DecidedClaim]) -> Table:
     """Show every claim with its verdict, the test that decided, and the numbers behind it."""
-    table = new_table("Claims", "claim", "about", "verdict", "test", "because", "evidence")
-    styles = {"supported": "bold green", "refuted": "bold red", "undecided": ""}
-    for card in cards:
-        verdict = Text(card.verdict, style=styles[card.verdict])
-        table.add_row(card.text, card.about, verdict, card.test, card.reason, "\n".join(card.evidence))
+    table = new_table("Claims", "claim", "about", "verdict", "test", "reason", "evidence")
+    for claim in claims:
+        verdict = Text(claim.verdict, style=_STYLES[claim.verdict])
+        table.add_row(claim.text, claim.about, verdict, claim.test, claim.reason, "\n".join(claim.evidence))
     return table

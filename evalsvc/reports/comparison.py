@@ -1,140 +1,155 @@
-"""A comparison of two arms -> tables and JSON, with what stands behind it."""
+"""Two arms compared, with what stands behind the means."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.table import Table
+from rich.text import Text
 
 from evalsvc.analysis.stored import ArmComparison
-from evalsvc.records.comparisons import FullComparison
+from evalsvc.records.comparisons import FullComparison, RoleTotal
 from evalsvc.records.direction import arrow
-from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
+from evalsvc.reports.formatting import (
+    LEVEL_NOTE,
+    format_count,
+    format_interval,
+    format_number,
+    format_p_value,
+    format_signed,
+    new_line,
+    new_table,
+)
+from evalsvc.reports.report import Report
 
 
-def compared_json(compared: ArmComparison) -> dict[str, Any]:
-    """Return a comparison as `compare --json` prints it; differences are adapted - base, in the metric's unit."""
-    return {
-        "schema": SCHEMA,
-        "base": compared.base.label,
-        "base_digest": compared.base.checkpoint.digest,
-        "adapted": compared.adapted.label,
-        "adapted_digest": compared.adapted.checkpoint.digest,
-        "tasks": [asdict(task) for task in compared.tasks],
-        "roles": [asdict(role) for role in compared.roles],
-    }
+@dataclass(frozen=True, slots=True, repr=False)
+class ComparisonReport(Report):
+    """A comparison of two arms, as `compare` shows it; differences are adapted - base, in the metric's unit."""
 
+    ROWS: ClassVar[str] = "tasks"
+    comparison: ArmComparison
 
-def _metric(comparison: FullComparison) -> str:
-    return f"{comparison.metric} {arrow(comparison.higher_is_better)}"
+    @property
+    def tasks(self) -> tuple[FullComparison, ...]:
+        """Every task."""
+        return self.comparison.tasks
 
+    @property
+    def roles(self) -> tuple[RoleTotal, ...]:
+        """The mean of every role, better counted positive."""
+        return self.comparison.roles
 
-def comparison_tables(compared: ArmComparison) -> list[Table]:
-    """Show a comparison: every task, worst first within its suite, then the mean of every role."""
-    base, adapted = compared.base.label, compared.adapted.label
-    tasks = new_table(
-        f"{adapted} against {base}",
-        *("suite", "task", "metric", "#n", "#base", "#adapted", "#difference", "#90 % interval", "#lost", "#gained"),
-        "test",
-        caption="difference = adapted - base in the metric's unit; ↑ higher is better, ↓ lower is better",
-    )
-    for comparison in in_order_of_harm(compared.tasks):
-        tasks.add_row(
-            comparison.suite,
-            comparison.task,
-            _metric(comparison),
-            f"{comparison.n:,}",
-            format_number(comparison.base),
-            format_number(comparison.adapted),
-            format_signed(comparison.difference),
-            format_interval(comparison.low, comparison.high),
-            "-" if comparison.lost is None else str(comparison.lost),
-            "-" if comparison.gained is None else str(comparison.gained),
-            comparison.test,
+    def content(self) -> dict[str, Any]:
+        """Return both arms, every task and every role."""
+        base, adapted = self.comparison.base, self.comparison.adapted
+        return {
+            "base": base.label,
+            "base_digest": base.checkpoint.digest,
+            "adapted": adapted.label,
+            "adapted_digest": adapted.checkpoint.digest,
+            "tasks": self.tasks,
+            "roles": self.roles,
+        }
+
+    def tables(self) -> list[Table | Text]:
+        """Return every task, worst first within its suite; the mean of every role; and what means hide."""
+        return [self._tasks(), self._roles(), *self._details(), new_line(LEVEL_NOTE)]
+
+    def _tasks(self) -> Table:
+        table = new_table(
+            f"{self.comparison.adapted.label} against {self.comparison.base.label}",
+            *("suite", "task", "metric", "#n", "#base", "#adapted", "#difference", "#90 % interval", "#lost"),
+            *("#gained", "test"),
+            caption="difference = adapted - base in the metric's unit; ↑ higher is better, ↓ lower is better",
         )
-    roles = new_table(
-        "By role (better counted positive)",
-        *("role", "unit", "#suites", "#tasks", "#difference", "#90 % interval", "worst task", "#its difference"),
-    )
-    for total in compared.roles:
-        roles.add_row(
-            total.role,
-            total.unit,
-            str(total.suites),
-            str(total.tasks),
-            format_signed(total.difference),
-            format_interval(total.low, total.high),
-            total.worst_task,
-            format_signed(total.worst_difference),
+        for task in in_order_of_harm(self.tasks):
+            table.add_row(
+                task.suite,
+                task.task,
+                f"{task.metric} {arrow(task.higher_is_better)}",
+                format_count(task.n),
+                format_number(task.base),
+                format_number(task.adapted),
+                format_signed(task.difference),
+                format_interval(task.low, task.high),
+                format_count(task.lost),
+                format_count(task.gained),
+                task.test,
+            )
+        return table
+
+    def _roles(self) -> Table:
+        table = new_table(
+            "Mean of each role (positive is better)",
+            *("role", "unit", "#suites", "#tasks", "#difference", "#90 % interval", "worst task"),
+            "#worst-task difference",
         )
-    return [tasks, roles]
+        for total in self.roles:
+            table.add_row(
+                total.role,
+                total.unit,
+                str(total.suites),
+                str(total.tasks),
+                format_signed(total.difference),
+                format_interval(total.low, total.high),
+                total.worst_task,
+                format_signed(total.worst_difference),
+            )
+        return table
+
+    def _details(self) -> list[Table]:
+        """Return which tasks moved, and what a difference of means hides; nothing if no task has either."""
+        tasks = [t for t in in_order_of_harm(self.tasks) if t.p_value is not None or t.blind_spots]
+        if not tasks:
+            return []
+        table = new_table(
+            "Behind the means",
+            *("task", "moved", "#p (Holm)", "#q (BH)", "#lost", "#gained", "#by chance", "#re-run lost", "#agreement"),
+            *("#unparsed", "#Brier drift", "notes"),
+            caption="moved: significant at 5 % after Holm's correction over all tasks; q: false discovery rate, for "
+            "exploring;\nlost, gained: shares of the items; by chance: share of lost and of gained items that guessing "
+            "may explain, a rough estimate;\nre-run lost: share lost between two runs of the base; agreement: share "
+            "of items answered alike, right or wrong;\nunparsed: answers that could not be parsed, base / adapted",
+        )
+        for task in tasks:
+            table.add_row(*_detail_cells(task), style="bold" if task.moved else None)
+        return [table]
 
 
-def in_order_of_harm(comparisons: Sequence[FullComparison]) -> list[FullComparison]:
-    """Return comparisons by suite, the greatest loss first within each."""
-    suites = list(dict.fromkeys(comparison.suite for comparison in comparisons))
-    return sorted(comparisons, key=lambda c: (suites.index(c.suite), c.gain))
+def in_order_of_harm(tasks: Sequence[FullComparison]) -> list[FullComparison]:
+    """Return tasks by suite, the greatest loss first within each."""
+    suites = list(dict.fromkeys(task.suite for task in tasks))
+    return sorted(tasks, key=lambda task: (suites.index(task.suite), task.gain))
 
 
-def detail_tables(compared: ArmComparison) -> list[Table]:
-    """Show which tasks moved, and what a difference of means does not say; nothing for tasks that have none of it."""
-    shown = [comparison for comparison in in_order_of_harm(compared.tasks) if _says_something(comparison)]
-    if not shown:
-        return []
-    table = new_table(
-        "What the means hide",
-        *("task", "moved", "#p (Holm)", "#q (BH)", "#lost", "#gained", "#by chance", "#re-run lost", "#agreement"),
-        *("#unparsed", "#Brier drift", "notes"),
-        caption="moved: Holm at 5 % over all tasks; q: exploratory, at 10 %; by chance: what guessing alone may\n"
-        "explain of lost and of gained, a rough bracket; re-run lost: between two runs of the base; agreement:\n"
-        "the same answer, right or wrong; unparsed: base / adapted",
-    )
-    for comparison in shown:
-        table.add_row(*_row(comparison), style="bold" if comparison.moved else None)
-    return [table]
-
-
-def _says_something(comparison: FullComparison) -> bool:
-    return comparison.p_value is not None or bool(comparison.blind_spots)
-
-
-def _row(comparison: FullComparison) -> list[str]:
-    chance, floor, calibration = comparison.chance, comparison.floor, comparison.calibration
+def _detail_cells(task: FullComparison) -> list[str]:
+    chance, floor, calibration = task.chance, task.floor, task.calibration
     return [
-        comparison.task,
-        comparison.moved or "",
-        _probability(comparison.p_holm),
-        _probability(comparison.q_value),
-        _share(comparison.lost, comparison.n),
-        _share(comparison.gained, comparison.n),
-        "-" if chance is None else f"{chance.spurious:.3f}{' clipped' if chance.clipped else ''}",
-        "-" if floor is None else f"{floor.lost:.3f}",
-        "-" if comparison.agreement is None else f"{comparison.agreement:.3f}",
-        "-" if comparison.invalid_base is None else f"{comparison.invalid_base} / {comparison.invalid_adapted}",
-        "-" if calibration is None else format_signed(calibration.brier_drift),
-        "; ".join(notes(comparison)),
+        task.task,
+        task.moved or "",
+        format_p_value(task.p_holm),
+        format_p_value(task.q_value),
+        format_number(None if task.lost is None else task.lost / task.n),
+        format_number(None if task.gained is None else task.gained / task.n),
+        "-" if chance is None else f"{format_number(chance.spurious)}{' clipped' if chance.clipped else ''}",
+        format_number(None if floor is None else floor.lost),
+        format_number(task.agreement),
+        "-" if task.invalid_base is None else f"{task.invalid_base} / {task.invalid_adapted}",
+        format_signed(None if calibration is None else calibration.brier_drift),
+        "; ".join(notes(task)),
     ]
 
 
-def notes(comparison: FullComparison) -> Sequence[str]:
+def notes(task: FullComparison) -> list[str]:
     """Return what a reader must know before believing a comparison."""
-    found = list(comparison.blind_spots)
-    if comparison.coverage < 1:
-        found.append(f"only {comparison.coverage:.1%} of the base's samples")
-    if comparison.clusters is not None:
-        found.append(f"{comparison.clusters} clusters")
-    if comparison.format_loss:
-        found.append(comparison.format_loss)
-    return found
-
-
-def _probability(p: float | None) -> str:
-    if p is None:
-        return "-"
-    return "<.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _share(count: int | None, n: int) -> str:
-    return "-" if count is None else f"{count / n:.3f}"
+    lines = list(task.blind_spots)
+    if task.coverage < 1:
+        lines.append(f"only {task.coverage:.1%} of the base's items")
+    if task.clusters is not None:
+        lines.append(f"{task.clusters} clusters")
+    if task.format_loss:
+        lines.append(task.format_loss)
+    return lines

@@ -1,76 +1,97 @@
-"""Diversity of sampled answers and token drift -> tables and JSON."""
+"""Diversity of sampled answers, and token drift from the base."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.table import Table
+from rich.text import Text
 
 from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.analysis.diversity_and_drift import TaskDiversity
 from evalsvc.analysis.stored_drift import ArmDrift
-from evalsvc.reports.formatting import SCHEMA, format_number, format_signed, new_table
+from evalsvc.reports.claims import claims_table
+from evalsvc.reports.formatting import format_count, format_levels, format_number, format_signed, new_table
+from evalsvc.reports.report import Report
 from evalsvc.stats.diversity import WORSE_WHEN
 
 
-def diversity_json(arm: str, found: Sequence[TaskDiversity]) -> dict[str, Any]:
-    """Return diversity as `diversity --json` prints it."""
-    return {"schema": SCHEMA, "arm": arm, "tasks": [asdict(task) for task in found]}
+@dataclass(frozen=True, slots=True, repr=False)
+class DiversityReport(Report):
+    """The diversity of an arm's sampled answers against its base's, as `diversity` shows it."""
+
+    ROWS: ClassVar[str] = "tasks"
+    arm: str
+    tasks: tuple[TaskDiversity, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return every measure of every task."""
+        return {"arm": self.arm, "tasks": self.tasks}
+
+    def tables(self) -> list[Table | Text]:
+        """Return one table per task: every measure as a ratio to the base."""
+        tables: list[Table | Text] = []
+        for task in self.tasks:
+            table = new_table(
+                f"{self.arm}: {task.task}, {task.answers} answers per prompt",
+                *("measure", "collapse is", "#prompts", "#base", "#adapted", "#ratio", "#90 % interval"),
+                caption="means over prompts; ratio: adapted mean over base mean, same prompts and seeds",
+            )
+            for ratio in task.ratios:
+                table.add_row(
+                    ratio.measure,
+                    WORSE_WHEN[ratio.measure],
+                    str(ratio.prompts),
+                    format_number(ratio.base),
+                    format_number(ratio.adapted),
+                    format_number(ratio.ratio),
+                    format_levels(ratio.low, ratio.high),
+                )
+            tables.append(table)
+        return tables
 
 
-def diversity_tables(arm: str, found: Sequence[TaskDiversity]) -> list[Table]:
-    """Show every measure of every task as a ratio to the base."""
-    tables = []
-    for task in found:
+@dataclass(frozen=True, slots=True, repr=False)
+class DriftReport(Report):
+    """How far arms moved from their base, as `drift` shows it.
+
+    Attributes:
+        claim: Whether drift predicts forgetting.
+    """
+
+    ROWS: ClassVar[str] = "arms"
+    arms: tuple[ArmDrift, ...]
+    claim: DecidedClaim
+
+    def content(self) -> dict[str, Any]:
+        """Return every arm's drift on every task, and the claim."""
+        arms = [
+            {
+                "arm": drift.arm.label,
+                "digest": drift.arm.checkpoint.digest,
+                "forgetting": drift.forgetting,
+                "tasks": drift.tasks,
+                "refusal": drift.refusal,
+            }
+            for drift in self.arms
+        ]
+        return {"arms": arms, "claim": self.claim}
+
+    def tables(self) -> list[Table | Text]:
+        """Return every arm's drift, task by task, and the claim."""
+        refusals = [f"{drift.arm.label}: {drift.refusal}" for drift in self.arms if drift.refusal]
         table = new_table(
-            f"{arm}: {task.task}, {task.answers} answers per prompt",
-            *("measure", "collapse is", "#prompts", "#base", "#adapted", "#ratio", "#90 % interval"),
-            caption="means over prompts; ratio of the means, same prompts and seeds",
+            "Drift from the base, KL(base || arm) in nats per token",
+            *("arm", "role", "task", "#texts", "#tokens", "#mean", "#90 % interval", "#p95", "#forgetting"),
+            caption="\n".join(refusals) or None,
         )
-        for ratio in task.ratios:
-            table.add_row(
-                ratio.measure,
-                WORSE_WHEN[ratio.measure],
-                str(ratio.prompts),
-                format_number(ratio.base),
-                format_number(ratio.adapted),
-                format_number(ratio.ratio),
-                "-" if ratio.low is None else f"{format_number(ratio.low)} .. {format_number(ratio.high)}",
-            )
-        tables.append(table)
-    return tables
-
-
-def drift_json(found: Sequence[ArmDrift], card: DecidedClaim) -> dict[str, Any]:
-    """Return drift as `drift --json` prints it."""
-    arms = [
-        {
-            "arm": one.arm.label,
-            "digest": one.arm.checkpoint.digest,
-            "forgetting": one.forgetting,
-            "tasks": [asdict(task) for task in one.tasks],
-            "refusal": one.refusal,
-        }
-        for one in found
-    ]
-    return {"schema": SCHEMA, "arms": arms, "claim": asdict(card)}
-
-
-def drift_table(found: Sequence[ArmDrift]) -> Table:
-    """Show every arm's drift, task by task."""
-    table = new_table(
-        "Drift from the base, KL(base || arm) in nats per token",
-        *("arm", "role", "task", "#texts", "#tokens", "#mean", "#90 % interval", "#p95", "#forgetting"),
-        caption="\n".join(f"{one.arm.label}: {one.refusal}" for one in found if one.refusal) or None,
-    )
-    for one in found:
-        for task in one.tasks:
-            drift = task.drift
-            table.add_row(
-                *(one.arm.label, task.role, task.task, f"{drift.texts:,}", f"{drift.tokens:,}"),
-                *(f"{drift.mean:.4f}", f"{drift.low:.4f} .. {drift.high:.4f}", f"{drift.p95:.4f}"),
-                format_signed(one.forgetting),
-            )
-    return table
+        for arm in self.arms:
+            for task in arm.tasks:
+                drift = task.drift
+                table.add_row(
+                    *(arm.arm.label, task.role, task.task, format_count(drift.texts), format_count(drift.tokens)),
+                    *(f"{drift.mean:.4f}", f"{drift.low:.4f} .. {drift.high:.4f}", f"{drift.p95:.4f}"),
+                    format_signed(arm.forgetting),
+                )
+        return [table, claims_table([self.claim])]

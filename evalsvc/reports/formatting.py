@@ -1,26 +1,54 @@
-"""How numbers, intervals and tables look, wherever they are printed.
-
-Every JSON object carries `schema`; its names are those of the vocabulary.
-"""
+"""How numbers, intervals and tables look, wherever they are printed."""
 
 from __future__ import annotations
 
+from rich.console import RenderableType
+from rich.style import StyleType
 from rich.table import Table
+from rich.text import Text
 
-SCHEMA = 1
 LEVEL_NOTE = "Intervals are two-sided at 90 %: their ends are the one-sided 5 % bounds that decisions use."
-
 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
+class PlainTable(Table):
+    """A table that shows text as it is: names from checkpoints, suites and items are never markup."""
+
+    def add_row(
+        self, *renderables: RenderableType | None, style: StyleType | None = None, end_section: bool = False
+    ) -> None:
+        """Add a row; strings are shown without control characters."""
+        cells = (Text(drop_controls(cell)) if isinstance(cell, str) else cell for cell in renderables)
+        super().add_row(*cells, style=style, end_section=end_section)
+
+
 def new_table(title: str, *columns: str, caption: str | None = None) -> Table:
     """Make a table; columns whose name begins with # hold numbers."""
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", header_style="bold")
+    table = PlainTable(
+        title=Text(drop_controls(title), style="table.title"),
+        title_justify="left",
+        caption=None if caption is None else Text(drop_controls(caption), style="table.caption"),
+        caption_justify="left",
+        header_style="bold",
+    )
     for column in columns:
-        numeric = column.startswith("#")
-        table.add_column(column.lstrip("#"), justify="right" if numeric else "left", no_wrap=numeric)
+        is_number = column.startswith("#")
+        table.add_column(column.lstrip("#"), justify="right" if is_number else "left", no_wrap=is_number)
     return table
+
+
+def new_line(text: str, style: str = "") -> Text:
+    """Make a line that stands beside tables, and is never folded."""
+    return Text(drop_controls(text), style=style, no_wrap=True, overflow="ignore")
+
+
+def drop_controls(text: str) -> str:
+    """Return text whose control characters are spaces; line breaks stay."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+# ----------------------------------------------------------------------------------------------------------- numbers
 
 
 def format_number(value: float | None) -> str:
@@ -39,5 +67,39 @@ def format_signed(value: float | None) -> str:
 
 
 def format_interval(low: float | None, high: float | None) -> str:
-    """Format an interval, "-" if there is none."""
+    """Format the interval of a difference, "-" if there is none."""
     return "-" if low is None or high is None else f"{format_signed(low)} .. {format_signed(high)}"
+
+
+def format_levels(low: float | None, high: float | None) -> str:
+    """Format the interval of a level, "-" if there is none."""
+    return "-" if low is None or high is None else f"{format_number(low)} .. {format_number(high)}"
+
+
+def format_count(value: int | None) -> str:
+    """Format a number of things, "-" if it is not known."""
+    return "-" if value is None else f"{value:,}"
+
+
+def format_amount(value: float | None) -> str:
+    """Format a cost, "-" if it is not known."""
+    return format_count(value) if value is None or isinstance(value, int) else f"{value:,.3g}"
+
+
+def format_percent(value: float | None) -> str:
+    """Format a share as a percentage, "-" if there is none."""
+    return "-" if value is None else f"{value:.0%}"
+
+
+def format_p_value(p: float | None) -> str:
+    """Format a p-value, "-" if there is none."""
+    if p is None:
+        return "-"
+    return "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a time in the unit that suits it."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

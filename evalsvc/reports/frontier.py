@@ -1,55 +1,96 @@
-"""A frontier -> tables and JSON."""
+"""Learning against forgetting: points, the frontier of each method, methods at equal levels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.table import Table
+from rich.text import Text
 
 from evalsvc.records.frontier import EqualLevels, Frontier, Gap, Matched, Point, Read
-from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
+from evalsvc.reports.formatting import (
+    format_interval,
+    format_number,
+    format_percent,
+    format_signed,
+    new_table,
+)
+from evalsvc.reports.report import Report
 
 
-def frontier_json(frontier: Frontier, equal: EqualLevels) -> dict[str, Any]:
-    """Return a frontier as `frontier --json` prints it."""
-    return {
-        "schema": SCHEMA,
-        "base": frontier.base,
-        "axes": list(frontier.axes),
-        "points": [asdict(point) for point in frontier.points],
-        "methods": [asdict(method) for method in frontier.methods],
-        "equal_learning": equal.learning and asdict(equal.learning),
-        "equal_forgetting": equal.forgetting and asdict(equal.forgetting),
-        "hypervolume": {"value": frontier.hypervolume, "reference": list(frontier.reference)},
-        "learning_unit": frontier.learning_unit,
-        "forgetting_unit": frontier.forgetting_unit,
-        "left_out": list(frontier.left_out),
-        "incomplete": list(frontier.incomplete),
-    }
+@dataclass(frozen=True, slots=True, repr=False)
+class FrontierReport(Report):
+    """A frontier, as `frontier` shows it.
+
+    Attributes:
+        equal: Methods compared at equal learning, and at equal forgetting.
+    """
+
+    ROWS: ClassVar[str] = "points"
+    frontier: Frontier
+    equal: EqualLevels = EqualLevels()
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """One point per arm, the base's included."""
+        return self.frontier.points
+
+    def content(self) -> dict[str, Any]:
+        """Return the points, each method's frontier, and methods at equal levels."""
+        frontier = self.frontier
+        return {
+            "base": frontier.base,
+            "axes": frontier.axes,
+            "points": frontier.points,
+            "methods": frontier.methods,
+            "equal_learning": self.equal.learning,
+            "equal_forgetting": self.equal.forgetting,
+            "hypervolume": {"value": frontier.hypervolume, "reference": frontier.reference},
+            "learning_unit": frontier.learning_unit,
+            "forgetting_unit": frontier.forgetting_unit,
+            "left_out": frontier.left_out,
+            "incomplete": frontier.incomplete,
+        }
+
+    def tables(self) -> list[Table | Text]:
+        """Return the points, and, where there are several methods, each one's frontier and one against another."""
+        tables: list[Table | Text] = [points_table(self.frontier)]
+        if len(self.frontier.methods) < 2:
+            return tables
+        table = new_table("Frontier of each method", "method", "#hypervolume", "arms on it")
+        for method in self.frontier.methods:
+            table.add_row(method.method, f"{method.hypervolume:.4f}", ", ".join(method.arms))
+        tables.append(table)
+        if self.equal.learning:
+            tables.append(_matched_table(self.equal.learning, "Forgetting", "learning"))
+        if self.equal.forgetting:
+            tables.append(_matched_table(self.equal.forgetting, "Learning", "forgetting"))
+        return tables
 
 
-def frontier_table(frontier: Frontier) -> Table:
+def points_table(frontier: Frontier) -> Table:
     """Show the points of a frontier, by learning."""
+    corner = ", ".join(f"{name} {round(at, 3):g}" for name, at in zip(frontier.axes, frontier.reference, strict=True))
     caption = [
-        f"learning in {frontier.learning_unit}, forgetting in {frontier.forgetting_unit}; positive forgetting is worse",
-        f"hypervolume {frontier.hypervolume:.4f} from ("
-        + ", ".join(f"{name} {round(at, 3):g}" for name, at in zip(frontier.axes, frontier.reference, strict=True))
-        + ")",
+        "● on the frontier: no other arm dominates it; P(frontier): share of resamples of the items in which it is",
+        f"units: learning {frontier.learning_unit}, forgetting {frontier.forgetting_unit} (positive is worse); "
+        f"hypervolume {frontier.hypervolume:.4f} from {corner}",
     ]
     costs = [name for name in frontier.axes if name not in {"learning", "forgetting"}]
     if frontier.left_out:
-        caption.append(f"not on the axes, in other units: {', '.join(frontier.left_out)}")
+        caption.append(f"tasks not on the axes, because their units differ: {', '.join(frontier.left_out)}")
     if frontier.incomplete:
-        caption.append(f"not placed, scores are missing{_or(costs)}: {', '.join(frontier.incomplete)}")
+        lacks = f" or {' or '.join(costs)}" if costs else ""
+        caption.append(f"arms not shown, because they lack scores{lacks}: {', '.join(frontier.incomplete)}")
         if "trainable_share" in costs:
             caption.append("a missing trainable_share is computed by: evalsvc checkpoints compare ARM")
     table = new_table(
         f"Learning and forgetting against {frontier.base}",
         *("", "arm", "method", "#learning", "#90 % interval", "#forgetting", "#90 % interval", "#P(frontier)"),
         *(f"#{name}" for name in costs),
-        "beaten for certain by",
+        "dominated by (95 %)",
         caption="\n".join(caption),
     )
     for point in by_learning(frontier):
@@ -69,42 +110,25 @@ def frontier_table(frontier: Frontier) -> Table:
     return table
 
 
-def _or(costs: Sequence[str]) -> str:
-    """Return, of costs that are axes, what else an arm may lack."""
-    return f", or {' or '.join(costs)} is not known" if costs else ""
-
-
 def by_learning(frontier: Frontier) -> list[Point]:
     """Return a frontier's points, the one that learned most first."""
     return sorted(frontier.points, key=lambda point: (-point.learning, point.forgetting))
 
 
-def frontier_tables(frontier: Frontier, equal: EqualLevels) -> list[Table]:
-    """Show the frontier of each method, and methods against each other at one level; nothing for a single method."""
-    if len(frontier.methods) < 2:
-        return []
-    table = new_table("Frontier of each method", "method", "#hypervolume", "arms on it")
-    for method in frontier.methods:
-        table.add_row(method.method, f"{method.hypervolume:.4f}", ", ".join(method.arms))
-    matched = [
-        _matched_table(found, f"{what} at equal {level}", level)
-        for found, what, level in (
-            (equal.learning, "Forgetting", "learning"),
-            (equal.forgetting, "Learning", "forgetting"),
-        )
-        if found is not None
-    ]
-    return [table, *matched]
-
-
-def _matched_table(matched: Matched, title: str, level: str) -> Table:
+def _matched_table(matched: Matched, compared: str, level: str) -> Table:
+    """Show methods compared in one of learning and forgetting, where they are equal in the other."""
     table = new_table(
-        f"{title} ({level} {format_signed(matched.at)})",
+        f"{compared} at equal {level} ({level} {format_signed(matched.at)})",
         *("method", "#value", "#90 % interval", "#reached"),
-        caption="read off each method's frontier, base included, by straight lines; reached: in so many resamples",
+        caption="by linear interpolation between the points of each method's frontier, base included;\n"
+        f"reached: share of resamples in which the method gets to this {level}",
     )
-    rows: list[tuple[str, Read | Gap]] = [(read.method, read) for read in matched.methods]
-    rows += [(f"{gap.first} - {gap.second}", gap) for gap in matched.gaps]
-    for name, row in rows:
-        table.add_row(name, format_signed(row.value), format_interval(row.low, row.high), f"{row.reached:.0%}")
+    reads: Sequence[tuple[str, Read | Gap]] = [
+        *((read.method, read) for read in matched.methods),
+        *((f"{gap.first} - {gap.second}", gap) for gap in matched.gaps),
+    ]
+    for name, read in reads:
+        table.add_row(
+            name, format_signed(read.value), format_interval(read.low, read.high), format_percent(read.reached)
+        )
     return table

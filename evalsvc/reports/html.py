@@ -6,23 +6,25 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from evalsvc import __version__, charts
 from evalsvc.analysis.claims import DecidedClaim
-from evalsvc.analysis.stored import ArmComparison
+from evalsvc.analysis.stored import ArmComparison, compare_many, load_frontier
 from evalsvc.analysis.stored_claims import decide_stored_claims
 from evalsvc.analysis.training_runs import follow_runs
 from evalsvc.analysis.trajectory import Trajectory
-from evalsvc.errors import EvidenceError
+from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gating.verify import read_rules
 from evalsvc.records.frontier import Frontier
 from evalsvc.reports.comparison import in_order_of_harm
 from evalsvc.reports.formatting import LEVEL_NOTE, format_number, format_signed
 from evalsvc.reports.frontier import by_learning
+from evalsvc.store.arms import find_family
 from evalsvc.store.decisions import Decisions, Record
 from evalsvc.store.store import Store
 
@@ -86,6 +88,30 @@ def html(
         made=f"{made:%Y-%m-%d %H:%M %Z}",
         version=__version__,
     )
+
+
+def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
+    """Write the report of a base and its arms, and return its figures by name.
+
+    Raises:
+        UsageError: The store cannot be used, or `base` is needed to choose.
+        EvidenceError: The store has no adapted arm, or too few scores.
+        EvalsvcError: The file cannot be written.
+    """
+    family = find_family(store.arms(), base)
+    frontier = load_frontier(store, family)
+    on_frontier = {point.arm for point in frontier.points if point.on_method_frontier}
+    shown = [arm for arm in family.arms if len(family.arms) <= charts.CROWD or arm.label in on_frontier]
+    comparisons = compare_many(store, family.base, shown)
+    # Arms without all scores are named in the frontier's caption.
+    compared = [comparison for comparison in comparisons if not isinstance(comparison, EvidenceError)]
+    rest = rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
+    figures = figures_of(frontier, compared, rest)
+    try:
+        path.write_text(html(frontier, compared, rest, figures, datetime.now(UTC)), encoding="utf-8")
+    except OSError as error:
+        raise EvalsvcError(f"report {path}: cannot be written: {error.strerror}") from error
+    return figures
 
 
 def _forest(position: int, compared: ArmComparison) -> str:

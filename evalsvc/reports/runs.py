@@ -1,42 +1,72 @@
-"""Runs and results -> tables and JSON."""
+"""Runs: how far they have come."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
+from rich.text import Text
 
-from evalsvc.records.arms import Checkpoint
-from evalsvc.reports.formatting import SCHEMA, format_number, new_table
+from evalsvc.errors import EvidenceError
+from evalsvc.reports.formatting import format_count, new_table
+from evalsvc.reports.report import Report, describe_arm
+from evalsvc.store.runs import StoredRun, is_alive
 
 if TYPE_CHECKING:
-    from evalsvc.store.runs import StoredRun
-    from evalsvc.store.scores import StoredResult
+    from evalsvc.scoring.driver import RunJob
 
 
-# ------------------------------------------------------------------------------------------------------------- JSON
+@dataclass(frozen=True, slots=True, repr=False)
+class RunsReport(Report):
+    """Runs, as `submit` and `status` show them.
 
+    Attributes:
+        alive: For each run, whether the process that drives it still runs.
+        reused: For each run of a submission, the requests that were answered before; None for `status`.
+    """
 
-def arm_fields(checkpoint: Checkpoint, label: str | None = None) -> dict[str, Any]:
-    """Return what every JSON object says of a checkpoint, or of an arm with a label of its own."""
-    return {
-        "arm": label or checkpoint.label,
-        "checkpoint": checkpoint.path,
-        "digest": checkpoint.digest,
-        "method": checkpoint.method,
-        "step": checkpoint.step,
-    }
+    ROWS: ClassVar[str] = "runs"
+    runs: tuple[StoredRun, ...]
+    alive: tuple[bool, ...]
+    reused: tuple[int, ...] | None = None
 
+    @classmethod
+    def of_store(cls, runs: Iterable[StoredRun]) -> RunsReport:
+        """Report on all runs of a store."""
+        kept = tuple(runs)
+        return cls(kept, tuple(is_alive(run.driver) for run in kept))
 
-def runs_json(runs: Sequence[StoredRun], alive: Sequence[bool]) -> dict[str, Any]:
-    """Return the runs as `submit --json` and `status --json` print them."""
-    return {
-        "schema": SCHEMA,
-        "runs": [
+    @classmethod
+    def of_jobs(cls, runs: Iterable[StoredRun], jobs: Sequence[RunJob]) -> RunsReport:
+        """Report on the runs of a submission.
+
+        Args:
+            runs: All runs of the store.
+        """
+        reused = {(job.arm.key, job.planned.plan.digest): job.reused for job in jobs}
+        kept = tuple(run for run in runs if (run.arm.digest, run.plan) in reused)
+        return cls(kept, (True,) * len(kept), tuple(reused[run.arm.digest, run.plan] for run in kept))
+
+    def raise_for_failures(self) -> None:
+        """Raise an error if a run is not done.
+
+        Raises:
+            EvidenceError: Names the first run's error.
+        """
+        failed = [run for run in self.runs if run.state != "done"]
+        if failed:
+            raise EvidenceError(
+                f"{len(failed)} of {len(self.runs)} runs failed (first: {failed[0].error}); see `evalsvc status`"
+            )
+
+    def content(self) -> dict[str, Any]:
+        """Return the runs, each with its arm."""
+        runs = [
             {
                 "run": run.run,
-                **arm_fields(run.arm.checkpoint, run.arm.label),
+                **describe_arm(run.arm.checkpoint, run.arm.label),
                 "suite": run.suite,
                 "role": run.role,
                 "state": run.state,
@@ -48,96 +78,27 @@ def runs_json(runs: Sequence[StoredRun], alive: Sequence[bool]) -> dict[str, Any
                 "driver_alive": lives,
                 "updated": run.updated.isoformat(),
             }
-            for run, lives in zip(runs, alive, strict=True)
-        ],
-    }
+            for run, lives in zip(self.runs, self.alive, strict=True)
+        ]
+        for entry, reused in zip(runs, self.reused or (), strict=False):
+            entry["reused"] = reused
+        return {"runs": runs}
 
-
-def results_json(results: Sequence[StoredResult]) -> dict[str, Any]:
-    """Return the results as `results --json` prints them."""
-    return {
-        "schema": SCHEMA,
-        "scores": [
-            {
-                **arm_fields(result.arm.checkpoint, result.arm.label),
-                "suite": result.suite,
-                "role": result.role,
-                "task": result.task,
-                "metric": result.metric,
-                "filter": result.filter,
-                "n": result.n,
-                "value": result.value,
-                "stderr": result.stderr,
-                "primary": result.primary,
-                "group": result.is_group,
-            }
-            for result in results
-        ],
-    }
-
-
-def runs_table(runs: Sequence[StoredRun], alive: Sequence[bool]) -> Table:
-    """Show how far runs have come."""
-    table = new_table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
-    for run, lives in zip(runs, alive, strict=True):
-        stopped = run.state in {"queued", "running"} and not lives
-        look = "an early look of a gate" if run.part_of else ""
-        note = run.error or ("its driver is gone: submit again to resume" if stopped else look)
-        checkpoint = run.arm.checkpoint
-        table.add_row(
-            run.arm.label,
-            checkpoint.method,
-            run.suite,
-            run.role,
-            run.state,
-            f"{run.answered:,}",
-            f"{run.requests:,}",
-            f"{run.updated:%Y-%m-%d %H:%M}",
-            note,
-        )
-    return table
-
-
-def overview_table(results: Sequence[StoredResult]) -> Table:
-    """Show one row per arm and suite: the mean of its tasks' primary metrics, if they have one metric in common."""
-    suites: dict[tuple[str, str], list[StoredResult]] = {}
-    for result in results:
-        if result.primary:
-            suites.setdefault((result.arm.digest, result.suite), []).append(result)
-    table = new_table(
-        "Results",
-        *("arm", "method", "suite", "role", "#tasks", "#items", "metric", "#mean"),
-        caption="tasks one by one: evalsvc results --arm ARM or --suite SUITE; everything: --json",
-    )
-    for tasks in suites.values():
-        metrics = sorted({task.metric for task in tasks})
-        table.add_row(
-            tasks[0].arm.label,
-            tasks[0].arm.checkpoint.method,
-            tasks[0].suite,
-            tasks[0].role,
-            str(len(tasks)),
-            f"{sum(task.n for task in tasks):,}",
-            ", ".join(metrics),
-            format_number(sum(task.value for task in tasks) / len(tasks)) if len(metrics) == 1 else "-",
-        )
-    return table
-
-
-def results_table(results: Sequence[StoredResult]) -> Table:
-    """Show the primary metric of every task."""
-    table = new_table("Results", "arm", "method", "suite", "task", "metric", "#n", "#value", "#stderr")
-    for result in results:
-        checkpoint = result.arm.checkpoint
-        metric = result.metric if result.filter == "none" else f"{result.metric} ({result.filter})"
-        table.add_row(
-            result.arm.label,
-            checkpoint.method,
-            result.suite,
-            f"{result.task} (group)" if result.is_group else result.task,
-            metric,
-            f"{result.n:,}",
-            format_number(result.value),
-            format_number(result.stderr),
-        )
-    return table
+    def tables(self) -> list[Table | Text]:
+        """Return one table, a row per run."""
+        table = new_table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
+        for run, lives in zip(self.runs, self.alive, strict=True):
+            stopped = run.state in {"queued", "running"} and not lives
+            look = "an interim look of a gate" if run.part_of else ""
+            table.add_row(
+                run.arm.label,
+                run.arm.checkpoint.method,
+                run.suite,
+                run.role,
+                run.state,
+                format_count(run.answered),
+                format_count(run.requests),
+                f"{run.updated:%Y-%m-%d %H:%M}",
+                run.error or ("its driver has ended: submit again to resume" if stopped else look),
+            )
+        return [table]

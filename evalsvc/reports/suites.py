@@ -1,44 +1,89 @@
-"""Suites and their checks -> tables."""
+"""Suites, and what a check of one found."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
+from rich.text import Text
 
-from evalsvc.reports.formatting import new_table
+from evalsvc.reports.formatting import format_count, format_number, new_table
+from evalsvc.reports.report import Report
 
 if TYPE_CHECKING:
     from evalsvc.harness.suite_check import CheckedTask
     from evalsvc.harness.suites import Suite
 
 
-def suites_table(suites: Sequence[Suite]) -> Table:
-    """Show suites by role."""
-    table = new_table("Suites", "suite", "role", "#tasks", "description")
-    for suite in suites:
-        table.add_row(suite.name, suite.role, str(len(suite.tasks)), suite.description)
-    return table
+@dataclass(frozen=True, slots=True, repr=False)
+class SuitesReport(Report):
+    """Suites, as `suites list` shows them."""
+
+    ROWS: ClassVar[str] = "suites"
+    suites: tuple[Suite, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return what every suite's file says."""
+        return {"suites": [suite.model_dump(mode="json") for suite in self.suites]}
+
+    def tables(self) -> list[Table | Text]:
+        """Return one table, a row per suite."""
+        table = new_table("Suites", "suite", "role", "#tasks", "description")
+        for suite in self.suites:
+            table.add_row(suite.name, suite.role, str(len(suite.tasks)), suite.description)
+        return [table]
 
 
-def check_table(tasks: Sequence[CheckedTask]) -> Table:
-    """Show what a suite's tasks are, and how small a loss their items can exclude."""
-    table = new_table(
-        "Checked",
-        *("task", "kind", "#n", "#shots", "metric", "filter", "code", "#margin"),
-        caption="margin: the smallest loss that n binary items can exclude in 80 % of runs of an unchanged model,\n"
-        "if one item in ten changes; a larger n resolves a smaller margin",
-    )
-    for task in tasks:
-        table.add_row(
-            task.task,
-            task.kind,
-            f"{task.n:,}",
-            str(task.shots),
-            task.metric,
-            task.filter,
-            "runs code" if task.runs_code else "",
-            f"{task.margin:.3f}" if task.margin is not None else "-",
+@dataclass(frozen=True, slots=True, repr=False)
+class SuiteReport(Report):
+    """A suite, as `suites show` shows it."""
+
+    ROWS: ClassVar[str] = "tasks"
+    suite: Suite
+
+    def content(self) -> dict[str, Any]:
+        """Return what the suite's file says, and where it is."""
+        return {"suite": self.suite.model_dump(mode="json"), "path": self.suite.path}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per task."""
+        tasks: list[dict[str, Any]] = self.to_dict()["suite"]["tasks"]
+        return tasks
+
+    def tables(self) -> list[Table | Text]:
+        """Return the suite's file as it is."""
+        return [Text(f"# {self.suite.path}\n{self.suite.path.read_text(encoding='utf-8')}", end="")]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SuiteCheckReport(Report):
+    """A suite's tasks, as `suites check` shows them."""
+
+    ROWS: ClassVar[str] = "tasks"
+    tasks: tuple[CheckedTask, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return every task."""
+        return {"tasks": self.tasks}
+
+    def tables(self) -> list[Table | Text]:
+        """Return what the tasks are, and how small a loss their items can exclude."""
+        table = new_table(
+            "Checked",
+            *("task", "kind", "#n", "#shots", "metric", "filter", "code", "#margin"),
+            caption="margin: the smallest loss that n binary items exclude with 80 % power, for an unchanged model\n"
+            "of which one answer in ten changes; a larger n resolves a smaller margin",
         )
-    return table
+        for task in self.tasks:
+            table.add_row(
+                task.task,
+                task.kind,
+                format_count(task.n),
+                str(task.shots),
+                task.metric,
+                task.filter,
+                "runs code" if task.runs_code else "",
+                format_number(task.margin),
+            )
+        return [table]

@@ -1,90 +1,115 @@
-"""Training runs -> tables and JSON."""
+"""Training runs, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.table import Table
+from rich.text import Text
 
 from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
 from evalsvc.records.direction import arrow
-from evalsvc.reports.formatting import SCHEMA, format_interval, format_number, format_signed, new_table
+from evalsvc.reports.formatting import format_interval, format_number, format_signed, new_table
+from evalsvc.reports.report import Report
+
+MOST_COLUMNS = 8
+"""Of a table of curves: of more steps, some are shown."""
 
 
-def trajectories_json(found: Sequence[Trajectory]) -> dict[str, Any]:
-    """Return trajectories as `trajectory --json` prints them."""
-    return {"schema": SCHEMA, "trajectories": [asdict(one) for one in found]}
+@dataclass(frozen=True, slots=True, repr=False)
+class TrajectoryReport(Report):
+    """Training runs, as `trajectory` shows them."""
+
+    ROWS: ClassVar[str] = "steps"
+    trajectories: tuple[Trajectory, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return every run with its steps and its tasks' curves."""
+        return {"trajectories": self.trajectories}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per step of every run."""
+        return [
+            {"name": run["name"], "method": run["method"], "base": run["base"], **step}
+            for run in self.to_dict()["trajectories"]
+            for step in run["steps"]
+        ]
+
+    def tables(self) -> list[Table | Text]:
+        """Return two tables per run: its steps against the margin, and every task's curve."""
+        return [table for run in self.trajectories for table in (_steps_table(run), _curves_table(run))]
 
 
-def trajectory_tables(one: Trajectory) -> list[Table]:
-    """Show a run: its steps against the margin, then every task's curve."""
-    steps = new_table(
-        f"{one.name} ({one.method}) against {one.base}",
-        *("#step", "#learning", "#90 % interval", "#forgetting", "#90 % interval", f"margin {one.margin:g}"),
-        caption="\n".join(_sentences(one)),
+def _steps_table(run: Trajectory) -> Table:
+    units = f"units: learning {run.learning_unit or '-'}, forgetting {run.forgetting_unit or '-'}"
+    missing = [f"steps not shown, because they lack scores: {', '.join(run.incomplete)}"] if run.incomplete else []
+    table = new_table(
+        f"{run.name} ({run.method}) against {run.base}",
+        *("#step", "#learning", "#90 % interval", "#forgetting", "#90 % interval", f"margin {run.margin:g}"),
+        caption="\n".join([units, *conclusions(run), *missing]),
     )
-    for step in one.steps:
-        steps.add_row(
+    for step in run.steps:
+        table.add_row(
             str(step.step),
-            *_cells(step.learning),
-            *_cells(step.forgetting),
-            _against(step.forgetting, one.margin),
-            style="bold" if step.step == one.best_step else None,
+            *_change_cells(step.learning),
+            *_change_cells(step.forgetting),
+            _name_side(step.forgetting, run.margin),
+            style="bold" if step.step == run.best_step else None,
         )
-    shown = [step.step for step in one.steps]
-    shown = shown if len(shown) <= 8 else [shown[round(i * (len(shown) - 1) / 7)] for i in range(8)]
-    at = [i for i, step in enumerate(one.steps) if step.step in shown]
-    curves = new_table(
+    return table
+
+
+def _curves_table(run: Trajectory) -> Table:
+    last = len(run.steps) - 1
+    shown = sorted({round(i * last / (MOST_COLUMNS - 1)) for i in range(MOST_COLUMNS)}) if run.steps else []
+    caption = "below best: the best of base and steps, minus the last; biased upwards a little, as a maximum is"
+    if not all(curve.paired for curve in run.curves):
+        caption += "\npublished levels, not paired by item"
+    table = new_table(
         "Curves",
-        *("role", "task", "metric", "#base", *(f"#{step}" for step in shown), "#below best", "trend"),
-        caption="below best: the best of base and steps less the last; a maximum of noisy scores is a little too high"
-        + ("" if all(curve.paired for curve in one.curves) else "\npublished levels, not paired by item"),
+        *("role", "task", "metric", "#base", *(f"#{run.steps[i].step}" for i in shown), "#below best", "trend"),
+        caption=caption,
     )
-    for curve in one.curves:
-        levels = [format_number(curve.levels[i]) for i in at]
-        metric = f"{curve.metric} {arrow(curve.higher_is_better)}"
-        curves.add_row(
+    for curve in run.curves:
+        table.add_row(
             curve.role,
             curve.task,
-            metric,
+            f"{curve.metric} {arrow(curve.higher_is_better)}",
             format_number(curve.base),
-            *levels,
+            *(format_number(curve.levels[i]) for i in shown),
             format_signed(curve.below_best),
             curve.trend,
         )
-    return [steps, curves]
+    return table
 
 
-def _sentences(one: Trajectory) -> list[str]:
-    units = f"learning in {one.learning_unit or '-'}, forgetting in {one.forgetting_unit or '-'}"
-    missing = [f"not shown, scores are missing: {', '.join(one.incomplete)}"] if one.incomplete else []
-    return [units, *conclusions(one), *missing]
-
-
-def conclusions(one: Trajectory) -> tuple[str, str]:
-    """Return in words where a run breaks the margin, and which step to keep."""
-    if one.first_proven is not None:
-        broken = f"step {one.first_proven:,} is the first whose forgetting is above the margin beyond doubt"
-    elif one.first_above is not None:
-        broken = f"step {one.first_above:,} is the first estimated above the margin; none is so beyond doubt"
+def conclusions(run: Trajectory) -> tuple[str, str]:
+    """Return in words where a run exceeds the margin, and which step to keep."""
+    if run.first_proven is not None:
+        broken = f"step {run.first_proven:,} is the first whose forgetting is significantly above the margin"
+    elif run.first_above is not None:
+        broken = f"step {run.first_above:,} is the first estimated above the margin; none is significantly above it"
     else:
         broken = "no step is estimated above the margin"
-    if one.learning_unit is None:
+    if run.learning_unit is None:
         kept = "no step to recommend: there is no domain suite"
-    elif one.best_step is None:
-        kept = "no step is below the margin beyond doubt"
+    elif run.best_step is None:
+        kept = "no step is significantly below the margin (one-sided 5 %)"
     else:
-        kept = f"step {one.best_step:,} learned most of those below it beyond doubt; chosen on these items"
+        kept = (
+            f"step {run.best_step:,} learned most of the steps significantly below it (one-sided 5 %); "
+            "it was selected on these items"
+        )
     return broken, kept
 
 
-def _cells(change: ChangeEstimate | None) -> tuple[str, str]:
+def _change_cells(change: ChangeEstimate | None) -> tuple[str, str]:
     return ("-", "-") if change is None else (format_signed(change.value), format_interval(change.low, change.high))
 
 
-def _against(forgetting: ChangeEstimate | None, margin: float) -> str:
+def _name_side(forgetting: ChangeEstimate | None, margin: float) -> str:
+    """Return on which side of the margin forgetting is, if its interval says so."""
     if forgetting is None or forgetting.low is None or forgetting.high is None:
         return "-"
     if forgetting.low > margin:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from evalsvc.checkpoints.discover import Description
-from evalsvc.records.vocabulary import Quantisation
+from evalsvc.records.choices import Quantisation, TemplateSource
 from evalsvc.settings import Compute
 
 
@@ -41,7 +40,7 @@ class Submission:
     suites: tuple[str, ...] = ()
     compute: Compute = Compute()
     allow_task_code: bool = False
-    rendering: Literal["base", "adapted", "plain"] | None = None
+    rendering: TemplateSource | None = None
     merged: bool = False
     quantisation: Quantisation | None = None
     rerun: bool = False

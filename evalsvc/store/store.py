@@ -18,7 +18,7 @@ from evalsvc.records.arms import Arm
 from evalsvc.records.matrices import Matrix
 from evalsvc.records.plans import Plan, Response
 from evalsvc.records.scores import Graded, TaskScores
-from evalsvc.records.serialise import as_dict, build_record
+from evalsvc.records.serialise import build_record, to_plain
 from evalsvc.records.shards import ShardResult
 from evalsvc.records.vocabulary import Floats, Ints
 from evalsvc.store import scores as scores_module
@@ -195,7 +195,7 @@ class Store:
         """Keep matrices; one of the same name is replaced."""
         with self._database.write() as connection:
             for matrix in matrices:
-                values = {**as_dict(matrix), "tasks": list(matrix.tasks)}
+                values = to_plain(matrix)
                 changes = ", ".join(f"{name} = excluded.{name}" for name in values if name != "name")
                 insert_row(connection, "matrices", values, conflict=f"ON CONFLICT (name) DO UPDATE SET {changes}")
 

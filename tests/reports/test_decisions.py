@@ -14,6 +14,7 @@ from rich.console import Console
 from evalsvc.gating.batch import correct_for_batch
 from evalsvc.gating.decisions import Decision, LostItem, Question, decide
 from evalsvc.gating.policy import Policy
+from evalsvc.reports import ci
 from evalsvc.reports import decisions as report
 from evalsvc.store.store import Store
 from tests.support.evidence import CHILD, fill_store, make_binary
@@ -87,7 +88,7 @@ def parsed(text: str) -> Any:
 
 
 def test_junit_has_one_testcase_per_rule(decision: Decision) -> None:
-    root = parsed(report.junit(decision))
+    root = parsed(ci.write_junit(decision))
     (suite,) = root
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     assert set(cases) == {rule.rule for rule in decision.outcome.rules}
@@ -102,7 +103,7 @@ def test_junit_has_one_testcase_per_rule(decision: Decision) -> None:
     assert "estimate -0.183" in failure.get("message")
     assert "lost: core/a" in failure.text
     assert cases["retention/core/b"].find("failure").get("type") == "inconclusive"
-    assert "items more" in cases["retention/core/b"].find("failure").get("message")
+    assert "more items" in cases["retention/core/b"].find("failure").get("message")
     assert "waived: <i>known</i> | issue (ada" in cases["retention/core/c"].find("skipped").get("message")
 
 
@@ -112,22 +113,22 @@ def test_junit_says_what_the_correction_for_a_batch_blocked(db: Path) -> None:
     passed = decide(Store(db), Question(checkpoint="c2", policy=policy))
     assert passed.outcome.verdict == "pass"
     blocked = replace(passed, outcome=correct_for_batch(passed.outcome, {"c": 0.5}, 1e-12))
-    ((suite,),) = (parsed(report.junit(blocked)),)
+    ((suite,),) = (parsed(ci.write_junit(blocked)),)
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     assert set(cases) == {"retention/core", "batch"}
     assert cases["batch"].find("failure").get("message").startswith("corrected for all candidates, the p-value is ")
 
 
 def test_junit_survives_any_text(decision: Decision) -> None:
-    (suite,) = parsed(report.junit(evil(decision)))
+    (suite,) = parsed(ci.write_junit(evil(decision)))
     assert "script" not in {element.tag for element in suite.iter()}
-    (suite,) = parsed(report.no_verdict_junit(EVIL, EVIL))
+    (suite,) = parsed(ci.write_refusal_junit(EVIL, EVIL))
     assert (suite.get("tests"), suite.get("errors")) == ("1", "1")
     assert suite.find("testcase/error") is not None
 
 
 def test_markdown_shows_text_as_it_is(decision: Decision) -> None:
-    text = report.markdown(evil(decision))
+    text = ci.write_markdown(evil(decision))
     assert "<script>" not in text
     assert "](http" not in text
     assert "```" not in text
@@ -135,13 +136,13 @@ def test_markdown_shows_text_as_it_is(decision: Decision) -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     assert all(len(line) < 900 for line in text.splitlines())
-    assert "NO VERDICT" in report.no_verdict_markdown(EVIL, EVIL)
-    assert "<script>" not in report.no_verdict_markdown(EVIL, EVIL)
+    assert "NO VERDICT" in ci.write_refusal_markdown(EVIL, EVIL)
+    assert "<script>" not in ci.write_refusal_markdown(EVIL, EVIL)
 
 
 def test_tables_show_text_as_it_is(decision: Decision) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
-    for part in report.decision_tables(evil(decision)):
+    for part in report.GateReport(evil(decision)).tables():
         console.print(part)
     text = console.export_text()
     assert "FAIL" in text
@@ -150,7 +151,7 @@ def test_tables_show_text_as_it_is(decision: Decision) -> None:
 
 
 def test_json_is_cut_and_complete(decision: Decision) -> None:
-    found = json.loads(json.dumps(report.decision_json(evil(decision))))
+    found = json.loads(json.dumps(report.GateReport(evil(decision)).to_dict()))
     assert all(len(item["doc"]) <= report.LONGEST_QUOTE for item in found["lost_items"])
     assert [rule["waived"] is not None for rule in found["rules"]] == [False, False, False, True]
     assert found["degraded"] is True

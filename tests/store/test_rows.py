@@ -13,7 +13,7 @@ import pytest
 from evalsvc.records.arms import Arm, Cost, Finding, Serving
 from evalsvc.records.matrices import Matrix
 from evalsvc.records.plans import Failure, Plan, Response
-from evalsvc.records.serialise import as_dict
+from evalsvc.records.serialise import to_plain
 from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.store.checkpoint_facts import CheckpointFacts
@@ -96,10 +96,10 @@ def read_all(path: Path) -> dict[str, Any]:
         "answered": store.answered_requests([BASE, CHILD]),
         "silent": store.silent([BASE, make_arm(9)]),
         "suite paths": store.suite_paths(BASE.checkpoint.digest),
-        "scores": [[as_dict(task) for task in tasks] for tasks in store.task_scores(1, [2]).values()],
+        "scores": [[to_plain(task) for task in tasks] for tasks in store.task_scores(1, [2]).values()],
         "gains": store.mean_gains(1),
-        "drifts": [[as_dict(task) for task in tasks] for tasks in store.drifts([1, 2]).values()],
-        "matrices": [as_dict(matrix) for matrix in store.matrices()],
+        "drifts": [[to_plain(task) for task in tasks] for tasks in store.drifts([1, 2]).values()],
+        "matrices": [to_plain(matrix) for matrix in store.matrices()],
         "pages": [items.page(1, 2, Filter(text=text)) for text in ("", "0")],
         "requests": request_lists,
         "failures": [items.failures(number, FACTS.digest) for number in (1, 2)],

@@ -1,0 +1,600 @@
+"""The Python API: one function per question, with the options of its command; the command line calls these too.
+
+Every function takes `db`: the path of a store's file, a store that `open` returned, or None for EVALSVC_DB, else
+evalsvc.duckdb. It returns a `Report`, which has `to_dict()` (the object that the command prints with --json),
+`to_pandas()`, and is shown as a table in a notebook. Long ones take `progress`, called with requests done and requests
+in all, and `note`, called with a line of text per stage; without it notes go to the logger "evalsvc".
+Heavy packages are imported by the functions that need them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, update_wrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args
+
+from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.records.choices import Half, Quantisation, Role, TemplateSource
+from evalsvc.settings import Compute, Device, Dtype, default_db
+
+if TYPE_CHECKING:
+    from evalsvc.gating.decisions import Question
+    from evalsvc.gating.policy import Policy
+    from evalsvc.interchange.arms import Target
+    from evalsvc.records.arms import Cost
+    from evalsvc.reports.advice import AdviceReport
+    from evalsvc.reports.comparison import ComparisonReport
+    from evalsvc.reports.decisions import GateReport, VerifyReport
+    from evalsvc.reports.frontier import FrontierReport
+    from evalsvc.reports.imports import ImportReport
+    from evalsvc.reports.power import PowerReport
+    from evalsvc.reports.results import ResultsReport
+    from evalsvc.reports.runs import RunsReport
+    from evalsvc.reports.trajectories import TrajectoryReport
+    from evalsvc.scoring.submission import Submission
+    from evalsvc.scoring.submit import Prepared
+    from evalsvc.store.store import Store
+
+    PathLike: TypeAlias = str | os.PathLike[str]
+    AnyStore: TypeAlias = "PathLike | OpenStore | Store | None"
+    AnyPolicy: TypeAlias = "PathLike | Mapping[str, Any] | Policy"
+    Progress: TypeAlias = Callable[[int, int], None]
+    Note: TypeAlias = Callable[[str], None]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("evalsvc")
+
+
+# -------------------------------------------------------------------------------------------------------------- score
+
+
+def submit(
+    checkpoint: PathLike,
+    *,
+    base: PathLike | None = None,
+    suites: Sequence[PathLike] = (),
+    method: str | None = None,
+    name: str | None = None,
+    step: int | None = None,
+    cost: Cost | None = None,
+    rendering: TemplateSource | None = None,
+    rerun: bool = False,
+    merged: bool = False,
+    quantised: Quantisation | None = None,
+    shots: int | None = None,
+    prompts: Sequence[PathLike] = (),
+    policy: AnyPolicy | None = None,
+    on_plan: Callable[[PowerReport], None] | None = None,
+    workers: int | None = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    allow_task_code: bool = False,
+    db: AnyStore = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> RunsReport:
+    """Score a checkpoint and its base on suites; results that are already in the store are reused.
+
+    Args:
+        checkpoint: Folder, training output folder (a trajectory), or hub id[@revision].
+        base: Folder or hub id of what it was adapted from, if the checkpoint does not say.
+        suites: Names or files; without any, those that the base was scored on before.
+        method: How it was adapted: "full", "lora", "cpt", ...
+        cost: What training cost.
+        rendering: Whose chat template renders the prompts, where base and checkpoint have different ones.
+        rerun: Score the base twice, to measure run-to-run noise.
+        merged: Score adapters merged as well, as arms of their own.
+        quantised: Quantise all weights, base included.
+        shots: In-context learning: the base itself, its domain suites with this many worked examples.
+        prompts: Suite files whose prompts replace those of domain suites of the same name, for the base itself.
+        policy: Stop before scoring if this policy cannot pass.
+        on_plan: Called with the power analysis of `policy` before anything is scored.
+        workers: Ray workers; 0 scores in this process, None takes one per GPU or core.
+
+    Returns:
+        The runs, also those that failed: see `raise_for_failures()`.
+
+    Raises:
+        UsageError: The checkpoint, its base, a suite, the policy or the store cannot be used; nothing was stored.
+        EvalsvcError: Scoring cannot go on; the same call resumes.
+    """
+    from evalsvc.checkpoints.discover import Description
+    from evalsvc.records.arms import Cost
+    from evalsvc.reports.runs import RunsReport
+    from evalsvc.scoring.submission import Source, Submission
+    from evalsvc.scoring.submit import submit as run_submission
+
+    _check_choice("rendering", rendering, TemplateSource)
+    _check_choice("quantised", quantised, Quantisation)
+    description = Description(method=method, name=name, step=step, cost=cost or Cost())
+    submission = Submission(
+        sources=(Source(os.fspath(checkpoint), description),),
+        base=_to_text(base),
+        suites=_to_texts(suites),
+        compute=_compute(workers, device, dtype),
+        allow_task_code=allow_task_code,
+        rendering=rendering,
+        merged=merged,
+        quantisation=quantised,
+        rerun=rerun,
+        shots=shots,
+        prompts=_to_texts(prompts),
+    )
+    store = find_store(db)
+    before = None if policy is None else partial(_check_power, store, read_policy(policy), on_plan)
+    jobs = run_submission(store, submission, progress or _ignore, note or _log_note, before)
+    return RunsReport.of_jobs(store.runs(), jobs)
+
+
+def _check_power(
+    store: Store, policy: Policy, on_plan: Callable[[PowerReport], None] | None, prepared: Prepared
+) -> None:
+    """Report what a policy can resolve on a submission.
+
+    Raises:
+        PolicyError: It can never be met.
+    """
+    from evalsvc.gating.power_plan import plan_prepared
+    from evalsvc.reports.power import PowerReport
+
+    report = PowerReport(plan_prepared(store, policy, prepared))
+    if on_plan:
+        on_plan(report)
+
+
+# ------------------------------------------------------------------------------------------------------------- read
+
+
+def results(arm: str | None = None, suite: str | None = None, *, db: AnyStore = None) -> ResultsReport:
+    """Return the scores of suites and tasks, as lm-eval aggregates them.
+
+    Args:
+        arm: Only this arm: label, name, path or digest.
+        suite: Only this suite.
+
+    Raises:
+        UsageError: The store cannot be used, or no arm or several have this name.
+    """
+    from evalsvc.reports.results import ResultsReport
+    from evalsvc.store.arms import find_arm
+
+    store = find_store(db)
+    number = find_arm(store.arms(), arm).number if arm else None
+    scores = [score for score in store.results() if number in (None, score.arm.number) and suite in (None, score.suite)]
+    return ResultsReport(tuple(scores), by_suite=not (arm or suite))
+
+
+def compare(arm: str, base: str | None = None, *, other_prompts: bool = False, db: AnyStore = None) -> ComparisonReport:
+    """Compare an arm with its base, or another arm, item by item.
+
+    Args:
+        arm: The adapted arm: label, name, path or digest.
+        base: The arm to compare it with, if not its own base.
+        other_prompts: Pair by document where the two arms had different prompts.
+
+    Raises:
+        UsageError: The store cannot be used, or no arm or several have this name.
+        EvidenceError: Scores are missing or cannot be compared.
+    """
+    from evalsvc.analysis.stored import compare_arms
+    from evalsvc.reports.comparison import ComparisonReport
+
+    return ComparisonReport(compare_arms(find_store(db), arm, base, other_prompts))
+
+
+def frontier(
+    base: str | None = None,
+    *,
+    axes: str | Sequence[str] = ("learning", "forgetting"),
+    at_learning: float | None = None,
+    at_forgetting: float | None = None,
+    db: AnyStore = None,
+) -> FrontierReport:
+    """Place every arm of a base by learning and forgetting, and find those that no other arm dominates.
+
+    Args:
+        base: Label, name, path or digest; not needed where the store has one base.
+        axes: What dominance is about: learning, forgetting, and any fields of `Cost`; a list, or text with commas.
+        at_learning, at_forgetting: Where methods are compared; None: as far as all of them get.
+
+    Raises:
+        UsageError: The store cannot be used, an axis is unknown, or `base` is needed to choose.
+        EvidenceError: No arm, or too few scores.
+    """
+    from evalsvc.analysis.frontier import FrontierOptions, compare_methods, find_frontier
+    from evalsvc.analysis.stored import load_plane
+    from evalsvc.reports.frontier import FrontierReport
+    from evalsvc.store.arms import find_family
+
+    store = find_store(db)
+    names = axes.split(",") if isinstance(axes, str) else axes
+    options = FrontierOptions(tuple(name.strip() for name in names), at_learning, at_forgetting)
+    plane = load_plane(store, find_family(store.arms(), base))
+    return FrontierReport(find_frontier(plane, options), compare_methods(plane, options))
+
+
+def trajectory(
+    name: str | None = None, *, margin: float = 0.02, db: AnyStore = None, note: Note | None = None
+) -> TrajectoryReport:
+    """Follow training runs step by step: curves, the first step above the margin, the best one below it.
+
+    Args:
+        name: A training run; None: all.
+        margin: The largest forgetting tolerated.
+
+    Raises:
+        UsageError: The store cannot be used, or has no training run of this name.
+        EvidenceError: The store has no training run, or none with scores.
+    """
+    from evalsvc.analysis.training_runs import follow_runs
+    from evalsvc.reports.trajectories import TrajectoryReport
+
+    runs = follow_runs(find_store(db), name, margin, note=note or _log_note)
+    if not runs:
+        raise EvidenceError("the store has no training run; submit a folder with checkpoint-* or step_* inside")
+    return TrajectoryReport(tuple(runs))
+
+
+# ------------------------------------------------------------------------------------------------------------ decide
+
+
+def gate(
+    checkpoint: PathLike,
+    policy: AnyPolicy,
+    *,
+    base: PathLike | None = None,
+    evaluate: bool = False,
+    suites: Sequence[PathLike] = (),
+    batch: bool = False,
+    half: Half | None = None,
+    workers: int | None = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    allow_task_code: bool = False,
+    db: AnyStore = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> GateReport:
+    """Decide whether a checkpoint may be promoted, and keep the decision.
+
+    Args:
+        checkpoint: The adapted arm: label, name, path or digest; with `evaluate` also a new folder or hub id.
+        policy: A YAML file, its content as a dict, or a `Policy`.
+        base: The arm to compare it with, if not its own base.
+        evaluate: Score missing items first, for as long as the policy's mode needs them.
+        suites: With `evaluate`, files of suites that the store does not know.
+        batch: Correct for all candidates tried on these suites.
+        half: Use one seeded half of every task's items: select on one, confirm on the other.
+
+    Returns:
+        The decision: `verdict` is "pass", "fail" or "inconclusive".
+
+    Raises:
+        UsageError: The store, an arm's name or the policy cannot be used.
+        EvidenceError: Evidence is missing or not comparable; nothing was decided.
+    """
+    from evalsvc.gating.decisions import Question, decide
+    from evalsvc.reports.decisions import GateReport
+
+    _check_choice("half", half, Half)
+    question = Question(
+        checkpoint=os.fspath(checkpoint), policy=read_policy(policy), base=_to_text(base), batch=batch, half=half
+    )
+    store = find_store(db)
+    if not evaluate:
+        return GateReport(decide(store, question))
+    from evalsvc.gating.evaluate import evaluate as score_and_decide
+
+    compute = _compute(workers, device, dtype)
+    submission = _submission_of(store, question, _to_texts(suites), compute, allow_task_code)
+    return GateReport(score_and_decide(store, question, submission, progress or _ignore, note or _log_note))
+
+
+def _submission_of(
+    store: Store, question: Question, suites: tuple[str, ...], compute: Compute, allow_task_code: bool
+) -> Submission:
+    """Return what has to be scored to decide."""
+    from evalsvc.scoring.submission import Source, Submission
+    from evalsvc.store.arms import find_arm, find_base
+
+    source, base = question.checkpoint, question.base
+    if store.path.is_file() and not Path(source).exists():
+        # An arm of the store is scored from the folder that it had when it was submitted.
+        arms = store.arms()
+        arm = find_arm(arms, source)
+        source, base = arm.checkpoint.path, base or find_base(arms, arm).checkpoint.path
+    return Submission(
+        sources=(Source(source),), base=base, suites=suites, compute=compute, allow_task_code=allow_task_code
+    )
+
+
+def plan_gate(
+    checkpoint: PathLike,
+    policy: AnyPolicy,
+    *,
+    base: PathLike | None = None,
+    suites: Sequence[PathLike] = (),
+    db: AnyStore = None,
+) -> PowerReport:
+    """Return what a policy can resolve for a checkpoint and what scoring it takes, before anything is scored.
+
+    Args:
+        checkpoint: An arm of the store, or one that is yet to be submitted.
+        policy: A YAML file, its content as a dict, or a `Policy`.
+        suites: Files of suites that the store does not know.
+
+    Raises:
+        UsageError: A suite is not known, or the policy can never be met.
+    """
+    from evalsvc.gating.power_plan import plan_power
+    from evalsvc.reports.power import PowerReport
+
+    plan = plan_power(
+        find_store(db), read_policy(policy), os.fspath(checkpoint), _to_text(base), list(_to_texts(suites))
+    )
+    return PowerReport(plan)
+
+
+def verify(decision: PathLike | Mapping[str, Any], *, db: AnyStore = None) -> VerifyReport:
+    """Recompute a decision from the stored scores.
+
+    Args:
+        decision: A decision record's file, or its content.
+
+    Raises:
+        UsageError: The store cannot be used.
+        EvidenceError: The file is no decision record.
+    """
+    from evalsvc.gating.verify import find_differences, read_record
+    from evalsvc.reports.decisions import VerifyReport
+
+    record = dict(decision) if isinstance(decision, Mapping) else read_record(Path(decision))
+    return VerifyReport(record, tuple(find_differences(find_store(db), record)))
+
+
+def advise(
+    base: str | None = None,
+    *,
+    learning: Sequence[str] | None = None,
+    retention: Sequence[str] | None = None,
+    min_gain: float = 0.0,
+    margin: float = 0.02,
+    db: AnyStore = None,
+) -> AdviceReport:
+    """Judge a base's arms from the cheapest kind upwards, until one learns and does not forget; keeps no decision.
+
+    Args:
+        learning: Suites whose mean gain must exceed `min_gain`; None: all of role domain.
+        retention: Suites whose mean loss must stay below `margin`; None: all of role general.
+
+    Raises:
+        UsageError: The store cannot be used, or the terms can never be met.
+        EvidenceError: The store has no adapted arm.
+    """
+    from evalsvc.gating.advisor import Terms
+    from evalsvc.gating.advisor import advise as judge_arms
+    from evalsvc.reports.advice import AdviceReport
+    from evalsvc.store.arms import find_family
+
+    store = find_store(db)
+    family = find_family(store.arms(), base)
+    runs = [run for run in store.runs() if run.arm.number == family.base.number and run.state == "done"]
+    roles = {run.suite: run.role for run in runs if run.part_of is None}
+
+    def choose(suites: Sequence[str] | None, role: Role) -> tuple[str, ...]:
+        return tuple(suite for suite in roles if roles[suite] == role) if suites is None else tuple(suites)
+
+    terms = Terms(
+        learning=choose(learning, "domain"), retention=choose(retention, "general"), min_gain=min_gain, margin=margin
+    )
+    return AdviceReport(judge_arms(store, family, terms))
+
+
+# ------------------------------------------------------------------------------------------------------------ import
+
+
+def import_lm_eval(
+    results: PathLike | Sequence[PathLike],
+    *,
+    suite: str,
+    role: Role,
+    samples: Sequence[PathLike] = (),
+    name: str | None = None,
+    method: str = "base",
+    base: str | None = None,
+    step: int | None = None,
+    tasks: Sequence[str] = ("*",),
+    metric: str | None = None,
+    db: AnyStore = None,
+) -> ImportReport:
+    """Import results that lm-eval has written; with samples they can be compared item by item.
+
+    Args:
+        results: results_*.json; several, named ...step1000.json, are steps of one training run.
+        suite: Suite to keep them under.
+        samples: Files that --log_samples wrote; with one results file.
+        name: Name of the arm; None: the file's.
+        base: The imported arm that it was adapted from.
+        step: Training step; with one results file.
+        tasks: Only tasks that match one of these patterns.
+        metric: The metric that comparisons use; None: the task's first.
+
+    Raises:
+        UsageError: A file, the role or the store cannot be used.
+        EvidenceError: The samples do not add up to the results.
+    """
+    from evalsvc.interchange.arms import keep_imported
+    from evalsvc.interchange.lm_eval import read_runs
+    from evalsvc.reports.imports import ImportReport
+    from evalsvc.store.arms import find_arm
+
+    store = find_store(db)
+    imported = read_runs(
+        [Path(path) for path in _to_texts(results)],
+        [Path(path) for path in _to_texts(samples)],
+        _target(suite, role, tasks, metric),
+        name=name,
+        method=method,
+        parent=find_arm(store.arms(), base).checkpoint if base else None,
+        step=step,
+    )
+    keep_imported(store, imported)
+    return ImportReport(tuple(imported))
+
+
+def import_items(
+    table: PathLike,
+    *,
+    suite: str,
+    role: Role,
+    arm: str,
+    item: str,
+    value: str,
+    task_column: str | None = None,
+    prompt: str | None = None,
+    answer: str | None = None,
+    cluster: str | None = None,
+    base: str | None = None,
+    method: str = "unknown",
+    tasks: Sequence[str] = ("*",),
+    metric: str | None = None,
+    db: AnyStore = None,
+) -> ImportReport:
+    """Import a Parquet table with one row per arm and item.
+
+    Args:
+        suite: Suite to keep them under.
+        arm, item, value: Columns with the arm's name, the item's id, and the score.
+        task_column, prompt, answer, cluster: Columns with the task's name, the prompt or its hash, the parsed answer,
+            and what items belong together.
+        base: The arm that the others were adapted from.
+        tasks, metric: As in `import_lm_eval`.
+
+    Raises:
+        UsageError: The file, a column, the role or the store cannot be used.
+    """
+    from evalsvc.interchange.arms import keep_imported
+    from evalsvc.interchange.items import Columns, read_items
+    from evalsvc.reports.imports import ImportReport
+
+    columns = Columns(arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster)
+    imported = read_items(Path(table), columns, _target(suite, role, tasks, metric), method, base)
+    keep_imported(find_store(db), imported)
+    return ImportReport(tuple(imported))
+
+
+def _target(suite: str, role: Role, tasks: Sequence[str], metric: str | None) -> Target:
+    from evalsvc.interchange.arms import Target
+
+    _check_choice("role", role, Role)
+    return Target(suite, role, tuple(tasks), metric)
+
+
+# ------------------------------------------------------------------------------------------------------------- stores
+
+
+class _Method(Generic[P, R]):
+    """A function of this module as a method of an open store, which is its `db`."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, store: OpenStore | None, owner: type[OpenStore]) -> Callable[P, R]:
+        if store is None:
+            return self.function
+        bound = partial(cast("Callable[..., R]", self.function), db=store)
+        return cast("Callable[P, R]", update_wrapper(bound, self.function))
+
+
+class OpenStore:
+    """A store, with the functions of `evalsvc` as methods."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __repr__(self) -> str:
+        return f"evalsvc.open({str(self.store.path)!r})"
+
+    submit = _Method(submit)
+    results = _Method(results)
+    compare = _Method(compare)
+    frontier = _Method(frontier)
+    trajectory = _Method(trajectory)
+    gate = _Method(gate)
+    plan_gate = _Method(plan_gate)
+    verify = _Method(verify)
+    advise = _Method(advise)
+    import_lm_eval = _Method(import_lm_eval)
+    import_items = _Method(import_items)
+
+
+def open(db: PathLike | None = None) -> OpenStore:
+    """Open a store; its file is made by the first `submit` or import.
+
+    Raises:
+        StoreError: The file is no store, is newer than this evalsvc, or cannot be upgraded.
+    """
+    return OpenStore(find_store(db))
+
+
+def find_store(db: AnyStore) -> Store:
+    """Return the store that `db` means, its schema up to date."""
+    from evalsvc.store.store import Store
+
+    if isinstance(db, OpenStore):
+        return db.store
+    if isinstance(db, Store):
+        return db
+    store = Store(Path(db).expanduser() if db else default_db())
+    store.upgrade()
+    return store
+
+
+# ---------------------------------------------------------------------------------------------------------- arguments
+
+
+def read_policy(policy: AnyPolicy) -> Policy:
+    """Return a policy from a file, its content, or itself.
+
+    Raises:
+        PolicyError: It cannot be read, or breaks a rule.
+    """
+    from evalsvc.gating.policy import Policy, load_policy, parse_policy
+
+    if isinstance(policy, Policy):
+        return policy
+    return parse_policy(policy) if isinstance(policy, Mapping) else load_policy(Path(policy))
+
+
+def _check_choice(name: str, value: str | None, choices: Any) -> None:
+    """Raise UsageError if a value is none of a Literal's."""
+    if value is not None and value not in get_args(choices):
+        raise UsageError(f"{name} {value!r}: must be one of {', '.join(get_args(choices))}")
+
+
+def _compute(workers: int | None, device: Device, dtype: Dtype) -> Compute:
+    _check_choice("device", device, Device)
+    _check_choice("dtype", dtype, Dtype)
+    return Compute(workers, device, dtype)
+
+
+def _to_text(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _to_texts(paths: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
+    return tuple(os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths))
+
+
+def _ignore(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def _log_note(text: str) -> None:
+    _log.log(logging.WARNING if text.startswith("warning") else logging.INFO, text)

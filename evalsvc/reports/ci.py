@@ -1,0 +1,136 @@
+"""Decisions for CI servers: Markdown and JUnit XML, also of what could not be decided."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from evalsvc.reports.decisions import (
+    MARKS,
+    headline,
+    quote,
+    rule_cells,
+    shortage,
+    shortages,
+    shorten,
+    to_one_line,
+)
+from evalsvc.reports.formatting import format_interval, format_signed
+
+if TYPE_CHECKING:
+    from evalsvc.gating.decisions import Decision, LostItem
+    from evalsvc.gating.verdict import RuleOutcome
+
+_NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+
+# ---------------------------------------------------------------------------------------------------------- Markdown
+
+
+def write_markdown(decision: Decision) -> str:
+    """Return a decision as Markdown, for a job's summary."""
+    lines = [f"### {MARKS[decision.outcome.verdict]} {_escape_markdown(headline(decision))}", ""]
+    lines += ["| verdict | rule | estimate | interval | margin | n | lost | gained | test | note |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|---:|---|---|"]
+    lines += [
+        f"| {' | '.join(_escape_markdown(cell) for cell in rule_cells(rule))} |" for rule in decision.outcome.rules
+    ]
+    lines += [""]
+    if decision.outcome.looks:
+        last = decision.outcome.looks[-1]
+        lines += [f"Decided at look {last.number} with {last.items:,} of {last.of:,} items.", ""]
+    lines += [f"- {_escape_markdown(line)}" for line in shortages(decision)]
+    if decision.lost:
+        lines += ["", "<details><summary>Worst lost items</summary>", ""]
+        lines += [f"- {_escape_markdown(f'{item.suite}/{item.task}')}: {_quote_item(item)}" for item in decision.lost]
+        lines += ["", "</details>"]
+    lines += [f"- **warning** {_escape_markdown(warning)}" for warning in decision.warnings]
+    lines += ["", f"Decision `{decision.record['digest'][:16]}`", ""]
+    return "\n".join(lines)
+
+
+def write_refusal_markdown(checkpoint: str, error: str) -> str:
+    """Return why nothing was decided, as Markdown."""
+    return f"### ✗ NO VERDICT: {_escape_markdown(checkpoint)}\n\n{_escape_markdown(error)}\n"
+
+
+def _quote_item(item: LostItem) -> str:
+    target = f" (target {_escape_markdown(shorten(item.target, 40))})" if item.target else ""
+    return f"{_escape_markdown(shorten(quote(item.doc)))}{target}"
+
+
+def _escape_markdown(text: str) -> str:
+    """Return text that Markdown and HTML show as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~@])", r"\\\1", html.escape(to_one_line(text), quote=False))
+
+
+# ------------------------------------------------------------------------------------------------------------- JUnit
+
+
+def write_junit(decision: Decision) -> str:
+    """Return a decision as JUnit XML: one test case per rule, and one for a batch whose correction decided."""
+    outcome = decision.outcome
+    suite = ElementTree.Element("testsuite", {"name": _to_xml(f"evalsvc gate {decision.record['checkpoint']['arm']}")})
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in (
+        ("verdict", outcome.verdict),
+        ("checkpoint", decision.record["checkpoint"]["digest"]),
+        ("base", decision.record["base"]["digest"]),
+        ("policy", decision.record["policy"]["digest"]),
+        ("decision", decision.record["digest"]),
+    ):
+        ElementTree.SubElement(properties, "property", {"name": name, "value": _to_xml(value)})
+    for rule in outcome.rules:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": _to_xml(rule.rule)})
+        description = _describe_rule(rule)
+        if rule.waived:
+            ElementTree.SubElement(case, "skipped", {"message": _to_xml(f"waived: {rule.waived}; {description}")})
+        elif rule.verdict != "pass":
+            failure = ElementTree.SubElement(case, "failure", {"type": rule.verdict, "message": _to_xml(description)})
+            failure.text = _to_xml("\n".join(_lost_lines(rule, decision.lost)))
+        else:
+            ElementTree.SubElement(case, "system-out").text = _to_xml(description)
+    if outcome.is_blocked_by_batch and outcome.batch is not None:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": "batch"})
+        message = f"corrected for all candidates, the p-value is {outcome.batch.adjusted:.4f}"
+        ElementTree.SubElement(case, "failure", {"type": outcome.verdict, "message": message})
+    return _build_document(suite)
+
+
+def write_refusal_junit(checkpoint: str, error: str) -> str:
+    """Return why nothing was decided, as JUnit XML with one error."""
+    suite = ElementTree.Element("testsuite", {"name": _to_xml(f"evalsvc gate {checkpoint}")})
+    case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": "evidence"})
+    ElementTree.SubElement(case, "error", {"type": "evidence", "message": _to_xml(error)})
+    return _build_document(suite)
+
+
+def _describe_rule(rule: RuleOutcome) -> str:
+    parts = [
+        f"{rule.verdict}: estimate {format_signed(rule.estimate)}, interval {format_interval(rule.low, rule.high)}, "
+        f"margin {rule.margin:g}, n {rule.n}, {rule.test}",
+        shortage(rule),
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _lost_lines(rule: RuleOutcome, lost: Sequence[LostItem]) -> list[str]:
+    of_rule = [item for item in lost if item.suite == rule.suite and rule.task in (None, item.task)]
+    return [f"lost: {item.suite}/{item.task}: {shorten(quote(item.doc))}" for item in of_rule]
+
+
+def _build_document(suite: ElementTree.Element) -> str:
+    for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
+    suite.set("tests", str(len(suite.findall("testcase"))))
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _to_xml(text: str) -> str:
+    """Return text without the characters that XML 1.0 cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)

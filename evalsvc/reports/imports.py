@@ -1,0 +1,59 @@
+"""What was imported from results of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rich.table import Table
+from rich.text import Text
+
+from evalsvc.interchange.arms import Imported
+from evalsvc.records.matrices import Matrix
+from evalsvc.reports.formatting import new_line
+from evalsvc.reports.report import Report
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ImportReport(Report):
+    """Arms with their scores, as `import lm-eval` and `import items` show them."""
+
+    ROWS: ClassVar[str] = "imported"
+    imported: tuple[Imported, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return every arm, with the number of its tasks and items."""
+        imported = [
+            {
+                "arm": entry.arm.checkpoint.label,
+                "digest": entry.arm.checkpoint.digest,
+                "suite": entry.plan.suite,
+                "tasks": len(entry.plan.tasks),
+                "items": sum(len(task.samples) for task in entry.plan.tasks),
+            }
+            for entry in self.imported
+        ]
+        return {"imported": imported}
+
+    def tables(self) -> list[Table | Text]:
+        """Return a line per arm."""
+        return [
+            new_line(f"{row['arm']}: {row['tasks']} tasks, {row['items']} items in suite {row['suite']}")
+            for row in self.rows()
+        ]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MatrixImportReport(Report):
+    """Matrices, as `import matrix` shows them."""
+
+    ROWS: ClassVar[str] = "matrices"
+    matrices: tuple[Matrix, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return every matrix's name and tasks."""
+        return {"matrices": [{"name": matrix.name, "tasks": matrix.tasks} for matrix in self.matrices]}
+
+    def tables(self) -> list[Table | Text]:
+        """Return one line."""
+        return [new_line(f"{len(self.matrices)} matrices: {', '.join(matrix.name for matrix in self.matrices)}")]

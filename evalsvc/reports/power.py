@@ -1,0 +1,69 @@
+"""What a policy can resolve, before anything is scored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.table import Table
+from rich.text import Text
+
+from evalsvc.reports.formatting import format_count, format_duration, format_number, format_percent, new_table
+from evalsvc.reports.report import Report
+
+if TYPE_CHECKING:
+    from evalsvc.gating.power import RuleForecast
+    from evalsvc.gating.power_plan import PowerPlan
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PowerReport(Report):
+    """The power analysis of a policy, as `gate --plan` shows it."""
+
+    ROWS: ClassVar[str] = "rules"
+    plan: PowerPlan
+
+    @property
+    def rules(self) -> tuple[RuleForecast, ...]:
+        """The learning and retention rules, each with the margin that its items resolve."""
+        return self.plan.rules
+
+    @property
+    def power(self) -> float:
+        """The chance that an unchanged checkpoint meets all retention rules, if they were independent."""
+        return math.prod(1.0 if rule.power is None else rule.power for rule in self.rules)
+
+    def content(self) -> dict[str, Any]:
+        """Return every rule's power, and what there is to score."""
+        return {
+            "rules": self.rules,
+            "power": self.power,
+            "requests": self.plan.requests,
+            "seconds": self.plan.seconds,
+        }
+
+    def tables(self) -> list[Table | Text]:
+        """Return one table, a row per rule."""
+        seconds = self.plan.seconds
+        time = "time unknown" if seconds is None else f"about {format_duration(seconds)}"
+        table = new_table(
+            "Power analysis",
+            *("rule", "#margin", "#n", "#changed", "", "#resolves", "#power", "#needs n"),
+            caption=f"an unchanged checkpoint meets all retention rules in about {format_percent(self.power)} of runs\n"
+            f"to score: {self.plan.requests:,} requests, {time}\n"
+            "changed: share of items that adapting changes, as stored arms show it or assumed\n"
+            "resolves: smallest margin with 80 % power; needs n: items for 80 % power at the policy's margin",
+        )
+        for rule in self.rules:
+            table.add_row(
+                rule.rule,
+                f"{rule.margin:g}",
+                format_count(rule.n),
+                f"{rule.discordance:.1%}",
+                "seen" if rule.seen else "assumed",
+                format_number(rule.resolvable),
+                format_percent(rule.power),
+                format_count(rule.needed_n),
+            )
+        return [table]

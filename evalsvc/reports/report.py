@@ -1,0 +1,106 @@
+"""One answer in every form in which it is given: JSON object, DataFrame, tables, HTML.
+
+Every JSON object carries `schema`; its names are those of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from html import escape
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.serialise import to_plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+PIPE_WIDTH = 200
+"""Columns of tables that do not go to a terminal."""
+
+
+class Report(ABC):
+    """The answer to one question. Subclasses are frozen records of what was found.
+
+    Attributes:
+        ROWS: Key of `to_dict()` whose entries are the rows of `to_pandas()`.
+    """
+
+    ROWS: ClassVar[str]
+    __slots__ = ()
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """Return what the JSON object holds beside `schema`: records, and the names that they go by."""
+
+    @abstractmethod
+    def tables(self) -> list[Table | Text]:
+        """Return what is printed for people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that the command prints with --json."""
+        return {"schema": SCHEMA, **to_plain(self.content())}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of `to_pandas()`."""
+        entries: list[dict[str, Any]] = self.to_dict()[self.ROWS]
+        return entries
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame; fields of nested records become columns such as `cost.gpu_hours`."""
+        import pandas as pd  # takes a second to import
+
+        return pd.json_normalize(self.rows())
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=PIPE_WIDTH, record=True, highlight=False)
+        console.print(*self.tables(), sep="\n")
+        return console.export_text()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self.rows())} {self.ROWS}>"
+
+    def _repr_html_(self) -> str:
+        return "\n".join(_to_html(part) for part in self.tables())
+
+
+def _to_html(part: Table | Text) -> str:
+    """Return a table or a line as HTML; all text in it is escaped."""
+    if isinstance(part, Text):
+        return f"<p>{_escape(part)}</p>"
+    align = [f' style="text-align:{column.justify}"' for column in part.columns]
+    head = "".join(_cell("th", column.header, style) for column, style in zip(part.columns, align, strict=True))
+    body = []
+    for row, *cells in zip(part.rows, *(column.cells for column in part.columns), strict=True):
+        bold = ' style="font-weight:bold"' if row.style == "bold" else ""
+        body.append(
+            f"<tr{bold}>{''.join(_cell('td', cell, style) for cell, style in zip(cells, align, strict=True))}</tr>"
+        )
+    title = f"<caption>{_escape(part.title)}</caption>" if part.title else ""
+    note = f"<p>{_escape(part.caption)}</p>" if part.caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{note}"
+
+
+def _cell(tag: str, text: object, style: str) -> str:
+    return f"<{tag}{style}>{_escape(text)}</{tag}>"
+
+
+def _escape(text: object) -> str:
+    return escape(str(text)).replace("\n", "<br>")
+
+
+def describe_arm(checkpoint: Checkpoint, label: str | None = None) -> dict[str, Any]:
+    """Return what every JSON object has about a checkpoint, or about an arm with a label of its own."""
+    return {
+        "arm": label or checkpoint.label,
+        "checkpoint": checkpoint.path,
+        "digest": checkpoint.digest,
+        "method": checkpoint.method,
+        "step": checkpoint.step,
+    }
