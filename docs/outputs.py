@@ -745,7 +745,7 @@ OUTPUTS: dict[str, Any] = {
 COMMANDS = {name: f"evalsvc {name.replace('-', ' ')} --json" for name in OUTPUTS} | {
     "gate-plan": "evalsvc gate --plan --json",
     "import": "evalsvc import lm-eval --json and evalsvc import items --json",
-    "decision": "the record that evalsvc gate keeps",
+    "decision": "a kept decision",
 }
 """What prints each of them."""
 

@@ -214,6 +214,15 @@ def test_own_checkpoints_and_gate(inside: Path, evalsvc: Run, monkeypatch: pytes
     check_outputs(evalsvc)
 
 
+def test_python(inside: Path) -> None:
+    """The page's blocks run like the cells of a notebook, and what they leave shows as tables."""
+    cells: dict[str, Any] = {}
+    for block in read_blocks(PAGES / "how-to" / "python.md"):
+        exec(compile(block.text, str(block), "exec"), cells)  # the page's own code
+    for name in ("runs", "frontier", "comparison", "curve", "plan", "decision", "advice"):
+        assert "<table>" in cells[name]._repr_html_()
+
+
 def test_import(inside: Path, evalsvc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVALSVC_DB", "imported.duckdb")
     assert run_page("how-to/import.md", evalsvc, monkeypatch) == 7
