@@ -1,4 +1,4 @@
-"""The command line: parse, call `evalsvc.api`, print, choose the exit code. Imports nothing heavy before it must.
+"""The command line: parse, call `evalsvc.api`, print, choose the exit code. Imports heavy packages only when needed.
 
 stdout carries the answer only; progress and log go to stderr. Exit codes: 0 done, 1 internal error, 2 usage or
 configuration, 3 gate: fail, 4 gate: inconclusive, 5 evidence missing or not comparable.
@@ -60,7 +60,7 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Does your adapted checkpoint learn without forgetting? Paired estimates with error bars."""
+    """Does your adapted checkpoint learn without forgetting?"""
 
 
 def main() -> None:

@@ -37,7 +37,10 @@ def show_checkpoint(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what is known of a checkpoint: method, cost, findings, changes in its weights. Only reads."""
+    """Show what is known of a checkpoint; computes nothing.
+
+    Method, cost, findings of checks, changes in its weights.
+    """
     from evalsvc.reports.checkpoints import InspectionReport, compare_command
     from evalsvc.scoring.inspect_checkpoint import read_checkpoint
 
@@ -57,7 +60,10 @@ def compare_checkpoint(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a checkpoint's weights with its base's, tensor by tensor, and keep the result; reads all weights once."""
+    """Compare a checkpoint's weights with its base's, and keep the result.
+
+    Reads all weights once.
+    """
     from evalsvc.reports.checkpoints import InspectionReport
     from evalsvc.scoring.inspect_checkpoint import compare_weights
 
@@ -78,7 +84,10 @@ def check_checkpoint(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a checkpoint as `submit` does before scoring; exit code 2 if it would be refused."""
+    """Check a checkpoint as `submit` does before scoring.
+
+    Exit code 2 if it would be refused.
+    """
     from evalsvc.reports.checkpoints import CheckReport
     from evalsvc.scoring.inspect_checkpoint import check_checkpoints
     from evalsvc.scoring.submit import choose_numerics

@@ -15,7 +15,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=UNDERSTAND, epilog="Example: evalsvc diversity lora@400")
 def diversity(arm: Arm, db: Db = None, address: Address = None, as_json: Json = False) -> None:
-    """Compare the diversity of an arm's sampled answers with its base's."""
+    """Compare the diversity of sampled answers with the base's."""
     from evalsvc.analysis.stored_drift import compare_diversity
     from evalsvc.reports.diversity_and_drift import DiversityReport
 
@@ -24,7 +24,10 @@ def diversity(arm: Arm, db: Db = None, address: Address = None, as_json: Json = 
 
 @app.command(rich_help_panel=UNDERSTAND, epilog="Example: evalsvc drift --base models/base --json")
 def drift(base: Base = None, db: Db = None, address: Address = None, as_json: Json = False) -> None:
-    """Show how far arms moved from their base (KL per token), and if it predicts forgetting."""
+    """Show how far arms moved from their base (KL per token).
+
+    Also tests whether that predicts what they forgot.
+    """
     from evalsvc.analysis.stored_drift import load_drift
     from evalsvc.reports.diversity_and_drift import DriftReport
     from evalsvc.store.arms import find_family
@@ -42,7 +45,10 @@ def claims(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Test common claims about adaptation on the stored arms: supported, refuted or undecided."""
+    """Test common claims about adaptation on the stored arms.
+
+    Each is supported, refuted or undecided, and shown with the test that decided.
+    """
     from evalsvc.analysis.stored_claims import decide_stored_claims
     from evalsvc.reports.claims import ClaimsReport
 

@@ -21,7 +21,10 @@ def results(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show scores: of suites, of the tasks of one arm or suite, of everything with --json."""
+    """Show the scores of suites and tasks.
+
+    Of suites by default, of tasks with --arm or --suite, of every metric with --json.
+    """
     print_report(api.results(arm, suite, db=db), as_json)
 
 
@@ -39,7 +42,10 @@ def compare(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Compare an arm with its base, item by item: lost, gained, difference and interval."""
+    """Compare an arm with its base, item by item.
+
+    Shows lost and gained items, difference and interval per task, and the mean of each role.
+    """
     print_report(api.compare(arm, base, other_prompts=other_prompts, db=db), as_json)
 
 
@@ -69,6 +75,9 @@ def frontier(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show learning against forgetting of a base's arms, and those that no other dominates."""
+    """Show learning against forgetting of all arms of a base.
+
+    Arms that no other arm dominates are marked.
+    """
     report = api.frontier(base, axes=axes, at_learning=at_learning, at_forgetting=at_forgetting, db=db)
     print_report(report, as_json)

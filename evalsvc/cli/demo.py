@@ -24,7 +24,10 @@ def demo(
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run everything once on tiny models trained on the spot: no network, some minutes."""
+    """Run everything once on tiny models; no network, some minutes.
+
+    Trains a base, adapts it in five ways, scores all of them, and shows what each learned and forgot.
+    """
     with working(quiet) as (note, progress):
         from evalsvc.demo.run import run
 

@@ -13,7 +13,10 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=MANAGE, epilog="Example: evalsvc doctor --json")
 def doctor(db: Db = None, address: Address = None, as_json: Json = False) -> None:
-    """Check this machine: versions, devices, threads, disk, offline flags, the store."""
+    """Check this machine and the store.
+
+    Versions, devices, threads, disk space, offline flags, the store's schema.
+    """
     from evalsvc.reports.environment import EnvironmentReport
     from evalsvc.scoring.environment import examine_environment
 

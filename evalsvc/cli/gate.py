@@ -53,7 +53,10 @@ def gate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decide whether a checkpoint may be promoted: exit code 0 pass, 3 fail, 4 inconclusive."""
+    """Decide whether a checkpoint may be promoted.
+
+    Exit code 0 pass, 3 fail, 4 inconclusive, 5 evidence missing or not comparable.
+    """
     with _write_refusals(checkpoint, junit, markdown):
         if plan:
             print_report(api.plan_gate(checkpoint, policy, base=base, suites=suite or (), db=db), as_json)
@@ -119,7 +122,10 @@ def verify(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Recompute a decision from the stored scores: exit code 0 if it holds, 5 if anything differs."""
+    """Recompute a decision from the stored scores.
+
+    Exit code 0 if it holds, 5 if anything differs.
+    """
     report = api.verify(decision, db=db)
     print_report(report, as_json)
     if not report.is_equal:

@@ -12,9 +12,7 @@ from evalsvc.cli.options import Db, Json, Step
 from evalsvc.cli.output import print_report
 from evalsvc.records.choices import Role
 
-app = typer.Typer(
-    help="Import results that others have computed: of lm-eval, of items, matrices.", no_args_is_help=True
-)
+app = typer.Typer(help="Import results of lm-eval, tables of items, matrices.", no_args_is_help=True)
 
 SuiteName = Annotated[str, typer.Option("--suite", help="Suite to keep them under.")]
 RoleName = Annotated[Role, typer.Option("--role", help="Role of the suite.")]

@@ -26,7 +26,10 @@ def report(
     ] = None,
     db: Db = None,
 ) -> None:
-    """Write one HTML file that opens from disk: figures, tables, decisions and claims."""
+    """Write one HTML file that opens from disk.
+
+    It holds the dashboard's figures, tables, decisions and claims.
+    """
     from evalsvc.reports.html import write_report
 
     drawn = write_report(api.find_store(db), base, output)
@@ -41,7 +44,7 @@ def report(
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501, db: Db = None
 ) -> NoReturn:
-    """Serve the dashboard on this machine's loopback address."""
+    """Serve the dashboard on this machine."""
     path = (db or default_db()).resolve()
     api.find_store(path)
     app_file = shared_dir("dashboards") / "app.py"

@@ -90,7 +90,10 @@ def submit(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a checkpoint and its base on suites. Results already in the store are reused."""
+    """Score a checkpoint and its base on suites.
+
+    Results already in the store are reused.
+    """
     with working(quiet) as (note, progress):
         from evalsvc.records.arms import Cost
 

@@ -22,7 +22,10 @@ def trajectory(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show a training run: curves, the first step above the margin, the best one below it."""
+    """Show a training run step by step, against a margin.
+
+    Shows every task's curve, the first step above the margin, and the best one below it.
+    """
     report = api.trajectory(name, margin=margin, db=db, note=lambda text: typer.echo(text, err=True))
     print_report(report, as_json)
 
@@ -31,7 +34,10 @@ def trajectory(
     rich_help_panel=UNDERSTAND, epilog="Example: evalsvc import matrix runs/*.json && evalsvc continual --json"
 )
 def continual(db: Db = None, address: Address = None, as_json: Json = False) -> None:
-    """Show imported matrices: ACC, BWT, FWT, average forgetting and intransigence."""
+    """Show imported matrices: ACC, BWT, FWT, average forgetting.
+
+    Also learning accuracy and intransigence, and the mean of each method over its runs.
+    """
     from evalsvc.reports.continual import ContinualReport
 
     matrices = api.find_store(db).matrices()

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ def test_every_command_has_help_with_an_example(evalsvc: Run, command: list[str]
     assert done.code == 0
     assert "evalsvc" in done.out.split("Usage:")[1]
     assert "Example" in done.out
+
+
+def test_the_help_is_one_screen_of_commands_in_panels(evalsvc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = evalsvc("--help").out.splitlines()
+    assert len(lines) <= 50
+    titles = [line.split()[1] for line in lines if line.startswith("╭─")]
+    assert titles == ["Options", "Run", "Understand", "Decide", "Share", "Manage"]
+
+
+def test_the_version_is_that_of_the_package(evalsvc: Run) -> None:
+    assert evalsvc("--version").out == f"evalsvc {version('evalsvc')}\n"
 
 
 def test_the_installed_script_answers_help() -> None:
@@ -149,6 +162,31 @@ def test_a_usage_mistake_exits_2(evalsvc: Run) -> None:
     assert evalsvc("submit").code == 2
     assert evalsvc("submit", "x", "--workers", "-1").code == 2
     assert evalsvc("nonsense").code == 2
+    assert evalsvc().code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["submit", "x", "--rendering", "y"],
+            "'y' is not one of 'base', 'adapted', 'plain'; see `evalsvc submit --help`",
+        ),
+        (["submit", "x", "--quantised", "int3"], "'int3' is not one of 'int8', 'nf4', 'bnb-int8', 'bnb-nf4'"),
+        (["submit", "x", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"),
+        (["gate", "x", "--policy", "p", "--half", "third"], "'third' is not one of 'select', 'confirm'"),
+        (
+            ["import", "lm-eval", "x", "--suite", "s", "--role", "all"],
+            "'drift', 'diversity'; see `evalsvc import lm-eval",
+        ),
+        (["nonsense"], "No such command 'nonsense'; see `evalsvc --help`"),
+    ],
+)
+def test_unknown_values_are_refused_in_one_line(evalsvc: Run, arguments: list[str], message: str) -> None:
+    done = evalsvc(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
