@@ -21,7 +21,7 @@ DATA = Path(__file__).parent / "data"
 ANSWERS = json.loads((DATA / "answers_0.1.0.json").read_text())
 RENAMED: dict[str, str] = {}
 """JSON keys of 0.1.0 that have another name now; CHANGELOG lists them."""
-SENTENCES = {"reason"}
+SENTENCES = {"reason", "text"}
 """JSON keys whose sentences are worded anew; every number and name stays as it was."""
 
 
