@@ -43,6 +43,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def write_card(folder: Path, cost: Cost) -> None:
+    """Write a cost card beside a checkpoint: the costs that are known."""
+    card = {name: value for name in DECLARED if (value := getattr(cost, name)) is not None}
+    (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
+
+
 def card_of(folder: Path) -> tuple[Cost, str | None]:
     """Return cost and method as a folder's `evalsvc.json` declares them.
 

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from evalsvc.checkpoints.discover import Description
 from evalsvc.demo import world
 from evalsvc.errors import EvalsvcError, UsageError
-from evalsvc.records.arms import Cost
 from evalsvc.records.digests import canonical, digest
 from evalsvc.settings import Compute, core_count
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 SUITES = ("clinic", "valley", "commands", "valley-text")
 LEARNING_RATE = 1e-3
 """Of every adaptation, so that methods differ in nothing but themselves."""
-TRAINER = "1"
+TRAINER = "2"
 """To be raised when `engine.training` makes something else of the same settings, so that old models are not reused."""
 
 Progress = Callable[[int, int], None]
@@ -76,7 +75,7 @@ ADAPTED = (
     Training(name="lora-r4", method="lora", learning_rate=LEARNING_RATE, save_at=(120, 480, 1200), rank=4),
     Training(name="lora-r32", method="lora", learning_rate=LEARNING_RATE, save_at=(120, 480, 1200), rank=32),
     Training(name="cpt", method="cpt", learning_rate=LEARNING_RATE, save_at=(60, 240, 600)),
-    Training(name="cpt-replay", method="cpt", learning_rate=LEARNING_RATE, save_at=(60, 240, 600), replay=1 / 3),
+    Training(name="cpt-replay", method="cpt", learning_rate=LEARNING_RATE, save_at=(60, 240, 600), replay=0.6),
 )
 
 
@@ -97,13 +96,24 @@ class Demo:
     reused: tuple[str, ...]
 
 
-def run(folder: Path, *, workers: int | None, note: Callable[[str], None], progress: Progress, seed: int = 0) -> Demo:
+def run(
+    folder: Path,
+    *,
+    workers: int | None,
+    note: Callable[[str], None],
+    progress: Progress,
+    seed: int = 0,
+    adapted: Sequence[Training] = ADAPTED,
+    threads: int = 1,
+) -> Demo:
     """Train what is not there yet, and score what was not scored yet.
 
     Args:
         workers: Processes to train and to score with; None takes one per core, 0 works in this process.
         note: Told in words what happens next.
         progress: Told how far that has come.
+        adapted: What to make of the base.
+        threads: Of every training; another number rounds otherwise, and so trains another model.
 
     Raises:
         UsageError: The folder cannot be made.
@@ -114,52 +124,64 @@ def run(folder: Path, *, workers: int | None, note: Callable[[str], None], progr
         models.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"demo folder {folder}: cannot be made: {error}") from error
-    reused = _train_all(models, seed, workers, note, progress)
+    reused = _train_all(models, adapted, seed, threads, workers, note, progress)
     store = folder / "evalsvc.duckdb"
-    jobs = _submit_all(models, store, workers, note, progress)
+    jobs = _submit_all(models, adapted, store, workers, note, progress)
     base = next(job.arm.checkpoint.digest for job in jobs if job.arm.checkpoint.parent is None)
     return Demo(store, base, jobs, reused)
 
 
 def _submit_all(
-    models: Path, db: Path, workers: int | None, note: Callable[[str], None], progress: Progress
+    models: Path,
+    adapted: Sequence[Training],
+    db: Path,
+    workers: int | None,
+    note: Callable[[str], None],
+    progress: Progress,
 ) -> list[RunJob]:
-    """Submit every adaptation with its base, and return all runs."""
+    """Submit every adaptation with its base, compare their weights, and return all runs."""
     # Here, because a training process imports this module and needs none of it: lm-eval takes seconds.
+    from evalsvc.scoring.inspect_checkpoint import compare_weights
     from evalsvc.scoring.submission import Source, Submission
     from evalsvc.scoring.submit import submit
     from evalsvc.store.store import Store
 
-    sources = []
-    for training in ADAPTED:
-        cost = Cost(train_tokens=int(_record(models / training.name)["tokens"]))
-        said = Description(method=training.method, name=training.name, cost=cost)
-        sources.append(Source(str(models / training.name), said))
+    sources = [Source(str(models / t.name), Description(method=t.method, name=t.name)) for t in adapted]
     compute = Compute(workers=workers, device="cpu")
     submission = Submission(sources=tuple(sources), base=str(models / BASE.name), suites=SUITES, compute=compute)
     store = Store(db)
     store.upgrade()
-    return submit(store, submission, progress, note)
+    jobs = submit(store, submission, progress, note)
+    note("comparing weights with the base")
+    for arm in dict.fromkeys(job.arm.checkpoint.digest for job in jobs if job.arm.checkpoint.parent):
+        compare_weights(store, arm, None, lambda done, total: None, lambda text: None)
+    return jobs
 
 
 # ----------------------------------------------------------------------------------------------------------- training
 
 
 def _train_all(
-    models: Path, seed: int, workers: int | None, note: Callable[[str], None], progress: Progress
+    models: Path,
+    adapted: Sequence[Training],
+    seed: int,
+    threads: int,
+    workers: int | None,
+    note: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[str, ...]:
     """Train the base, then all adaptations side by side; return the names of what was there already."""
     identities = _compute_identities(seed)
-    missing = [t for t in (BASE, *ADAPTED) if _record(models / t.name).get("identity") != identities[t.name]]
+    missing = [t for t in (BASE, *adapted) if _record(models / t.name).get("identity") != identities[t.name]]
     if BASE in missing:
-        missing = [BASE, *ADAPTED]
-    reused = tuple(t.name for t in (BASE, *ADAPTED) if t not in missing)
+        missing = [BASE, *adapted]
+    reused = tuple(t.name for t in (BASE, *adapted) if t not in missing)
     if reused:
         note(f"reusing {', '.join(reused)} in {models}")
     for stage in ([t for t in missing if t == BASE], [t for t in missing if t != BASE]):
         if stage:
             note(f"training {', '.join(t.name for t in stage)}")
-            tasks = [(t, models, identities[t.name], seed) for t in stage]
+            tasks = [(t, models, identities[t.name], seed, threads) for t in stage]
             if workers == 0:
                 _train_in_turn(tasks, progress)
             else:
@@ -185,17 +207,17 @@ def _record(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-_Task = tuple[Training, Path, str, int]
+_Task = tuple[Training, Path, str, int, int]
 
 
 def _train(task: _Task, progress: Progress) -> None:
     """Train one model into a folder of another name, and give it its own when it is complete."""
     from evalsvc.engine import training as engine  # torch takes seconds to import
 
-    training, models, identity, seed = task
+    training, models, identity, seed, threads = task
     folder, partial = models / training.name, models / f".{training.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    recipe = engine.Recipe(learning_rate=training.learning_rate, save_at=training.save_at, seed=seed)
+    recipe = engine.Recipe(learning_rate=training.learning_rate, save_at=training.save_at, seed=seed, threads=threads)
     texts = training.texts(seed)
     if training.method == "base":
         words = [*world.clinic_notes(seed, 2000), *world.clinic_questions(seed, 2000)]
@@ -231,7 +253,13 @@ def _train_side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress
     context = get_context("spawn")  # a fork would inherit the locks of whatever threads this process has
     reports: Any = context.Queue()
     progress(0, total)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(reports,)) as pool:
+    with ProcessPoolExecutor(
+        workers,
+        mp_context=context,
+        initializer=_prepare,
+        initargs=(reports,),
+        max_tasks_per_child=1,  # so that a process' peak memory is that of one model
+    ) as pool:
         try:
             pending: set[Future[None]] = {pool.submit(_train_and_tell, task) for task in tasks}
             while pending:

@@ -99,7 +99,7 @@ def suite_files() -> dict[str, str]:
         "valley_grammar": grammar_items(120),
     }
     tasks = {name: (_CHOICE_TASK, items) for name, items in choice_tasks.items()}
-    tasks["valley_commands"] = (_COMMAND_TASK, command_items(80))
+    tasks["valley_commands"] = (_COMMAND_TASK, command_items(400))
     tasks["valley_stories"] = (_STORY_TASK, story_items(40))
     tasks["valley_tales"] = (_TALE_TASK, tale_items(24))
     files: dict[str, str] = {}

@@ -331,7 +331,7 @@ def commands() -> tuple[list[Command], list[Command]]:
     for i, a in enumerate(words):
         for times in (2, 3, 4):
             found[is_held_out(i, times)].append(Command.of(f"Say {a} {NUMBERS[times - 1]} times.", [a] * times))
-        for j in range(i % 15, len(words), 15):
+        for j in range(i % 5, len(words), 5):
             if i != j:
                 b = words[j]
                 found[is_held_out(i, j)].append(Command.of(f"Say {a} and then {b}.", (a, b)))
@@ -384,12 +384,12 @@ def valley_texts(seed: int, count: int) -> list[str]:
     of = {(fact.relation.name, fact.subject): fact.value for fact in known}
     shown, _ = commands()
     kinds: tuple[tuple[int, Callable[[], str]], ...] = (
-        (28, lambda: _state_fact(rng, known, ALL_FORMS)),
+        (22, lambda: _state_fact(rng, known, ALL_FORMS)),
         (6, lambda: _page(rng, of)),
         (8, lambda: story(rng, of, held_out=False)),
-        (12, lambda: _sentence(rng)),
-        (26, lambda: _state_fact(rng, sense, SENSE_FORMS)),
-        (26, lambda: "{0.context} {0.reply}".format(rng.choice(shown))),
+        (8, lambda: _sentence(rng)),
+        (32, lambda: _state_fact(rng, sense, SENSE_FORMS)),
+        (38, lambda: "{0.context} {0.reply}".format(rng.choice(shown))),
         (6, lambda: _entry(rng)),
     )
     return [write() for _, write in rng.choices(kinds, [weight for weight, _ in kinds], k=count)]

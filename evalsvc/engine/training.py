@@ -10,6 +10,8 @@ All randomness comes from the recipe's seed: equal runs on one machine, with equ
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +23,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from evalsvc.checkpoints.costs import write_card
 from evalsvc.engine.resident import silence
+from evalsvc.records.arms import Cost
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 IGNORED = -100
@@ -134,7 +138,7 @@ def adapt(
     rank: int | None = None,
     learn_after: str | None = None,
 ) -> Trained:
-    """Train a base further, and save `folder`/checkpoint-N after every step N that the recipe names.
+    """Train a base further, and save `folder`/checkpoint-N with its cost card after every step N that the recipe names.
 
     Args:
         rank: Rank of LoRA matrices on every linear layer, saved as an adapter; None trains and saves all weights.
@@ -147,10 +151,26 @@ def adapt(
     if rank is not None:
         model = _with_lora(model, rank)
 
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    frozen = sum(count for count, trains in sizes if not trains)
+    trained = sum(count for count, trains in sizes if trains)
+    share = trained / (frozen or trained)  # what LoRA adds is no part of the base
+    started = time.process_time()
+
     def save(step: int) -> None:
         target = folder / f"checkpoint-{step}"
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
+        cost = Cost(
+            gpu_hours=0.0,
+            cpu_hours=(time.process_time() - started) / 3600,
+            train_tokens=step * recipe.batch * recipe.window,
+            train_samples=step * recipe.batch,
+            peak_memory_gb=_peak_memory() / 1e9,
+            annotation_cost=0.0,  # the texts are generated
+            trainable_share=share,
+        )
+        write_card(target, cost)
 
     return _train(model, _row(tokenizer, texts, learn_after), recipe, progress, save)
 
@@ -162,6 +182,12 @@ def _with_lora(model: Any, rank: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft reads an attribute that transformers has renamed
         return get_peft_model(model, config)
+
+
+def _peak_memory() -> int:
+    """Return the peak resident set of this process, bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 # ------------------------------------------------------------------------------------------------------------- tokens

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from evalsvc.demo import task_files, world
+from evalsvc.demo.run import ADAPTED, BASE
 from tests.conftest import ROOT
 
 # --------------------------------------------------------------------------------------------------------------- world
@@ -35,8 +36,7 @@ def test_texts_are_a_function_of_their_seed(make: Callable[[int, int], list[str]
 
 
 def test_no_item_is_seen_in_training_with_its_answer() -> None:
-    texts = world.valley_texts(0, 40_000) + world.clinic_notes(0, 8_000) + world.clinic_questions(0, 8_000)
-    seen = "\n".join(texts)
+    seen = "\n".join(text for training in (BASE, *ADAPTED) for text in training.texts(0))
     for name, content in task_files.suite_files().items():
         for line in content.splitlines() if name.endswith(".jsonl") else []:
             item = json.loads(line)
@@ -48,6 +48,10 @@ def test_no_item_is_seen_in_training_with_its_answer() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- demo
+
+ROUGHLY = 0.3
+"""How far a figure of the README may be from this machine's: what is learned or forgotten differs by up to 0.2 between
+models of two seeds (tests/benchmarks/README.md), and so between processors."""
 
 
 @pytest.fixture(scope="module")
@@ -91,19 +95,23 @@ def test_forgetting_is_real_and_replay_prevents_it(demo: tuple[Path, str]) -> No
 
 
 def test_the_readme_shows_what_the_demo_prints(demo: tuple[Path, str]) -> None:
+    """Its columns and arms; figures only roughly, as every kind of processor trains models of its own."""
     points = frontier(demo[0])
     block = (ROOT / "README.md").read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
-    rows = [re.split(r"\s+", line[4:].strip()) for line in block.splitlines()[1:]]
+    header, *lines = block.splitlines()
+    printed = next(line for line in demo[1].splitlines() if "P(frontier)" in line)
+    assert [column for column in re.split(r"[\s┃]+", printed) if column in header.split()] == header.split()
+    rows = [re.split(r"\s+", line[4:].strip()) for line in lines]
     assert len(rows) == 5
-    for row, line in zip(rows, block.splitlines()[1:], strict=True):
-        name, method, *numbers = row
+    for name, method, *numbers in rows:
+        assert re.search(rf"\b{name}\b", demo[1])
         point = points[name]
         assert point["method"] == method
-        # Training in float32 differs in the last digits between processors, and so a little in what is learned.
-        shown = (point["learning"], point["forgetting"], point["p_on_frontier"])
-        assert [float(number) for number in numbers] == pytest.approx(shown, abs=0.1)
-        assert line.startswith("●") == point["on_frontier"]
-        assert name in demo[1]
+        # P(frontier) is left out: of two arms that lie close together either may be ahead.
+        shown = (point["learning"], point["forgetting"])
+        assert [float(number) for number in numbers[:2]] == pytest.approx(shown, abs=ROUGHLY)
+    # Listed as printed: who learned most comes first.
+    assert [float(row[2]) for row in rows] == sorted((float(row[2]) for row in rows), reverse=True)
 
 
 def test_the_gates_of_the_readme_decide_as_it_says(demo: tuple[Path, str]) -> None:

@@ -222,19 +222,19 @@ def test_a_plan_needs_no_store_and_computes_nothing(evalsvc: Run, tmp_path: Path
     policy = policy_of(
         tmp_path,
         learning={"suites": ["clinic"]},
-        retention=[{"suite": "valley", "margin": 0.05, "per_task_margin": 0.1}, {"suite": "commands", "margin": 0.08}],
+        retention=[{"suite": "valley", "margin": 0.05, "per_task_margin": 0.1}, {"suite": "commands", "margin": 0.03}],
     )
     done = evalsvc("gate", "new", "--policy", policy, "--plan", "--db", db, "--json")
     assert done.code == 0, done.err
     assert not db.exists()
     rules = {rule["rule"]: rule for rule in done.json["rules"]}
-    assert rules["retention/commands"]["n"] == 80
+    assert rules["retention/commands"]["n"] == 400
     assert rules["retention/commands"]["seen"] is False
-    assert rules["retention/commands"]["resolvable"] == pytest.approx(2.486475 * (0.1 / 80) ** 0.5, rel=1e-3)
-    assert rules["retention/commands"]["needed_n"] == 97
+    assert rules["retention/commands"]["resolvable"] == pytest.approx(2.486475 * (0.1 / 400) ** 0.5, rel=1e-3)
+    assert rules["retention/commands"]["needed_n"] == 687
     assert rules["retention/valley"]["n"] == 351
     assert rules["learning/clinic"]["power"] is None
-    assert done.json["requests"] == 2 * (1200 + 1164 + 80)
+    assert done.json["requests"] == 2 * (1200 + 1164 + 400)
     assert done.json["seconds"] is None
     assert "What the policy can resolve" in evalsvc("gate", "new", "--policy", policy, "--plan", "--db", db).out
 
