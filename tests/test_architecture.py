@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,11 @@ def test_no_test_imports_from_a_test_file() -> None:
     for path in TESTS.rglob("*.py"):
         modules = {part for name in imports(path) if name.startswith("tests.") for part in name.split(".")[:-1]}
         assert not {module for module in modules if module.startswith("test_")}, path
+
+
+@pytest.mark.parametrize("package", [name for name in ORDER if (PACKAGE / name).is_dir()])
+def test_a_package_that_lists_its_modules_lists_all(package: str) -> None:
+    text = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    listed = set(re.findall(r"^(\w+) {2,}", text, re.MULTILINE))
+    files = {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
+    assert not listed or listed == files
