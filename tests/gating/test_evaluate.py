@@ -236,7 +236,7 @@ def test_a_plan_needs_no_store_and_computes_nothing(evalsvc: Run, tmp_path: Path
     assert rules["learning/clinic"]["power"] is None
     assert done.json["requests"] == 2 * (1200 + 1164 + 400)
     assert done.json["seconds"] is None
-    assert "What the policy can resolve" in evalsvc("gate", "new", "--policy", policy, "--plan", "--db", db).out
+    assert "Power analysis" in evalsvc("gate", "new", "--policy", policy, "--plan", "--db", db).out
 
 
 def test_a_plan_uses_what_was_seen_and_what_is_done(
@@ -279,7 +279,7 @@ def test_submitting_under_a_policy_plans_first(
     possible = policy_of(tmp_path, retention=[{"suite": "core", "margin": 0.2}])
     done = evalsvc(*arguments, "--policy", possible, "--db", db)
     assert done.code == 0
-    assert "What the policy can resolve" in done.err
+    assert "Power analysis" in done.err
     assert "What the policy" not in done.out
     quiet = evalsvc(*arguments, "--policy", possible, "--db", db, "--quiet", "--json")
     assert (quiet.code, quiet.err) == (0, "")
