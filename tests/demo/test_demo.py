@@ -51,7 +51,7 @@ def test_no_item_is_seen_in_training_with_its_answer() -> None:
 
 ROUGHLY = 0.3
 """How far a figure of the README may be from this machine's: what is learned or forgotten differs by up to 0.2 between
-models of two seeds (tests/benchmarks/README.md), and so between processors."""
+models of two seeds, and so between processors."""
 
 
 @pytest.fixture(scope="module")
