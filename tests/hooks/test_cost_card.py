@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -19,11 +22,22 @@ def test_a_card_has_what_was_declared_and_what_was_counted(tmp_path: Path) -> No
     model[0].requires_grad_(False)
     (tmp_path / "checkpoint-20").mkdir()
     card = CostCard(method="lora", annotation_cost=12.5)
+    before = time.process_time()
     card.on_train_begin(arguments, state, TrainerControl())
+    started = time.process_time()
+    while time.process_time() < started + 0.2:  # training
+        pass
+    ended = time.process_time()
     card.on_save(arguments, state, TrainerControl(), model=model)
+    after = time.process_time()
     cost, method = card_of(tmp_path / "checkpoint-20")
     assert method == "lora"
-    assert cost == Cost(annotation_cost=12.5, trainable_share=6 / 14, train_tokens=4096)
+    assert cost.cpu_hours is not None
+    assert ended - started <= cost.cpu_hours * 3600 <= after - before
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    assert cost.peak_memory_gb == pytest.approx(int(status["VmHWM"].split()[0]) * 1024 / 1e9, rel=0.05)
+    declared_and_counted = replace(cost, cpu_hours=None, peak_memory_gb=None)
+    assert declared_and_counted == Cost(annotation_cost=12.5, trainable_share=6 / 14, train_tokens=4096)
 
 
 def test_of_several_processes_only_the_first_writes(tmp_path: Path) -> None:
