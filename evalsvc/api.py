@@ -428,7 +428,7 @@ def import_lm_eval(
         UsageError: A file, the role or the store cannot be used.
         EvidenceError: The samples do not add up to the results.
     """
-    from evalsvc.interchange.arms import keep_imported
+    from evalsvc.interchange.arms import store_imported
     from evalsvc.interchange.lm_eval import read_runs
     from evalsvc.reports.imports import ImportReport
     from evalsvc.store.arms import find_arm
@@ -443,7 +443,7 @@ def import_lm_eval(
         parent=find_arm(store.arms(), base).checkpoint if base else None,
         step=step,
     )
-    keep_imported(store, imported)
+    store_imported(store, imported)
     return ImportReport(tuple(imported))
 
 
@@ -478,13 +478,13 @@ def import_items(
     Raises:
         UsageError: The file, a column, the role or the store cannot be used.
     """
-    from evalsvc.interchange.arms import keep_imported
+    from evalsvc.interchange.arms import store_imported
     from evalsvc.interchange.items import Columns, read_items
     from evalsvc.reports.imports import ImportReport
 
     columns = Columns(arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster)
     imported = read_items(Path(table), columns, _target(suite, role, tasks, metric), method, base)
-    keep_imported(find_store(db), imported)
+    store_imported(find_store(db), imported)
     return ImportReport(tuple(imported))
 
 

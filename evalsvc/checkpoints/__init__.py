@@ -1,11 +1,11 @@
-"""Paths, hub ids and adapters -> Checkpoint. Reads files, never loads a model.
+"""Paths, Hub ids and adapters -> Checkpoint. Reads files, never loads a model.
 
-discover      which checkpoints a path, folder or hub id holds
+discover      which checkpoints a path, folder or Hub id contains
 weight_files  which files of a folder are its weights
-safetensors   which tensors a weight file holds, and where
+safetensors   which tensors a weight file contains, and where
 digests       the digest of every tensor's content, cached
-file_checks   findings that files alone can show, without building a model
-costs         what training cost, from what it left in the folder
+file_checks   findings from files alone, without building a model
+costs         what training cost, from the files that it wrote
 """
 
 from evalsvc.checkpoints.discover import Description, locate, open_base, open_checkpoints

@@ -1,8 +1,8 @@
-"""What a checkpoint cost to make, read from what training left beside it, and what training takes in memory.
+"""What training a checkpoint cost, read from the files beside it, and how much memory training needs.
 
-In order of trust: what the user says, `evalsvc.json` (fields of Cost, and `method`), `trainer_state.json` with
-`training_args.bin`. The latter is a pickle, which may run code on loading: its opcodes are looked through for the few
-numbers that are wanted, and nothing is ever built from them.
+Sources, by precedence: the user's options, `evalsvc.json` (fields of Cost, and `method`), `trainer_state.json` with
+`training_args.bin`. The latter is a pickle, which may run code on loading: its opcodes are scanned for a few numbers,
+and it is never unpickled.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from evalsvc.records.serialise import build_record
 CARD = "evalsvc.json"
 TRAINER_STATE = "trainer_state.json"
 TRAINING_ARGUMENTS = "training_args.bin"
-_WANTED = {"per_device_train_batch_size", "gradient_accumulation_steps", "num_processes", "_n_gpu"}
+_ARGUMENT_NAMES = {"per_device_train_batch_size", "gradient_accumulation_steps", "num_processes", "_n_gpu"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return a file's JSON object.
 
     Raises:
-        CheckpointError: It holds none.
+        CheckpointError: The file cannot be read, or is not a JSON object.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: is not readable JSON: {error}") from error
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: must hold a JSON object")
+        raise CheckpointError(f"{path}: contains a {type(data).__name__}, must be a JSON object")
     return data
 
 
 def write_card(folder: Path, cost: Cost) -> None:
-    """Write a cost card beside a checkpoint: the costs that are known."""
+    """Write the known costs of a checkpoint to a cost card in its folder."""
     card = {name: value for name in DECLARED if (value := getattr(cost, name)) is not None}
     (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
 
 
-def card_of(folder: Path) -> tuple[Cost, str | None]:
-    """Return cost and method as a folder's `evalsvc.json` declares them.
+def read_card(folder: Path) -> tuple[Cost, str | None]:
+    """Return cost and method that a folder's `evalsvc.json` declares.
 
     Raises:
-        CheckpointError: It has unknown or malformed fields.
+        CheckpointError: A field is unknown or malformed.
     """
     path = folder / CARD
     if not path.is_file():
@@ -61,26 +61,28 @@ def card_of(folder: Path) -> tuple[Cost, str | None]:
     card = read_json(path)
     method = card.pop("method", None)
     if unknown := sorted(card.keys() - set(DECLARED)):
-        raise CheckpointError(f"{path}: unknown field {unknown[0]!r}; known: method, {', '.join(sorted(DECLARED))}")
+        raise CheckpointError(
+            f"{path}: unknown field {unknown[0]!r}; choose from method, {', '.join(sorted(DECLARED))}"
+        )
     for name, value in card.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise CheckpointError(f"{path}: {name} is {value!r}, must be a number that is not negative")
+            raise CheckpointError(f"{path}: {name} is {value!r}, must be a number of at least 0")
     if method is not None and not isinstance(method, str):
-        raise CheckpointError(f"{path}: method is {method!r}, must be a text")
+        raise CheckpointError(f"{path}: method is {method!r}, must be a string")
     numbers = {k: round(v) if k.startswith("train_") else float(v) for k, v in card.items()}
     return build_record(Cost, numbers), method
 
 
-def trainer_step(folder: Path) -> int | None:
-    """Return the step that a trainer saved a checkpoint after, None if it does not say."""
+def read_trainer_step(folder: Path) -> int | None:
+    """Return the step after which a trainer saved a checkpoint; None if it is not recorded."""
     state = _state(folder)
     return int(state["global_step"]) if "global_step" in state else None
 
 
 def read_training_cost(folder: Path) -> Cost:
-    """Return what transformers' Trainer recorded of a checkpoint: tokens and samples seen, and GPU-hours.
+    """Return the cost that transformers' Trainer recorded: tokens and samples seen, and GPU-hours.
 
-    A runtime that only the whole run has is shared out by step. Hours on a CPU are not GPU-hours.
+    If only the whole run's time is recorded, it is divided in proportion to steps. Hours on a CPU are not GPU-hours.
     """
     state = _state(folder)
     step = state.get("global_step")
@@ -107,7 +109,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _seconds(state: dict[str, Any], step: int) -> float | None:
-    """Return the wall time until a step: as logged, else its share of the whole run's."""
+    """Return the wall time until a step in seconds: as logged, else in proportion to the whole run's steps."""
     logged = [entry for entry in state.get("log_history", []) if "train_runtime" in entry and entry.get("step")]
     if not logged:
         return None
@@ -117,7 +119,7 @@ def _seconds(state: dict[str, Any], step: int) -> float | None:
 
 
 def _arguments(folder: Path) -> dict[str, int]:
-    """Return the wanted numbers of a folder's pickled training arguments, without loading them."""
+    """Return the numbers of `_ARGUMENT_NAMES` from a folder's pickled training arguments, without unpickling them."""
     try:
         with zipfile.ZipFile(folder / TRAINING_ARGUMENTS) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -127,26 +129,26 @@ def _arguments(folder: Path) -> dict[str, int]:
 
 
 def _numbers(pickled: bytes) -> Iterator[tuple[str, int]]:
-    """Yield (key, integer) wherever a pickle has a wanted key with an integer behind it."""
+    """Yield (key, integer) wherever in a pickle a key of `_ARGUMENT_NAMES` is followed by an integer."""
     key: str | None = None
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name.endswith("PUT") or opcode.name == "MEMOIZE":
             continue
         if key is not None and opcode.name in {"BININT", "BININT1", "BININT2", "INT", "LONG1"}:
             yield key, int(str(argument))
-        key = argument if isinstance(argument, str) and argument in _WANTED else None
+        key = argument if isinstance(argument, str) and argument in _ARGUMENT_NAMES else None
 
 
-def trainable_share(adapter: Iterable[Path], base: Iterable[Path]) -> float:
-    """Return the parameters in an adapter's weight files over those in its base's; only headers are read."""
+def compute_trainable_share(adapter: Iterable[Path], base: Iterable[Path]) -> float:
+    """Return an adapter's number of parameters divided by its base's; reads only the headers of weight files."""
     own, of_base = (sum(tensor.count for tensor in read_headers(files).values()) for files in (adapter, base))
     return own / of_base
 
 
-def changed_share(contents: Iterable[Content], base: Iterable[Content]) -> float | None:
-    """Return the parameters of the tensors that training changed over all of the base's, by their digests.
+def compute_changed_share(contents: Iterable[Content], base: Iterable[Content]) -> float | None:
+    """Return the number of parameters in tensors with a changed digest, divided by all of the base's.
 
-    None where digests do not tell: a tensor has another number format or shape than the base's.
+    None if digests cannot be compared: a tensor's number format or shape differs from the base's.
     """
     of_base = {content.name: content for content in base}
     changed = 0
@@ -160,8 +162,8 @@ def changed_share(contents: Iterable[Content], base: Iterable[Content]) -> float
     return changed / sum(math.prod(content.shape) for content in of_base.values())
 
 
-def share(cost: Cost, part: float) -> Cost:
-    """Return what part of a run had cost: all grows with its steps, but for peak memory and annotation."""
+def scale_cost(cost: Cost, part: float) -> Cost:
+    """Return the cost of a part of a run: all costs grow with its steps, except peak memory and annotation."""
     tokens, samples = cost.train_tokens, cost.train_samples
     return replace(
         cost,
@@ -172,8 +174,8 @@ def share(cost: Cost, part: float) -> Cost:
     )
 
 
-def first_known(*costs: Cost) -> Cost:
-    """Return, field by field, what the first of several sources knows."""
+def merge_costs(*costs: Cost) -> Cost:
+    """Return, field by field, the value of the first source that has one."""
     known = {
         field.name: next((v for cost in costs if (v := getattr(cost, field.name)) is not None), None)
         for field in fields(Cost)
@@ -186,24 +188,24 @@ def first_known(*costs: Cost) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemory:
-    """Memory of training in GB (1e9 bytes): model states only, without activations, buffers and fragmentation."""
+    """Memory that training needs, in GB (1e9 bytes): model states, without activations, buffers and fragmentation."""
 
     full: float
     adapter: float
     adapter_4bit: float
 
 
-def training_memory(parameters: int, trainable: int) -> TrainingMemory:
-    """Return what a model's states take in training.
+def estimate_training_memory(parameters: int, trainable: int) -> TrainingMemory:
+    """Return the memory of a model's states in training.
 
-    Full fine-tuning with Adam in mixed precision takes 16 bytes per parameter: half-precision weights and gradients,
-    and fp32 weights, momentum and variance (Rajbhandari et al. 2020, ZeRO, section 3.1). An adapter takes 16 bytes per
-    trainable parameter, beside a frozen base of 2 bytes, or of 4 bits (QLoRA; the quantisation constants, half a bit
-    per parameter at blocks of 64, are left out), per parameter.
+    Full fine-tuning with Adam in mixed precision needs 16 bytes per parameter: half-precision weights and gradients,
+    and fp32 weights, momentum and variance (Rajbhandari et al. 2020, ZeRO, section 3.1). An adapter needs 16 bytes per
+    trainable parameter, in addition to the frozen base with 2 bytes per parameter, or 4 bits with QLoRA (without the
+    quantisation constants, half a bit per parameter at blocks of 64).
 
     Args:
-        parameters: Of the base.
-        trainable: Of the adapter.
+        parameters: Number of the base's parameters.
+        trainable: Number of the adapter's parameters.
     """
     return TrainingMemory(
         full=16 * parameters / 1e9,

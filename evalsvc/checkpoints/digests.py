@@ -1,8 +1,8 @@
-"""What a checkpoint's content is: every tensor's digest, and whether it holds numbers; each byte is read once.
+"""The digest of every tensor of a checkpoint, and whether it is finite or zero; each byte is read once.
 
-Tensors are read in parallel, a block at a time, largest first. What was read is kept in the cache folder, one small
-file per weight file, and holds as long as path, size, times and inode stay: a file whose time stamps are younger than
-two seconds could still change without a new stamp, and is read again next time.
+Tensors are read in parallel, a block at a time, largest first. The results are cached, one small file per weight file,
+and are valid while path, size, times and inode stay the same. A file whose time stamps are younger than two seconds
+could still change without a new time stamp, so its results are not cached.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from evalsvc.records.serialise import build_record
 from evalsvc.settings import cache_dir, core_count
 
 Progress = Callable[[int, int], None]
-"""Called with megabytes read and megabytes in all."""
+"""Called with MiB read and MiB in total."""
 
 _BLOCK = 1 << 20  # a block and its copy fit a core's cache
 _YOUNG = 2.0
 _FORMAT = 1
 _BITS_OF_FLOATS: dict[str, tuple[type[Any], int, int]] = {
-    # dtype: how its bits are read, all but the sign, and the first that is no number
+    # dtype: unsigned type of its bits, mask of all bits but the sign, smallest magnitude that is infinite or NaN
     "F16": (np.uint16, 0x7FFF, 0x7C00),
     "BF16": (np.uint16, 0x7FFF, 0x7F80),
     "F32": (np.uint32, 0x7FFF_FFFF, 0x7F80_0000),
@@ -46,12 +46,12 @@ _BITS_OF_FLOATS: dict[str, tuple[type[Any], int, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What a tensor holds.
+    """Summary of a tensor's content.
 
     Attributes:
-        sha256: Of its bytes.
-        finite: No NaN and no infinity; True for integers.
-        zero: Nothing but zeros.
+        sha256: Digest of its bytes.
+        finite: Whether it has no NaN and no infinity; True for integers.
+        zero: Whether all elements are zero.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Content:
 
     @property
     def line(self) -> str:
-        """What a checkpoint's digest takes of it."""
+        """The tensor's line in a checkpoint's digest."""
         return f"{self.name} {self.dtype} {list(self.shape)} {self.sha256}"
 
 
@@ -72,31 +72,31 @@ def ignore(done: int, total: int) -> None:
 
 
 def read_contents(files: Iterable[Path], progress: Progress = ignore) -> dict[Path, list[Content]]:
-    """Return the contents of safetensors files, read in parallel unless the cache has them.
+    """Return the contents of safetensors files, from the cache or read in parallel.
 
     Raises:
-        CheckpointError: A file cannot be read, is not whole, or was written to meanwhile.
+        CheckpointError: A file cannot be read, is truncated, or was written to during reading.
     """
-    found: dict[Path, list[Content]] = {}
+    contents: dict[Path, list[Content]] = {}
     fresh: dict[Path, tuple[list[Tensor], list[int], float]] = {}
     for file in dict.fromkeys(files):
         try:
             stamp, now = _stamp(file), time.time()
-            known = _recall(file, stamp)
+            known = _load_cached(file, stamp)
             if known is None:
                 fresh[file] = (read_header(file), stamp, now)
             else:
-                found[file] = known
+                contents[file] = known
         except OSError as error:
             raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error
     tensors = [tensor for header, *_ in fresh.values() for tensor in header]
     read = dict(zip(_keys(tensors), _read_all(tensors, progress), strict=True))
     for file, (header, stamp, started) in fresh.items():
-        found[file] = [read[key] for key in _keys(header)]
+        contents[file] = [read[key] for key in _keys(header)]
         if not file.is_file() or _stamp(file) != stamp:
-            raise CheckpointError(f"{file}: was written to while it was read; try again when it is complete")
-        _keep(file, stamp, started, found[file])
-    return found
+            raise CheckpointError(f"{file}: changed while it was read; try again when it is complete")
+        _cache(file, stamp, started, contents[file])
+    return contents
 
 
 def _keys(tensors: Sequence[Tensor]) -> list[tuple[Path, str]]:
@@ -112,16 +112,16 @@ def _read_all(tensors: Sequence[Tensor], progress: Progress) -> list[Content]:
             done += count
             progress(done >> 20, total >> 20)
 
-    def read(tensor: Tensor) -> Content:
-        return _read(tensor, advance)
+    def digest_tensor(tensor: Tensor) -> Content:
+        return _digest_tensor(tensor, advance)
 
     largest_first = sorted(range(len(tensors)), key=lambda i: -tensors[i].size)
     with ThreadPoolExecutor(max_workers=core_count()) as pool:
-        contents = list(pool.map(read, [tensors[i] for i in largest_first]))
+        contents = list(pool.map(digest_tensor, [tensors[i] for i in largest_first]))
     return [content for _, content in sorted(zip(largest_first, contents, strict=True), key=lambda pair: pair[0])]
 
 
-def _read(tensor: Tensor, advance: Callable[[int], None]) -> Content:
+def _digest_tensor(tensor: Tensor, advance: Callable[[int], None]) -> Content:
     state, finite, zero, left = hashlib.sha256(), True, True, tensor.size
     kind, mask, limit = _BITS_OF_FLOATS.get(tensor.dtype, (np.uint8, 0xFF, 0x100))
     memory = bytearray(min(_BLOCK, tensor.size))
@@ -155,31 +155,31 @@ def _read(tensor: Tensor, advance: Callable[[int], None]) -> Content:
 
 
 def _stamp(file: Path) -> list[int]:
-    """Return what changes when a file does: size, times in nanoseconds and inode."""
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    """Return numbers of a file that change with its content: size, times in nanoseconds and inode."""
+    stats = file.stat()
+    return [stats.st_size, stats.st_mtime_ns, stats.st_ctime_ns, stats.st_ino]
 
 
-def _place(file: Path) -> Path:
+def _cache_file(file: Path) -> Path:
     return cache_dir() / "contents" / f"{digest(str(file.resolve()))}.json"
 
 
-def _recall(file: Path, stamp: list[int]) -> list[Content] | None:
+def _load_cached(file: Path, stamp: list[int]) -> list[Content] | None:
     try:
-        kept = json.loads(_place(file).read_text(encoding="utf-8"))
-        if kept["format"] != _FORMAT or kept["stamp"] != stamp:
+        cached = json.loads(_cache_file(file).read_text(encoding="utf-8"))
+        if cached["format"] != _FORMAT or cached["stamp"] != stamp:
             return None
-        return [build_record(Content, entry, shape=tuple(entry["shape"])) for entry in kept["contents"]]
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or of another version
+        return [build_record(Content, entry, shape=tuple(entry["shape"])) for entry in cached["contents"]]
+    except (OSError, ValueError, KeyError, TypeError):  # absent, or written by another version
         return None
 
 
-def _keep(file: Path, stamp: list[int], started: float, contents: list[Content]) -> None:
+def _cache(file: Path, stamp: list[int], started: float, contents: list[Content]) -> None:
     if started - max(stamp[1], stamp[2]) / 1e9 < _YOUNG:
         return
-    place = _place(file)
+    place = _cache_file(file)
     text = json.dumps({"format": _FORMAT, "stamp": stamp, "contents": [asdict(content) for content in contents]})
-    with contextlib.suppress(OSError):  # a full or read-only cache costs time, not answers
+    with contextlib.suppress(OSError):  # with a full or read-only cache files are read again
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = place.with_suffix(f".{os.getpid()}")
         partial.write_text(text, encoding="utf-8")

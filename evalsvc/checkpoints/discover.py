@@ -1,8 +1,8 @@
-"""A path, adapter folder or hub id in; `Checkpoint` records out. Reads files, never loads a model.
+"""A path, adapter folder or Hub id in; `Checkpoint` records out. Reads files, never loads a model.
 
-A checkpoint's digest covers what can change an answer: every tensor (so that shards and file names do not matter), the
-model's and generation's configuration, the tokenizer's files and the chat template; not local paths, library versions
-or training logs. An adapter's digest covers its base as well.
+A checkpoint's digest covers everything that can change an answer: every tensor (by content, so shards and file names do
+not matter), the model and generation configuration, the tokenizer's files and the chat template. It does not cover
+local paths, library versions and training logs. An adapter's digest covers its base as well.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from evalsvc.checkpoints.costs import (
     TRAINER_STATE,
     TRAINING_ARGUMENTS,
-    card_of,
-    changed_share,
-    first_known,
+    compute_changed_share,
+    compute_trainable_share,
+    merge_costs,
+    read_card,
     read_json,
+    read_trainer_step,
     read_training_cost,
-    share,
-    trainable_share,
-    trainer_step,
+    scale_cost,
 )
 from evalsvc.checkpoints.digests import Progress, ignore, read_contents
 from evalsvc.checkpoints.safetensors import read_header
@@ -80,14 +80,14 @@ _VOLATILE = {
 _STEP = re.compile(r"^(?:checkpoint|global_step|step)[-_]?(\d+)$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$|^[\w.-]+@[\w./-]+$")
 _WRITING_SECONDS = 600
-"""A step that is incomplete and was touched within this time is taken to be on its way to the disk."""
+"""An incomplete step that was modified within this time, in seconds, is assumed to be still being written."""
 
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the user says of a checkpoint; None leaves it to what the files say."""
+    """What the user declares about a checkpoint; None takes it from the files."""
 
     method: str | None = None
     name: str | None = None
@@ -95,42 +95,42 @@ class Description:
     cost: Cost = Cost()
 
 
-def _silent(text: str) -> None:
-    """Note nothing."""
+def _discard(text: str) -> None:
+    """Show no notes."""
 
 
 def open_base(source: str, progress: Progress = ignore) -> Checkpoint:
-    """Return the base checkpoint at a path or hub id.
+    """Return the base checkpoint at a path or Hub id.
 
     Raises:
         CheckpointError: It does not exist, is an adapter, or cannot be loaded safely.
     """
     folder = locate(source)
     if is_adapter(folder):
-        raise CheckpointError(f"base {source}: is an adapter; give the full model that it is attached to")
+        raise CheckpointError(f"base {source}: is an adapter; give the full model that it was trained on")
     return _describe(folder, None, Description(), progress, method="base")
 
 
 def open_checkpoints(
     source: str,
     base: str | None,
-    said: Description,
+    description: Description,
     *,
     progress: Progress = ignore,
-    note: Note = _silent,
+    note: Note = _discard,
 ) -> tuple[Checkpoint, list[Checkpoint]]:
-    """Return the base, and the checkpoint at `source` or every step inside a training run's output folder, by step.
+    """Return the base, and the checkpoint at `source` or every step of a training run's output folder, by step.
 
     Args:
-        source: Folder or hub id.
-        base: Folder or hub id of what it was adapted from; None takes an adapter's own word for it, and means that a
-            full model is itself a base, which is then not among the checkpoints.
-        said: Declared method, name, step and cost.
-        progress: Told how much has been read.
-        note: Told which steps of a run that is still being written were left out.
+        source: Folder or Hub id.
+        base: Folder or Hub id of the base. None takes the base that an adapter's configuration names; a full model
+            without a base is itself a base, and the list of checkpoints is then empty.
+        description: Declared method, name, step and cost.
+        progress: Called while files are read.
+        note: Called with a message for each step that is left out because it is still being written.
 
     Raises:
-        CheckpointError: Nothing loadable is there, or the base cannot be resolved.
+        CheckpointError: The source is not loadable, or the base cannot be resolved.
     """
     folder = locate(source)
     steps = _steps(folder, note)
@@ -138,85 +138,87 @@ def open_checkpoints(
     if root is None:
         if steps:
             raise CheckpointError(
-                f"{source}: holds {len(steps)} full checkpoints; say with --base what they started from"
+                f"{source}: holds {len(steps)} full checkpoints; give the model that they were trained from with --base"
             )
-        return _describe(folder, None, said, progress, method="base"), []
+        return _describe(folder, None, description, progress, method="base"), []
     if not steps:
-        only = _open_one(folder, root, said, progress)
+        only = _open_step(folder, root, description, progress)
         return root, [only] if only.digest != root.digest else []
-    if said.step is not None:
-        raise CheckpointError(f"--step {said.step}: {source} holds {len(steps)} steps; give one of its folders instead")
-    return root, _open_run(folder, root, steps, said, progress)
+    if description.step is not None:
+        raise CheckpointError(
+            f"--step {description.step}: {source} holds {len(steps)} steps; give the folder of one step, or omit --step"
+        )
+    return root, _open_run(folder, root, steps, description, progress)
 
 
 def _open_run(
-    folder: Path, root: Checkpoint, steps: list[tuple[int, Path]], said: Description, progress: Progress
+    folder: Path, root: Checkpoint, steps: list[tuple[int, Path]], description: Description, progress: Progress
 ) -> list[Checkpoint]:
-    """Return the checkpoints of a training run; what it cost in all is shared out over its steps."""
-    name = said.name or folder.resolve().name
-    card, method = card_of(folder)
-    said = replace(said, name=name, method=said.method or method)
-    whole, last = first_known(said.cost, card), steps[-1][0] or 1
-    found = []
+    """Return the checkpoints of a training run; its total cost is divided in proportion to their steps."""
+    name = description.name or folder.resolve().name
+    card, method = read_card(folder)
+    description = replace(description, name=name, method=description.method or method)
+    whole, last = merge_costs(description.cost, card), steps[-1][0] or 1
+    checkpoints = []
     for step, path in steps:
         try:
-            one = _open_one(path, root, replace(said, step=step, cost=share(whole, step / last)), progress)
+            checkpoint = _open_step(
+                path, root, replace(description, step=step, cost=scale_cost(whole, step / last)), progress
+            )
         except (CheckpointError, FileNotFoundError):
             if path.is_dir():
                 raise
-            continue  # the trainer keeps only its last few, and has just removed this one
-        found.append(replace(one, trajectory=name))
-    if find_weights(
-        folder
-    ):  # the final model that a trainer leaves beside its checkpoints, unless it is the last of them
-        final = replace(_open_one(folder, root, replace(said, cost=whole), progress), trajectory=name)
-        if final.digest not in {checkpoint.digest for checkpoint in found}:
-            found.append(final)
-    return found
+            continue  # the trainer keeps only its latest steps, and has just removed this one
+        checkpoints.append(replace(checkpoint, trajectory=name))
+    if find_weights(folder):  # a trainer saves the final model beside its checkpoints; it may equal the last of them
+        final = replace(_open_step(folder, root, replace(description, cost=whole), progress), trajectory=name)
+        if final.digest not in {earlier.digest for earlier in checkpoints}:
+            checkpoints.append(final)
+    return checkpoints
 
 
 def _own_base(folder: Path, progress: Progress) -> Checkpoint | None:
-    """Return the base that an adapter names; None for full weights.
+    """Return the base that an adapter's configuration names; None for full weights.
 
     Raises:
-        CheckpointError: The adapter names none, or one that is not here.
+        CheckpointError: The configuration names none, or it cannot be resolved.
     """
     if not is_adapter(folder):
         return None
     config = read_json(folder / "adapter_config.json")
     named = str(config.get("base_model_name_or_path") or "")
     if not named:
-        raise CheckpointError(f"adapter {folder}: names no base; say what it was trained on with --base")
+        raise CheckpointError(f"adapter {folder}: names no base; give the model that it was trained on with --base")
     revision = config.get("revision")
     try:
         return open_base(f"{named}@{revision}" if revision and not Path(named).is_dir() else named, progress)
     except CheckpointError as error:
         raise CheckpointError(
-            f"adapter {folder}: its base {named!r} cannot be resolved here; say where it is with --base ({error})"
+            f"adapter {folder}: its base {named!r} cannot be found; give its path with --base ({error})"
         ) from error
 
 
 def locate(source: str) -> Path:
-    """Return the folder of a path or hub id; hub ids come from the local cache where it has them.
+    """Return the folder of a path or Hub id; for Hub ids the local cache is tried first.
 
     Raises:
-        CheckpointError: Neither a folder nor a hub id that can be had.
+        CheckpointError: It is neither a folder nor a Hub id that can be downloaded.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     if path.exists():
-        raise CheckpointError(f"checkpoint {source}: is a file, must be the folder with config.json and weights")
+        raise CheckpointError(f"checkpoint {source}: is a file, must be a folder with config.json and weights")
     if not _HUB_ID.match(source) or source.startswith((".", "/")):
-        raise CheckpointError(f"checkpoint {source}: no such folder, and not a hub id (organisation/name[@revision])")
+        raise CheckpointError(f"checkpoint {source}: neither a folder nor a Hub id (organisation/name[@revision])")
     return _from_hub(source)
 
 
 def _from_hub(source: str) -> Path:
-    """Return a hub id's folder in the local cache; what is not there whole is asked of the hub, where that is allowed.
+    """Return a Hub id's folder in the local cache; if it is incomplete, download it, unless offline.
 
     Raises:
-        CheckpointError: It is not to be had; says how to fill the cache.
+        CheckpointError: It cannot be downloaded; the message says how to fill the cache.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -243,8 +245,8 @@ def _from_hub(source: str) -> Path:
     if reason is None:
         return folder
     raise CheckpointError(
-        f"checkpoint {source}: no such folder, and not to be had from the hub ({reason}); "
-        f"where there is network, fill the cache with: hf download {repository}{flag}"
+        f"checkpoint {source}: not found locally or on the Hub ({reason}); "
+        f"fill the cache on a machine with network: hf download {repository}{flag}"
     )
 
 
@@ -252,21 +254,21 @@ def _from_hub(source: str) -> Path:
 
 
 def _steps(folder: Path, note: Note) -> list[tuple[int, Path]]:
-    """Return (step, folder) of a run's checkpoints by step, without those that are still being written."""
-    found = []
+    """Return (step, folder) of a run's checkpoints, by step, without those that are still being written."""
+    steps = []
     for path in folder.iterdir():
         match = _STEP.match(path.name)
         if not match or not path.is_dir():
             continue
         if _is_being_written(path):
-            note(f"{path.name} is still being written: left out; submit again when it is complete")
+            note(f"{path.name}: skipped, because it is still being written; submit again when it is complete")
         elif find_weights(path) or (find_pickled_weights(path) and (path / "config.json").is_file()):
-            found.append((int(match[1]), path))
-    return sorted(found)
+            steps.append((int(match[1]), path))
+    return sorted(steps)
 
 
 def _is_being_written(folder: Path) -> bool:
-    """Whether a step was touched a short while ago and lacks something: transformers' Trainer writes its state last."""
+    """Whether a step was modified recently and is incomplete: transformers' Trainer writes its state last."""
     try:
         touched = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
         if time.time() - touched > _WRITING_SECONDS:
@@ -277,30 +279,30 @@ def _is_being_written(folder: Path) -> bool:
         for file in find_weights(folder):
             read_header(file)
         return describe_missing(folder) is not None and not find_pickled_weights(folder)
-    except (OSError, CheckpointError):  # it went away, or ends before its header's end
+    except (OSError, CheckpointError):  # it was removed, or ends within its header
         return True
 
 
 # ------------------------------------------------------------------------------------------------------- description
 
 
-def _open_one(folder: Path, base: Checkpoint, said: Description, progress: Progress) -> Checkpoint:
+def _open_step(folder: Path, base: Checkpoint, description: Description, progress: Progress) -> Checkpoint:
     if not is_adapter(folder):
-        return _describe(folder, base, said, progress, method="full")
+        return _describe(folder, base, description, progress, method="full")
     config = read_json(folder / "adapter_config.json")
     kind = "dora" if config.get("use_dora") else str(config.get("peft_type", "")).lower()
-    return _describe(folder, base, said, progress, method=kind)
+    return _describe(folder, base, description, progress, method=kind)
 
 
 def _describe(
-    folder: Path, base: Checkpoint | None, said: Description, progress: Progress, *, method: str
+    folder: Path, base: Checkpoint | None, description: Description, progress: Progress, *, method: str
 ) -> Checkpoint:
     weights = list_weights(folder)
     adapter = is_adapter(folder)
     tokenizer = _tokenizer_digest(folder)
     if tokenizer is None:
         if base is None:
-            raise CheckpointError(f"checkpoint {folder}: has no tokenizer files; save the tokenizer beside the weights")
+            raise CheckpointError(f"checkpoint {folder}: has no tokenizer files; save the tokenizer in the same folder")
         tokenizer = base.tokenizer
     contents = list(chain.from_iterable(read_contents(weights, progress).values()))
     lines = sorted(content.line for content in contents)
@@ -312,24 +314,24 @@ def _describe(
     if base is not None:
         of_base = list_weights(Path(base.path))
         trainable = (
-            trainable_share(weights, of_base)
+            compute_trainable_share(weights, of_base)
             if adapter
-            else changed_share(contents, chain.from_iterable(read_contents(of_base, progress).values()))
+            else compute_changed_share(contents, chain.from_iterable(read_contents(of_base, progress).values()))
         )
     match = _STEP.match(folder.resolve().name)
-    card, declared = card_of(folder)
-    steps = (said.step, int(match[1]) if match else None, trainer_step(folder) if base else None)
+    card, declared = read_card(folder)
+    steps = (description.step, int(match[1]) if match else None, read_trainer_step(folder) if base else None)
     return Checkpoint(
         digest="sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-        name=said.name or _name_of(folder.resolve()),
+        name=description.name or _name_of(folder.resolve()),
         path=str(folder.resolve()),
-        method=said.method or declared or method,
+        method=description.method or declared or method,
         tokenizer=tokenizer,
         parent=base.digest if base else None,
         base_path=base.path if adapter and base else None,
         step=next((step for step in steps if step is not None), None),
-        cost=first_known(
-            said.cost, card, *([read_training_cost(folder)] if base else []), Cost(trainable_share=trainable)
+        cost=merge_costs(
+            description.cost, card, *([read_training_cost(folder)] if base else []), Cost(trainable_share=trainable)
         ),
     )
 
@@ -347,13 +349,13 @@ def _settings(path: Path) -> str:
 
 
 def _tokenizer_digest(folder: Path) -> str | None:
-    """Return the digest of a folder's tokenizer, None if it has none."""
-    state, found = hashlib.sha256(), False
+    """Return the digest of a folder's tokenizer; None if it has none."""
+    state, has_tokenizer = hashlib.sha256(), False
     for name in TOKENIZER_FILES:
         path = folder / name
         if path.is_file():
-            found = found or name != "special_tokens_map.json"
-            # Pretty-printing differs between library versions; the content of JSON does not.
+            has_tokenizer = has_tokenizer or name != "special_tokens_map.json"
+            # The whitespace of JSON differs between library versions.
             data = _settings(path).encode() if path.suffix == ".json" else path.read_bytes()
             state.update(f"{name}:{len(data)}:".encode() + data)
-    return state.hexdigest()[:32] if found else None
+    return state.hexdigest()[:32] if has_tokenizer else None

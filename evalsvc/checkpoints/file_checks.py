@@ -1,4 +1,4 @@
-"""What a checkpoint's files say against it, before any model is built. Reads files, imports no model code."""
+"""Findings from a checkpoint's files, before any model is built. Reads files, imports no model code."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ EMBEDDINGS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|lm_
 
 
 def examine_files(checkpoint: Checkpoint, base: Checkpoint | None) -> list[Finding]:
-    """Return what a checkpoint's files say against it.
+    """Return the problems of a checkpoint that its files show.
 
     Args:
         base: What it was adapted from; None for a base.
 
     Raises:
-        CheckpointError: A file cannot be read, or is no whole safetensors file.
+        CheckpointError: A file cannot be read, or is not a complete safetensors file.
     """
     folder = Path(checkpoint.path)
-    contents = [item for items in read_contents(list_weights(folder)).values() for item in items]
-    found = [*_numbers(checkpoint, contents), *_leftovers(checkpoint, folder), *_code(checkpoint, folder)]
+    contents = [content for contents in read_contents(list_weights(folder)).values() for content in contents]
+    findings = [*_numbers(checkpoint, contents), *_leftovers(checkpoint, folder), *_code(checkpoint, folder)]
     if checkpoint.is_adapter and base is not None:
-        return [*found, *_adapter(checkpoint, base, folder, contents)]
-    return [*found, *_other_task(checkpoint, folder)]
+        return [*findings, *_adapter(checkpoint, base, folder, contents)]
+    return [*findings, *_other_task(checkpoint, folder)]
 
 
 def _numbers(checkpoint: Checkpoint, contents: Sequence[Content]) -> Iterator[Finding]:
@@ -42,14 +42,14 @@ def _numbers(checkpoint: Checkpoint, contents: Sequence[Content]) -> Iterator[Fi
 
 def _leftovers(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
     if pickled := find_pickled_weights(folder):
-        text = f"{pickled[0]} is pickled and is not read: the safetensors files beside it are what is scored"
+        text = f"{pickled[0]} is pickled and is not read; the safetensors files in the same folder are scored"
         yield Finding("note", "pickled", checkpoint.label, text)
 
 
 def _code(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and (classes := read_json(folder / name).get("auto_map")):
-            text = f"{name} asks for code of its own ({next(iter(dict(classes)), '')}), which is never run"
+            text = f"{name} refers to custom code ({next(iter(dict(classes)), '')}), which is never run"
             yield Finding("warning", "custom-code", checkpoint.label, text)
 
 
@@ -67,7 +67,7 @@ def _adapter(checkpoint: Checkpoint, base: Checkpoint, folder: Path, contents: S
     config = read_json(folder / "adapter_config.json")
     task = config.get("task_type")
     if task not in (None, "CAUSAL_LM"):
-        text = f"was trained for task {task}, must be CAUSAL_LM; its head would be left out"
+        text = f"was trained for task {task}, must be CAUSAL_LM; its head would be ignored"
         yield Finding("error", "task-type", checkpoint.label, text)
     if is_zero(contents):
         text = "its change is exactly zero (every B or every A is zero): it was saved before it was trained"
@@ -75,13 +75,13 @@ def _adapter(checkpoint: Checkpoint, base: Checkpoint, folder: Path, contents: S
     named = str(config.get("base_model_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1]
     known = {Path(base.path).name, base.name, base.name.rsplit("/", 1)[-1]}
     if named and named not in known:
-        text = f"says that it was trained on {named!r}, and is attached to {base.name!r}"
+        text = f"its configuration names the base {named!r}, but it is attached to {base.name!r}"
         yield Finding("note", "base-name", checkpoint.label, text)
     yield from _own_embeddings(checkpoint, base, config.get("modules_to_save") or [], contents)
 
 
 def is_zero(contents: Sequence[Content]) -> bool:
-    """Whether a LoRA adapter adds exactly nothing: of every pair of factors one is zero, and there is nothing else."""
+    """Whether a LoRA adapter's change is exactly zero: it has only pairs of factors, and one of each pair is zero."""
     factors: dict[str, list[bool]] = {}
     for content in contents:
         match = _LORA.search(content.name)
@@ -94,30 +94,31 @@ def is_zero(contents: Sequence[Content]) -> bool:
 def _own_embeddings(
     checkpoint: Checkpoint, base: Checkpoint, trained: Sequence[str], contents: Sequence[Content]
 ) -> Iterator[Finding]:
-    """Hold the embeddings that an adapter carries, without having trained them, against the base's.
+    """Compare embeddings that an adapter's files contain, but that it did not train, with the base's.
 
-    Attaching writes them over the base's: a copy of the same is harmless, all others mean that the base is another.
+    Attaching overwrites the base's embeddings. Equal ones are harmless; others show that the adapter was trained on
+    another base.
     """
     carried = [content for content in contents if EMBEDDINGS.search(content.name)]
     if not carried:
         return
-    theirs = {
+    base_embeddings = {
         content.name: content
-        for items in read_contents(list_weights(Path(base.path))).values()
-        for content in items
+        for contents_of_file in read_contents(list_weights(Path(base.path))).values()
+        for content in contents_of_file
         if EMBEDDINGS.search(content.name)
     }
-    tied = next(iter(theirs.values()), None) if len(theirs) == 1 else None
+    tied = next(iter(base_embeddings.values()), None) if len(base_embeddings) == 1 else None
     for content in carried:
-        other = theirs.get(content.name.removeprefix("base_model.model.")) or tied
+        other = base_embeddings.get(content.name.removeprefix("base_model.model.")) or tied
         if other is None or any(f".{name}.weight" in content.name for name in trained):
             continue
         if content.shape != other.shape:
             text = (
-                f"its {content.name} has {content.shape[0]} rows and the base {other.shape[0]}: it was trained with "
+                f"its {content.name} has {content.shape[0]} rows, the base's {other.shape[0]}: it was trained with "
                 "another vocabulary; merge it into the base that it was trained on, and submit the merged model"
             )
             yield Finding("error", "vocabulary", checkpoint.label, text)
         elif content.dtype == other.dtype and content.sha256 != other.sha256:
-            text = f"carries embeddings ({content.name}) that are not the base's: it was trained on another base"
+            text = f"its embeddings ({content.name}) differ from the base's: it was trained on another base"
             yield Finding("error", "embeddings", checkpoint.label, text)

@@ -1,6 +1,6 @@
-"""Safetensors files: which tensors they hold, and where. Reads headers, never weights; knows no model.
+"""Safetensors files: which tensors they contain, and where. Reads headers, never weights.
 
-Layout: 8 bytes with the header's length, the header as JSON, then the tensors one after another without holes.
+Layout: 8 bytes with the header's length, the header as JSON, then the tensors one after another without gaps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Tensor:
     """Where a tensor's bytes are.
 
     Attributes:
-        dtype: As in the file: "F32", "BF16", ...
+        dtype: Name in the file's header: "F32", "BF16", ...
         start: Offset in the file, in bytes.
         size: Length in bytes.
     """
@@ -49,24 +49,25 @@ def read_headers(files: Iterable[Path]) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint's files by name.
 
     Raises:
-        CheckpointError: A file is no whole safetensors file, or two hold the same tensor.
+        CheckpointError: A file is not a complete safetensors file, or two contain the same tensor.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in files:
         for tensor in read_header(file):
-            if tensor.name in found:
+            if tensor.name in tensors:
                 raise CheckpointError(
-                    f"{file}: holds tensor {tensor.name}, which is in {found[tensor.name].file.name} as well"
+                    f"{file}: contains tensor {tensor.name}, which {tensors[tensor.name].file.name} contains as well; "
+                    "delete the file that does not belong to the checkpoint"
                 )
-            found[tensor.name] = tensor
-    return found
+            tensors[tensor.name] = tensor
+    return tensors
 
 
 def read_header(path: Path) -> list[Tensor]:
     """Return the tensors of one file in the order of their bytes.
 
     Raises:
-        CheckpointError: It is a git-lfs pointer, truncated, or not a safetensors file.
+        CheckpointError: It is a Git LFS pointer, truncated, or not a safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -78,7 +79,7 @@ def read_header(path: Path) -> list[Tensor]:
             header: dict[str, Any] = json.loads(file.read(length))
             header.pop("__metadata__", None)
             start = 8 + length
-            found = [
+            tensors = [
                 Tensor(
                     name=name, dtype=entry["dtype"], shape=tuple(entry["shape"]), file=path,
                     start=start + entry["data_offsets"][0], size=entry["data_offsets"][1] - entry["data_offsets"][0],
@@ -87,31 +88,33 @@ def read_header(path: Path) -> list[Tensor]:
             ]  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(f"{path}: {_not_safetensors(path, size)}") from error
-    found.sort(key=lambda tensor: (tensor.start, tensor.size))
-    _check(path, size, start, found)
-    return found
+    tensors.sort(key=lambda tensor: (tensor.start, tensor.size))
+    _check(path, size, start, tensors)
+    return tensors
 
 
 def _check(path: Path, size: int, start: int, tensors: list[Tensor]) -> None:
-    """Hold the header against the file: tensors of the right length, one after another, to the end."""
+    """Check the header against the file: tensors of the right size, one after another, to the end of the file."""
     for tensor in tensors:
         if tensor.start != start:
-            raise CheckpointError(f"{path}: is corrupt: tensor {tensor.name} overlaps another, or leaves a hole")
+            raise CheckpointError(
+                f"{path}: is corrupt: tensor {tensor.name} overlaps another, or leaves a gap; copy the file again"
+            )
         bits = BITS.get(tensor.dtype)
         if bits is not None and tensor.count * bits != tensor.size * 8:
             raise CheckpointError(
-                f"{path}: is corrupt: tensor {tensor.name} has {tensor.size} bytes, "
-                f"not those of {tensor.dtype} {list(tensor.shape)}"
+                f"{path}: is corrupt: tensor {tensor.name} has {tensor.size} bytes, which does not match "
+                f"{tensor.dtype} {list(tensor.shape)}; copy the file again"
             )
         start += tensor.size
     if start > size:
-        raise CheckpointError(f"{path}: is truncated: {size} bytes, its header promises {start}; copy it again")
+        raise CheckpointError(f"{path}: is truncated: {size} bytes, {start} by its header; copy the file again")
     if start < size:
-        raise CheckpointError(f"{path}: is corrupt: {size - start} bytes behind the last tensor; copy it again")
+        raise CheckpointError(f"{path}: is corrupt: {size - start} bytes after the last tensor; copy the file again")
 
 
 def _not_safetensors(path: Path, size: int) -> str:
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs"):
-            return "is a git-lfs pointer, not the weights; run `git lfs pull`"
-    return f"is not a safetensors file ({size} bytes); copy it again"
+            return "is a Git LFS pointer, not the weights; run `git lfs pull`"
+    return f"is not a safetensors file ({size} bytes); copy the file again"

@@ -1,7 +1,7 @@
-"""Which files of a folder are a checkpoint's weights: the one rule for identity, checks, costs and scoring.
+"""Which files of a folder are a checkpoint's weights: the single rule for digests, checks, costs and scoring.
 
-An adapter's weights are what PEFT loads, full weights what transformers loads: `model.safetensors` if it is there, else
-the shards that the index names. Other files in the folder, such as shards left from an earlier save, are not read.
+An adapter's weights are what PEFT loads, full weights what transformers loads: `model.safetensors` if it exists, else
+the shards that the index names. Other files in the folder, such as shards of an earlier save, are not read.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from evalsvc.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
 _TRAINER_FILES = ("rng_state", "optimizer", "scheduler", "scaler")
-"""How the names of files begin in which trainers pickle their own state."""
+"""Prefixes of files in which trainers pickle their own state."""
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter rather than full weights."""
+    """Whether a folder contains an adapter, not full weights."""
     return (folder / "adapter_config.json").is_file()
 
 
 def list_weights(folder: Path) -> list[Path]:
-    """Return the safetensors files that a loader reads, in the order of their names; all of them exist.
+    """Return the safetensors files that a loader reads, by name; all of them exist.
 
     Raises:
-        CheckpointError: There are none, or a shard is missing.
+        CheckpointError: The folder has no weights, or a shard is missing.
     """
     if problem := describe_missing(folder):
         raise CheckpointError(f"checkpoint {folder}: {problem}")
@@ -33,10 +33,10 @@ def list_weights(folder: Path) -> list[Path]:
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """Return the safetensors files that a loader would read, whether or not all shards exist; empty if there are none.
+    """Return the safetensors files that a loader would read, including missing shards; empty if there are no weights.
 
     Raises:
-        CheckpointError: The index is damaged, or names files outside the folder.
+        CheckpointError: The index is damaged, or refers to files outside the folder.
     """
     single, index = folder / ("adapter_model" if is_adapter(folder) else "model"), folder / INDEX
     single = single.with_suffix(".safetensors")
@@ -46,34 +46,34 @@ def find_weights(folder: Path) -> list[Path]:
         return []
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict):
-        raise CheckpointError(f"{index}: has no weight_map; copy it again")
+        raise CheckpointError(f"{index}: has no weight_map; copy the file again")
     names = sorted({str(name) for name in shards.values()})
     if outside := [name for name in names if Path(name).name != name]:
-        raise CheckpointError(f"{index}: names {outside[0]!r}, must name files in the same folder")
+        raise CheckpointError(f"{index}: refers to {outside[0]!r}, must refer to files in the same folder")
     return [folder / name for name in names]
 
 
 def describe_missing(folder: Path) -> str | None:
-    """Return what a folder lacks to be a checkpoint, as a sentence without its subject; None if nothing is missing."""
+    """Return what a checkpoint's folder lacks, as a sentence without a subject; None if it is complete."""
     config = folder / ("adapter_config.json" if is_adapter(folder) else "config.json")
     weights = find_weights(folder)
     if weights and not config.is_file():
         return f"has weights but no {config.name}"
     if absent := [path.name for path in weights if not path.is_file()]:
-        return f"{len(absent)} of its {len(weights)} weight files are missing (first: {absent[0]}); copy them too"
+        return f"{len(absent)} of its {len(weights)} weight files are missing (first: {absent[0]}); copy them as well"
     if weights:
         return None
     if pickled := find_pickled_weights(folder):
         return f"its weights are pickled ({pickled[0]}), which can run code on loading; save them as safetensors"
     if shards := sorted(folder.glob("model-*-of-*.safetensors")):
-        return f"has {len(shards)} shards but no {INDEX}, without which no loader finds them; copy it too"
+        return f"has {len(shards)} shards but no {INDEX}, which loaders need to find them; copy the index as well"
     if config.is_file():
         return "has a configuration but no safetensors weights"
     return "is not a checkpoint: no config.json or adapter_config.json, and no checkpoint-*/step_* folders inside"
 
 
 def find_pickled_weights(folder: Path) -> list[str]:
-    """Return the names of pickled files that may hold weights; they are never read."""
+    """Return the names of pickled files that may contain weights; they are never read."""
     return sorted(
         path.name
         for pattern in ("*model*.bin", "*.pt", "*.pth", "*.ckpt")

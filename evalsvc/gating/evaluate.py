@@ -18,7 +18,7 @@ from evalsvc.gating.decisions import Decision, Question, decide, judge_question
 from evalsvc.gating.evidence import Items
 from evalsvc.gating.policy import FRACTIONS, Policy, check_possible
 from evalsvc.gating.power_plan import count_sizes, suite_files
-from evalsvc.harness.plan import Planned, part
+from evalsvc.harness.plan import Planned, select_samples
 from evalsvc.records.vocabulary import Floats
 from evalsvc.scoring.driver import Progress, RunJob
 from evalsvc.scoring.submission import Submission
@@ -94,7 +94,7 @@ def _part(
         chosen[task.name] = [bool(kept) for kept in masks[suite, task.name] | few]
     if all(all(mask) for mask in chosen.values()):
         return item
-    return part(item, chosen)
+    return select_samples(item, chosen)
 
 
 def _complete(store: Store, prepared: Prepared) -> bool:

@@ -1,10 +1,10 @@
 """lm-eval's tasks: the only package here that imports lm_eval.
 
 suites         suite files -> Suite
-tasks          a suite's tasks, found, checked and loaded
+tasks          find, check and load the tasks of a suite
 plan           tasks -> requests, built once for all checkpoints
-other_prompts  the same documents with other prompts: worked examples, retrieved passages
-suite_check    a suite, checked before it is scored
-answers        what was answered, as metrics judge it
+other_prompts  the same documents with other prompts: few-shot examples, retrieved passages
+suite_check    check a suite before it is scored
+answers        the answer that a metric scores, its validity and its confidence
 grade          responses -> lm-eval's own scores
 """

@@ -1,4 +1,4 @@
-"""What an arm answered, apart from whether that is right: for agreement, parse failures and confidence."""
+"""The answers themselves, right or wrong: needed for agreement, parse failures and confidence."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NO_ANSWER = ParsedAnswer()
 
 
 class Reader:
-    """Reads answers of one task under one filter."""
+    """Parses the answers of one task under one filter."""
 
     def __init__(self, task: Task, filter_name: str) -> None:
         self._task = task
-        self._fallbacks = _fallbacks(task, filter_name)
+        self._fallbacks = _find_fallbacks(task, filter_name)
 
-    def read(self, doc: Any, filtered: Sequence[Any], metric: str) -> ParsedAnswer:
-        """Return the answer that a metric judged.
+    def parse(self, doc: Any, filtered: Sequence[Any], metric: str) -> ParsedAnswer:
+        """Return the answer that a metric scores.
 
         Args:
             filtered: The filtered responses to the document's requests.
@@ -39,12 +39,12 @@ class Reader:
             return _find_choice(self._task, doc, filtered, metric)
         if self._task.OUTPUT_TYPE == "generate_until" and len(filtered) == 1:
             text = filtered[0] if isinstance(filtered[0], str) else canonical(filtered[0])
-            return ParsedAnswer(number(text), not text.strip() or text in self._fallbacks)
+            return ParsedAnswer(hash_text(text), not text.strip() or text in self._fallbacks)
         return NO_ANSWER
 
 
-def number(text: str) -> int:
-    """Return 60 bits of a text's digest."""
+def hash_text(text: str) -> int:
+    """Return the first 60 bits of a text's digest."""
     return int(digest("answer", text)[:15], 16)
 
 
@@ -63,12 +63,12 @@ def _find_choice(task: Task, doc: Any, filtered: Sequence[Any], metric: str) -> 
     return ParsedAnswer(best, None, float(share[best] / share.sum()))
 
 
-def _fallbacks(task: Task, filter_name: str) -> set[str]:
-    """Return what the filter's steps put in the place of an answer that they cannot find."""
-    found: set[str] = set()
+def _find_fallbacks(task: Task, filter_name: str) -> set[str]:
+    """Return the texts that the filter's steps return if they cannot extract an answer."""
+    fallbacks: set[str] = set()
     for ensemble in task._filters:
         if ensemble.name == filter_name:
             for step in ensemble.filters:
                 fallback = getattr(step(), "fallback", None)
-                found |= {fallback} if isinstance(fallback, str) else set()
-    return found
+                fallbacks |= {fallback} if isinstance(fallback, str) else set()
+    return fallbacks

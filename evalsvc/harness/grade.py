@@ -1,7 +1,7 @@
 """Turn stored responses into lm-eval's scores, with the task's own filters, `process_results` and aggregation.
 
-Grading costs no inference and may be repeated. Standard errors are ours: lm-eval's bootstrap forks a process pool and
-takes minutes per metric, and has none at all for bits per byte.
+Grading runs no model and may be repeated. Standard errors are computed by evalsvc: lm-eval's bootstrap forks a process
+pool, takes minutes per metric, and does not support bits per byte.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Raw = dict[tuple[str, str], list[Any]]
 
 
 def grade(planned: Planned, responses: Mapping[str, Response]) -> Graded:
-    """Score one arm.
+    """Grade one arm's responses.
 
     Args:
         responses: By request digest; must cover the plan.
@@ -44,9 +44,9 @@ def grade(planned: Planned, responses: Mapping[str, Response]) -> Graded:
     results: list[Result] = []
     scores: dict[str, tuple[Score, ...]] = {}
     with quiet():
-        for task, item in zip(planned.plan.tasks, planned.loaded.tasks, strict=True):
-            raw, scores[task.name] = _grade_task(task, item.task, planned, responses)
-            results += _aggregate(task, item.task, raw)
+        for task, loaded_task in zip(planned.plan.tasks, planned.loaded.tasks, strict=True):
+            raw, scores[task.name] = _grade_task(task, loaded_task.task, planned, responses)
+            results += _aggregate(task, loaded_task.task, raw)
         for group in planned.loaded.groups:
             results += _aggregate_group(group, results)
     return Graded(tuple(results), scores)
@@ -62,7 +62,7 @@ def _grade_task(
         for position, instance in enumerate(instances):
             instance.resps = answers[position * share : (position + 1) * share]
             instance.filtered_resps = {}
-    # Filters and metrics look at `_instances`: exactly the chosen documents, in order.
+    # Filters and metrics read `_instances`: exactly the selected documents, in order.
     task._instances = [instance for instances in docs for instance in instances]
     raw: Raw = defaultdict(list)
     scores: list[Score] = []
@@ -75,16 +75,16 @@ def _grade_task(
                 doc, filtered = instances[0].doc, [i.filtered_resps[name] for i in instances]
                 for metric, value in task.process_results(doc, filtered).items():
                     raw[metric, name].append(value)
-                    answer = reader.read(doc, filtered, metric)
+                    answer = reader.parse(doc, filtered, metric)
                     scores.append(_score(sample.digest, metric, name, value, metric in weighted, answer))
     except Exception as error:  # the task author's code
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SuiteError(f"task {planned_task.name}: its grading failed: {reason}") from error
+        raise SuiteError(f"task {planned_task.name}: grading failed: {reason}") from error
     return raw, tuple(scores)
 
 
 def _answer(responses: Mapping[str, Response], key: str, task: str) -> Any:
-    """Return a response in the form that lm-eval's models give it."""
+    """Return a response in the form in which lm-eval's models return it."""
     try:
         response = responses[key]
     except KeyError:
@@ -142,8 +142,8 @@ def _stderr(values: list[Any], metric: Metric) -> float | None:
         return None
     array = np.asarray(values, dtype=np.float64)
     weighted = metric.aggregation in WEIGHTED
-    found = estimate(array[:, 0] if weighted else array, array[:, 1] if weighted else None, metric.aggregation)
-    return found.stderr
+    result = estimate(array[:, 0] if weighted else array, array[:, 1] if weighted else None, metric.aggregation)
+    return result.stderr
 
 
 def _aggregate_group(group: Group, results: list[Result]) -> list[Result]:
@@ -155,7 +155,7 @@ def _aggregate_group(group: Group, results: list[Result]) -> list[Result]:
             table[result.task][key.format("")] = result.value
             table[result.task][key.format("_stderr")] = "N/A" if result.stderr is None else result.stderr
             table[result.task]["sample_len"] = max(table[result.task].get("sample_len", 0), result.n)
-    found = []
+    group_results = []
     aggregated = group.aggregate(table)
     for name, value in aggregated.items():
         metric, _, filter_name = name.partition(",")
@@ -163,7 +163,7 @@ def _aggregate_group(group: Group, results: list[Result]) -> list[Result]:
             continue
         stderr = aggregated.get(f"{metric}_stderr,{filter_name}")
         better = next((r.higher_is_better for r in results if (r.metric, r.filter) == (metric, filter_name)), None)
-        found.append(
+        group_results.append(
             Result(
                 task=group.name,
                 metric=metric,
@@ -176,4 +176,4 @@ def _aggregate_group(group: Group, results: list[Result]) -> list[Result]:
                 is_group=True,
             )
         )
-    return found
+    return group_results

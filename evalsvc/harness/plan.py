@@ -33,7 +33,7 @@ Render = Callable[..., str]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan and the lm-eval tasks that it was built from, which grading needs again.
+    """A plan and the lm-eval tasks that it was built from; grading needs both.
 
     Attributes:
         instances: Per task, lm-eval's instances by document, in the order of the plan's samples.
@@ -48,33 +48,35 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
     """Build all requests of a suite.
 
     Args:
-        rendering: What the prompts are rendered with; part of the plan's identity.
-        render: Applies the chat template; given exactly if `rendering` names one.
+        rendering: Chat template and system prompt of the prompts; part of the plan's identity.
+        render: Applies the chat template; None exactly if `rendering` names none.
 
     Raises:
-        SuiteError: A task has no such metric or filter, builds no document, or asks what is not text.
+        SuiteError: A task has no such metric or filter, its requests cannot be built, or a request is not text.
     """
     suite = loaded.suite
     requests: dict[str, Request] = {}
     tasks: list[PlannedTask] = []
     instances: dict[str, list[list[Instance]]] = {}
-    for item in loaded.tasks:
-        chosen = _build(item, suite, rendering, render)
-        samples = _samples(item, chosen, requests)
-        metrics = _metrics(item, suite)
-        instances[item.task.task_name] = chosen
+    for loaded_task in loaded.tasks:
+        chosen = _build(loaded_task, suite, rendering, render)
+        samples = _samples(loaded_task, chosen, requests)
+        metrics = _metrics(loaded_task, suite)
+        instances[loaded_task.task.task_name] = chosen
         tasks.append(
             PlannedTask(
-                name=item.task.task_name,
-                group=item.group,
-                version=str(item.task.VERSION),
-                output_type=str(item.task.OUTPUT_TYPE),
-                shots=int(item.task.get_config("num_fewshot") or 0),
+                name=loaded_task.task.task_name,
+                group=loaded_task.group,
+                version=str(loaded_task.task.VERSION),
+                output_type=str(loaded_task.task.OUTPUT_TYPE),
+                shots=int(loaded_task.task.get_config("num_fewshot") or 0),
                 metrics=metrics,
-                weight=item.entry.weight,
-                chance=item.entry.chance if item.entry.chance is not None else _chance(item.task, chosen, metrics[0]),
+                weight=loaded_task.entry.weight,
+                chance=loaded_task.entry.chance
+                if loaded_task.entry.chance is not None
+                else _chance(loaded_task.task, chosen, metrics[0]),
                 samples=samples,
-                format_of=item.entry.format_of,
+                format_of=loaded_task.entry.format_of,
             )
         )
     tasks = _share_group_weights(tasks)
@@ -99,11 +101,11 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
     return Planned(built, loaded, instances)
 
 
-def part(planned: Planned, chosen: Mapping[str, Sequence[bool]]) -> Planned:
-    """Return the part of a plan that asks only the chosen samples, as a plan of its own.
+def select_samples(planned: Planned, chosen: Mapping[str, Sequence[bool]]) -> Planned:
+    """Return the part of a plan with only the chosen samples, as a plan of its own.
 
     Args:
-        chosen: Per task, for each sample whether it is asked; every task keeps at least one.
+        chosen: By task name, a flag for each sample; every task keeps at least one.
     """
     tasks, instances = [], {}
     for task in planned.plan.tasks:
@@ -111,21 +113,21 @@ def part(planned: Planned, chosen: Mapping[str, Sequence[bool]]) -> Planned:
         tasks.append(replace(task, samples=tuple(s for s, kept in zip(task.samples, mask, strict=True) if kept)))
         pairs = zip(planned.instances[task.name], mask, strict=True)
         instances[task.name] = [same_doc for same_doc, kept in pairs if kept]
-    wanted = {key for task in tasks for sample in task.samples for key in sample.requests}
+    request_digests = {key for task in tasks for sample in task.samples for key in sample.requests}
     whole = planned.plan
     built = replace(
         whole,
         digest=digest("part", whole.digest, *(sample.digest for task in tasks for sample in task.samples)),
         tasks=tuple(tasks),
-        requests=tuple(request for request in whole.requests if request.digest in wanted),
+        requests=tuple(request for request in whole.requests if request.digest in request_digests),
         part_of=whole.digest,
     )
     return Planned(built, planned.loaded, instances)
 
 
-def _build(item: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> list[list[Instance]]:
+def _build(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> list[list[Instance]]:
     """Return the chosen documents' instances, by document."""
-    task = item.task
+    task = loaded_task.task
     with quiet():
         try:
             task.build_all_requests(
@@ -140,14 +142,14 @@ def _build(item: LoadedTask, suite: Suite, rendering: Rendering, render: Render 
         except Exception as error:  # building runs the task's templates and functions
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise SuiteError(
-                f"suite {suite.name}: task {task.task_name}: its requests cannot be built: {reason}"
+                f"suite {suite.name}: task {task.task_name}: requests cannot be built: {reason}"
             ) from error
     by_doc: dict[int, list[Instance]] = defaultdict(list)
     for instance in task.instances:
         by_doc[cast(int, instance.doc_id)].append(instance)
     for same_doc in by_doc.values():
         same_doc.sort(key=lambda instance: instance.idx)
-    limit = item.entry.limit if item.entry.limit is not None else suite.defaults.limit
+    limit = loaded_task.entry.limit if loaded_task.entry.limit is not None else suite.defaults.limit
     return [by_doc[doc] for doc in chosen_docs(sorted(by_doc), limit, suite.defaults.seed, task.task_name)]
 
 
@@ -161,42 +163,43 @@ def chosen_docs(docs: Sequence[int], limit: int | None, seed: int, task: str) ->
 
 
 def _chance(task: Task, docs: list[list[Instance]], metric: Metric) -> float | None:
-    """Return the accuracy of guessing among each document's choices, None where nothing is chosen."""
+    """Return the accuracy of guessing among each document's choices; None if the task is not multiple choice."""
     if str(task.OUTPUT_TYPE) != "multiple_choice" or metric.name not in {"acc", "acc_norm", "acc_bytes"}:
         return None
     return sum(1 / len(task.doc_to_choice(same_doc[0].doc)) for same_doc in docs) / len(docs)
 
 
-def _cluster(item: LoadedTask, doc: Any) -> str | None:
-    field = item.entry.cluster
+def _cluster(loaded_task: LoadedTask, doc: Any) -> str | None:
+    field = loaded_task.entry.cluster
     if field is None:
         return None
     if field not in doc:
         raise SuiteError(
-            f"task {item.task.task_name}: cluster {field!r} is no field of its documents; they have {', '.join(doc)}"
+            f"task {loaded_task.task.task_name}: cluster {field!r} is not a field of its documents; "
+            f"choose from {', '.join(doc)}"
         )
     return str(doc[field])
 
 
-def _samples(item: LoadedTask, docs: list[list[Instance]], requests: dict[str, Request]) -> tuple[Sample, ...]:
+def _samples(loaded_task: LoadedTask, docs: list[list[Instance]], requests: dict[str, Request]) -> tuple[Sample, ...]:
     """Make a task's samples, and add their requests to `requests`."""
-    task = item.task
+    task = loaded_task.task
     seen: Counter[str] = Counter()
     samples = []
     for same_doc in docs:
-        asked = [request for instance in same_doc for request in _requests(task, instance)]
-        for request in asked:
+        doc_requests = [request for instance in same_doc for request in _requests(task, instance)]
+        for request in doc_requests:
             requests.setdefault(request.digest, request)
         text = json.dumps(same_doc[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
-        content = digest("sample", task.task_name, hash_string(text), *(request.digest for request in asked))
+        content = digest("sample", task.task_name, hash_string(text), *(request.digest for request in doc_requests))
         samples.append(
             Sample(
                 digest=digest(content, str(seen[content])) if seen[content] else content,
                 doc_id=cast(int, same_doc[0].doc_id),
                 doc=json.dumps(same_doc[0].doc, default=handle_non_serializable, ensure_ascii=False),
                 target=str(task.doc_to_target(same_doc[0].doc)),
-                requests=tuple(request.digest for request in asked),
-                cluster=_cluster(item, same_doc[0].doc),
+                requests=tuple(request.digest for request in doc_requests),
+                cluster=_cluster(loaded_task, same_doc[0].doc),
             )
         )
         seen[content] += 1
@@ -215,12 +218,14 @@ def _requests(task: Task, instance: Instance) -> list[Request]:
             arguments.append(argument)
         else:
             raise SuiteError(
-                f"task {task.task_name}: document {instance.doc_id} asks with a {type(argument).__name__}, "
+                f"task {task.task_name}: document {instance.doc_id}: a request contains a {type(argument).__name__}, "
                 "must be text; check doc_to_text, doc_to_target and doc_to_choice"
             )
     kind = cast(Kind, instance.request_type)
     if kind not in get_args(Kind):
-        raise SuiteError(f"task {task.task_name}: request type {kind!r} is none of {', '.join(get_args(Kind))}")
+        raise SuiteError(
+            f"task {task.task_name}: request type {kind!r} is not supported; must be one of {', '.join(get_args(Kind))}"
+        )
     repeats = range(instance.repeats or 1)
     return [Request.of(kind, tuple(arguments), repeat if sampled else 0) for repeat in repeats]
 
@@ -230,31 +235,33 @@ def _is_sampled(settings: dict[str, Any]) -> bool:
     return bool(chosen) if chosen is not None else float(settings.get("temperature") or 0) > 0
 
 
-def _metrics(item: LoadedTask, suite: Suite) -> tuple[Metric, ...]:
-    """Return all metrics of a task, the one for comparisons first."""
-    task, entry = item.task, item.entry
+def _metrics(loaded_task: LoadedTask, suite: Suite) -> tuple[Metric, ...]:
+    """Return all metrics of a task, the primary one first."""
+    task, entry = loaded_task.task, loaded_task.entry
     better = task.higher_is_better()
     by_function = {function: name for name, function in AGGREGATION_REGISTRY.items()}
     filters = [ensemble.name for ensemble in task._filters]
-    found = []
+    metrics = []
     for name, function in task.aggregation().items():
         known = by_function.get(function, "other")
         aggregation = cast(Aggregation, known if known in get_args(Aggregation) else "other")
-        found += [Metric(str(name), key, aggregation, is_higher_better(str(name), better.get(name))) for key in filters]
-    for what, wanted, names in (
-        ("metric", entry.metric, sorted({metric.name for metric in found})),
+        metrics += [
+            Metric(str(name), key, aggregation, is_higher_better(str(name), better.get(name))) for key in filters
+        ]
+    for noun, name_in_suite, names in (
+        ("metric", entry.metric, sorted({metric.name for metric in metrics})),
         ("filter", entry.filter, sorted(filters)),
     ):
-        if wanted is not None and wanted not in names:
+        if name_in_suite is not None and name_in_suite not in names:
             raise SuiteError(
-                f"suite {suite.name}: task {task.task_name} has no {what} {wanted!r}, only {', '.join(names)}"
+                f"suite {suite.name}: task {task.task_name} has no {noun} {name_in_suite!r}, only {', '.join(names)}"
             )
     first = next(
         metric
-        for metric in found
-        if metric.name == (entry.metric or found[0].name) and metric.filter == (entry.filter or filters[0])
+        for metric in metrics
+        if metric.name == (entry.metric or metrics[0].name) and metric.filter == (entry.filter or filters[0])
     )
-    return (first, *(metric for metric in found if metric != first))
+    return (first, *(metric for metric in metrics if metric != first))
 
 
 def _share_group_weights(tasks: list[PlannedTask]) -> list[PlannedTask]:

@@ -14,7 +14,7 @@ from evalsvc.stats.power import ALPHA, ASSUMED_DISCORDANCE, UnchangedMean
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedTask:
-    """A task that loads, with golds in range and metric and filter known.
+    """A task that loads, whose golds are in range and whose metric and filter exist.
 
     Attributes:
         n: Items that are scored.
@@ -36,7 +36,7 @@ def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
     """Load and plan a suite.
 
     Raises:
-        SuiteError: The first problem that was found.
+        SuiteError: The first problem of the suite.
     """
     loaded = loading.load(find_suite(name), allow_task_code=allow_task_code)
     plan = planning.plan(loaded, Rendering(None, loaded.suite.system_prompt)).plan
@@ -56,6 +56,6 @@ def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
 
 
 def _resolvable_margin(n: int) -> float:
-    """Return the smallest margin that n items resolve, if as many change as is assumed before any is scored."""
+    """Return the smallest margin that n items resolve, at the discordance that is assumed before scoring."""
     variances = (ASSUMED_DISCORDANCE / n,)
     return UnchangedMean(shares=(1.0,), items=(n,), variances=variances, z_alpha=z_of(ALPHA)).resolvable_margin()

@@ -1,7 +1,7 @@
-"""Suite files: YAML in, checked `Suite` out. The only reader of YAML in evalsvc; it never loads a task.
+"""Suite files: YAML in, checked `Suite` out; it never loads a task.
 
-What a suite file may say is in `suites/README.md`; whether its tasks, metrics and filters exist is for `harness` to
-find out, because only lm-eval knows.
+`suites/README.md` describes the keys of a suite file. Whether tasks, metrics and filters exist is checked by `tasks`
+and `plan`, because only lm-eval knows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 
 
 class TaskEntry(Strict):
-    """One line of a suite: an lm-eval task, group or tag, and what departs from its defaults."""
+    """One line of a suite: an lm-eval task, group or tag, with overrides of its defaults."""
 
     task: str = Field(min_length=1)
     shots: int | None = Field(default=None, ge=0)
@@ -37,7 +37,7 @@ class TaskEntry(Strict):
 
 
 class Defaults(Strict):
-    """What holds for every task of a suite that does not say otherwise."""
+    """Settings of every task of a suite that does not override them."""
 
     shots: int | None = Field(default=None, ge=0)
     limit: int | None = Field(default=None, ge=1)
@@ -88,12 +88,12 @@ class Suite(Strict):
             if entry.format_of is not None and entry.format_of not in originals:
                 raise ValueError(
                     f"tasks: {entry.task!r}: format_of {entry.format_of!r} is not among {sorted(originals)}; "
-                    "name a task of this suite whose items it asks in another prompt format"
+                    "name the task of this suite whose items it repeats in another prompt format"
                 )
         return self
 
     def definition(self) -> str:
-        """Return the canonical JSON of what the file says, without the folders that it stands in."""
+        """Return the canonical JSON of the file's content, without local folders."""
         return canonical(self.model_dump(mode="json", exclude={"include"}))
 
     def digest(self) -> str:
@@ -115,7 +115,7 @@ def load_suite(path: Path) -> Suite:
     folders = tuple((path.parent / folder).resolve() for folder in suite.include)
     for folder in folders:
         if not folder.is_dir():
-            raise SuiteError(f"suite {path}: include: {folder} is not a folder; it is taken relative to the suite file")
+            raise SuiteError(f"suite {path}: include: {folder} is not a folder; give it relative to the suite file")
     return suite.model_copy(update={"include": folders, "path": path.resolve()})
 
 
@@ -123,7 +123,7 @@ def find_suite(name: str) -> Suite:
     """Return the suite in the file `name`, else the shipped suite of that name.
 
     Raises:
-        SuiteError: There is neither; the message lists the shipped names.
+        SuiteError: Neither exists; the message lists the shipped names.
     """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
@@ -154,10 +154,10 @@ def file_digest(path: Path) -> str:
 
 
 def find_changed_files(files: Sequence[tuple[str, str]]) -> str | None:
-    """Return which of a planned suite's files says something else by now; one that is not here is taken as it was.
+    """Return which of a planned suite's files has changed, as a sentence; None if none has. Absent files are skipped.
 
     Args:
-        files: Path and digest of each, the suite's own first, of which only what it says counts.
+        files: Path and digest of each; the first is the suite file, which is compared by `Suite.digest`.
     """
     for number, (name, stored) in enumerate(files):
         path = Path(name)

@@ -1,9 +1,9 @@
 """Find, check and load the lm-eval tasks that a suite names.
 
-Three things that lm-eval leaves to its caller are settled here, before a request is built: data files are taken
+Three things that lm-eval leaves to its caller are done here, before a request is built: data files are taken
 relative to the task's YAML and get a cache of their own per content (`datasets` would serve stale rows when a file
-changes and its modification time does not); Python code beside a task runs only if the user allows it; and golds are
-checked, because a misspelt gold field raises nothing and scores zero.
+changes but its modification time does not); a task's own Python code runs only if the user allows it; and golds are
+checked, because a misspelt gold field raises no error and scores zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FUNCTION = re.compile(r"^[^#\n]*!function\s+([\w./]+)\.\w+", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class LoadedTask:
-    """An lm-eval task with what its suite says of it."""
+    """An lm-eval task with its entry in the suite."""
 
     entry: TaskEntry
     task: Task
@@ -54,7 +54,7 @@ class LoadedSuite:
     """A suite whose tasks are in memory. `digest` covers the suite file, task files, task code and local data.
 
     Attributes:
-        files: These files, each with a digest of its own.
+        files: Path and digest of each of these files.
     """
 
     suite: Suite
@@ -83,13 +83,13 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
                 content.append(_content(leaf, paths))
                 files |= {str(path): file_digest(path) for path in paths}
                 code = _check_code(suite, leaf, allow_task_code) or code
-                _anchor(leaf)
-            loaded, found = _load_entry(suite, entry, index, code)
+                _resolve_data(leaf)
+            loaded, entry_groups = _load_entry(suite, entry, index, code)
             tasks += loaded
-            groups += found
+            groups += entry_groups
         _refuse_duplicates(suite, tasks)
-        for item in tasks:
-            _check_golds(suite, item.task)
+        for loaded_task in tasks:
+            _check_golds(suite, loaded_task.task)
     identity = digest("suite", suite.definition(), *sorted(content))
     return LoadedSuite(
         suite=suite, tasks=tuple(tasks), groups=tuple(groups), digest=identity, files=tuple(files.items())
@@ -98,7 +98,7 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval's and datasets' progress bars and warnings off the terminal, which has a bar of its own."""
+    """Hide lm-eval's and datasets' progress bars and warnings; evalsvc shows its own progress bar."""
     logger = logging.getLogger("lm_eval")
     level, bar = logger.level, lm_eval.api.task.tqdm
     bars = datasets.are_progress_bars_disabled()
@@ -121,21 +121,21 @@ def quiet() -> Iterator[None]:
 def _stock_index() -> dict[str, Entry]:
     """Return the index of lm-eval's own tasks.
 
-    It takes some ten seconds to read its 14,000 files, so that is done once per installed version.
+    Reading its 14,000 files takes about ten seconds, so the index is cached per installed version.
     """
     home = Path(lm_eval.api.task.__file__).parent.parent
     file = cache_dir() / "lm-eval" / f"{version('lm-eval')}-{digest(str(home))}.json"
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
         return {name: Entry(name, Kind[kind], _path(path), cfg, set(tags)) for name, kind, path, cfg, tags in known}
-    except (OSError, ValueError, KeyError):  # not there, or damaged: it is made again
-        found = dict(TaskManager().task_index)
-    rows = [[e.name, e.kind.name, str(e.yaml_path or ""), e.cfg, sorted(e.tags)] for e in found.values()]
+    except (OSError, ValueError, KeyError):  # absent or damaged: build it again
+        entries = dict(TaskManager().task_index)
+    rows = [[e.name, e.kind.name, str(e.yaml_path or ""), e.cfg, sorted(e.tags)] for e in entries.values()]
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(json.dumps(rows), encoding="utf-8")
     unfinished.replace(file)
-    return found
+    return entries
 
 
 def _path(text: str) -> Path | None:
@@ -162,9 +162,7 @@ def _index(suite: Suite) -> TaskManager:
 
 def _unknown(suite: Suite, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3)
-    hint = (
-        f"; did you mean {' or '.join(near)}?" if near else "; it is in none of the `include` folders, nor in lm-eval"
-    )
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; it is neither in the `include` folders nor in lm-eval"
     return f"suite {suite.name}: unknown task {name!r}{hint}"
 
 
@@ -204,7 +202,7 @@ def _is_stock(path: Path) -> bool:
 
 
 def _task_files(path: Path) -> Iterator[Path]:
-    """Yield a task's YAML, the YAMLs it includes, and the Python files that these name."""
+    """Yield a task's YAML, the YAMLs that it includes, and the Python files that these refer to."""
     yield path
     for module in _FUNCTION.findall(path.read_text(encoding="utf-8")):
         code = path.parent / f"{module.replace('.', '/')}.py"
@@ -216,14 +214,14 @@ def _task_files(path: Path) -> Iterator[Path]:
 
 
 def _files(entry: Entry) -> list[Path]:
-    """Return everything local that a task's prompts and golds come from."""
+    """Return all local files that a task's prompts and golds depend on."""
     if entry.yaml_path is None or _is_stock(entry.yaml_path):
         return []
     return [*_task_files(entry.yaml_path), *_data_files(_dataset_kwargs(entry))]
 
 
 def _content(entry: Entry, files: Sequence[Path]) -> str:
-    """Return the digest of a task's files, or of what stands for them."""
+    """Return the digest of a task's files, or of its name and lm-eval's version."""
     if entry.yaml_path is None:
         return str(entry.name)
     if _is_stock(entry.yaml_path):
@@ -241,18 +239,18 @@ def _check_code(suite: Suite, entry: Entry, allowed: bool) -> bool:
         return False
     config = entry.cfg or {}
     if config.get("unsafe_code"):
-        reason = "runs code that the model writes"
+        reason = "executes code that the model generates"
     elif not _is_stock(entry.yaml_path) and entry.kind is Kind.PY_TASK:
         reason = "is a Python class"
     elif not _is_stock(entry.yaml_path) and any(path.suffix == ".py" for path in _task_files(entry.yaml_path)):
-        reason = "runs Python code that lies beside it"
+        reason = "runs its own Python code"
     else:
         return False
     if allowed:
         return True
     raise SuiteError(
         f"suite {suite.name}: task {entry.name} {reason} ({entry.yaml_path}); "
-        "read that code, and pass --allow-task-code if you trust it"
+        "read the code, and pass --allow-task-code if you trust it"
     )
 
 
@@ -260,33 +258,33 @@ def _dataset_kwargs(entry: Entry) -> dict[str, Any]:
     """Return the task's `dataset_kwargs` with local paths made absolute, relative to the task's YAML."""
     root = (entry.yaml_path or Path()).parent
 
-    def absolute(value: Any) -> Any:
+    def make_absolute(value: Any) -> Any:
         if isinstance(value, str):
             return value if "://" in value else str((root / value).resolve())
         if isinstance(value, list):
-            return [absolute(item) for item in value]
-        return {key: absolute(item) for key, item in value.items()} if isinstance(value, dict) else value
+            return [make_absolute(element) for element in value]
+        return {key: make_absolute(element) for key, element in value.items()} if isinstance(value, dict) else value
 
     kwargs = dict((entry.cfg or {}).get("dataset_kwargs") or {})
-    return {key: absolute(value) if key in {"data_files", "data_dir"} else value for key, value in kwargs.items()}
+    return {key: make_absolute(value) if key in {"data_files", "data_dir"} else value for key, value in kwargs.items()}
 
 
 def _data_files(kwargs: dict[str, Any]) -> list[Path]:
-    def flat(value: Any) -> Iterator[str]:
+    def flatten(value: Any) -> Iterator[str]:
         if isinstance(value, str):
             yield value
         elif isinstance(value, list | dict):
-            for item in value.values() if isinstance(value, dict) else value:
-                yield from flat(item)
+            for element in value.values() if isinstance(value, dict) else value:
+                yield from flatten(element)
 
-    files = [Path(name) for name in flat(kwargs.get("data_files"))]
+    files = [Path(name) for name in flatten(kwargs.get("data_files"))]
     folder = kwargs.get("data_dir")
     files += sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
     return [path for path in files if path.is_file()]
 
 
-def _anchor(entry: Entry) -> None:
-    """Make a task's data independent of the current directory, and its cache dependent on the data's content."""
+def _resolve_data(entry: Entry) -> None:
+    """Make data paths independent of the current directory, and the cache dependent on the data's content."""
     kwargs = _dataset_kwargs(entry)
     files = _data_files(kwargs)
     if entry.yaml_path is None or not files:
@@ -303,7 +301,7 @@ def _anchor(entry: Entry) -> None:
 def _load_entry(
     suite: Suite, entry: TaskEntry, index: TaskManager, runs_code: bool
 ) -> tuple[list[LoadedTask], list[Group]]:
-    # Tasks may shuffle with the global generators while loading; the seeds are those of `simple_evaluate`.
+    # Tasks may use the global random generators while loading; the seeds are those of `simple_evaluate`.
     state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(0)
     np.random.seed(1234)
@@ -318,8 +316,8 @@ def _load_entry(
     groups = list(loaded["groups"].values())
     group = entry.task if groups else None
     tasks = [LoadedTask(entry, task, group, runs_code) for task in loaded["tasks"].values()]
-    for item in tasks:
-        _set_shots(suite, entry, item.task)
+    for loaded_task in tasks:
+        _set_shots(suite, entry, loaded_task.task)
     return tasks, groups
 
 
@@ -330,23 +328,24 @@ def _set_shots(suite: Suite, entry: TaskEntry, task: Task) -> None:
     if entry.shots and fixed == 0:
         raise SuiteError(
             f"suite {suite.name}: task {task.task_name} fixes num_fewshot to 0, so lm-eval would ignore "
-            f"shots: {entry.shots}; drop it, or copy the task with another num_fewshot"
+            f"shots: {entry.shots}; remove shots, or copy the task with another num_fewshot"
         )
-    wanted = entry.shots if entry.shots is not None else suite.defaults.shots
+    shots = entry.shots if entry.shots is not None else suite.defaults.shots
     if fixed != 0:
-        task.set_config("num_fewshot", wanted if wanted is not None else fixed or 0)
+        task.set_config("num_fewshot", shots if shots is not None else fixed or 0)
     task.set_fewshot_seed(suite.defaults.seed)
 
 
 def _refuse_duplicates(suite: Suite, tasks: list[LoadedTask]) -> None:
     seen: dict[str, str] = {}
-    for item in tasks:
-        name = item.task.task_name
+    for loaded_task in tasks:
+        name = loaded_task.task.task_name
         if name in seen:
             raise SuiteError(
-                f"suite {suite.name}: task {name} comes in twice, through {seen[name]!r} and {item.entry.task!r}"
+                f"suite {suite.name}: task {name} is included twice, by {seen[name]!r} and {loaded_task.entry.task!r}; "
+                "remove one of them"
             )
-        seen[name] = item.entry.task
+        seen[name] = loaded_task.entry.task
 
 
 # -------------------------------------------------------------------------------------------------------------- golds
@@ -356,7 +355,7 @@ def _check_golds(suite: Suite, task: Task) -> None:
     """Refuse a task whose golds cannot be right.
 
     Raises:
-        SuiteError: Naming the first document whose gold is not one of its choices, or the field that does not exist.
+        SuiteError: A document's gold is not one of its choices, or doc_to_target names no field; the message names it.
     """
     if not isinstance(task, ConfigurableTask) or task.config.process_results is not None:
         return
@@ -365,15 +364,17 @@ def _check_golds(suite: Suite, task: Task) -> None:
     if task.OUTPUT_TYPE != "multiple_choice":
         if isinstance(named, str) and re.fullmatch(r"[A-Za-z_]\w*", named) and named not in task.features:
             raise SuiteError(
-                f"{where}: doc_to_target {named!r} is no field of its data (fields: {', '.join(task.features)}), "
-                "so every document would have that word as its gold"
+                f"{where}: doc_to_target {named!r} is not a field of its data (fields: {', '.join(task.features)}), "
+                "so every document would have this word as its gold"
             )
         return
     gold_of: Callable[[Any], Any] = task.doc_to_text if task.multiple_input else task.doc_to_target
     for doc_id, doc in enumerate(task.eval_docs):
         choices, gold = task.doc_to_choice(doc), gold_of(doc)
-        for one in gold if isinstance(gold, list) else [gold]:
-            if isinstance(one, str) and one not in choices:
-                raise SuiteError(f"{where}: document {doc_id}: gold {one!r} is not among its choices {choices!r}")
-            if isinstance(one, int) and not 0 <= one < len(choices):
-                raise SuiteError(f"{where}: document {doc_id}: gold {one} is out of range for {len(choices)} choices")
+        for answer in gold if isinstance(gold, list) else [gold]:
+            if isinstance(answer, str) and answer not in choices:
+                raise SuiteError(f"{where}: document {doc_id}: gold {answer!r} is not among its choices {choices!r}")
+            if isinstance(answer, int) and not 0 <= answer < len(choices):
+                raise SuiteError(
+                    f"{where}: document {doc_id}: gold {answer} is out of range for {len(choices)} choices"
+                )

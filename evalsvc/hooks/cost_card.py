@@ -1,4 +1,4 @@
-"""A callback for transformers' Trainer that leaves a cost card, `evalsvc.json`, in every checkpoint it saves."""
+"""A callback for transformers' Trainer that writes a cost card, `evalsvc.json`, to every checkpoint."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class CostCard(TrainerCallback):
-    """Measures what training took, and writes it beside every checkpoint.
+    """Measures what training costs, and writes it to every checkpoint.
 
-    Use: `Trainer(..., callbacks=[CostCard(annotation_cost=1200)])`. On CUDA devices it writes GPU-hours and the peak of
-    allocated memory; without one CPU-hours (CPU time of the training process, times the number of processes) and the
-    peak resident set of the process. After a resume they start from zero.
+    Usage: `Trainer(..., callbacks=[CostCard(annotation_cost=1200)])`. With CUDA devices the card has GPU-hours and the
+    peak of allocated memory; without one it has CPU-hours (CPU time of the training process, times the number of
+    processes) and the peak resident set size of the process. When training is resumed, measuring starts from zero.
 
     Args:
-        fields: Fields of the card that only the user knows: method, annotation_cost, train_samples, ...
+        fields: Fields of the card that cannot be measured: method, annotation_cost, train_samples, ...
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -37,7 +37,7 @@ class CostCard(TrainerCallback):
             torch.cuda.reset_peak_memory_stats()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
-        """Write the card; of several processes only the first does."""
+        """Write the card, from the main process only."""
         if not state.is_world_process_zero:
             return
         card = dict(self._fields)
@@ -47,10 +47,10 @@ class CostCard(TrainerCallback):
             card["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         else:
             card["cpu_hours"] = (time.process_time() - self._cpu_started) * args.world_size / 3600
-            unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+            unit = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
             card["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
         model = objects.get("model")
-        if model is not None and not hasattr(model, "peft_config"):  # an adapter's share is read from its files
+        if model is not None and not hasattr(model, "peft_config"):  # for an adapter it is read from its files
             sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
             card["trainable_share"] = sum(n for n, trains in sizes if trains) / sum(n for n, _ in sizes)
         if state.num_input_tokens_seen:

@@ -1,7 +1,7 @@
 """Imported scores as arms: the checkpoint that they belong to, its plan, its aggregated results.
 
-What is imported has numerics of its own ("imported"), so that it is compared with itself and never with what evalsvc
-scored. Items are known by task, id and prompt, as they are everywhere: never by their row.
+Imported arms have their own numerics ("imported"), so they are compared with each other and never with arms that
+evalsvc scored. Items are identified by task, id and prompt, never by their row.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUMERICS = Numerics(device="imported", dtype="", torch="", transformers="")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where imported scores go: a suite, its role, and which tasks of the file belong to it (shell patterns)."""
+    """The suite that imported scores are stored under, its role, and the file's tasks to import (shell patterns)."""
 
     suite: str
     role: Role
@@ -50,7 +50,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedTask:
-    """One task of a file: its metrics, the headline first, and its items' scores."""
+    """One task of a file: its metrics, the primary one first, and its items' scores."""
 
     name: str
     metrics: tuple[Metric, ...]
@@ -72,13 +72,13 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise UsageError(f"{path}: is not JSON ({error})") from error
+        raise UsageError(f"{path}: is not valid JSON ({error})") from error
 
 
-def imported_checkpoint(
+def make_checkpoint(
     name: str, content: str, method: str, source: Path, parent: Checkpoint | None = None, step: int | None = None
 ) -> Checkpoint:
-    """Make the checkpoint that imported scores belong to; its identity is what was imported."""
+    """Return the checkpoint that imported scores belong to; its digest is that of the imported content."""
     trajectory = name if step is not None else None
     return Checkpoint(
         digest=join_digests(["imported", name, content], [content, name]),
@@ -93,7 +93,7 @@ def imported_checkpoint(
 
 
 def assemble(checkpoint: Checkpoint, target: Target, source: Path, tasks: Sequence[ImportedTask]) -> Imported:
-    """Put an arm's tasks together; the same items make the same plan."""
+    """Return an arm with its tasks; equal items give equal plans."""
     planned = tuple(
         PlannedTask(
             name=task.name,
@@ -147,8 +147,8 @@ def aggregate(task: str, metric: Metric, scores: Sequence[Score], primary: bool)
     )
 
 
-def keep_imported(store: Store, imported: Sequence[Imported]) -> None:
-    """Keep arms and their scores in a store."""
+def store_imported(store: Store, imported: Sequence[Imported]) -> None:
+    """Write imported arms and their scores to a store."""
     for entry in imported:
         store.register([entry.arm], [entry.plan], driver_name())
         store.finish(entry.arm, entry.plan, entry.graded)

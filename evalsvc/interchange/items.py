@@ -15,7 +15,7 @@ from evalsvc.interchange.arms import (
     Target,
     aggregate,
     assemble,
-    imported_checkpoint,
+    make_checkpoint,
 )
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
@@ -28,7 +28,7 @@ from evalsvc.records.scores import Score
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Names of a table's columns: what an item is, who answered it, and how well."""
+    """Names of a table's columns: the item, the arm that answered it, the score, and optional details."""
 
     arm: str
     item: str
@@ -40,7 +40,7 @@ class Columns:
 
 
 def read_items(path: Path, columns: Columns, target: Target, method: str, base: str | None) -> list[Imported]:
-    """Read a Parquet file with one row per arm and item; the base comes first.
+    """Read a Parquet file with one row per arm and item; the base is first in the result.
 
     Raises:
         UsageError: The file or a column is missing, the base is not among the arms, or an item appears twice.
@@ -50,32 +50,32 @@ def read_items(path: Path, columns: Columns, target: Target, method: str, base: 
     for name in ("task", "prompt"):
         table.setdefault(name, [target.suite if name == "task" else ""] * count)
     rows: dict[str, dict[str, dict[str, int]]] = {}
-    for number, (arm, task, item, prompt) in enumerate(
+    for number, (arm, task, item_id, prompt) in enumerate(
         zip(*(table[name] for name in ("arm", "task", "item", "prompt")), strict=True)
     ):
         if not any(fnmatchcase(str(task), pattern) for pattern in target.tasks):
             continue
-        key = digest("item", str(task), str(item), str(prompt))
+        key = digest("item", str(task), str(item_id), str(prompt))
         items = rows.setdefault(str(arm), {}).setdefault(str(task), {})
         if key in items:
             raise UsageError(
-                f"{path}: item {item!r} of task {task!r} appears twice for {arm!r}; "
-                "name a column with --prompt that tells the two apart"
+                f"{path}: item {item_id!r} of task {task!r} appears twice for {arm!r}; "
+                "give the column that distinguishes the two with --prompt"
             )
         items[key] = number
     if not rows or (base is not None and base not in rows):
         known = ", ".join(sorted(rows)) or "no row matches"
-        raise UsageError(f"{path}: the base {base!r} is none of its arms: {known}")
+        raise UsageError(f"{path}: base {base!r} is not among its arms ({known}); name one of them with --base")
     ordered = sorted(rows, key=lambda arm: (arm != base, arm))
     of_base: Checkpoint | None = None
-    found = []
+    arms = []
     for arm in ordered:
         tasks = [_table_task(task, items, table, target) for task, items in rows[arm].items()]
         content = digest(*(canonical([s.sample, s.value]) for task in tasks for s in task.scores))
-        made = imported_checkpoint(arm, content, "base" if arm == base or base is None else method, path, of_base)
-        of_base = made if arm == base else of_base
-        found.append(assemble(made, target, path, tasks))
-    return found
+        checkpoint = make_checkpoint(arm, content, "base" if arm == base or base is None else method, path, of_base)
+        of_base = checkpoint if arm == base else of_base
+        arms.append(assemble(checkpoint, target, path, tasks))
+    return arms
 
 
 def _read_table(path: Path, columns: Columns) -> dict[str, list[Any]]:
@@ -85,15 +85,17 @@ def _read_table(path: Path, columns: Columns) -> dict[str, list[Any]]:
         table = pyarrow.parquet.read_table(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    found: dict[str, list[Any]] = {}
+    values: dict[str, list[Any]] = {}
     for meaning in ("arm", "item", "value", "task", "prompt", "answer", "cluster"):
         name = getattr(columns, meaning)
         if name is None:
             continue
         if name not in table.column_names:
-            raise UsageError(f"{path}: has no column {name!r} for --{meaning}; it has {', '.join(table.column_names)}")
-        found[meaning] = table.column(name).to_pylist()
-    return found
+            raise UsageError(
+                f"{path}: has no column {name!r} for --{meaning}; choose from {', '.join(table.column_names)}"
+            )
+        values[meaning] = table.column(name).to_pylist()
+    return values
 
 
 def _table_task(task: str, items: Mapping[str, int], table: Mapping[str, list[Any]], target: Target) -> ImportedTask:
@@ -102,7 +104,7 @@ def _table_task(task: str, items: Mapping[str, int], table: Mapping[str, list[An
     for position, (key, row) in enumerate(items.items()):
         value = table["value"][row]
         if not isinstance(value, int | float):
-            raise UsageError(f"item {table['item'][row]!r} of task {task!r}: its score is {value!r}, must be a number")
+            raise UsageError(f"item {table['item'][row]!r} of task {task!r}: score is {value!r}, must be a number")
         cluster = str(table["cluster"][row]) if "cluster" in table else None
         samples.append(
             Sample(

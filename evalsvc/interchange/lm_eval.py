@@ -1,4 +1,4 @@
-"""lm-eval's results and samples, in the formats of today and of 2023 -> arms with scores."""
+"""lm-eval's results and samples, in the current format and that of 2023 -> arms with scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evalsvc.interchange.arms import (
     Target,
     aggregate,
     assemble,
-    imported_checkpoint,
+    make_checkpoint,
     read_json,
 )
 from evalsvc.records.arms import Checkpoint
@@ -40,7 +40,7 @@ _AGGREGATIONS: dict[str, Aggregation] = {
     "ppl": "perplexity",
 }
 _HEADLINES = ("bits_per_byte", "acc_norm", "acc", "exact_match")
-"""What comparisons use, if nobody says otherwise and the task has it."""
+"""Metrics that become a task's primary metric, by precedence, if the user names none."""
 
 
 # ---------------------------------------------------------------------------------------------------- lm-eval's files
@@ -56,24 +56,26 @@ def read_runs(
     parent: Checkpoint | None,
     step: int | None,
 ) -> list[Imported]:
-    """Read results files: one arm, or, of several files, the steps of one training run, which their names give.
+    """Read results files: one file is one arm; several are the steps of one training run, taken from the file names.
 
     Args:
-        samples: As in `read_lm_eval`; with one results file only, as `step` is.
-        name: Of the arm; None: the file's.
+        samples: As in `read_lm_eval`; only for a single results file, like `step`.
+        name: Name of the arm; None takes the file's name.
 
     Raises:
-        UsageError: A file is not what it should be, no task matches, or a file's name lacks its step.
-        EvidenceError: The samples do not add up to the results.
+        UsageError: A file has another format, no task matches, or a file's name does not contain its step.
+        EvidenceError: The samples' mean scores differ from the results.
     """
     if len(paths) > 1 and (samples or step is not None):
-        raise UsageError(f"{len(paths)} results files: --samples and --step go with one file; import them one by one")
+        raise UsageError(
+            f"{len(paths)} results files: --samples and --step need a single file; import the files one by one"
+        )
     imported = []
     for path in paths:
         number = step if len(paths) == 1 else _find_step(path)
         stem = name or re.sub(r"[._-]?step[_-]?\d+$", "", path.name.split(".json")[0])
         content = path.read_bytes().hex() if path.is_file() else ""
-        checkpoint = imported_checkpoint(stem, content, method, path, parent, number)
+        checkpoint = make_checkpoint(stem, content, method, path, parent, number)
         imported.append(read_lm_eval(path, samples, checkpoint, target))
     return imported
 
@@ -81,44 +83,46 @@ def read_runs(
 def _find_step(path: Path) -> int:
     match = re.search(r"step[_-]?(\d+)", path.name)
     if not match:
-        raise UsageError(f"{path}: its name has no step (...step1000.json); import it by itself, with --step")
+        raise UsageError(f"{path}: its name has no step (...step1000.json); import it alone, with --step")
     return int(match[1])
 
 
 def read_lm_eval(results: Path, samples: Sequence[Path], of: Checkpoint, target: Target) -> Imported:
-    """Read one results file, in the format of today or that of 2023, with its `log_samples` if there are any.
+    """Read one results file, in the current format or that of 2023, with its `log_samples` if given.
 
     Args:
         samples: Files of one task each (`samples_TASK_DATE.jsonl`), or of all (a JSON object, task to records).
 
     Raises:
-        UsageError: A file is not what it should be, or no task matches.
-        EvidenceError: The samples do not add up to the results.
+        UsageError: A file has another format, or no task matches.
+        EvidenceError: The samples' mean scores differ from the results.
     """
-    found = read_json(results)
-    if not isinstance(found, dict) or not isinstance(found.get("results"), dict):
+    content = read_json(results)
+    if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise UsageError(f"{results}: has no `results`; give the results_*.json that lm-eval wrote")
     records: dict[str, list[dict[str, Any]]] = {}
     for path in samples:
         records |= _read_samples(path)
-    better = found.get("higher_is_better") or {}
+    better = content.get("higher_is_better") or {}
     tasks = []
-    for name, row in found["results"].items():
+    for name, row in content["results"].items():
         if any(fnmatchcase(name, pattern) for pattern in target.tasks):
             metrics = _metrics(name, row, better.get(name) or {}, target)
             if metrics:
                 tasks.append(_lm_eval_task(name, row, metrics, records.get(name, []), results))
     if not tasks:
-        raise UsageError(f"{results}: no task matches {', '.join(target.tasks)}; it has {', '.join(found['results'])}")
+        raise UsageError(
+            f"{results}: no task matches {', '.join(target.tasks)}; its tasks are {', '.join(content['results'])}"
+        )
     return assemble(of, target, results, tasks)
 
 
 def _read_samples(path: Path) -> dict[str, list[dict[str, Any]]]:
     if ".jsonl" not in path.name:
-        found = read_json(path)
-        if not isinstance(found, dict):
-            raise UsageError(f"{path}: holds a {type(found).__name__}, must be an object of task to samples")
-        return found
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise UsageError(f"{path}: contains a {type(content).__name__}, must be an object of task to samples")
+        return content
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
@@ -132,8 +136,8 @@ def _read_samples(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _metrics(task: str, row: Mapping[str, Any], better: Mapping[str, Any], target: Target) -> tuple[Metric, ...]:
-    """Return a task's metrics, the headline first; none where it has no number."""
-    found = []
+    """Return a task's metrics, the primary one first; empty if the task has no numbers."""
+    metrics = []
     for key, value in row.items():
         name, _, filter_name = key.partition(",")
         if isinstance(value, bool) or not isinstance(value, int | float) or name.endswith("_stderr"):
@@ -141,16 +145,16 @@ def _metrics(task: str, row: Mapping[str, Any], better: Mapping[str, Any], targe
         if name in {"sample_len", "alias"}:
             continue
         higher = is_higher_better(name, better.get(name))
-        found.append(Metric(name, filter_name or "none", _AGGREGATIONS.get(name, "mean"), higher))
-    wanted = (target.metric,) if target.metric else _HEADLINES
-    first = next((metric for name in wanted for metric in found if metric.name == name), None)
+        metrics.append(Metric(name, filter_name or "none", _AGGREGATIONS.get(name, "mean"), higher))
+    preferred = (target.metric,) if target.metric else _HEADLINES
+    first = next((metric for name in preferred for metric in metrics if metric.name == name), None)
     if target.metric and first is None:
         raise UsageError(
-            f"task {task}: has no metric {target.metric!r}, only {', '.join(sorted({m.name for m in found}))}"
+            f"task {task}: has no metric {target.metric!r}; choose from {', '.join(sorted({m.name for m in metrics}))}"
         )
     if first is None:
-        return tuple(found)
-    return (first, *(metric for metric in found if metric != first))
+        return tuple(metrics)
+    return (first, *(metric for metric in metrics if metric != first))
 
 
 def _lm_eval_task(
@@ -163,8 +167,8 @@ def _lm_eval_task(
     samples: dict[str, Sample] = {}
     scores: list[Score] = []
     for record in records:
-        asked = canonical(record.get("arguments"))
-        key = digest("imported", name, _document(record), asked)
+        arguments = canonical(record.get("arguments"))
+        key = digest("imported", name, _document(record), arguments)
         known = key, str(record.get("filter", "none"))
         counts[canonical(known)] += 1
         key = digest(key, str(counts[canonical(known)])) if counts[canonical(known)] > 1 else key
@@ -179,8 +183,8 @@ def _lm_eval_task(
         published = row.get(f"{metric.name},{metric.filter}", row.get(metric.name))
         if isinstance(published, float | int) and not math.isclose(result.value, published, rel_tol=1e-6, abs_tol=1e-9):
             raise EvidenceError(
-                f"{source}: {name}: its {result.n} samples give {metric.name} {result.value:g}, "
-                f"but the results say {published:g}; they are not from one run"
+                f"{source}: task {name}: its {result.n} samples give {metric.name} {result.value:g}, "
+                f"but the results {published:g}; give the samples of the same run"
             )
     return ImportedTask(
         name=name,
@@ -188,7 +192,7 @@ def _lm_eval_task(
         samples=tuple(samples.values()),
         scores=tuple(scores),
         results=results,
-        chance=_guessing(records),
+        chance=_compute_chance(records),
     )
 
 
@@ -208,7 +212,7 @@ def _sample(key: str, record: Mapping[str, Any]) -> Sample:
 
 
 def _lm_eval_scores(key: str, record: Mapping[str, Any], metrics: Iterable[Metric]) -> list[Score]:
-    found = []
+    scores = []
     filter_name = str(record.get("filter", "none"))
     for metric in metrics:
         value = record.get(metric.name)
@@ -216,12 +220,12 @@ def _lm_eval_scores(key: str, record: Mapping[str, Any], metrics: Iterable[Metri
             continue
         if metric.aggregation in WEIGHTED:
             amount, weight = value
-            found.append(
+            scores.append(
                 Score(sample=key, metric=metric.name, filter=filter_name, value=float(amount), weight=float(weight))
             )
         elif isinstance(value, int | float):
             answer, invalid, confidence = _answer(record, metric.name)
-            found.append(
+            scores.append(
                 Score(
                     sample=key,
                     metric=metric.name,
@@ -232,25 +236,32 @@ def _lm_eval_scores(key: str, record: Mapping[str, Any], metrics: Iterable[Metri
                     confidence=confidence,
                 )
             )
-    return found
+    return scores
 
 
 def _answer(record: Mapping[str, Any], metric: str) -> tuple[int | None, bool | None, float | None]:
-    """Return what was answered: the option chosen with its probability, or the text; see `records.Score`."""
-    given = record.get("filtered_resps")
-    if not isinstance(given, list) or not given:
+    """Return answer, invalidity and confidence: the chosen option and its probability, or the text's digest.
+
+    See `records.Score`.
+    """
+    responses = record.get("filtered_resps")
+    if not isinstance(responses, list) or not responses:
         return None, None, None
-    if len(given) == 1 and isinstance(given[0], str):
-        return int(digest("answer", given[0])[:15], 16), given[0] in {"[invalid]", ""}, None
-    if len(given) < 2 or metric != "acc" or not all(isinstance(one, list) and len(one) == 2 for one in given):
+    if len(responses) == 1 and isinstance(responses[0], str):
+        return int(digest("answer", responses[0])[:15], 16), responses[0] in {"[invalid]", ""}, None
+    if (
+        len(responses) < 2
+        or metric != "acc"
+        or not all(isinstance(pair, list) and len(pair) == 2 for pair in responses)
+    ):
         return None, None, None
-    likelihoods = np.array([float(one[0]) for one in given])
+    likelihoods = np.array([float(pair[0]) for pair in responses])
     share = np.exp(likelihoods - likelihoods.max())
     best = int(np.argmax(likelihoods))
     return best, None, float(share[best] / share.sum())
 
 
-def _guessing(records: Sequence[Mapping[str, Any]]) -> float | None:
+def _compute_chance(records: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the accuracy of guessing among the options of multiple-choice records."""
     sizes = [len(given) for record in records if isinstance(given := record.get("filtered_resps"), list)]
     return sum(1 / size for size in sizes) / len(sizes) if sizes and min(sizes) > 1 else None

@@ -1,4 +1,4 @@
-"""Files with matrices of tasks that were learned one after the other -> Matrix."""
+"""Files with score matrices of continual learning, one row per stage of training -> Matrix."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from evalsvc.records.vocabulary import Floats
 def read_matrix(path: Path) -> Matrix:
     """Read a JSON file.
 
-    It holds `tasks` and `scores` (one row per stage), or `task_sequence` and `accuracy_matrix` (task -> after_TASK ->
-    score); and, if known, `name`, `method`, `seed`, `untrained`, `joint`. Figures in the file are not read.
+    It contains `tasks` and `scores` (one row per stage), or `task_sequence` and `accuracy_matrix` (task -> after_TASK
+    -> score); and optionally `name`, `method`, `seed`, `untrained`, `joint`. Summary figures in the file are ignored.
 
     Raises:
-        UsageError: It holds no matrix, or one that is not square or has gaps.
+        UsageError: The file contains no matrix, or one that is not square or has gaps.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"matrix {path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"matrix {path}: is not JSON ({error})") from error
+        raise UsageError(f"matrix {path}: is not valid JSON ({error})") from error
     if not isinstance(data, dict):
         raise UsageError(f"matrix {path}: contains a {type(data).__name__}, must be an object with tasks and scores")
     try:
@@ -36,9 +36,9 @@ def read_matrix(path: Path) -> Matrix:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         stated = [name for name in FIGURES if name in data]
         reason = (
-            f"states {', '.join(stated)} without the matrix: what the sum was divided by (T or T - 1) is not known"
+            f"has {', '.join(stated)} without the matrix, so the divisor (T or T - 1) is unknown"
             if stated
-            else f"has no matrix that can be read ({type(error).__name__}: {error})"
+            else f"has no readable matrix ({type(error).__name__}: {error})"
         )
         raise UsageError(f"matrix {path}: {reason}; give `tasks` and `scores`, one row per stage") from error
     matrix = Matrix(
@@ -76,5 +76,5 @@ def _row(values: Sequence[float] | None, tasks: Sequence[str], path: Path) -> Fl
     if values is None:
         return None
     if len(values) != len(tasks):
-        raise UsageError(f"matrix {path}: {len(values)} reference scores for {len(tasks)} tasks, must be one for each")
+        raise UsageError(f"matrix {path}: {len(values)} reference scores for {len(tasks)} tasks, must be one per task")
     return np.array(values, dtype=np.float64)

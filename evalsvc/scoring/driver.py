@@ -14,7 +14,7 @@ from itertools import chain, product
 from evalsvc.engine.sharding import Cutter
 from evalsvc.errors import EvalsvcError
 from evalsvc.harness.grade import grade
-from evalsvc.harness.other_prompts import as_of
+from evalsvc.harness.other_prompts import assign_to_plan
 from evalsvc.harness.plan import Planned
 from evalsvc.records.arms import Arm, find_reference
 from evalsvc.records.digests import digest
@@ -273,7 +273,7 @@ class Driver:
             self._give_up(job, str(error))
             return
         if job.asked is not job.planned:
-            graded = as_of(graded, job.asked.plan, plan)
+            graded = assign_to_plan(graded, job.asked.plan, plan)
         self._store.finish(job.arm, plan, graded)
         for task in plan.tasks if job.drift else ():
             kl = {s.digest: [v for key in s.requests for v in job.drift.get(key, ())] for s in task.samples}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evalsvc.checkpoints.costs import TrainingMemory, training_memory
+from evalsvc.checkpoints.costs import TrainingMemory, estimate_training_memory
 from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
 from evalsvc.checkpoints.safetensors import read_headers
 from evalsvc.checkpoints.weight_files import list_weights
@@ -96,12 +96,12 @@ def _report(store: Store, checkpoint: Checkpoint, base: str | None) -> Checkpoin
 def _estimate_memory(checkpoint: Checkpoint, change: WeightChange | None, base: str | None) -> TrainingMemory | None:
     """Return what training takes: from the compared weights, else from the trainable share and the base's headers."""
     if change is not None:
-        return training_memory(change.parameters, change.trainable)
+        return estimate_training_memory(change.parameters, change.trainable)
     share = checkpoint.cost.trainable_share
     if base is None or share is None or checkpoint.is_prompted or not Path(base).is_dir():
         return None
     parameters = sum(tensor.count for tensor in read_headers(list_weights(Path(base))).values())
-    return training_memory(parameters, round(share * parameters))
+    return estimate_training_memory(parameters, round(share * parameters))
 
 
 def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> WeightChange:

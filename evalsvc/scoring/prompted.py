@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from evalsvc.checkpoints.costs import first_known
+from evalsvc.checkpoints.costs import merge_costs
 from evalsvc.errors import SuiteError, UsageError
 from evalsvc.harness import other_prompts
 from evalsvc.harness.plan import Planned
@@ -59,7 +59,7 @@ def plan_prompted(
         suite, plan = domain[other.name]
         whole = other.model_copy(update={"role": suite.role, "chat_template": suite.chat_template})
         found = plan_suite(whole, speaker, submission.allow_task_code)
-        asked[plan.plan.digest] = other_prompts.same_documents(plan, found)
+        asked[plan.plan.digest] = other_prompts.select_documents(plan, found)
         content.append(found.loaded.digest)
     identity = [base.digest, method, *(sorted(content) if submission.prompts else [str(submission.shots)])]
     name = said.name or f"{base.name}-{method if submission.prompts else f'{submission.shots}shot'}"
@@ -70,6 +70,6 @@ def plan_prompted(
         name=name,
         method=method,
         parent=base.digest,
-        cost=first_known(said.cost, nothing),
+        cost=merge_costs(said.cost, nothing),
     )
     return made, asked

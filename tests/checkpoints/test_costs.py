@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from evalsvc.checkpoints.costs import card_of, changed_share, read_training_cost, training_memory
+from evalsvc.checkpoints.costs import compute_changed_share, estimate_training_memory, read_card, read_training_cost
 from evalsvc.checkpoints.digests import Content
 from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.errors import CheckpointError
@@ -104,7 +104,7 @@ def test_a_step_that_is_still_being_written_is_left_out(models: Path, run: Path,
     notes: list[str] = []
     _, found = open_checkpoints(str(folder), str(models / "base"), Description(), note=notes.append)
     assert [checkpoint.step for checkpoint in found] == [2, 4]
-    assert notes == ["checkpoint-6 is still being written: left out; submit again when it is complete"]
+    assert notes == ["checkpoint-6: skipped, because it is still being written; submit again when it is complete"]
     whole = (unfinished / "model.safetensors").read_bytes()
     (unfinished / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     assert len(open_checkpoints(str(folder), str(models / "base"), Description())[1]) == 2
@@ -120,14 +120,14 @@ def test_a_step_that_is_removed_meanwhile_is_left_out(
     from evalsvc.checkpoints import discover
 
     folder = Path(shutil.copytree(run, tmp_path / "run"))
-    real = discover._open_one
+    real = discover._open_step
 
     def rotate(path: Path, *rest: Any) -> Any:
         if path.name == "checkpoint-2":
             shutil.rmtree(path)
         return real(path, *rest)
 
-    monkeypatch.setattr(discover, "_open_one", rotate)
+    monkeypatch.setattr(discover, "_open_step", rotate)
     _, found = open_checkpoints(str(folder), str(models / "base"), Description())
     assert [checkpoint.step for checkpoint in found] == [4]
 
@@ -171,17 +171,17 @@ def test_the_card_of_a_run_is_shared_out_over_its_steps(models: Path, run: Path,
     ("card", "message"),
     [
         ({"gpu_hour": 1}, "unknown field 'gpu_hour'"),
-        ({"gpu_hours": -1}, "gpu_hours is -1, must be a number that is not negative"),
+        ({"gpu_hours": -1}, "gpu_hours is -1, must be a number of at least 0"),
         ({"train_tokens": "many"}, "train_tokens is 'many'"),
         ({"peak_memory_gb": True}, "peak_memory_gb is True"),
-        ({"method": 3}, "method is 3, must be a text"),
-        ([], "must hold a JSON object"),
+        ({"method": 3}, "method is 3, must be a string"),
+        ([], "must be a JSON object"),
     ],
 )
 def test_a_bad_card_is_refused(tmp_path: Path, card: Any, message: str) -> None:
     (tmp_path / "evalsvc.json").write_text(json.dumps(card))
     with pytest.raises(CheckpointError, match=message):
-        card_of(tmp_path)
+        read_card(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
@@ -189,7 +189,7 @@ def test_a_bad_card_is_refused(tmp_path: Path, card: Any, message: str) -> None:
 
 def test_memory_of_model_states_as_published() -> None:
     """Biderman et al. 2024, table S14 (7B): Adam 112 GB, Adam with LoRA on 1 % of the parameters 15.12 GB."""
-    memory = training_memory(7_000_000_000, 70_000_000)
+    memory = estimate_training_memory(7_000_000_000, 70_000_000)
     assert memory.full == pytest.approx(112)
     assert memory.adapter == pytest.approx(15.12)
     assert memory.adapter_4bit == pytest.approx(3.5 + 1.12)
@@ -217,4 +217,4 @@ BASE_CONTENTS = [content("embed", (10, 4), "a"), content("layer", (4, 5), "b"), 
     ],
 )
 def test_the_share_of_full_weights_follows_from_digests(adapted: list[Content], share: float | None) -> None:
-    assert changed_share(adapted, BASE_CONTENTS) == share
+    assert compute_changed_share(adapted, BASE_CONTENTS) == share

@@ -31,13 +31,13 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Count which tensors are really read from here on."""
     seen: list[str] = []
-    real = digests._read
+    real = digests._digest_tensor
 
     def read(tensor: Tensor, advance: Callable[[int], None]) -> digests.Content:
         seen.append(tensor.name)
         return real(tensor, advance)
 
-    monkeypatch.setattr(digests, "_read", read)
+    monkeypatch.setattr(digests, "_digest_tensor", read)
     return seen
 
 
@@ -116,13 +116,13 @@ def test_a_file_that_cannot_be_read(file: Path) -> None:
 
 
 def test_a_file_that_is_written_to_meanwhile(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = digests._read
+    real = digests._digest_tensor
 
     def grow(tensor: Tensor, advance: Callable[[int], None]) -> digests.Content:
         with file.open("ab") as more:
             more.write(b"x")
         return real(tensor, advance)
 
-    monkeypatch.setattr(digests, "_read", grow)
-    with pytest.raises(CheckpointError, match="was written to while it was read"):
+    monkeypatch.setattr(digests, "_digest_tensor", grow)
+    with pytest.raises(CheckpointError, match="changed while it was read"):
         read_contents([file])

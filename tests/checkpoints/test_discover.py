@@ -154,9 +154,9 @@ def test_what_is_not_there_or_not_a_checkpoint(tmp_path: Path, models: Path) -> 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("x")
     for source, message in (
-        ("./nowhere", "no such folder"),
+        ("./nowhere", "neither a folder nor a Hub id"),
         (str(tmp_path / "empty"), "is not a checkpoint: no config.json"),
-        (str(tmp_path / "file.txt"), "is a file, must be the folder"),
+        (str(tmp_path / "file.txt"), "is a file, must be a folder"),
         ("org/absent@v1", "hf download org/absent --revision v1"),
     ):
         with pytest.raises(CheckpointError, match=message):
@@ -169,7 +169,7 @@ def test_an_adapter_without_a_resolvable_base(models: Path, tmp_path: Path) -> N
     folder = copy(models / "lora", tmp_path / "lora")
     config = json.loads((folder / "adapter_config.json").read_text())
     for named, message in (
-        ("/gone/base", "cannot be resolved here; say where it is with --base"),
+        ("/gone/base", "cannot be found; give its path with --base"),
         (None, "names no base"),
     ):
         (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": named}))
@@ -179,7 +179,7 @@ def test_an_adapter_without_a_resolvable_base(models: Path, tmp_path: Path) -> N
 
 def test_full_steps_without_a_base(models: Path, tmp_path: Path) -> None:
     copy(models / "full", tmp_path / "run" / "step_0010")
-    with pytest.raises(CheckpointError, match="say with --base what they started from"):
+    with pytest.raises(CheckpointError, match="give the model that they were trained from with --base"):
         open_checkpoints(str(tmp_path / "run"), None, NOTHING)
 
 
@@ -188,7 +188,7 @@ def test_weights_that_are_none(models: Path, tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     for content, message in (
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
         (whole[:-100], "is truncated"),
         (b"", "is not a safetensors file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"not json at all!" * 4, "is not a safetensors file"),

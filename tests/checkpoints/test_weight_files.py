@@ -38,7 +38,7 @@ def test_an_adapter_is_the_one_file_that_peft_loads(models: Path, lora: Checkpoi
 def test_the_index_names_files_in_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     for text, message in (
-        ('{"weight_map": {"a": "../other/model.safetensors"}}', "must name files in the same folder"),
+        ('{"weight_map": {"a": "../other/model.safetensors"}}', "must refer to files in the same folder"),
         ("{}", "has no weight_map"),
         ('{"weight_map": {"a": "model-1.safetensors"}}', r"1 of its 1 weight files are missing \(first: model-1"),
     ):

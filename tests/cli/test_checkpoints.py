@@ -105,7 +105,7 @@ def test_check(evalsvc: Run, models: Path, tmp_path: Path) -> None:
     (broken / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     done = evalsvc("checkpoints", "check", broken, "--base", models / "base", "-q")
     assert (done.code, done.out) == (2, "")
-    assert "is a git-lfs pointer" in done.err
+    assert "is a Git LFS pointer" in done.err
 
 
 def test_nothing_from_a_checkpoint_is_markup(evalsvc: Run, models: Path, tmp_path: Path) -> None:

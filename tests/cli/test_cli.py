@@ -222,9 +222,9 @@ def test_a_bad_checkpoint_exits_2_in_one_line_and_stores_nothing(
     config = tmp_path / "orphan" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "stories"}))
     for source, message in (
-        ("./missing", "no such folder"),
+        ("./missing", "neither a folder nor a Hub id"),
         (tmp_path / "empty", "is not a checkpoint"),
-        (tmp_path / "orphan", "say where it is with --base"),
+        (tmp_path / "orphan", "give its path with --base"),
         (models / "base", "no suite is given, and the base was never scored on one"),
     ):
         done = evalsvc("submit", source, "--db", db, "--quiet")

@@ -67,7 +67,7 @@ def test_a_gold_field_that_does_not_exist_is_refused_not_scored_zero(tmp_path: P
         load(suite(tmp_path, "t"))
     config = {"output_type": "generate_until", "doc_to_text": "{{query}}", "doc_to_target": "gould"}
     write_task(tmp_path, "u", ROWS, **config, metric_list=[{"metric": "exact_match", **MEAN}])
-    with pytest.raises(SuiteError, match="'gould' is no field of its data"):
+    with pytest.raises(SuiteError, match="'gould' is not a field of its data"):
         load(suite(tmp_path, "u"))
 
 
@@ -80,7 +80,7 @@ def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_task_that_comes_in_twice_is_refused(task_folder: Path) -> None:
-    with pytest.raises(SuiteError, match="task member_a comes in twice, through 'family' and 'member_a'"):
+    with pytest.raises(SuiteError, match="task member_a is included twice, by 'family' and 'member_a'"):
         load(suite(task_folder, "family", "member_a"))
 
 
@@ -96,7 +96,7 @@ def test_code_beside_a_task_runs_only_if_allowed(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "process_docs: !function helper.process\n")
     code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n\ndef process(docs):\n    return docs\n"
     (tmp_path / "helper.py").write_text(code)
-    with pytest.raises(SuiteError, match=r"runs Python code that lies beside it .* --allow-task-code"):
+    with pytest.raises(SuiteError, match=r"runs its own Python code .* --allow-task-code"):
         load(suite(tmp_path, "t"))
     assert not (tmp_path / "ran").exists()
     assert load(suite(tmp_path, "t"), allow_task_code=True).tasks[0].runs_code

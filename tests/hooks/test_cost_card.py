@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from evalsvc.checkpoints.costs import card_of
+from evalsvc.checkpoints.costs import read_card
 from evalsvc.hooks.cost_card import CostCard
 from evalsvc.records.arms import Cost
 
@@ -30,7 +30,7 @@ def test_a_card_has_what_was_declared_and_what_was_counted(tmp_path: Path) -> No
     ended = time.process_time()
     card.on_save(arguments, state, TrainerControl(), model=model)
     after = time.process_time()
-    cost, method = card_of(tmp_path / "checkpoint-20")
+    cost, method = read_card(tmp_path / "checkpoint-20")
     assert method == "lora"
     assert cost.cpu_hours is not None
     assert ended - started <= cost.cpu_hours * 3600 <= after - before

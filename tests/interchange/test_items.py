@@ -134,10 +134,14 @@ def test_clusters_of_a_table_are_those_of_statsmodels(tmp_path: Path, db: Path) 
 @pytest.mark.parametrize(
     ("columns", "base", "message"),
     [
-        (Columns(arm="arm", item="item", value="score"), "nobody", "the base 'nobody' is none of its arms: a, b"),
-        (Columns(arm="arm", item="id", value="score"), "b", "has no column 'id' for --item; it has arm, item, score"),
+        (Columns(arm="arm", item="item", value="score"), "nobody", "base 'nobody' is not among its arms \\(a, b\\)"),
+        (
+            Columns(arm="arm", item="id", value="score"),
+            "b",
+            "has no column 'id' for --item; choose from arm, item, score",
+        ),
         (Columns(arm="arm", item="arm", value="score"), "b", "item 'b' of task 's' appears twice for 'b'"),
-        (Columns(arm="arm", item="score", value="item"), "b", "its score is 'x', must be a number"),
+        (Columns(arm="arm", item="score", value="item"), "b", "score is 'x', must be a number"),
     ],
 )
 def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, columns: Columns, base: str, message: str) -> None:

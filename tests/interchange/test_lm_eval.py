@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 
 from evalsvc.analysis import stored
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.interchange.arms import Target, imported_checkpoint
+from evalsvc.interchange.arms import Target, make_checkpoint
 from evalsvc.interchange.lm_eval import read_lm_eval
 from evalsvc.records.comparisons import FullComparison
 from evalsvc.store.store import Store
@@ -123,8 +123,8 @@ def test_samples_from_another_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps({"results": {"t": {"acc,none": 0.5}}}))
     samples = tmp_path / "samples_t_2025-01-31T12-00-00.000000.jsonl"
     samples.write_text(json.dumps(record) + "\n" + json.dumps({**record, "doc_id": 1}) + "\n")
-    of = imported_checkpoint("n", "c", "base", tmp_path)
-    with pytest.raises(EvidenceError, match=r"its 2 samples give acc 1, but the results say 0\.5"):
+    of = make_checkpoint("n", "c", "base", tmp_path)
+    with pytest.raises(EvidenceError, match=r"its 2 samples give acc 1, but the results 0\.5"):
         read_lm_eval(tmp_path / "r.json", [samples], of, TARGET)
     (tmp_path / "r.json").write_text(json.dumps({"results": {"t": {"acc,none": 1.0}}}))
     found = read_lm_eval(tmp_path / "r.json", [samples], of, TARGET)
@@ -134,13 +134,13 @@ def test_samples_from_another_run_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "target", "message"),
     [
-        ("{", TARGET, "is not JSON"),
+        ("{", TARGET, "is not valid JSON"),
         ("[]", TARGET, "has no `results`"),
-        ('{"results": {"t": {"acc": 1}}}', Target("s", "general", ("x*",)), r"no task matches x\*; it has t"),
-        ('{"results": {"t": {"acc": 1}}}', Target("s", "general", metric="em"), "has no metric 'em', only acc"),
+        ('{"results": {"t": {"acc": 1}}}', Target("s", "general", ("x*",)), r"no task matches x\*; its tasks are t"),
+        ('{"results": {"t": {"acc": 1}}}', Target("s", "general", metric="em"), "has no metric 'em'; choose from acc"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, target: Target, message: str) -> None:
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_lm_eval(tmp_path / "r.json", [], imported_checkpoint("n", "c", "base", tmp_path), target)
+        read_lm_eval(tmp_path / "r.json", [], make_checkpoint("n", "c", "base", tmp_path), target)

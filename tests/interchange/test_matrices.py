@@ -44,12 +44,12 @@ def test_matrices_are_kept_and_come_back(data: Path, db: Path, evalsvc: Run) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"bwt": -0.4725}', "states bwt without the matrix: what the sum was divided by"),
+        ('{"bwt": -0.4725}', "has bwt without the matrix, so the divisor"),
         ('{"tasks": ["a"], "scores": [[1, 2]]}', "1 tasks and scores of shape"),
         ('{"tasks": ["a", "b"], "scores": [[1, null], [null, 1]]}', "lacks scores on or below its diagonal"),
         ('{"tasks": ["a"], "scores": [[1]], "joint": [1, 2]}', "2 reference scores for 1 tasks"),
         ("[]", "contains a list"),
-        ("{", "is not JSON"),
+        ("{", "is not valid JSON"),
     ],
 )
 def test_what_is_no_matrix_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -168,10 +168,10 @@ def test_a_missing_shard_and_a_corrupt_header(models: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data_offsets": [4, 12]}, "overlaps another, or leaves a hole"),
-        ({"shape": [3]}, r"has 8 bytes, not those of F32 \[3\]"),
-        ({"dtype": "F64"}, r"has 8 bytes, not those of F64 \[2\]"),
-        ({"data_offsets": [0, 4], "shape": [1]}, "4 bytes behind the last tensor"),
+        ({"data_offsets": [4, 12]}, "overlaps another, or leaves a gap"),
+        ({"shape": [3]}, r"has 8 bytes, which does not match F32 \[3\]"),
+        ({"dtype": "F64"}, r"has 8 bytes, which does not match F64 \[2\]"),
+        ({"data_offsets": [0, 4], "shape": [1]}, "4 bytes after the last tensor"),
     ],
 )
 def test_a_header_that_does_not_fit_its_file(
@@ -274,7 +274,7 @@ def test_an_adapter_that_was_trained_with_a_grown_vocabulary(models: Path, tmp_p
     adapted.save_pretrained(str(tmp_path / "grown"))
     findings = found(tmp_path / "grown", models / "base")
     assert {finding.check for finding in findings if finding.severity == "error"} == {"vocabulary"}
-    assert "has 372 rows and the base 368" in findings[0].text
+    assert "has 372 rows, the base's 368" in findings[0].text
 
 
 def test_an_adapter_that_carries_the_embeddings_of_another_base(models: Path, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_an_adapter_that_carries_the_embeddings_of_another_base(models: Path, tm
 def test_an_adapter_that_names_another_base(models: Path, copy: Callable[[str], Path]) -> None:
     folder = copy("lora")
     edit_json(folder / "adapter_config.json", base_model_name_or_path="org/other")
-    expect(found(folder, models / "base"), "note", "base-name", "trained on 'other', and is attached to 'base'")
+    expect(found(folder, models / "base"), "note", "base-name", "names the base 'other', but it is attached to 'base'")
 
 
 # --------------------------------------------------------------------------------------------------------- tokenizers
