@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from evalsvc.checkpoints.costs import read_json
 from evalsvc.engine.encoding import first_line, load_tokenizer
 from evalsvc.engine.resident import silence
 from evalsvc.errors import CheckpointError
@@ -21,6 +23,8 @@ from evalsvc.records.arms import Checkpoint, Finding
 
 Shapes = Mapping[str, tuple[int, ...]]
 _LAYER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.")
+_RANDOM_START = re.compile(r"pissa_niter_\d+$")
+"""Initialisations of LoRA that take a randomised decomposition off the base's weights."""
 _LEFT_FROM_AN_ADAPTER = re.compile(r"\.(?:lora_|ia3_|base_layer|modules_to_save)")
 
 
@@ -128,6 +132,14 @@ def _family(checkpoint: Checkpoint, base: Checkpoint | None, config: PretrainedC
 
 
 def _adapter(checkpoint: Checkpoint, config: PretrainedConfig, tensors: Shapes) -> Iterator[Finding]:
+    start = read_json(Path(checkpoint.path) / "adapter_config.json").get("init_lora_weights")
+    if _RANDOM_START.match(str(start)):
+        text = (
+            f"its initialisation {start} is random and is repeated at every load, so that every load is another model; "
+            "convert it to plain LoRA (save_pretrained with path_initial_model_for_weight_conversion)"
+        )
+        yield Finding("error", "adapter-initialisation", checkpoint.label, text)
+        return
     try:
         expected = expected_tensors(checkpoint.path, config)
     except Exception as error:  # peft raises ValueError, TypeError, KeyError, ... on what it cannot inject

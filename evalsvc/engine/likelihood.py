@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,12 @@ LOGITS = 2**22
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A model's final hidden states, from which its predictions come back bit by bit without the model.
+    """A model's final hidden states and its output head, from which its predictions come back without the model.
 
     Attributes:
         rows: int64 [u], rows of the trie, increasing.
         hidden: [u, hidden size], in the model's dtype.
+        head: The model's own; keep its `copy` where another arm's weights may be put into the model.
     """
 
     rows: Ints
@@ -69,6 +71,12 @@ class Head:
         self._scale = (getattr(model, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
         self.vocabulary = int(self._project.weight.shape[0])
         self.chunk = max(32, min(4096, LOGITS // self.vocabulary))
+
+    def copy(self) -> Head:
+        """Return a head of its own tensors, which stays as it is whatever becomes of the model."""
+        twin = copy.copy(self)
+        twin._project = copy.deepcopy(self._project)
+        return twin
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return float32 logits [rows, vocabulary] of [rows, hidden size]."""

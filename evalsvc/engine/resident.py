@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Size of an element in bytes -> an integer type of that size."""
+
 _NOT_ARCHITECTURE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 
 
@@ -61,7 +65,7 @@ class Resident:
         self._adapted: PeftModel | None = None
         self._originals: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
         self._held: tuple[Checkpoint, Serving] | None = None
-        self._untouched: list[tuple[str, int, int]] = []
+        self._content: dict[str, bytes] = {}
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._parities: dict[str, Parity] = {}
 
@@ -144,7 +148,7 @@ class Resident:
         from peft import PeftModel, get_peft_model_state_dict  # takes seconds, and most workers never need it
         from peft.utils import load_peft_weights
 
-        self._untouched = _marks(cast(PreTrainedModel, self._base))
+        self._content = compute_content(cast(PreTrainedModel, self._base))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a misfit is reported below, as an error
@@ -190,7 +194,9 @@ class Resident:
         else:  # prompt learning leaves the base's modules alone
             self._base = self._adapted.get_base_model()
         self._adapted = None
-        if _marks(self._base) != self._untouched:  # peft leaves some kinds' trained copies in place
+        # PEFT leaves some kinds' trained copies in place, and some initialisations (OLoRA) write into the base's own
+        # weights: such a base is loaded again before anything else is scored.
+        if compute_content(cast(PreTrainedModel, self._base)) != self._content:
             self._base, self._base_path = None, None
 
 
@@ -249,10 +255,20 @@ def read_ahead(folder: str) -> None:
     threading.Thread(target=read, name="read-ahead", daemon=True).start()
 
 
-def _marks(model: PreTrainedModel) -> list[tuple[str, int, int]]:
-    """Return what tells whether a model's tensors are still the same, unwritten ones."""
+@torch.inference_mode()
+def compute_content(model: PreTrainedModel) -> dict[str, bytes]:
+    """Return, by name, a checksum of each parameter and buffer: the sum of every row's bit patterns."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    return [(name, tensor.data_ptr(), tensor._version) for name, tensor in tensors]
+    return {name: _checksum(tensor.detach()) for name, tensor in tensors}
+
+
+def _checksum(tensor: torch.Tensor) -> bytes:
+    """Return the sums of bit patterns of the rows of the last dimension; reads a tensor once, at memory's speed."""
+    if tensor.dtype == torch.bool or not tensor.numel():
+        return tensor.cpu().numpy().tobytes()
+    bits = tensor.reshape(-1, tensor.shape[-1] if tensor.dim() else 1).contiguous()
+    sums = bits.view(_BITS[tensor.element_size()]).sum(1, dtype=torch.int64)
+    return sha256(sums.cpu().numpy().tobytes()).digest()
 
 
 def _adds_tokens(adapted: PeftModel) -> bool:

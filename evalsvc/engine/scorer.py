@@ -14,7 +14,7 @@ import torch
 from evalsvc.engine import generation, likelihood, unpacked
 from evalsvc.engine import trie as tries
 from evalsvc.engine.attention import NAME
-from evalsvc.engine.likelihood import Reference
+from evalsvc.engine.likelihood import Head, Reference
 from evalsvc.engine.parity import Parity
 from evalsvc.engine.resident import Resident, read_ahead, silence
 from evalsvc.records.arms import Arm
@@ -36,6 +36,7 @@ class Scorer:
         self._served: tuple[str, str] | None = None
         self._reads_ahead: str | None = None
         self._references: OrderedDict[tuple[str, str], Reference] = OrderedDict()
+        self._head: tuple[str, Head] | None = None
 
     def score(self, shard: Shard) -> ShardResult:
         """Answer every request of a shard.
@@ -96,7 +97,9 @@ class Scorer:
                 return None
             found = likelihood.score(model, work, _rows(model, arm), keep=True).reference
             assert found is not None
-            self._references[place] = found
+            if self._head is None or self._head[0] != arm.key:  # one copy for all shards of a reference
+                self._head = arm.key, found.head.copy()
+            self._references[place] = replace(found, head=self._head[1])
             while len(self._references) > 1 and _bytes(self._references) > REFERENCE_BYTES:
                 self._references.popitem(last=False)
         return self._references[place]

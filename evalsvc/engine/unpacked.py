@@ -90,9 +90,10 @@ def loglikelihoods(model: Any, items: Sequence[Scored], budget: int = BATCH_TOKE
                 raise
             budget = len(queue[0]) * (len(batch) // 2)
             continue
+        ahead = logits.shape[1] - len(batch[0])  # rows of virtual tokens that an adapter puts before the prompt
         for row, tokens in enumerate(batch):
             for number in rows[tokens]:
-                found[number] = _score(logits[row, : len(tokens)], items[number].targets)
+                found[number] = _score(logits[row, ahead : ahead + len(tokens)], items[number].targets)
         queue = queue[len(batch) :]
     return found
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,6 +152,28 @@ class Scaled:
         """Return a piece of the change."""
         factor = self.factor[rows] if self.factor.shape[0] > 1 else self.factor[:, columns]
         return self.base.read(rows, columns).mul_(factor - 1)
+
+
+class Rows:
+    """The change of trainable tokens: some rows of the base are replaced.
+
+    Args:
+        new: float32 [rows, columns].
+        indices: The row of the base that each row of `new` replaces.
+    """
+
+    def __init__(self, base: WeightMatrix, new: torch.Tensor, indices: Sequence[int]) -> None:
+        self.base, self.new, self.shape = base, new, base.shape
+        self.places = {index: place for place, index in enumerate(indices)}
+
+    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece of the change: zero but for the replaced rows."""
+        before = self.base.read(rows, columns)
+        change = torch.zeros_like(before)
+        for row in range(rows.start, rows.stop):
+            if row in self.places:
+                change[row - rows.start] = self.new[self.places[row], columns] - before[row - rows.start]
+        return change
 
 
 # ------------------------------------------------------------------------------------------------------- measurements
@@ -328,8 +350,8 @@ def adapter_change(
 ) -> WeightChange:
     """Compute from an adapter's own tensors what it changes in its base.
 
-    LoRA, DoRA, IA3 and whole modules that an adapter carries are computed; of other types only the number of trainable
-    parameters is known. Prompt-like types change no weight.
+    LoRA, DoRA, IA3, trained tokens and whole modules that an adapter carries are computed; of other types only the
+    number of trainable parameters is known. Prompt-like types change no weight.
     """
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     differences = dict(_differences(config, adapter, base))
@@ -361,12 +383,24 @@ def _differences(
             target = f"{short[: factor.start()]}.weight"
             if target in base:
                 yield target, _scaled_maker(tensor, base[target])
+        elif (rows := re.search(r"\.token_adapter\.trainable_tokens_delta$", short)) is not None:
+            target = f"{short[: rows.start()]}.weight"
+            if target in base:
+                yield target, _token_rows_maker(config, target, tensor, base[target])
         elif short in base and _comparable(tensor, base[short]) and tensor.shape == base[short].shape:
             yield short, _between_maker(tensor, base[short])
 
 
 def _between_maker(new: Tensor, old: Tensor) -> Callable[[], WeightMatrix]:
     return lambda: Between(Stored(new), Stored(old), Stored(old).shape)
+
+
+def _token_rows_maker(config: Mapping[str, Any], target: str, rows: Tensor, old: Tensor) -> Callable[[], WeightMatrix]:
+    indices = config.get("trainable_token_indices") or config.get("token_indices") or ()
+    if isinstance(indices, Mapping):  # module's name -> indices
+        module = target.removesuffix(".weight")
+        indices = next((own for name, own in indices.items() if module.endswith(name)), ())
+    return lambda: Rows(Stored(old), _whole(rows), [int(index) for index in indices])
 
 
 def _scaled_maker(factor: Tensor, old: Tensor) -> Callable[[], WeightMatrix]:
@@ -388,12 +422,37 @@ def _low_rank_maker(
         a, b = _whole(adapter[name_a]), _whole(adapter[name_b])
         module = name_b[: name_b.index(".lora_")]
         low = LowRank(a, b, _scale(config, module, a.shape[0]))
+        if isinstance(config.get("init_lora_weights"), str):
+            low = _subtract_start(low, config, _whole(target))
         if low.shape != Stored(target).shape:  # embeddings, and layers that are stored the other way round
             low = LowRank(b.T.contiguous(), a.T.contiguous(), low.scale)
         magnitude = next((t for n, t in adapter.items() if n.startswith(f"{module}.lora_magnitude_vector")), None)
         return Dora(Stored(target), low, _whole(magnitude)) if magnitude is not None else low
 
     return make
+
+
+def _subtract_start(low: LowRank, config: Mapping[str, Any], weight: torch.Tensor) -> LowRank:
+    """Return scale * (B A - B0 A0): PiSSA and OLoRA take the product of the factors they start from off the base.
+
+    The factors B0 and A0 are those that PEFT itself makes of the base's weight.
+    """
+    from peft import LoraConfig, inject_adapter_in_model  # takes seconds
+
+    rows, columns = weight.shape
+    holder = torch.nn.ModuleDict({"layer": torch.nn.Linear(columns, rows, bias=False)})
+    holder["layer"].weight.data = weight.clone()
+    settings = LoraConfig(
+        r=low.a.shape[0],
+        lora_alpha=low.scale * low.a.shape[0],
+        init_lora_weights=config["init_lora_weights"],
+        target_modules=["layer"],
+    )
+    layer: Any = inject_adapter_in_model(settings, holder)["layer"]
+    if torch.equal(layer.base_layer.weight.data, weight):
+        return low
+    a, b = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
+    return LowRank(torch.cat([low.a, a]), torch.cat([low.b, -b], dim=1), low.scale)
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:

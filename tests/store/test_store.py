@@ -14,6 +14,7 @@ from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.store.items import StoredItems
 from evalsvc.store.store import Store
 from tests.support.fakes import fake_loglikelihood, grade_plan, make_arm, make_plan
+from tests.support.sampled import make_sampled_plan, sample_words
 
 BASE = make_arm(1)
 CHILD = make_arm(2, parent=BASE.checkpoint)
@@ -158,3 +159,37 @@ def test_results_are_those_of_whole_suites_never_of_an_interim_look(store: Store
     store.finish(BASE, look, grade_plan(look, [0.0] * 4))
     (result,) = store.results()
     assert (result.n, result.value) == (6, 1.0)
+
+
+def test_arms_are_paired_on_whole_suites_unless_a_look_is_asked_for(store: Store) -> None:
+    look = replace(make_plan(n=4), digest="look", part_of=PLAN.digest)
+    store.register([BASE, CHILD], [look], "host:1")  # newer than the whole suite
+    for arm in (BASE, CHILD):
+        store.finish(arm, PLAN, grade_plan(PLAN, [1.0] * 6))
+        store.finish(arm, look, grade_plan(look, [0.0] * 4))
+    (scores,) = store.task_scores(1, [2])[2]
+    assert scores.values.tolist() == [1.0] * 6
+    (scores,) = store.task_scores(1, [2], plans=["look"])[2]
+    assert scores.values.tolist() == [0.0] * 4
+
+
+def test_tokens_per_query_are_those_of_the_newest_whole_suite(db: Path) -> None:
+    domain = make_plan("domain", role="domain")
+    larger = replace(make_plan("domain", n=8, role="domain"), digest="larger")
+    look = replace(make_plan("domain", n=4, role="domain"), digest="look", part_of=larger.digest)
+    store = Store(db)
+    for plan, tokens in ((domain, 10.0), (larger, 20.0), (look, 90.0), (PLAN, 500.0)):
+        store.register([BASE], [plan], "host:1", prompt_tokens={(BASE.key, plan.digest): tokens})
+        store.finish(BASE, plan, grade_plan(plan, [1.0] * len(plan.tasks[0].samples)))
+    assert [arm.checkpoint.cost.tokens_per_query for arm in store.arms()] == [20.0]
+
+
+def test_sampled_answers_are_those_of_the_newest_whole_suite(db: Path) -> None:
+    whole = make_sampled_plan(prompts=6, k=3)
+    look = replace(make_sampled_plan(prompts=2, k=3), digest="look", part_of=whole.digest)
+    store = Store(db)
+    for plan in (whole, look):
+        store.register([BASE], [plan], "host:1")
+        sample_words(store, BASE, plan, words=4)
+    (task,) = store.sampled_answers(1, [])[1]
+    assert len(task.answers) == 6

@@ -1,0 +1,1 @@
+"""Truth tables: every number of every kind of arm, against transformers, peft and stock lm-eval alone."""
