@@ -20,11 +20,11 @@ from evalsvc.analysis import stored, stored_claims, training_runs
 from evalsvc.analysis.claims import DecidedClaim, TrainingRun
 from evalsvc.analysis.frontier import (
     ROLES,
+    ArmPositions,
     Axis,
     FrontierOptions,
-    Plane,
     build_axis,
-    build_plane,
+    build_positions,
     compare_methods,
     find_frontier,
 )
@@ -44,7 +44,7 @@ from evalsvc.store import arms as arms_module
 from evalsvc.store.arms import Family, StoredArm
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.decisions import Decisions, Record
-from evalsvc.store.items import AskedRequest, FailedRequest, Filter, ItemPage, StoredItems
+from evalsvc.store.items import AnsweredRequest, FailedRequest, Filter, ItemPage, StoredItems
 from evalsvc.store.runs import StoredRun
 from evalsvc.store.store import Store
 
@@ -201,12 +201,12 @@ def _axis(state: State, base: str, role: Role, only: tuple[str, ...]) -> Axis:
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _plane(state: State, base: str, only: tuple[str, ...]) -> Plane:
+def _plane(state: State, base: str, only: tuple[str, ...]) -> ArmPositions:
     roles = suites(state, base)
     learning, forgetting = (
         _axis(state, base, role, tuple(suite for suite in only if roles.get(suite) == role)) for role in ROLES
     )
-    return build_plane(_gains(state, base), learning, forgetting)
+    return build_positions(_gains(state, base), learning, forgetting)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
@@ -244,7 +244,7 @@ def page_of_items(state: State, base: int, adapted: int, wanted: Filter, offset:
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
-def list_requests(state: State, sample: int, base: int, adapted: int) -> list[AskedRequest]:
+def list_requests(state: State, sample: int, base: int, adapted: int) -> list[AnsweredRequest]:
     """Return an item's requests with both arms' answers."""
     return StoredItems(Path(state.path), WAIT).list_requests(sample, base, adapted)
 

@@ -22,7 +22,7 @@ from evalsvc.gating.verdict import InterimLook, RuleOutcome
 from evalsvc.harness.suites import Suite
 from evalsvc.records.arms import DECLARED, Cost, Finding
 from evalsvc.records.comparisons import FullComparison, RoleTotal
-from evalsvc.records.frontier import Matched, MethodFrontier, Point
+from evalsvc.records.frontier import LevelComparison, MethodFrontier, Point
 from evalsvc.records.vocabulary import Role, State
 from evalsvc.records.weight_changes import GroupChange, TensorChange
 from evalsvc.stats.continual import Continual
@@ -191,8 +191,8 @@ class FrontierOutput:
     axes: tuple[str, ...]
     points: tuple[Point, ...]
     methods: tuple[MethodFrontier, ...]
-    equal_learning: Matched | None
-    equal_forgetting: Matched | None
+    equal_learning: LevelComparison | None
+    equal_forgetting: LevelComparison | None
     hypervolume: Hypervolume
     learning_unit: str
     forgetting_unit: str

@@ -207,14 +207,14 @@ def frontier(
         EvidenceError: No arm, or too few scores.
     """
     from evalsvc.analysis.frontier import FrontierOptions, compare_methods, find_frontier
-    from evalsvc.analysis.stored import load_plane
+    from evalsvc.analysis.stored import load_positions
     from evalsvc.reports.frontier import FrontierReport
     from evalsvc.store.arms import find_family
 
     store = find_store(db)
     names = axes.split(",") if isinstance(axes, str) else axes
     options = FrontierOptions(tuple(name.strip() for name in names), at_learning, at_forgetting)
-    plane = load_plane(store, find_family(store.arms(), base))
+    plane = load_positions(store, find_family(store.arms(), base))
     return FrontierReport(find_frontier(plane, options), compare_methods(plane, options))
 
 

@@ -186,7 +186,7 @@ def test_gate_and_verify(evalsvc: Run, decided: Any, tmp_path: Path) -> None:
 
 def test_advise_takes_the_cheapest_arm_that_passes(decided: Any) -> None:
     report = decided.advise(margin=0.05)
-    assert report.to_dict()["chosen"] == report.chosen.arm == "c1"  # nothing to learn: the base itself
+    assert report.to_dict()["chosen"] == report.choice.arm == "c1"  # nothing to learn: the base itself
     assert set(report.to_pandas()["verdict"]) <= {"pass", "not needed", "no arm"}
     none = decided.advise(learning=["core"], min_gain=0.5, margin=0.05)
     assert none.to_dict()["chosen"] is None

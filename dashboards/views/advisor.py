@@ -6,7 +6,7 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.gating.advisor import RUNGS, Terms
+from evalsvc.gating.advisor import GROUPS_BY_COST, Terms
 
 st.title("Advisor")
 MARKS = {"pass": "✓", "fail": "✗", "short": "✗", "inconclusive": "?", "no evidence": "!"}
@@ -38,10 +38,10 @@ with parts.stop_on_error():
         state, base, Terms(learning=tuple(learning), retention=tuple(retention), min_gain=float(gain), margin=margin)
     )
 
-if advice.chosen is None:
+if advice.choice is None:
     st.warning("No arm passes with these suites and margins.")
 else:
-    st.success(f"Use {parts.plain(advice.chosen.arm)} ({advice.chosen.rung}): no cheaper arm passes.")
+    st.success(f"Use {parts.plain(advice.choice.arm)} ({advice.choice.rung}): no cheaper arm passes.")
 parts.table(
     [
         {
@@ -57,15 +57,15 @@ parts.table(
             "needs n": parts.count(step.decided_by.needed_n) if step.decided_by else None,
             "because": step.reason,
         }
-        for step in advice.tried
+        for step in advice.arms
     ],
     dict.fromkeys(("estimate", "low", "high"), parts.SIGNED),
 )
 evaluated = {"pass", "fail", "inconclusive", "short"}
-tried = sum(step.verdict in evaluated and step.rung != "base" for step in advice.tried)
+tried = sum(step.verdict in evaluated and step.rung != "base" for step in advice.arms)
 st.caption(
-    f"Cheapest kind first ({', '.join(RUNGS)}); within a kind by GPU-hours, then by training step. An arm passes if "
-    "every learning and every retention rule is significant at one-sided 5 %. "
+    f"Cheapest kind first ({', '.join(GROUPS_BY_COST)}); within a kind by GPU-hours, then by training step. An arm "
+    "passes if every learning and every retention rule is significant at one-sided 5 %. "
     f"Arms evaluated on the same items: {tried:,}. The chance that an arm exactly at the margin passes is up to "
     f"{1 - 0.95 ** max(1, tried):.0%}: confirm the choice with `evalsvc gate --half confirm`. "
     "No decision is stored."

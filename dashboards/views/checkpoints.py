@@ -8,7 +8,7 @@ import streamlit as st
 
 from evalsvc import charts
 from evalsvc.records.weight_changes import group_changes
-from evalsvc.reports.checkpoints import compare_command, cost_lines
+from evalsvc.reports.checkpoints import compare_command, list_costs
 
 st.title("Checkpoints")
 
@@ -27,7 +27,7 @@ parts.table(
         {"field": "method", "value": chosen.method},
         {"field": "folder", "value": chosen.path},
         {"field": "digest", "value": chosen.digest},
-        *({"field": field, "value": value} for field, value in cost_lines(chosen.cost)),
+        *({"field": field, "value": value} for field, value in list_costs(chosen.cost)),
     ]
 )
 

@@ -11,7 +11,7 @@ from evalsvc.analysis.compare import compute_totals
 from evalsvc.analysis.stored import ArmComparison
 from evalsvc.errors import EvidenceError
 from evalsvc.records.direction import arrow
-from evalsvc.reports.comparison import in_order_of_harm, notes
+from evalsvc.reports.comparison import list_notes, sort_by_loss
 from evalsvc.reports.formatting import LEVEL_NOTE
 
 st.title("Compare")
@@ -113,11 +113,11 @@ rows = [
         "gained": task.gained,
         "lost, base rerun": None if task.floor is None else task.floor.lost,
         "agreement": task.agreement,
-        "notes": "; ".join(notes(task)),
+        "notes": "; ".join(list_notes(task)),
         "test": task.test,
     }
     for name, comparison in comparisons.items()
-    for task in in_order_of_harm(comparison.tasks)
+    for task in sort_by_loss(comparison.tasks)
 ]
 parts.table(
     rows,

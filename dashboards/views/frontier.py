@@ -9,9 +9,9 @@ import streamlit as st
 from evalsvc import charts
 from evalsvc.analysis.frontier import ROLES
 from evalsvc.records.arms import COSTS
-from evalsvc.records.frontier import Gap, Read
+from evalsvc.records.frontier import MethodDifference, MethodValue
 from evalsvc.reports.formatting import LEVEL_NOTE
-from evalsvc.reports.frontier import by_learning
+from evalsvc.reports.frontier import sort_by_learning
 
 st.title("Learning and forgetting")
 NAMES = {"learning": "learning", "retention": "retention"} | COSTS
@@ -69,7 +69,7 @@ view = charts.View(
     methods=bool(fronts),
     only=tuple(shown) or None,
 )
-crowded = len(frontier.points) > charts.CROWD
+crowded = len(frontier.points) > charts.MAX_DETAILED
 selection = parts.figure(
     charts.frontier_figure(frontier, view), "plane", on_select="rerun", selection_mode=("points", "box", "lasso")
 )
@@ -87,7 +87,7 @@ st.caption(
 
 links = st.container()
 
-points = [point for point in by_learning(frontier) if not shown or point.method in {"base", *shown}]
+points = [point for point in sort_by_learning(frontier) if not shown or point.method in {"base", *shown}]
 rows = [
     {
         "arm": point.arm,
@@ -158,8 +158,10 @@ if len(frontier.methods) > 1:
         if matched is None:
             continue
         st.markdown(f"**{compared} at equal {level} ({level} {matched.at:+.3f})**")
-        reads: list[tuple[str, Read | Gap]] = [(read.method, read) for read in matched.methods]
-        gaps: list[tuple[str, Read | Gap]] = [(f"{gap.first} - {gap.second}", gap) for gap in matched.gaps]
+        reads: list[tuple[str, MethodValue | MethodDifference]] = [(read.method, read) for read in matched.methods]
+        gaps: list[tuple[str, MethodValue | MethodDifference]] = [
+            (f"{gap.first} - {gap.second}", gap) for gap in matched.gaps
+        ]
         parts.table(
             [
                 {"method": name, "value": row.value, "low": row.low, "high": row.high, "reached": row.reached}

@@ -12,7 +12,7 @@ import streamlit as st
 from evalsvc import charts
 from evalsvc.gating.verify import find_differences, read_rules
 from evalsvc.gating.what_if import compute_power_curve, recompute_under
-from evalsvc.reports.decisions import shortage
+from evalsvc.reports.decisions import describe_shortage
 
 st.title("Gate")
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -87,8 +87,8 @@ def show(record: dict[str, Any]) -> None:
             f"Items not needed: {last['of'] - last['items']:,} of {last['of']:,}."
         )
     for rule in rules:
-        if shortage(rule) and not rule.waived:
-            st.text(f"{rule.rule}: {shortage(rule)}")
+        if describe_shortage(rule) and not rule.waived:
+            st.text(f"{rule.rule}: {describe_shortage(rule)}")
     for waiver in record["waivers"]:
         st.text(f"Waiver, {waiver['state']}: {json.dumps(waiver['waiver'], ensure_ascii=False)}")
     left, right = st.columns(2)

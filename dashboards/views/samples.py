@@ -9,7 +9,7 @@ import parts
 import stored
 import streamlit as st
 
-from evalsvc.reports.decisions import quote, shorten
+from evalsvc.reports.decisions import quote, truncate
 from evalsvc.store.items import FATES, PAGE, Filter, ItemAnswer, PairedItem
 
 st.title("Samples")
@@ -136,8 +136,8 @@ picked = parts.table(
             "fate": item.fate,
             "task": item.task,
             "subject": item.cluster or "",
-            "text": shorten(quote(item.doc), 160),
-            "gold": shorten(gold_of(item), 60),
+            "text": truncate(quote(item.doc), 160),
+            "gold": truncate(gold_of(item), 60),
             base_name: item.base,
             arm_name: item.adapted,
             "unparsed": "/".join(

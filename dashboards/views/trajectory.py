@@ -10,7 +10,7 @@ from evalsvc import charts
 from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
 from evalsvc.errors import EvidenceError
 from evalsvc.reports.formatting import LEVEL_NOTE
-from evalsvc.reports.trajectories import conclusions
+from evalsvc.reports.trajectories import describe_conclusions
 
 st.title("Trajectory")
 TOTALS = ("forgetting", "learning")
@@ -73,7 +73,7 @@ else:
     title, limit = "gain over the base (positive is better)", -margin if role == "general" else None
 parts.figure(charts.curves_figure(curves, title, limit), "curves")
 for run in runs:
-    st.text(f"{run.name}: {'; '.join(conclusions(run))}.")
+    st.text(f"{run.name}: {'; '.join(describe_conclusions(run))}.")
     if run.incomplete:
         st.warning(f"Steps not shown, because scores are missing: {parts.plain(', '.join(run.incomplete))}.")
 paired = all(task.paired for run in runs for task in run.curves)

@@ -162,16 +162,16 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
             f"a claim about methods needs at least {SEEDS} seeds per method"
         )
         return replace(card, reason=reason)
-    found = welch(values[0], values[1])
+    difference = welch(values[0], values[1])
     return replace(
         card,
-        verdict=_judge_interval(found.low, found.high),
-        test=f"Welch t over runs, {found.df:.1f} df",
-        low=found.low,
-        high=found.high,
-        p_value=found.p_value,
+        verdict=_judge_interval(difference.low, difference.high),
+        test=f"Welch t over runs, {difference.df:.1f} df",
+        low=difference.low,
+        high=difference.high,
+        p_value=difference.p_value,
         reason=f"{claim.measure} of {claim.more} less that of {claim.less} over {counts[0]} and {counts[1]} runs: "
-        f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]; it holds for these items and seeds like these",
+        f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], for these items",
     )
 
 
@@ -246,24 +246,25 @@ def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[Decided
         evidence=evidence,
     )
     try:
-        found = line(np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs]))
+        fitted = line(np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs]))
     except ValueError as error:
         return replace(card, reason=f"{len(pairs)} checkpoints have both: {error}"), None
     reason = (
-        f"slope {found.slope:+.3f} [{found.slope_low:+.3f}, {found.slope_high:+.3f}] per nat, {found.n} checkpoints, "
-        f"R2 {found.r2:.2f} [{found.r2_low:.2f}, {found.r2_high:.2f}]; steps of one run are not independent"
+        f"slope {fitted.slope:+.3f} [{fitted.slope_low:+.3f}, {fitted.slope_high:+.3f}] per nat, "
+        f"{fitted.n} checkpoints, R2 {fitted.r2:.2f} [{fitted.r2_low:.2f}, {fitted.r2_high:.2f}]; "
+        "steps of one run are not independent"
     )
     card = replace(
         card,
-        verdict=_judge_interval(found.slope_low, found.slope_high),
+        verdict=_judge_interval(fitted.slope_low, fitted.slope_high),
         test="least squares, t of the slope",
-        estimate=found.slope,
-        low=found.slope_low,
-        high=found.slope_high,
-        p_value=found.p_value,
+        estimate=fitted.slope,
+        low=fitted.slope_low,
+        high=fitted.slope_high,
+        p_value=fitted.p_value,
         reason=reason,
     )
-    return card, found
+    return card, fitted
 
 
 def decide_claims(
@@ -275,10 +276,10 @@ def decide_claims(
         runs: Training runs at their last step.
         checkpoints: All checkpoints, for the line of forgetting on drift.
     """
-    found = [card for claim in METHOD_CLAIMS if (card := decide_method_claim(claim, runs, about)) is not None]
-    found += [
+    cards = [card for claim in METHOD_CLAIMS if (card := decide_method_claim(claim, runs, about)) is not None]
+    cards += [
         decide_drop_claim(run, margin) for run in runs if {"general", "instruction"} & {role for role, _ in run.roles}
     ]
     if any(run.drift is not None or run.no_drift for run in checkpoints):
-        found.append(decide_drift_claim(checkpoints, about)[0])
-    return found
+        cards.append(decide_drift_claim(checkpoints, about)[0])
+    return cards

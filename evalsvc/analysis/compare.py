@@ -64,14 +64,16 @@ def compare_tasks(
     Raises:
         EvidenceError: A task is missing from the adapted arm, or the two arms' scores of it cannot be paired.
     """
-    theirs, again = ({(scores.suite, scores.task): scores for scores in arm} for arm in (adapted, rerun))
+    adapted_tasks, rerun_tasks = ({(scores.suite, scores.task): scores for scores in arm} for arm in (adapted, rerun))
     keys = [(scores.suite, scores.task) for scores in base]
-    missing = ["/".join(key) for key in keys if key not in theirs]
+    missing = ["/".join(key) for key in keys if key not in adapted_tasks]
     if missing:
         raise EvidenceError(f"{len(missing)} tasks have no scores to compare ({', '.join(missing[:3])}); submit again")
-    found = [compare_task(scores, theirs[key], again.get(key)) for key, scores in zip(keys, base, strict=True)]
+    comparisons = [
+        compare_task(scores, adapted_tasks[key], rerun_tasks.get(key)) for key, scores in zip(keys, base, strict=True)
+    ]
     formats = [(scores.suite, scores.format_of or scores.task) for scores in base]
-    return _mark_format_loss(_adjust_p_values(found), formats)
+    return _mark_format_loss(_adjust_p_values(comparisons), formats)
 
 
 def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> FullComparison:
@@ -98,13 +100,13 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
             f"{where}: scored by {base.metric} ({base.filter}) and {adapted.metric} ({adapted.filter}); "
             "submit both with the same suite"
         )
-    ours, theirs = _find_common(base, adapted)
-    b, a = base.values[ours], adapted.values[theirs]
+    in_base, in_adapted = _find_common(base, adapted)
+    b, a = base.values[in_base], adapted.values[in_adapted]
     if not len(b):
         raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
     binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
     counts = transitions(b, a) if binary else None
-    difference = _compute_difference(base, b, a, ours, counts)
+    difference = _compute_difference(base, b, a, in_base, counts)
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -113,7 +115,7 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
         filter=base.filter,
         n=len(b),
         difference=difference.adapted - difference.base,
-        unit=unit_of(base),
+        unit=find_unit(base),
         higher_is_better=base.higher_is_better,
         weight=base.weight,
         coverage=len(b) / len(base.samples),
@@ -139,12 +141,12 @@ def _find_common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]
     """Return where the samples that both arms have stand in each."""
     if base.is_aligned(adapted):
         return slice(None), slice(None)
-    _, ours, theirs = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
-    return ours, theirs
+    _, in_base, in_adapted = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
+    return in_base, in_adapted
 
 
 def _compute_difference(
-    scores: TaskScores, base: Floats, adapted: Floats, ours: Places, counts: Transitions | None
+    scores: TaskScores, base: Floats, adapted: Floats, in_base: Places, counts: Transitions | None
 ) -> _Difference:
     """Return the difference of two arms' values on the same samples, the base's `ours`.
 
@@ -167,11 +169,11 @@ def _compute_difference(
             p_value=p_value,
             test="Tango score",
         )
-    weights = None if scores.weights is None else scores.weights[ours]
+    weights = None if scores.weights is None else scores.weights[in_base]
     levels = [estimate(values, weights, scores.aggregation) for values in (base, adapted)]
     gap, influence = levels[1].value - levels[0].value, levels[1].influence - levels[0].influence
     if scores.clusters is not None:
-        stderr, groups = clustered_error(influence, scores.clusters[ours])
+        stderr, groups = clustered_error(influence, scores.clusters[in_base])
         test, df = "cluster-robust t", groups - 1
     else:
         stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
@@ -236,19 +238,19 @@ def _describe_transitions(
     )
 
 
-def _adjust_p_values(found: list[FullComparison]) -> list[FullComparison]:
+def _adjust_p_values(comparisons: list[FullComparison]) -> list[FullComparison]:
     """Adjust the p-values for the number of tasks, and say which tasks moved."""
-    tested = [(i, c.p_value) for i, c in enumerate(found) if c.p_value is not None]
+    tested = [(i, c.p_value) for i, c in enumerate(comparisons) if c.p_value is not None]
     p = [p_value for _, p_value in tested]
     for (i, _), p_holm, q_value in zip(tested, holm(p), benjamini_hochberg(p), strict=True):
         moved: Literal["worse", "better"] | None = None
         if p_holm <= ALPHA:
-            moved = "better" if found[i].gain > 0 else "worse"
-        found[i] = replace(found[i], p_holm=float(p_holm), q_value=float(q_value), moved=moved)
-    return found
+            moved = "better" if comparisons[i].gain > 0 else "worse"
+        comparisons[i] = replace(comparisons[i], p_holm=float(p_holm), q_value=float(q_value), moved=moved)
+    return comparisons
 
 
-def _mark_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
+def _mark_format_loss(comparisons: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
     """Say of losses on items that are asked in several prompt formats whether all formats show them.
 
     A significant loss in one format is a loss of format, not of knowledge, where another format shows none and its
@@ -258,20 +260,22 @@ def _mark_format_loss(found: list[FullComparison], formats: Sequence[tuple[str, 
     for i, name in enumerate(formats):
         families[name].append(i)
     for members in families.values():
-        ends = {i: found[i].gain_interval for i in members}
+        ends = {i: comparisons[i].gain_interval for i in members}
         known = {i: (low, high) for i, (low, high) in ends.items() if low is not None and high is not None}
         if len(members) < 2 or len(known) < len(members):
             continue
         for i in (i for i in members if known[i][1] < 0):
-            kept = [found[j].task for j in members if known[j][0] <= 0 <= known[j][1] and known[j][0] > known[i][1]]
+            kept = [
+                comparisons[j].task for j in members if known[j][0] <= 0 <= known[j][1] and known[j][0] > known[i][1]
+            ]
             if kept:
                 label = f"format loss: the knowledge is there in {', '.join(kept)}"
             elif all(end[1] < 0 for end in known.values()):
                 label = "lost in every format"
             else:
                 label = "undecided: no other format loses significantly less"
-            found[i] = replace(found[i], format_loss=label)
-    return found
+            comparisons[i] = replace(comparisons[i], format_loss=label)
+    return comparisons
 
 
 def is_binary(values: Floats) -> bool:
@@ -279,9 +283,9 @@ def is_binary(values: Floats) -> bool:
     return bool(((values == 0) | (values == 1)).all())
 
 
-def unit_of(scores: TaskScores) -> str:
+def find_unit(scores: TaskScores) -> str:
     """Return the unit in which a task's difference may be averaged with other tasks'."""
-    return UNIT_INTERVAL if scores.aggregation == "mean" and scores.bounded else scores.metric
+    return UNIT_INTERVAL if scores.aggregation == "mean" and scores.is_bounded else scores.metric
 
 
 def compute_totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:

@@ -1,4 +1,4 @@
-"""Sampled texts and token drift of an arm against its base: what is left of its diversity, how far it moved. Pure."""
+"""Diversity of sampled answers and token drift of an arm, compared with its base. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.diversity import Ratio, compare_diversity
 from evalsvc.stats.drift import Drift, drift
-from evalsvc.store.scores import Sampled, TokenDrift
+from evalsvc.store.scores import SampledAnswers, TokenDrift
 
 SEED = 1234
 
@@ -36,21 +36,23 @@ class TaskDrift:
     drift: Drift
 
 
-def compare_sampled(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list[TaskDiversity]:
+def compare_sampled(base: Sequence[SampledAnswers], adapted: Sequence[SampledAnswers]) -> list[TaskDiversity]:
     """Compare sampled answers, prompt by prompt.
 
     Raises:
         EvidenceError: The two arms have no prompt in common on some task, or one answer per prompt only.
     """
-    theirs = {(task.suite, task.task): task for task in adapted}
-    found = []
-    for one in base:
-        where = f"{one.suite}/{one.task}"
-        other = theirs.get((one.suite, one.task))
-        if other is None:
+    adapted_tasks = {(task.suite, task.task): task for task in adapted}
+    compared = []
+    for base_task in base:
+        where = f"{base_task.suite}/{base_task.task}"
+        adapted_task = adapted_tasks.get((base_task.suite, base_task.task))
+        if adapted_task is None:
             raise EvidenceError(f"{where}: the adapted arm has no sampled answers; submit it again")
-        common, ours, mine = np.intersect1d(one.samples, other.samples, assume_unique=True, return_indices=True)
-        answers = [[task.answers[i] for i in at] for task, at in ((one, ours), (other, mine))]
+        common, in_base, in_adapted = np.intersect1d(
+            base_task.samples, adapted_task.samples, assume_unique=True, return_indices=True
+        )
+        answers = [[task.answers[i] for i in at] for task, at in ((base_task, in_base), (adapted_task, in_adapted))]
         if not len(common):
             raise EvidenceError(f"{where}: the two arms have no prompt in common; submit both with the same suite")
         k = len(answers[0][0])
@@ -58,10 +60,10 @@ def compare_sampled(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> list
             raise EvidenceError(
                 f"{where}: has one answer per prompt, must have several; give the task `repeats` and `do_sample: true`"
             )
-        ended = one.unfinished[ours], other.unfinished[mine]
+        ended = base_task.unfinished[in_base], adapted_task.unfinished[in_adapted]
         ratios = compare_diversity(answers[0], answers[1], ended, np.random.default_rng(SEED))
-        found.append(TaskDiversity(one.suite, one.task, k, tuple(ratios)))
-    return found
+        compared.append(TaskDiversity(base_task.suite, base_task.task, k, tuple(ratios)))
+    return compared
 
 
 def summarise_drift(tasks: Sequence[TokenDrift]) -> list[TaskDrift]:

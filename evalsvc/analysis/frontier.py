@@ -19,7 +19,16 @@ import numpy as np
 from evalsvc.analysis.suite_gains import Candidate, Gains
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import COSTS
-from evalsvc.records.frontier import Ellipse, EqualLevels, Frontier, Gap, Matched, MethodFrontier, Point, Read
+from evalsvc.records.frontier import (
+    Ellipse,
+    EqualLevels,
+    Frontier,
+    LevelComparison,
+    MethodDifference,
+    MethodFrontier,
+    MethodValue,
+    Point,
+)
 from evalsvc.records.vocabulary import Floats, Role
 from evalsvc.stats.multiplicity import bonferroni
 from evalsvc.stats.paired import LEVEL
@@ -27,7 +36,7 @@ from evalsvc.stats.pareto import (
     THREADS,
     Indices,
     Ranks,
-    certain_dominators,
+    find_dominators,
     hypervolume,
     non_dominated,
     rank_densely,
@@ -36,7 +45,7 @@ from evalsvc.stats.pareto import (
 
 ALPHA = 0.05
 ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-PLANE = ("learning", "forgetting")
+DEFAULT_AXES = ("learning", "forgetting")
 ROLES: tuple[Role, Role] = ("domain", "general")
 _ARMS = 64
 
@@ -50,7 +59,7 @@ class FrontierOptions:
         at_learning, at_forgetting: Where methods are compared; None: as far as all of them get.
     """
 
-    axes: tuple[str, ...] = PLANE
+    axes: tuple[str, ...] = DEFAULT_AXES
     at_learning: float | None = None
     at_forgetting: float | None = None
 
@@ -60,9 +69,9 @@ class FrontierOptions:
         Raises:
             UsageError: An axis is unknown, or there are not two.
         """
-        unknown = [name for name in self.axes if name not in (*PLANE, *COSTS)]
+        unknown = [name for name in self.axes if name not in (*DEFAULT_AXES, *COSTS)]
         if unknown or len(set(self.axes)) < 2:
-            raise UsageError(f"axes {','.join(self.axes)}: must be two or more of {', '.join((*PLANE, *COSTS))}")
+            raise UsageError(f"axes {','.join(self.axes)}: must be two or more of {', '.join((*DEFAULT_AXES, *COSTS))}")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -103,7 +112,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certainty:
+class Uncertainty:
     """The intervals of an arm's learning and forgetting, their ellipse, and what was given for what; see `Point`."""
 
     learning_low: float
@@ -117,22 +126,22 @@ class Certainty:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Plane:
+class ArmPositions:
     """What arms learned and forgot: the part of a frontier that is expensive to compute, whatever its axes.
 
     Attributes:
         arms: The base, and the arms that have scores on all of its tasks.
         incomplete: The others' labels.
-        certainty: Of each arm's learning and forgetting.
+        uncertainty: Of each arm's learning and forgetting.
     """
 
     arms: tuple[Candidate, ...]
     incomplete: tuple[str, ...]
     learning: Axis
     forgetting: Axis
-    certainty: tuple[Certainty, ...]
+    uncertainty: tuple[Uncertainty, ...]
 
-    def with_known_costs(self, axes: Sequence[str]) -> Plane:
+    def with_known_costs(self, axes: Sequence[str]) -> ArmPositions:
         """Return the plane for the base and the arms whose costs are known that are axes; the others are incomplete."""
         costs = [name for name in axes if name in COSTS]
         known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in self.arms[1:]]
@@ -140,32 +149,32 @@ class Plane:
             return self
         kept = np.flatnonzero([True, *known])
         late = (arm.label for arm, has_all in zip(self.arms[1:], known, strict=True) if not has_all)
-        return Plane(
+        return ArmPositions(
             arms=tuple(self.arms[i] for i in kept),
             incomplete=(*self.incomplete, *late),
             learning=self.learning.of(self.learning.arms[kept]),
             forgetting=self.forgetting.of(self.forgetting.arms[kept]),
-            certainty=tuple(self.certainty[i] for i in kept),
+            uncertainty=tuple(self.uncertainty[i] for i in kept),
         )
 
 
-def build_plane(gains: Gains, learning: Axis, forgetting: Axis) -> Plane:
+def build_positions(gains: Gains, learning: Axis, forgetting: Axis) -> ArmPositions:
     """Put together what the arms that are on both axes learned and forgot."""
     both = np.intersect1d(learning.arms, forgetting.arms)
     learning, forgetting = learning.of(both), forgetting.of(both)
     with ThreadPoolExecutor(THREADS) as pool:
-        certainty = pool.map(lambda arms: list(_compute_certainty(learning, forgetting, arms)), _blocks(len(both)))
-    found = set(both)
-    return Plane(
-        arms=tuple(arm for i, arm in enumerate(gains.arms) if i in found),
-        incomplete=tuple(arm.label for i, arm in enumerate(gains.arms) if i not in found),
+        uncertainty = pool.map(lambda arms: list(_compute_uncertainty(learning, forgetting, arms)), _blocks(len(both)))
+    on_both = set(both)
+    return ArmPositions(
+        arms=tuple(arm for i, arm in enumerate(gains.arms) if i in on_both),
+        incomplete=tuple(arm.label for i, arm in enumerate(gains.arms) if i not in on_both),
         learning=learning,
         forgetting=forgetting,
-        certainty=tuple(chain.from_iterable(certainty)),
+        uncertainty=tuple(chain.from_iterable(uncertainty)),
     )
 
 
-def find_frontier(measured: Plane, wish: FrontierOptions = FrontierOptions()) -> Frontier:
+def find_frontier(positions: ArmPositions, options: FrontierOptions = FrontierOptions()) -> Frontier:
     """Find the frontier among arms that were measured.
 
     Arms without scores on all of the base's tasks on the two axes, or without a cost that is asked for, are named as
@@ -174,27 +183,27 @@ def find_frontier(measured: Plane, wish: FrontierOptions = FrontierOptions()) ->
     Raises:
         EvidenceError: What queries of the base cost was never measured.
     """
-    measured = measured.with_known_costs(wish.axes)
-    arms, learning, forgetting = measured.arms, measured.learning, measured.forgetting
+    positions = positions.with_known_costs(options.axes)
+    arms, learning, forgetting = positions.arms, positions.learning, positions.forgetting
     axes = {"learning": learning, "forgetting": forgetting}
-    axes |= {name: _cost_axis(name, arms, learning) for name in wish.axes if name in COSTS}
-    chosen = [axes[name] for name in wish.axes]
+    axes |= {name: _cost_axis(name, arms, learning) for name in options.axes if name in COSTS}
+    chosen = [axes[name] for name in options.axes]
     points = np.stack([axis.gain for axis in chosen], axis=-1)
     ranks = np.moveaxis(np.stack([axis.ranks for axis in chosen]), 0, -1)
     corner = [axis.corner for axis in chosen]
     methods = _methods(arms, points, corner)
     return Frontier(
         base=arms[0].label,
-        points=_points(arms, axes, measured.certainty, points, ranks, methods),
+        points=_points(arms, axes, positions.uncertainty, points, ranks, methods),
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
         hypervolume=hypervolume(points, corner),
         reference=tuple(
-            0.0 + value if name == "learning" else 0.0 - value for name, value in zip(wish.axes, corner, strict=True)
+            0.0 + value if name == "learning" else 0.0 - value for name, value in zip(options.axes, corner, strict=True)
         ),
         left_out=learning.left_out + forgetting.left_out,
-        incomplete=measured.incomplete,
-        axes=wish.axes,
+        incomplete=positions.incomplete,
+        axes=options.axes,
         methods=methods,
     )
 
@@ -202,7 +211,7 @@ def find_frontier(measured: Plane, wish: FrontierOptions = FrontierOptions()) ->
 def _points(
     placed: Sequence[Candidate],
     axes: Mapping[str, Axis],
-    certainty: Sequence[Certainty],
+    uncertainty: Sequence[Uncertainty],
     points: Floats,
     ranks: Ranks,
     methods: Sequence[MethodFrontier],
@@ -210,7 +219,7 @@ def _points(
     on_frontier = non_dominated(points)
     with ThreadPoolExecutor(THREADS) as pool:
         resampled = pool.submit(non_dominated, ranks)
-        dominators = certain_dominators(ranks, on_frontier, 1 - bonferroni(ALPHA, len(placed) - 1))
+        dominators = find_dominators(ranks, on_frontier, 1 - bonferroni(ALPHA, len(placed) - 1))
         often = resampled.result().mean(axis=0)
     of_method = {label for method in methods for label in method.arms}
     return tuple(
@@ -227,16 +236,16 @@ def _points(
             cost=arm.checkpoint.cost,
             on_method_frontier=arm.label in of_method,
             dominated_by=placed[dominators[i]].label if dominators[i] >= 0 else None,
-            learning_low=sure.learning_low,
-            learning_high=sure.learning_high,
-            forgetting_low=sure.forgetting_low,
-            forgetting_high=sure.forgetting_high,
-            ellipse=sure.ellipse,
-            exchange=sure.exchange,
-            exchange_low=sure.exchange_low,
-            exchange_high=sure.exchange_high,
+            learning_low=bounds.learning_low,
+            learning_high=bounds.learning_high,
+            forgetting_low=bounds.forgetting_low,
+            forgetting_high=bounds.forgetting_high,
+            ellipse=bounds.ellipse,
+            exchange=bounds.exchange,
+            exchange_low=bounds.exchange_low,
+            exchange_high=bounds.exchange_high,
         )
-        for i, (arm, sure) in enumerate(zip(placed, certainty, strict=True))
+        for i, (arm, bounds) in enumerate(zip(placed, uncertainty, strict=True))
     )
 
 
@@ -245,21 +254,21 @@ def _blocks(arms: int) -> list[slice]:
     return [slice(start, start + _ARMS) for start in range(0, arms, _ARMS)]
 
 
-def _compute_certainty(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[Certainty]:
+def _compute_uncertainty(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[Uncertainty]:
     """Yield, for some arms, the intervals and the ellipse of learning and forgetting, and what was given for what."""
     learned, forgot = learning.resampled[:, arms], 0.0 - forgetting.resampled[:, arms]
     (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
     ellipses = _ellipses(learned, forgot)
-    learns = learned_low > 0  # in all but 5 % of the resamples, or in more
-    exchange = 0.0 - forgetting.gain[arms][learns] / learning.gain[arms][learns]
+    has_learned = learned_low > 0  # in all but 5 % of the resamples, or in more
+    exchange = 0.0 - forgetting.gain[arms][has_learned] / learning.gain[arms][has_learned]
     # Where a resample learned nothing at all the ratio is as bad as it gets, or as good.
-    learned, forgot = learned[:, learns], forgot[:, learns]
+    learned, forgot = learned[:, has_learned], forgot[:, has_learned]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
     exchanges = zip(exchange, *np.quantile(ratios, ENDS, axis=0, method="closest_observation"), strict=True)
     for i, ellipse in enumerate(ellipses):
-        value, low, high = map(float, next(exchanges)) if learns[i] else (None, None, None)
-        yield Certainty(
+        value, low, high = map(float, next(exchanges)) if has_learned[i] else (None, None, None)
+        yield Uncertainty(
             learning_low=float(learned_low[i]),
             learning_high=float(learned_high[i]),
             forgetting_low=float(forgot_low[i]),
@@ -284,20 +293,20 @@ def _ellipses(learned: Floats, forgot: Floats) -> list[Ellipse]:
 
 
 def _methods(placed: Sequence[Candidate], points: Floats, corner: Sequence[float]) -> tuple[MethodFrontier, ...]:
-    found = []
+    frontiers = []
     for method, members in _members(placed).items():
-        mine = points[members]
-        labels = tuple(placed[i].label for i, kept in zip(members, non_dominated(mine), strict=True) if kept)
-        found.append(MethodFrontier(method, labels, hypervolume(mine, corner)))
-    return tuple(found)
+        own_points = points[members]
+        labels = tuple(placed[i].label for i, kept in zip(members, non_dominated(own_points), strict=True) if kept)
+        frontiers.append(MethodFrontier(method, labels, hypervolume(own_points, corner)))
+    return tuple(frontiers)
 
 
 def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
     """Return the adapted arms of every method."""
-    found: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for i, arm in enumerate(placed[1:], start=1):
-        found.setdefault(arm.checkpoint.method, []).append(i)
-    return found
+        members.setdefault(arm.checkpoint.method, []).append(i)
+    return members
 
 
 # ------------------------------------------------------------------------------------------------------------- axes
@@ -311,15 +320,15 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
     Raises:
         EvidenceError: The base has no scores on any of them.
     """
-    known = [suite for suite in gains.suites if suite.role == role and (suites is None or suite.suite in suites)]
-    if not known:
+    candidates = [suite for suite in gains.suites if suite.role == role and (suites is None or suite.suite in suites)]
+    if not candidates:
         label = gains.arms[0].label
         raise EvidenceError(f"{label} has no scores on any {role} suite; submit it with one (see `suites list`)")
     units: Counter[str] = Counter()
-    for suite in known:
+    for suite in candidates:
         units[suite.unit] += len(suite.tasks)
     unit = max(units, key=lambda name: (units[name], name == "score"))
-    chosen = [suite for suite in known if suite.unit == unit]
+    chosen = [suite for suite in candidates if suite.unit == unit]
     has = np.all([suite.has for suite in chosen], axis=0)
     columns = slice(None) if has.all() else has
     gain, resampled = np.zeros(has.sum()), np.zeros((len(chosen[0].resampled), has.sum()))
@@ -341,7 +350,7 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
         resampled=resampled,
         ranks=ranks,
         ends=np.concatenate(list(ends), axis=1),
-        left_out=tuple(task for suite in known if suite.unit != unit for task in suite.tasks),
+        left_out=tuple(task for suite in candidates if suite.unit != unit for task in suite.tasks),
     )
 
 
@@ -375,27 +384,29 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
 # --------------------------------------------------------------------------------------------- methods at one level
 
 
-def compare_methods(measured: Plane, wish: FrontierOptions = FrontierOptions()) -> EqualLevels:
+def compare_methods(positions: ArmPositions, options: FrontierOptions = FrontierOptions()) -> EqualLevels:
     """Compare the methods that learned anything: forgetting at equal learning, and learning at equal forgetting.
 
     If no level is wished for, it is the most that all of these methods reach: for learning, in 95 % of the resamples.
     """
-    measured = measured.with_known_costs(wish.axes)
-    domain, general = measured.learning, measured.forgetting
+    positions = positions.with_known_costs(options.axes)
+    domain, general = positions.learning, positions.forgetting
     members = {
-        method: [0, *arms] for method, arms in _members(measured.arms).items() if domain.gain[arms].max(initial=0.0) > 0
+        method: [0, *arms]
+        for method, arms in _members(positions.arms).items()
+        if domain.gain[arms].max(initial=0.0) > 0
     }
-    if not members or not set(PLANE) <= set(wish.axes):
+    if not members or not set(DEFAULT_AXES) <= set(options.axes):
         return EqualLevels()
     # The estimate, then the resamples.
     planes = {
         method: [np.vstack([axis.gain[arms], axis.resampled[:, arms]]) for axis in (domain, general)]
         for method, arms in members.items()
     }
-    if (at_learning := wish.at_learning) is None:
+    if (at_learning := options.at_learning) is None:
         least = np.min([learned[1:].max(axis=1) for learned, _ in planes.values()], axis=0)
         at_learning = float(np.quantile(least, 1 - 0.95))
-    if (at_forgetting := wish.at_forgetting) is None:
+    if (at_forgetting := options.at_forgetting) is None:
         fronts = (np.stack([learned[0], kept[0]], axis=-1) for learned, kept in planes.values())
         at_forgetting = max(0.0, min(float(-front[non_dominated(front), 1].min()) for front in fronts))
     return EqualLevels(
@@ -404,16 +415,16 @@ def compare_methods(measured: Plane, wish: FrontierOptions = FrontierOptions()) 
     )
 
 
-def _match(at: float, values: Mapping[str, Floats]) -> Matched:
+def _match(at: float, values: Mapping[str, Floats]) -> LevelComparison:
     reads = []
     for method, estimates in values.items():
         value, low, high, reached = _summarise(estimates)
-        reads.append(Read(method=method, value=value, low=low, high=high, reached=reached))
+        reads.append(MethodValue(method=method, value=value, low=low, high=high, reached=reached))
     gaps = []
     for a, b in combinations(values, 2):
         value, low, high, reached = _summarise(values[a] - values[b])
-        gaps.append(Gap(first=a, second=b, value=value, low=low, high=high, reached=reached))
-    return Matched(at, tuple(reads), tuple(gaps))
+        gaps.append(MethodDifference(first=a, second=b, value=value, low=low, high=high, reached=reached))
+    return LevelComparison(at, tuple(reads), tuple(gaps))
 
 
 def _summarise(estimates: Floats) -> tuple[float | None, float | None, float | None, float]:

@@ -59,10 +59,10 @@ def compare_pair(store: Store, base: StoredArm, adapted: StoredArm, other_prompt
     Raises:
         EvidenceError: Scores are missing or cannot be compared.
     """
-    (found,) = compare_many(store, base, [adapted], other_prompts)
-    if isinstance(found, EvidenceError):
-        raise found
-    return found
+    (comparison,) = compare_many(store, base, [adapted], other_prompts)
+    if isinstance(comparison, EvidenceError):
+        raise comparison
+    return comparison
 
 
 def compare_many(
@@ -72,15 +72,17 @@ def compare_many(
     rerun = find_rerun(store.arms(), base)
     for start in range(0, len(several), _AT_ONCE):
         part = several[start : start + _AT_ONCE]
-        wanted = [*(arm.number for arm in part), *([rerun.number] if rerun else [])]
-        scores = store.task_scores(base.number, wanted)
+        numbers = [*(arm.number for arm in part), *([rerun.number] if rerun else [])]
+        scores = store.task_scores(base.number, numbers)
         for arm in part:
             try:
-                found = _compare_scores(store, base, arm, scores, scores[rerun.number] if rerun else (), other_prompts)
+                comparison = _compare_scores(
+                    store, base, arm, scores, scores[rerun.number] if rerun else (), other_prompts
+                )
             except EvidenceError as error:
                 yield error
             else:
-                yield found
+                yield comparison
 
 
 def _compare_scores(
@@ -91,16 +93,16 @@ def _compare_scores(
     rerun: Sequence[TaskScores],
     other_prompts: bool,
 ) -> ArmComparison:
-    ours, theirs = scores[base.number], scores[adapted.number]
-    if not ours:
+    base_scores, adapted_scores = scores[base.number], scores[adapted.number]
+    if not base_scores:
         raise EvidenceError(f"{base.label} has no finished run; submit it again to resume")
-    have = {(task.suite, task.task) for task in theirs}
-    if any((task.suite, task.task) not in have for task in ours):
+    scored = {(task.suite, task.task) for task in adapted_scores}
+    if any((task.suite, task.task) not in scored for task in base_scores):
         # The arm may have done the suite under another plan: with some items missing, or with other prompts.
         own = store.task_scores(adapted.number, [])[adapted.number]
-        theirs = [*theirs, *(task for task in own if (task.suite, task.task) not in have)]
-    ours, theirs = _pair_samples(store, ours, theirs, other_prompts)
-    tasks = compare_tasks(ours, theirs, rerun)
+        adapted_scores = [*adapted_scores, *(task for task in own if (task.suite, task.task) not in scored)]
+    base_scores, adapted_scores = _pair_samples(store, base_scores, adapted_scores, other_prompts)
+    tasks = compare_tasks(base_scores, adapted_scores, rerun)
     return ArmComparison(base, adapted, tuple(tasks), tuple(compute_totals(tasks)))
 
 
@@ -112,23 +114,26 @@ def _pair_samples(
     Raises:
         EvidenceError: The same documents were asked with other prompts, and nobody said so.
     """
-    theirs = {(task.suite, task.task): task for task in adapted}
-    ours = list(base)
+    adapted_scores = {(task.suite, task.task): task for task in adapted}
+    base_scores = list(base)
     for i, task in enumerate(base):
         key = task.suite, task.task
-        other = theirs.get(key)
-        if other is None or task.is_aligned(other):
+        counterpart = adapted_scores.get(key)
+        if counterpart is None or task.is_aligned(counterpart):
             continue
-        lone, others_lone = np.setdiff1d(task.samples, other.samples), np.setdiff1d(other.samples, task.samples)
-        differ = np.intersect1d(store.documents(lone), store.documents(others_lone))
-        if len(differ) and not other_prompts:
+        only_base, only_adapted = (
+            np.setdiff1d(task.samples, counterpart.samples),
+            np.setdiff1d(counterpart.samples, task.samples),
+        )
+        documents = np.intersect1d(store.documents(only_base), store.documents(only_adapted))
+        if len(documents) and not other_prompts:
             raise EvidenceError(
-                f"{task.suite}/{task.task}: {len(differ)} of {len(task.samples)} documents were asked with other "
+                f"{task.suite}/{task.task}: {len(documents)} of {len(task.samples)} documents were asked with other "
                 "prompts; submit both with the same suite and template, or say --other-prompts to pair by document"
             )
-        if len(differ):
-            ours[i], theirs[key] = (_number_by_document(store, scores) for scores in (task, other))
-    return ours, list(theirs.values())
+        if len(documents):
+            base_scores[i], adapted_scores[key] = (_number_by_document(store, scores) for scores in (task, counterpart))
+    return base_scores, list(adapted_scores.values())
 
 
 def _number_by_document(store: Store, scores: TaskScores) -> TaskScores:
@@ -146,23 +151,23 @@ def _number_by_document(store: Store, scores: TaskScores) -> TaskScores:
     )
 
 
-def load_frontier(store: Store, family: Family, wish: FrontierOptions = FrontierOptions()) -> Frontier:  # noqa: B008 (frozen)
+def load_frontier(store: Store, family: Family, options: FrontierOptions = FrontierOptions()) -> Frontier:  # noqa: B008 (frozen)
     """Place a base and its arms on the plane of learning and forgetting.
 
     Raises:
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
-    return frontier.find_frontier(load_plane(store, family), wish)
+    return frontier.find_frontier(load_positions(store, family), options)
 
 
-def load_plane(store: Store, family: Family) -> frontier.Plane:
+def load_positions(store: Store, family: Family) -> frontier.ArmPositions:
     """Measure what the arms of a base learned and forgot.
 
     Raises:
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
     """
-    found = load_gains(store, family)
-    return frontier.build_plane(found, *(frontier.build_axis(found, role) for role in frontier.ROLES))
+    gains = load_gains(store, family)
+    return frontier.build_positions(gains, *(frontier.build_axis(gains, role) for role in frontier.ROLES))
 
 
 def load_gains(store: Store, family: Family) -> Gains:

@@ -20,7 +20,7 @@ from evalsvc.records.methods import list_kinds
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.regression import Line
 from evalsvc.store.arms import Family, StoredArm, find_family, group_families
-from evalsvc.store.scores import Sampled, TokenDrift
+from evalsvc.store.scores import SampledAnswers, TokenDrift
 from evalsvc.store.store import Store
 
 
@@ -46,24 +46,24 @@ class ClaimEvidence:
 def load_claim_evidence(store: Store, base: str | None = None) -> list[ClaimEvidence]:
     """Return the stored arms and matrices as claims need them; raises as `decide_stored_claims` does."""
     matrices = [] if base else store.matrices()
-    found = [
+    evidence = [
         _load_family(store, family)
         for family in (group_families(store.arms()) if base is None else [find_family(store.arms(), base)])
     ]
     for tasks in dict.fromkeys(matrix.tasks for matrix in matrices):
         runs = tuple(_summarise_matrix(matrix) for matrix in matrices if matrix.tasks == tasks)
-        found.append(ClaimEvidence(runs, (), f"matrices over {', '.join(tasks)}"))
-    return found
+        evidence.append(ClaimEvidence(runs, (), f"matrices over {', '.join(tasks)}"))
+    return evidence
 
 
-def decide_claim_evidence(found: Sequence[ClaimEvidence], margin: float = MARGIN) -> list[DecidedClaim]:
+def decide_claim_evidence(evidence: Sequence[ClaimEvidence], margin: float = MARGIN) -> list[DecidedClaim]:
     """Decide every claim; raises as `decide_stored_claims` does."""
-    made = [card for one in found for card in decide_claims(one.runs, one.checkpoints, one.about, margin)]
-    if not made:
+    cards = [card for part in evidence for card in decide_claims(part.runs, part.checkpoints, part.about, margin)]
+    if not cards:
         raise EvidenceError(
             "the store has no adapted arm and no matrix to decide a claim with; submit or import some first"
         )
-    return made
+    return cards
 
 
 def _load_family(store: Store, family: Family) -> ClaimEvidence:
@@ -99,24 +99,24 @@ def explain_missing_drift(store: Store, family: Family, tokens: Mapping[int, Seq
 def load_claim_runs(store: Store, family: Family) -> list[tuple[StoredArm, TrainingRun]]:
     """Return what claims rest on: of every training run the last step that can be compared, and steps with drift."""
     # A checkpoint that is served in several ways is still one: merged arms stand back.
-    once = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
-    order = [arm.number for arm in once.values()]
+    by_checkpoint = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
+    order = [arm.number for arm in by_checkpoint.values()]
     sampled, tokens = store.sampled_answers(family.base.number, order), store.drifts(order)
-    refused = explain_missing_drift(store, replace(family, arms=tuple(once.values())), tokens)
-    drifted = {*refused, *(number for number in order if tokens[number])}
-    found = {
+    no_drift = explain_missing_drift(store, replace(family, arms=tuple(by_checkpoint.values())), tokens)
+    with_drift = {*no_drift, *(number for number in order if tokens[number])}
+    runs = {
         arm.number: (
             arm,
             replace(
                 _summarise_run(arm, compared),
                 diversity=_mean_distinct_ratio(sampled[family.base.number], sampled[arm.number]),
                 drift=_mean_drift(tokens[arm.number]),
-                no_drift=refused.get(arm.number),
+                no_drift=no_drift.get(arm.number),
             ),
         )
-        for arm, compared in _compare_last_steps(store, family.base, list(once.values()), drifted)
+        for arm, compared in _compare_last_steps(store, family.base, list(by_checkpoint.values()), with_drift)
     }
-    return [found[number] for number in order if number in found]
+    return [runs[number] for number in order if number in runs]
 
 
 def _compare_last_steps(
@@ -126,15 +126,15 @@ def _compare_last_steps(
     left = sorted(arms, key=lambda arm: -(arm.checkpoint.step or 0))
     while left:
         last = {_run_name(arm): arm.number for arm in reversed(left)}
-        asked = [arm for arm in left if arm.number == last[_run_name(arm)] or arm.number in always]
-        answers = dict(zip((arm.number for arm in asked), compare_many(store, base, asked), strict=True))
+        candidates = [arm for arm in left if arm.number == last[_run_name(arm)] or arm.number in always]
+        comparisons = dict(zip((arm.number for arm in candidates), compare_many(store, base, candidates), strict=True))
         rest, reached = [], set()
         for arm in left:
-            found = answers.get(arm.number)
-            if isinstance(found, ArmComparison):
-                yield arm, found
+            comparison = comparisons.get(arm.number)
+            if isinstance(comparison, ArmComparison):
+                yield arm, comparison
                 reached.add(_run_name(arm))
-            elif found is None and _run_name(arm) not in reached:
+            elif comparison is None and _run_name(arm) not in reached:
                 rest.append(arm)  # what came after it is unfinished, or was scored otherwise
         left = rest
 
@@ -143,7 +143,7 @@ def _run_name(arm: StoredArm) -> str:
     return arm.checkpoint.trajectory or arm.checkpoint.label
 
 
-def _mean_distinct_ratio(base: Sequence[Sampled], adapted: Sequence[Sampled]) -> float | None:
+def _mean_distinct_ratio(base: Sequence[SampledAnswers], adapted: Sequence[SampledAnswers]) -> float | None:
     """Return the mean share of different answers, as a ratio to the base's; None where that cannot be told."""
     try:
         ratios = [task.ratios[0].ratio for task in compare_sampled(base, adapted)] if adapted else []

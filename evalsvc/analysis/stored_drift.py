@@ -52,20 +52,20 @@ def load_drift(store: Store, family: Family) -> tuple[list[ArmDrift], DecidedCla
     """
     runs = load_claim_runs(store, family)
     tokens = store.drifts([arm.number for arm in family.arms])
-    forgot = {arm.number: run.forgetting for arm, run in runs}
-    refused = explain_missing_drift(store, family, tokens)
-    found = [
-        ArmDrift(arm, tuple(summarise_drift(tokens[arm.number])), forgot.get(arm.number), refused.get(arm.number))
+    forgetting = {arm.number: run.forgetting for arm, run in runs}
+    refusals = explain_missing_drift(store, family, tokens)
+    drifts = [
+        ArmDrift(arm, tuple(summarise_drift(tokens[arm.number])), forgetting.get(arm.number), refusals.get(arm.number))
         for arm in family.arms
-        if tokens[arm.number] or arm.number in refused
+        if tokens[arm.number] or arm.number in refusals
     ]
-    if found and all(one.refusal for one in found):
-        more = f" (and {len(found) - 1} arms more)" if len(found) > 1 else ""
-        raise EvidenceError(f"{found[0].arm.label}: {found[0].refusal}{more}")
-    if not found:
+    if drifts and all(drift.refusal for drift in drifts):
+        more = f" (and {len(drifts) - 1} arms more)" if len(drifts) > 1 else ""
+        raise EvidenceError(f"{drifts[0].arm.label}: {drifts[0].refusal}{more}")
+    if not drifts:
         raise EvidenceError(
             f"no arm of {family.base.label} has drift; submit one with a suite of role drift whose tasks "
             "are texts (loglikelihood_rolling)"
         )
     about = f"arms of {family.base.label}"
-    return found, decide_drift_claim([run for _, run in runs], about)[0]
+    return drifts, decide_drift_claim([run for _, run in runs], about)[0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evalsvc.analysis.compare import compute_task_shares, unit_of
+from evalsvc.analysis.compare import compute_task_shares, find_unit
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.direction import orient
@@ -75,7 +75,7 @@ def measure_gains(base: Candidate, arms: Sequence[Candidate]) -> Gains:
     groups: dict[tuple[str, Role, str], list[TaskScores]] = {}
     for scores in base.scores:
         if scores.role in {"domain", "general"} and scores.aggregation in SMOOTH:
-            groups.setdefault((scores.suite, scores.role, unit_of(scores)), []).append(scores)
+            groups.setdefault((scores.suite, scores.role, find_unit(scores)), []).append(scores)
     tables = [{(s.suite, s.task): s for s in arm.scores} for arm in everyone]
     return Gains(everyone, tuple(_suite_gain(*group, tasks, everyone, tables) for group, tasks in groups.items()))
 
@@ -89,12 +89,12 @@ def _suite_gain(
     tables: Sequence[Mapping[tuple[str, str], TaskScores]],
 ) -> SuiteGain:
     has = np.array([all((suite, task.task) in table for task in tasks) for table in tables])
-    able = [i for i, has_all in enumerate(has) if has_all]
-    gain, resampled, level = np.zeros(len(able)), np.zeros((REPLICATES, len(able))), 0.0
+    complete = [i for i, has_all in enumerate(has) if has_all]
+    gain, resampled, level = np.zeros(len(complete)), np.zeros((REPLICATES, len(complete))), 0.0
     for share, task in zip(compute_task_shares([(suite, task.weight) for task in tasks]), tasks, strict=True):
         sign = orient(share, task.higher_is_better)
-        found = [_check_aligned(task, tables[i][suite, task.task], arms[i]) for i in able]
-        estimates = [estimate(values, task.weights, task.aggregation) for values in found]
+        values_of_arms = [_check_aligned(task, tables[i][suite, task.task], arms[i]) for i in complete]
+        estimates = [estimate(values, task.weights, task.aggregation) for values in values_of_arms]
         level += share * estimates[0].value
         gain += sign * np.array([e.value - estimates[0].value for e in estimates])
         differences = np.stack([e.influence - estimates[0].influence for e in estimates])
@@ -117,9 +117,9 @@ def _suite_gain(
 
 def _spread(values: Floats, has: Bools) -> Floats:
     """Return values [..., arms that have any] with nan for the other arms."""
-    found = np.full((*values.shape[:-1], len(has)), np.nan)
-    found[..., has] = values
-    return found
+    filled = np.full((*values.shape[:-1], len(has)), np.nan)
+    filled[..., has] = values
+    return filled
 
 
 def _check_aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:

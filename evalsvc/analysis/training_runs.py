@@ -47,17 +47,17 @@ def follow_runs(
     if name is not None and not chosen:
         known = ", ".join(dict.fromkeys(run for _, run in runs)) or "none yet: submit a folder with checkpoint-* inside"
         raise UsageError(f"trajectory {name!r}: the store has no training run of that name ({known})")
-    found, problems = [], []
+    trajectories, problems = [], []
     for members in chosen:
         try:
-            found.append(_follow_run(store, arms, members, margin))
+            trajectories.append(_follow_run(store, arms, members, margin))
         except EvidenceError as error:
             problems.append(error)
-    if problems and not found:
+    if problems and not trajectories:
         raise problems[0]
     for problem in problems:
         note(f"left out: {problem}")
-    return found
+    return trajectories
 
 
 def _follow_run(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredArm], margin: float) -> Trajectory:
@@ -70,19 +70,19 @@ def _follow_run(store: Store, arms: Sequence[StoredArm], members: Sequence[Store
         base, steps = first, steps[1:]
     else:
         base = find_base(arms, first)
-    found: list[tuple[int, str, Sequence[Comparison]]] = []
+    compared: list[tuple[int, str, Sequence[Comparison]]] = []
     incomplete: list[str] = []
-    each = _compare_steps(store, base, [newest[step] for step in steps])
-    for step, tasks in zip(steps, each, strict=True):
+    comparisons = _compare_steps(store, base, [newest[step] for step in steps])
+    for step, tasks in zip(steps, comparisons, strict=True):
         label = newest[step].label
         if isinstance(tasks, EvidenceError):
             incomplete.append(label)
         else:
-            found.append((step, label, tasks))
-    made = build_trajectory(
-        first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, found, margin
+            compared.append((step, label, tasks))
+    trajectory = build_trajectory(
+        first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, compared, margin
     )
-    return replace(made, incomplete=tuple(incomplete))
+    return replace(trajectory, incomplete=tuple(incomplete))
 
 
 def _compare_steps(
@@ -90,17 +90,17 @@ def _compare_steps(
 ) -> Iterator[Sequence[Comparison] | EvidenceError]:
     """Yield every arm's tasks against the base's: item by item, or as published if the base has no items."""
     if store.task_scores(base.number, [])[base.number]:
-        for one in compare_many(store, base, arms):
-            yield one if isinstance(one, EvidenceError) else one.tasks
+        for comparison in compare_many(store, base, arms):
+            yield comparison if isinstance(comparison, EvidenceError) else comparison.tasks
         return
     published = store.results()
     for arm in arms:
         try:
-            found = compare_published(published, base, arm)
+            tasks = compare_published(published, base, arm)
         except EvidenceError as error:
             yield error
         else:
-            yield found
+            yield tasks
 
 
 def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted: StoredArm) -> list[Comparison]:
@@ -109,42 +109,42 @@ def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted:
     Raises:
         EvidenceError: The adapted arm lacks a task.
     """
-    ours, theirs = (
+    base_results, adapted_results = (
         {(r.suite, r.task, r.metric, r.filter): r for r in results if r.arm.number == arm.number and r.primary}
         for arm in (base, adapted)
     )
-    missing = [f"{key[0]}/{key[1]}" for key in ours if key not in theirs]
-    if missing or not ours:
-        what = ", ".join(missing[:3]) or "every task"
-        raise EvidenceError(f"{adapted.label} has no results on {what}; import or submit it again")
-    found = []
-    for key, one in ours.items():
-        other = theirs[key]
+    missing = [f"{key[0]}/{key[1]}" for key in base_results if key not in adapted_results]
+    if missing or not base_results:
+        names = ", ".join(missing[:3]) or "every task"
+        raise EvidenceError(f"{adapted.label} has no results on {names}; import or submit it again")
+    comparisons = []
+    for key, before in base_results.items():
+        after = adapted_results[key]
         stderr = low = high = None
-        if one.stderr is not None and other.stderr is not None:
-            stderr = math.hypot(one.stderr, other.stderr)
-            low, high = t_interval(other.value - one.value, stderr, math.inf)
-        bounded = 0 <= one.value <= 1 and 0 <= other.value <= 1 and one.higher_is_better
-        found.append(
+        if before.stderr is not None and after.stderr is not None:
+            stderr = math.hypot(before.stderr, after.stderr)
+            low, high = t_interval(after.value - before.value, stderr, math.inf)
+        is_score = 0 <= before.value <= 1 and 0 <= after.value <= 1 and before.higher_is_better
+        comparisons.append(
             Comparison(
-                suite=one.suite,
-                role=one.role,
-                task=one.task,
-                metric=one.metric,
-                filter=one.filter,
-                n=one.n,
-                base=one.value,
-                adapted=other.value,
-                difference=other.value - one.value,
+                suite=before.suite,
+                role=before.role,
+                task=before.task,
+                metric=before.metric,
+                filter=before.filter,
+                n=before.n,
+                base=before.value,
+                adapted=after.value,
+                difference=after.value - before.value,
                 low=low,
                 high=high,
                 lost=None,
                 gained=None,
                 test=UNPAIRED,
-                unit=UNIT_INTERVAL if bounded else one.metric,
-                higher_is_better=one.higher_is_better,
+                unit=UNIT_INTERVAL if is_score else before.metric,
+                higher_is_better=before.higher_is_better,
                 weight=1.0,
                 stderr=stderr,
             )
         )
-    return found
+    return comparisons

@@ -113,18 +113,18 @@ def build_trajectory(
                 "submit it with the same suites"
             )
     units = {role: _unit(role, steps[0][2]) for role in ("domain", "general")}
-    made = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
-    within = [s for s in made if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
+    built = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
+    within = [s for s in built if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
     best = max(within, key=lambda s: s.learning.value if s.learning else 0.0, default=None)
     return Trajectory(
         name=name,
         method=method,
         base=base,
         margin=margin,
-        steps=made,
+        steps=built,
         curves=tuple(_build_curve([comparisons[i] for _, _, comparisons in steps]) for i in range(len(tasks))),
-        first_above=next((s.step for s in made if s.forgetting and s.forgetting.value > margin), None),
-        first_proven=next((s.step for s in made if s.forgetting and (s.forgetting.low or 0) > margin), None),
+        first_above=next((s.step for s in built if s.forgetting and s.forgetting.value > margin), None),
+        first_proven=next((s.step for s in built if s.forgetting and (s.forgetting.low or 0) > margin), None),
         best_step=best.step if best and best.learning else None,
         learning_unit=units["domain"],
         forgetting_unit=units["general"],
@@ -138,8 +138,8 @@ def _unit(role: str, comparisons: Sequence[Comparison]) -> str | None:
 
 
 def _build_step(step: int, arm: str, roles: Sequence[RoleTotal], units: dict[str, str | None]) -> Step:
-    found: dict[tuple[str, str | None], RoleTotal] = {(total.role, total.unit): total for total in roles}
-    learned, kept = found.get(("domain", units["domain"])), found.get(("general", units["general"]))
+    totals: dict[tuple[str, str | None], RoleTotal] = {(total.role, total.unit): total for total in roles}
+    learned, kept = totals.get(("domain", units["domain"])), totals.get(("general", units["general"]))
     return Step(
         step=step,
         arm=arm,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, frame_figure, marker, safe, unit_words
+from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, describe_unit, frame_figure, marker, safe
 from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.records.comparisons import FullComparison
 
@@ -31,7 +31,7 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: 
         shift = (number - (len(arms) - 1) / 2) * min(0.25, 0.7 / max(1, len(arms)))
         figure.add_trace(_tasks(arm, tasks, number, [rows[f"{t.suite}/{t.task}"] + shift for t in tasks]))
     units = {task.unit for _, tasks in arms for task in tasks}
-    title = f"adapted - base ({unit_words(next(iter(units), None))})<br>positive is better"
+    title = f"adapted - base ({describe_unit(next(iter(units), None))})<br>positive is better"
     if margin:
         title += f"<br>dashed: margin {margin:g}"
     frame_figure(figure, title, "", 145 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))

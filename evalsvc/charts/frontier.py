@@ -10,12 +10,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import GREY, bars, colour, frame_figure, marker, safe, unit_words
+from evalsvc.charts.style import GREY, bars, colour, describe_unit, frame_figure, marker, safe
 from evalsvc.records.arms import COSTS
 from evalsvc.records.frontier import Frontier, Point
 
 _SMALL, _LARGE = 7.0, 26.0
-CROWD = 60
+MAX_DETAILED = 60
 """With more arms, only those on the frontier show intervals, and the legend names methods instead of runs."""
 
 Trace = dict[str, Any]
@@ -51,7 +51,7 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
             lines[point.method, point.trajectory or point.arm].append(point)
     methods = list(dict.fromkeys(method for method, _ in lines))
     sizes = _sizes([p for points in lines.values() for p in points], view.size)
-    crowded = len(sizes) > CROWD
+    crowded = len(sizes) > MAX_DETAILED
     for points in lines.values():
         points.sort(key=lambda point: point.step or 0)
     drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
@@ -109,9 +109,9 @@ def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
 
 def _title(axis: str, frontier: Frontier) -> str:
     if axis == "learning":
-        return f"learning: gain on domain suites ({unit_words(frontier.learning_unit)})"
+        return f"learning: gain on domain suites ({describe_unit(frontier.learning_unit)})"
     if axis == "retention":
-        return f"retention: change on general suites ({unit_words(frontier.forgetting_unit)})"
+        return f"retention: change on general suites ({describe_unit(frontier.forgetting_unit)})"
     return f"{COSTS[axis]} (less is better)"
 
 

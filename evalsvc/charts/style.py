@@ -96,11 +96,11 @@ def prepare_for_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
     return figure.update_layout(clickmode="event+select", dragmode="pan") if selects else figure
 
 
-def unit_words(unit: str | None) -> str:
+def describe_unit(unit: str | None) -> str:
     """Return a unit as axes name it."""
     return "mean score" if unit in {"score", None} else str(unit).replace("_", " ")
 
 
-def inlined_plotly() -> str:
+def read_plotly_javascript() -> str:
     """Return plotly's JavaScript, for pages that must work without a network."""
     return str(get_plotlyjs())

@@ -1,6 +1,6 @@
-"""Which way of adapting is enough: from the cheapest kind upwards, the first arm that learns and does not forget.
+"""Finds the cheapest arm that learns and does not forget.
 
-Every arm is judged as a gate would judge it, by learning and retention rules, and no decision is kept.
+Arms are judged in order of cost, by learning and retention rules as in a gate; no decision is stored.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from evalsvc.records.methods import find_group
 from evalsvc.store.arms import Family, StoredArm
 from evalsvc.store.store import Store
 
-THOROUGH = 20
-"""So many arms are judged in full; of further ones those whose means alone are short of what is asked are not."""
+MAX_JUDGED = 20
+"""Arms that are judged in full; a further arm is only judged if its mean gains alone do not rule it out."""
 
 
-RUNGS = ("base", "icl", "rag", "merged", "peft", "full", "cpt", "other")
-"""Groups of methods in order of what they cost as a rule; last, methods of no known group."""
-ALWAYS_LISTED = frozenset(RUNGS) - {"merged", "other"}
-"""Groups that are listed also where there is no arm of them: one could still try them."""
+GROUPS_BY_COST = ("base", "icl", "rag", "merged", "peft", "full", "cpt", "other")
+"""Groups of methods by their usual cost, cheapest first; methods of no known group come last."""
+ALWAYS_LISTED = frozenset(GROUPS_BY_COST) - {"merged", "other"}
+"""Groups that are listed even if the store has no arm of them, because they could be tried."""
 
 
-def find_rung(checkpoint: Checkpoint) -> str:
-    """Return which of the `RUNGS` a checkpoint belongs to."""
+def find_cost_group(checkpoint: Checkpoint) -> str:
+    """Return the entry of `GROUPS_BY_COST` that a checkpoint belongs to."""
     return find_group(checkpoint.method, is_adapter=checkpoint.is_adapter) or "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What is asked of an arm.
+    """The criteria that an arm must meet.
 
     Attributes:
-        learning, retention: Names of suites: the mean gain on each of the first must exceed `min_gain`, the mean loss
-            on each of the second must stay below `margin`.
+        learning: Names of suites on each of which the mean gain must exceed `min_gain`.
+        retention: Names of suites on each of which the mean loss must stay below `margin`.
     """
 
     learning: tuple[str, ...]
@@ -51,7 +51,7 @@ class Terms:
     alpha: float = 0.05
 
     def policy(self) -> Policy:
-        """Return the terms as a policy."""
+        """Return the criteria as a policy."""
         return Policy(
             version=1,
             alpha=self.alpha,
@@ -61,14 +61,14 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TriedArm:
-    """What became of one arm, or of a kind of which there is none.
+class JudgedArm:
+    """The verdict on one arm, or on a group of methods without an arm.
 
     Attributes:
-        verdict: "pass", "fail", "inconclusive", "short" (a mean alone is short of what is asked, and the rest was not
-            judged), "no evidence", "no arm", or "not needed".
-        decided_by: The test that decided: of a pass the rule that came closest to its threshold, else the first that
-            does not pass.
+        rung: The group of methods, one of `GROUPS_BY_COST`.
+        verdict: "pass", "fail", "inconclusive", "short" (a mean gain alone rules it out, nothing was tested), "no
+            evidence", "no arm", or "not needed".
+        decided_by: The deciding rule: for a pass the rule closest to its threshold, else the first that does not pass.
         reason: The same in words, or why there is no evidence.
     """
 
@@ -82,57 +82,57 @@ class TriedArm:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The arms that were judged, in order, and the one to take, if any passes."""
+    """All arms in order of cost, and the cheapest that passes, if any."""
 
-    tried: tuple[TriedArm, ...]
-    chosen: TriedArm | None
+    arms: tuple[JudgedArm, ...]
+    choice: JudgedArm | None
 
 
 def order_by_cost(arms: Sequence[StoredArm]) -> list[StoredArm]:
-    """Return arms by kind, and within one by GPU-hours, then by training step: the fewer the cheaper."""
+    """Return arms by group of methods, within a group by GPU-hours, then by training step."""
 
     def cost(arm: StoredArm) -> tuple[int, float, int, str]:
         hours = arm.checkpoint.cost.gpu_hours
         unknown = float("inf") if hours is None else hours
-        return RUNGS.index(find_rung(arm.checkpoint)), unknown, arm.checkpoint.step or 0, arm.label
+        return GROUPS_BY_COST.index(find_cost_group(arm.checkpoint)), unknown, arm.checkpoint.step or 0, arm.label
 
     return sorted(arms, key=cost)
 
 
 def advise(store: Store, family: Family, terms: Terms) -> Advice:
-    """Judge a base's arms from the cheapest upwards until one passes.
+    """Judge a base's arms in order of cost until one passes.
 
     Raises:
-        UsageError: The terms can never be met.
+        UsageError: No arm can meet the criteria.
         PolicyError: A suite has too few items for the margin.
     """
     policy = terms.policy()
-    tried: list[TriedArm] = [_judge_base(family, terms)]
-    chosen = tried[0] if tried[0].verdict == "pass" else None
-    arms = order_by_cost([arm for arm in family.arms if find_rung(arm.checkpoint) != "base"])
-    gains = store.mean_gains(family.base.number) if len(arms) > THOROUGH else {}
-    shortfalls = {arm.number: _find_shortfall(terms, gains.get(arm.number, {})) for arm in arms[THOROUGH:]}
+    judged: list[JudgedArm] = [_judge_base(family, terms)]
+    choice = judged[0] if judged[0].verdict == "pass" else None
+    arms = order_by_cost([arm for arm in family.arms if find_cost_group(arm.checkpoint) != "base"])
+    gains = store.mean_gains(family.base.number) if len(arms) > MAX_JUDGED else {}
+    shortfalls = {arm.number: _find_shortfall(terms, gains.get(arm.number, {})) for arm in arms[MAX_JUDGED:]}
     evidence = gather_all(store, policy, family.base, [arm for arm in arms if shortfalls.get(arm.number) is None])
-    by_rung = {rung: list(group) for rung, group in groupby(arms, lambda arm: find_rung(arm.checkpoint))}
-    for rung in RUNGS[1:]:
-        members = by_rung.get(rung, [])
+    by_group = {rung: list(group) for rung, group in groupby(arms, lambda arm: find_cost_group(arm.checkpoint))}
+    for rung in GROUPS_BY_COST[1:]:
+        members = by_group.get(rung, [])
         if not members and rung in ALWAYS_LISTED:
-            tried.append(_skip(rung, None, "no arm", "the store has none of this kind"))
+            judged.append(_skip(rung, None, "no arm", "the store has no arm of this group"))
         for arm in members:
             shortfall = shortfalls.get(arm.number)
-            if chosen is not None:
-                tried.append(_skip(rung, arm, "not needed", f"{chosen.arm} is cheaper and passes"))
+            if choice is not None:
+                judged.append(_skip(rung, arm, "not needed", f"{choice.arm} is cheaper and passes"))
             elif shortfall is not None:
-                tried.append(_skip(rung, arm, "short", shortfall))
+                judged.append(_skip(rung, arm, "short", shortfall))
             else:
-                tried.append(_judge_arm(policy, arm, next(evidence)))
-                chosen = tried[-1] if tried[-1].verdict == "pass" else None
-    return Advice(tuple(tried), chosen)
+                judged.append(_judge_arm(policy, arm, next(evidence)))
+                choice = judged[-1] if judged[-1].verdict == "pass" else None
+    return Advice(tuple(judged), choice)
 
 
-def _skip(rung: str, arm: StoredArm | None, verdict: str, reason: str) -> TriedArm:
-    """Return an arm, or a kind without an arm, on which no rule was tested."""
-    return TriedArm(
+def _skip(rung: str, arm: StoredArm | None, verdict: str, reason: str) -> JudgedArm:
+    """Return an arm, or a group without an arm, on which no rule was tested."""
+    return JudgedArm(
         rung=rung,
         arm=arm.label if arm else None,
         digest=arm.checkpoint.digest if arm else None,
@@ -142,33 +142,33 @@ def _skip(rung: str, arm: StoredArm | None, verdict: str, reason: str) -> TriedA
     )
 
 
-def _judge_base(family: Family, terms: Terms) -> TriedArm:
-    """Judge the base itself: it forgot nothing and learned nothing, by definition."""
-    asks = bool(terms.learning)
-    reason = "its gain is 0 by definition, and a gain is asked for" if asks else "nothing is asked but to keep"
+def _judge_base(family: Family, terms: Terms) -> JudgedArm:
+    """Judge the base itself: its gain and loss are 0 by definition."""
+    needs_gain = bool(terms.learning)
+    reason = "its gain is 0 by definition, and a gain is required" if needs_gain else "only retention is required"
     digest = family.base.checkpoint.digest
-    return TriedArm(
+    return JudgedArm(
         rung="base",
         arm=family.base.label,
         digest=digest,
-        verdict="fail" if asks else "pass",
+        verdict="fail" if needs_gain else "pass",
         decided_by=None,
         reason=reason,
     )
 
 
 def _find_shortfall(terms: Terms, gains: Mapping[str, float]) -> str | None:
-    """Return on which suite an arm's mean gain is short of what is asked; None if on none that is known."""
-    asked = [("learning", suite, terms.min_gain) for suite in terms.learning]
-    asked += [("retention", suite, -terms.margin) for suite in terms.retention]
-    for what, suite, least in asked:
+    """Return the suite on which an arm's mean gain does not exceed the threshold, in words; None if there is none."""
+    terms_by_suite = [("learning", suite, terms.min_gain) for suite in terms.learning]
+    terms_by_suite += [("retention", suite, -terms.margin) for suite in terms.retention]
+    for kind, suite, least in terms_by_suite:
         if suite in gains and gains[suite] <= least:
-            return f"{what}/{suite}: {gains[suite]:+.3f}, and more than {least:+g} is asked"
+            return f"{kind}/{suite}: {gains[suite]:+.3f}, must exceed {least:+g}"
     return None
 
 
-def _judge_arm(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceError) -> TriedArm:
-    rung, digest = find_rung(arm.checkpoint), arm.checkpoint.digest
+def _judge_arm(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceError) -> JudgedArm:
+    rung, digest = find_cost_group(arm.checkpoint), arm.checkpoint.digest
     try:
         if isinstance(evidence, EvidenceError):
             raise evidence
@@ -179,7 +179,7 @@ def _judge_arm(policy: Policy, arm: StoredArm, evidence: Evidence | EvidenceErro
     reason = (
         f"{rule.rule}: {rule.estimate:+.3f} [{rule.low:+.3f}, {rule.high:+.3f}], margin {rule.margin:g}, {rule.test}"
     )
-    return TriedArm(rung=rung, arm=arm.label, digest=digest, verdict=outcome.verdict, decided_by=rule, reason=reason)
+    return JudgedArm(rung=rung, arm=arm.label, digest=digest, verdict=outcome.verdict, decided_by=rule, reason=reason)
 
 
 def _find_deciding_rule(outcome: Outcome) -> RuleOutcome:

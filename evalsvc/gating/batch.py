@@ -31,7 +31,7 @@ def correct_for_batch(outcome: Outcome, others: Mapping[str, float | None], alph
         EvidenceError: A candidate has no p-value.
     """
     p = compute_p_pass(outcome)
-    known = {checkpoint: other for checkpoint, other in others.items() if other is not None}
+    known = {checkpoint: p_value for checkpoint, p_value in others.items() if p_value is not None}
     if p is None or len(known) < len(others):
         raise EvidenceError(
             "a batch is corrected by p-values, and a candidate that was decided in mode group_sequential has none; "

@@ -114,15 +114,15 @@ def decide(
         EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided then.
     """
     evidence, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
-    kept = Decisions(store.path)
+    decisions = Decisions(store.path)
     key = _evidence_key(evidence, question.half)
-    others = _list_other_attempts(kept.attempts(key), evidence.adapted.checkpoint.digest)
+    others = _list_other_attempts(decisions.attempts(key), evidence.adapted.checkpoint.digest)
     if question.batch:
         outcome = correct_for_batch(
-            outcome, {other.checkpoint: other.p_pass for other in others}, question.policy.alpha
+            outcome, {attempt.checkpoint: attempt.p_pass for attempt in others}, question.policy.alpha
         )
     now = datetime.now(UTC)
-    record = kept.append(
+    record = decisions.append(
         _build_decision_record(question, evidence, outcome, now, fraction=fraction, items=items),
         key,
         compute_p_pass(outcome),
@@ -185,16 +185,16 @@ def judge(policy: Policy, evidence: Evidence, fraction: float, today: date) -> O
 
 
 def _sizes(pairs: Sequence[TaskPair]) -> dict[str, tuple[TaskSize, ...]]:
-    found: dict[str, tuple[TaskSize, ...]] = {}
+    sizes: dict[str, tuple[TaskSize, ...]] = {}
     for pair in pairs:
         size = TaskSize(pair.base.task, pair.items, pair.base.weight)
-        found[pair.base.suite] = (*found.get(pair.base.suite, ()), size)
-    return found
+        sizes[pair.base.suite] = (*sizes.get(pair.base.suite, ()), size)
+    return sizes
 
 
 def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
     """Return the items that were lost most, of the tasks that lost most and are not waived."""
-    if outcome.verdict == "pass" and not outcome.degraded:
+    if outcome.verdict == "pass" and not outcome.is_degraded:
         return ()
     retention = [rule for rule in outcome.rules if rule.kind == "retention"]
     kept = {rule.suite for rule in retention}
@@ -204,9 +204,9 @@ def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[Lost
         for pair in sorted(evidence.pairs, key=lambda pair: pair.comparison.gain)
         if pair.base.suite in kept and pair.comparison.gain < 0 and (pair.base.suite, pair.base.task) not in waived
     ]
-    each = SHOWN_ITEMS if len(losing) == 1 else (SHOWN_ITEMS + 1) // 2
-    found = [lost for pair in losing for lost in _losses(pair)[:each]][:SHOWN_ITEMS]
-    texts = StoredItems(store.path).texts([sample for _, sample, _, _ in found]) if found else {}
+    per_task = SHOWN_ITEMS if len(losing) == 1 else (SHOWN_ITEMS + 1) // 2
+    losses = [lost for pair in losing for lost in _losses(pair)[:per_task]][:SHOWN_ITEMS]
+    texts = StoredItems(store.path).texts([sample for _, sample, _, _ in losses]) if losses else {}
     return tuple(
         LostItem(
             suite=pair.base.suite,
@@ -216,14 +216,14 @@ def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[Lost
             base=base,
             adapted=adapted,
         )
-        for pair, sample, base, adapted in found
+        for pair, sample, base, adapted in losses
     )
 
 
 def _losses(pair: TaskPair) -> list[tuple[TaskPair, int, float, float]]:
     """Return the samples that an adapted arm lost, worst first, with both arms' scores."""
-    samples, ours, theirs = np.intersect1d(pair.base.samples, pair.adapted.samples, return_indices=True)
-    base, adapted = pair.base.values[ours], pair.adapted.values[theirs]
+    samples, in_base, in_adapted = np.intersect1d(pair.base.samples, pair.adapted.samples, return_indices=True)
+    base, adapted = pair.base.values[in_base], pair.adapted.values[in_adapted]
     gain = orient(adapted - base, pair.base.higher_is_better)
     order = np.argsort(gain, kind="stable")
     return [(pair, int(samples[n]), float(base[n]), float(adapted[n])) for n in order[: (gain < 0).sum()]]
@@ -272,7 +272,7 @@ def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
         "looks": [asdict(look) for look in outcome.looks],
         "verdict": outcome.verdict,
         "exit_code": outcome.exit_code,
-        "degraded": outcome.degraded,
+        "degraded": outcome.is_degraded,
     }
 
 
@@ -309,13 +309,13 @@ def _scores_digest(scores: TaskScores) -> str:
 
 
 def _packages() -> dict[str, str]:
-    found = {"evalsvc": __version__}
+    versions = {"evalsvc": __version__}
     for name in ("numpy", "scipy", "lm-eval", "torch", "transformers", "peft"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def _write(store: Path, record: Record) -> Path:
@@ -344,12 +344,12 @@ def _list_other_attempts(attempts: Sequence[Attempt], checkpoint: str) -> list[A
 
 
 def _warnings(outcome: Outcome, others: Sequence[Attempt], question: Question) -> tuple[str, ...]:
-    found = [f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"]
+    warnings = [f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"]
     if others and not question.batch and outcome.verdict == "pass":
-        tried = len(others) + 1
-        chance = familywise_error(question.policy.alpha, tried)
-        found.append(
-            f"{tried} candidates were tried on these suites: the chance that one at the margin passes is up to "
+        candidates = len(others) + 1
+        chance = familywise_error(question.policy.alpha, candidates)
+        warnings.append(
+            f"{candidates} candidates were tried on these suites: the chance that one at the margin passes is up to "
             f"{chance:.0%}; --batch corrects for all of them, --half confirm decides on items that chose none"
         )
-    return tuple(found)
+    return tuple(warnings)

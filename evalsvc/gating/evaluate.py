@@ -42,21 +42,21 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
         raise CheckpointError(f"a gate decides on one checkpoint, and {len(prepared.arms) - 1} were given; name one")
     check_possible(question.policy, count_sizes(prepared.planned))
     base, adapted = (arm.checkpoint.digest for arm in prepared.arms)
-    asked = replace(question, checkpoint=adapted, base=base)
+    resolved = replace(question, checkpoint=adapted, base=base)
     if question.policy.mode == "fixed" or _complete(store, prepared):
         _all_done(score(store, prepared, progress, note))
-        return decide(store, asked)
-    return _by_looks(store, asked, prepared, progress, note)
+        return decide(store, resolved)
+    return _by_looks(store, resolved, prepared, progress, note)
 
 
 def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Progress, note: Note) -> Decision:
     policy = question.policy
-    whole = {item.plan.suite: item for item in prepared.planned}
+    whole = {suite_plan.plan.suite: suite_plan for suite_plan in prepared.planned}
     growing = {entry.suite for entry in policy.retention} | set(policy.learning.suites if policy.learning else ())
     places = {
         (suite, task.name): np.array([sequential.draw_place(sample.digest) for sample in task.samples])
-        for suite, item in whole.items()
-        for task in item.plan.tasks
+        for suite, suite_plan in whole.items()
+        for task in suite_plan.plan.tasks
         if suite in growing
     }
     items: Items = {key: len(there) for key, there in places.items()}
@@ -64,9 +64,9 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
         for number, fraction in enumerate(FRACTIONS[policy.mode], start=1):
             if fraction == 1.0:
                 break
-            parts = [_part(item, places, items, fraction, policy) for item in whole.values()]
+            parts = [_part(suite_plan, places, items, fraction, policy) for suite_plan in whole.values()]
             _all_done(score(store, replace(prepared, planned=tuple(parts)), progress, note, executor))
-            plans = [item.plan.digest for item in parts]
+            plans = [suite_plan.plan.digest for suite_plan in parts]
             _, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
             last = outcome.looks[-1]
             note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
@@ -79,22 +79,22 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
 
 
 def _part(
-    item: Planned, places: Mapping[sequential.Key, Floats], items: Items, fraction: float, policy: Policy
+    suite_plan: Planned, places: Mapping[sequential.Key, Floats], items: Items, fraction: float, policy: Policy
 ) -> Planned:
     """Return the part of a suite that a look asks; the whole of it where its evidence does not grow."""
-    suite = item.plan.suite
-    if (suite, item.plan.tasks[0].name) not in places:
-        return item
+    suite = suite_plan.plan.suite
+    if (suite, suite_plan.plan.tasks[0].name) not in places:
+        return suite_plan
     masks = sequential.take_first(places, items, fraction, policy.mode)
     chosen = {}
-    for task in item.plan.tasks:
+    for task in suite_plan.plan.tasks:
         there = places[suite, task.name]
         # A few items of every task, so that each has an estimate; those beyond the look are not counted yet.
         few = sequential.find_foremost(there, sequential.SMALLEST)
         chosen[task.name] = [bool(kept) for kept in masks[suite, task.name] | few]
     if all(all(mask) for mask in chosen.values()):
-        return item
-    return select_samples(item, chosen)
+        return suite_plan
+    return select_samples(suite_plan, chosen)
 
 
 def _complete(store: Store, prepared: Prepared) -> bool:
@@ -102,7 +102,7 @@ def _complete(store: Store, prepared: Prepared) -> bool:
     if not store.path.is_file():
         return False
     done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
-    return all((arm.key, item.plan.digest) in done for arm in prepared.arms for item in prepared.planned)
+    return all((arm.key, suite_plan.plan.digest) in done for arm in prepared.arms for suite_plan in prepared.planned)
 
 
 def _all_done(jobs: Sequence[RunJob]) -> None:

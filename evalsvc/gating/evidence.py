@@ -69,10 +69,10 @@ def gather(
     Raises:
         EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.
     """
-    (found,) = gather_all(store, policy, base, [adapted], plans=plans, items=items, half=half, sampled=sampled)
-    if isinstance(found, EvidenceError):
-        raise found
-    return found
+    (evidence,) = gather_all(store, policy, base, [adapted], plans=plans, items=items, half=half, sampled=sampled)
+    if isinstance(evidence, EvidenceError):
+        raise evidence
+    return evidence
 
 
 def gather_all(
@@ -88,28 +88,28 @@ def gather_all(
 ) -> Iterator[Evidence | EvidenceError]:
     """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
     in_order = policy.mode != "fixed" or half is not None
-    asked = _EvidenceReader.of(Runs(store.path), policy, base, several, plans, sampled, in_order=in_order)
-    at_once = max(1, _AT_ONCE // max(1, sum(run.requests for run in asked.runs)))
+    reader = _EvidenceReader.of(Runs(store.path), policy, base, several, plans, sampled, in_order=in_order)
+    at_once = max(1, _AT_ONCE // max(1, sum(run.requests for run in reader.runs)))
     for start in range(0, len(several), at_once):
         part = several[start : start + at_once]
-        able = [arm.number for arm in part if arm.number not in asked.wrong]
+        comparable = [arm.number for arm in part if arm.number not in reader.wrong]
         scores: Scores = {}
-        if able:
+        if comparable:
             # What was chosen and not given are the newest plans, which is what a store reads by itself.
-            digests = None if plans is None else [run.digest for run in asked.runs]
-            read = store.task_scores(base.number, able, digests, policy.suites)
-            scores = {arm: {(s.suite, s.task): s for s in found} for arm, found in read.items()}
+            digests = None if plans is None else [run.digest for run in reader.runs]
+            by_arm = store.task_scores(base.number, comparable, digests, policy.suites)
+            scores = {arm: {(s.suite, s.task): s for s in tasks} for arm, tasks in by_arm.items()}
         for arm in part:
             try:
-                if arm.number in asked.wrong:
-                    raise asked.wrong[arm.number]
-                pairs = tuple(asked.pairs(base, arm, scores, items or {}, half))
-                ratios = _compute_ratios(store, base, arm, asked.sampled) if policy.diversity else ()
+                if arm.number in reader.wrong:
+                    raise reader.wrong[arm.number]
+                pairs = tuple(reader.pairs(base, arm, scores, items or {}, half))
+                ratios = _compute_ratios(store, base, arm, reader.sampled) if policy.diversity else ()
             except EvidenceError as error:
                 yield error
             else:
                 yield Evidence(
-                    base=base, adapted=arm, plans=asked.runs, pairs=pairs, ratios=ratios, sampled=asked.sampled
+                    base=base, adapted=arm, plans=reader.runs, pairs=pairs, ratios=ratios, sampled=reader.sampled
                 )
 
 
@@ -220,8 +220,8 @@ def _stale(files: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
 
 def _choose_sampled_plans(runs: Sequence[PlannedRun], policy: Policy) -> tuple[str, ...]:
     """Return the digests of the plans whose sampled answers count: of each suite the newest that is done."""
-    asked = [run for run in runs if run.role == "diversity" and run.state == "done" and run.part_of is None]
-    return tuple({run.suite: run.digest for run in asked}.values()) if policy.diversity else ()
+    sampled = [run for run in runs if run.role == "diversity" and run.state == "done" and run.part_of is None]
+    return tuple({run.suite: run.digest for run in sampled}.values()) if policy.diversity else ()
 
 
 def _compute_ratios(
@@ -263,22 +263,22 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
     """Return the base's run on the newest version of a suite, if both arms have finished it."""
     label, of_base = adapted.checkpoint.label, base.checkpoint.label
     whole = [run for run in runs if run.suite == suite and run.part_of is None]
-    mine = [run for run in whole if run.arm == base.number]
-    if not mine:
+    base_runs = [run for run in whole if run.arm == base.number]
+    if not base_runs:
         raise EvidenceError(
             f"suite {suite!r}: the policy asks for it, and {of_base} was never scored on it; "
             f"evalsvc submit {label} --suite {suite}"
         )
-    newest = mine[-1]
+    newest = base_runs[-1]
     if any(run.plan > newest.plan for run in whole):
         raise EvidenceError(
             f"suite {suite!r}: {label} was scored on a newer version than {of_base}, whose scores are stale; "
             f"submit {label} again, which scores its base alongside"
         )
-    theirs = next((run for run in whole if run.arm == adapted.number and run.plan == newest.plan), None)
-    if theirs is None:
+    adapted_run = next((run for run in whole if run.arm == adapted.number and run.plan == newest.plan), None)
+    if adapted_run is None:
         raise EvidenceError(f"suite {suite!r}: {label} was not scored on its newest version; submit {label} again")
-    for who, run in ((of_base, newest), (label, theirs)):
+    for who, run in ((of_base, newest), (label, adapted_run)):
         if run.state != "done":
             raise EvidenceError(
                 f"suite {suite!r}: the run of {who} is {run.state}, with {run.answered:,} of {run.requests:,} requests "

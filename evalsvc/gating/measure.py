@@ -9,7 +9,7 @@ from evalsvc.analysis.compare import UNIT_INTERVAL
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.rules import DiversityRatio, Rule
 from evalsvc.records.comparisons import Comparison
-from evalsvc.stats.margins import MarginTest, Paired, margin_test
+from evalsvc.stats.margins import MarginTest, PairedDifference, margin_test
 from evalsvc.stats.power import UnchangedMean, scale_items, unchanged_variance
 
 # --------------------------------------------------------------------------------------------------------- evidence
@@ -22,7 +22,7 @@ class MeasuredRule:
     rule: Rule
     test: MarginTest
     comparisons: tuple[Comparison, ...] = ()
-    tasks: tuple[Paired, ...] = ()
+    tasks: tuple[PairedDifference, ...] = ()
 
     @property
     def n(self) -> int:
@@ -62,24 +62,26 @@ def compare_rule_tasks(rule: Rule) -> tuple[Comparison, ...]:
     return compared
 
 
-def build_paired(comparison: Comparison) -> Paired:
+def build_paired(comparison: Comparison) -> PairedDifference:
     """Return a comparison as its test takes it, better counted positive."""
     counts = None
     if comparison.lost is not None and comparison.gained is not None and comparison.clusters is None:
         worse, better = comparison.lost, comparison.gained
         counts = (worse, better) if comparison.higher_is_better else (better, worse)
-    return Paired(
+    return PairedDifference(
         n=comparison.n,
         difference=comparison.gain,
         stderr=comparison.stderr or 0.0,
         counts=counts,
         df=max((comparison.clusters or comparison.n) - 1, 1),
-        bounded=comparison.unit == UNIT_INTERVAL,
+        is_bounded=comparison.unit == UNIT_INTERVAL,
     )
 
 
 def _ratio_test(ratio: DiversityRatio, threshold: float, z_alpha: float) -> MarginTest:
-    task = Paired(n=ratio.n, difference=ratio.value - 1, stderr=ratio.stderr, df=ratio.n - 1, bounded=False)
+    task = PairedDifference(
+        n=ratio.n, difference=ratio.value - 1, stderr=ratio.stderr, df=ratio.n - 1, is_bounded=False
+    )
     return margin_test([task], [1.0], threshold, z_alpha)
 
 
@@ -112,6 +114,6 @@ def smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
     variances = tuple(unchanged_variance(c.stderr or 0.0, c.gain, c.n) for c in m.comparisons)
     if (ratio := m.rule.ratio) is not None:
         shares, items, variances = (1.0,), (ratio.n,), (ratio.stderr**2,)
-    bounded = m.rule.unit == UNIT_INTERVAL
-    unchanged = UnchangedMean(shares=shares, items=items, variances=variances, z_alpha=z_alpha, bounded=bounded)
+    is_bounded = m.rule.unit == UNIT_INTERVAL
+    unchanged = UnchangedMean(shares=shares, items=items, variances=variances, z_alpha=z_alpha, is_bounded=is_bounded)
     return unchanged.resolvable_margin()

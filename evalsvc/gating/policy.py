@@ -109,13 +109,13 @@ class Policy(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Policy:
-        for what, names in (
+        for key, names in (
             ("retention", [entry.suite for entry in self.retention]),
             ("learning.suites", list(self.learning.suites) if self.learning else []),
         ):
             for name in names:
                 if names.count(name) > 1:
-                    raise ValueError(f"{what}: suite {name!r} appears {names.count(name)} times; name it once")
+                    raise ValueError(f"{key}: suite {name!r} appears {names.count(name)} times; name it once")
         if self.group_margin is not None and not self.retention:
             raise ValueError("group_margin: there is no retention suite to take the mean of; add retention, or drop it")
         return self
@@ -132,26 +132,26 @@ class Policy(Strict):
 
     def waiver_entries(self) -> list[WaiverEntry]:
         """Return the waivers, those that cannot be understood included."""
-        found = []
+        entries = []
         for entry in self.waivers:
             text = canonical(_plain(entry))
             try:
-                found.append(WaiverEntry(text, Waiver.model_validate(entry)))
+                entries.append(WaiverEntry(text, Waiver.model_validate(entry)))
             except ValidationError as error:
-                found.append(
+                entries.append(
                     WaiverEntry(
                         text, problem=first_problem(error, "docs/pages/reference/policy.md for the keys of a waiver")
                     )
                 )
-        return found
+        return entries
 
 
 def _plain(value: Any) -> Any:
     """Return a value of a YAML file as JSON can hold it."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(entry) for entry in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 

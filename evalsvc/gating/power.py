@@ -46,20 +46,20 @@ def forecast(
         sizes: Suite name to its tasks.
         discordance: Of each suite and task, as far as checkpoints of the base have shown it.
     """
-    found = []
+    forecasts = []
     for suite in policy.learning.suites if policy.learning else ():
         gain = policy.learning.min_gain if policy.learning else 0.0
-        found.append(_rule(f"learning/{suite}", gain, {suite: sizes[suite]}, discordance, policy, learning=True))
+        forecasts.append(_rule(f"learning/{suite}", gain, {suite: sizes[suite]}, discordance, policy, learning=True))
     for entry in policy.retention:
         tasks = sizes[entry.suite]
-        found.append(_rule(f"retention/{entry.suite}", entry.margin, {entry.suite: tasks}, discordance, policy))
+        forecasts.append(_rule(f"retention/{entry.suite}", entry.margin, {entry.suite: tasks}, discordance, policy))
         for task in tasks if entry.per_task_margin is not None else ():
             name = f"retention/{entry.suite}/{task.task}"
-            found.append(_rule(name, entry.per_task_margin or 0.0, {entry.suite: (task,)}, discordance, policy))
+            forecasts.append(_rule(name, entry.per_task_margin or 0.0, {entry.suite: (task,)}, discordance, policy))
     if policy.group_margin is not None:
         suites = {entry.suite: sizes[entry.suite] for entry in policy.retention}
-        found.append(_rule("retention/group", policy.group_margin, suites, discordance, policy))
-    return found
+        forecasts.append(_rule("retention/group", policy.group_margin, suites, discordance, policy))
+    return forecasts
 
 
 def _rule(
@@ -77,7 +77,7 @@ def _rule(
             known = discordance.get((suite, task.task))
             seen = seen and known is not None
             expected = ASSUMED_DISCORDANCE if known is None else expected_discordance(known, task.items)
-            shares.append(task.weight / sum(other.weight for other in tasks) / len(suites))
+            shares.append(task.weight / sum(sibling.weight for sibling in tasks) / len(suites))
             items.append(task.items)
             variances.append(expected / task.items)
             changed += expected * task.items
@@ -86,7 +86,7 @@ def _rule(
         items=tuple(items),
         variances=tuple(variances),
         z_alpha=z_of(last_alpha(policy)),
-        bounded=policy.mode != "finite_pool",  # the whole pool is certain of itself, however small
+        is_bounded=policy.mode != "finite_pool",  # the whole pool is certain of itself, however small
     )
     return RuleForecast(
         rule=name,

@@ -77,11 +77,11 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
             raise PolicyError(f"the policy asks for suite {suite!r}, which is not submitted; add --suite {suite}")
     check_possible(policy, sizes)
     discordance: Mapping[sequential.Key, float] = {}
-    requests, rate = len(prepared.arms) * sum(len(item.plan.requests) for item in prepared.planned), None
+    requests, rate = len(prepared.arms) * sum(len(suite_plan.plan.requests) for suite_plan in prepared.planned), None
     if store.path.is_file():
         answered = store.answered_requests(prepared.arms)
-        wanted = {request.digest for item in prepared.planned for request in item.plan.requests}
-        requests = sum(len(wanted - answered[arm.key]) for arm in prepared.arms)
+        digests = {request.digest for suite_plan in prepared.planned for request in suite_plan.plan.requests}
+        requests = sum(len(digests - answered[arm.key]) for arm in prepared.arms)
         base = next((arm for arm in store.arms() if arm.digest == prepared.arms[0].key), None)
         discordance = read_discordance(store, base) if base else {}
         rate = Runs(store.path).median_rate()
@@ -92,8 +92,10 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
 def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
     """Return the sizes of planned suites' tasks."""
     return {
-        item.plan.suite: tuple(TaskSize(task.name, len(task.samples), task.weight) for task in item.plan.tasks)
-        for item in planned
+        suite_plan.plan.suite: tuple(
+            TaskSize(task.name, len(task.samples), task.weight) for task in suite_plan.plan.tasks
+        )
+        for suite_plan in planned
     }
 
 
@@ -101,15 +103,15 @@ def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, floa
     """Return the share of items that adapted arms of a base changed either way, their median, by suite and task."""
     arms = [a for a in store.arms() if a.checkpoint.parent == base.checkpoint.digest and a.numerics == base.numerics]
     scores = store.task_scores(base.number, [arm.number for arm in arms])
-    found: dict[sequential.Key, list[float]] = {}
-    ours = {(s.suite, s.task): s for s in scores[base.number]}
+    shares: dict[sequential.Key, list[float]] = {}
+    base_scores = {(s.suite, s.task): s for s in scores[base.number]}
     for arm in arms:
-        for theirs in scores[arm.number]:
-            compared = compare_values(ours[theirs.suite, theirs.task], theirs)
+        for adapted_scores in scores[arm.number]:
+            compared = compare_values(base_scores[adapted_scores.suite, adapted_scores.task], adapted_scores)
             if compared.lost is not None and compared.gained is not None:
                 share = (compared.lost + compared.gained) / compared.n
-                found.setdefault((theirs.suite, theirs.task), []).append(share)
-    return {key: float(np.median(shares)) for key, shares in found.items()}
+                shares.setdefault((adapted_scores.suite, adapted_scores.task), []).append(share)
+    return {key: float(np.median(shares)) for key, shares in shares.items()}
 
 
 def _find_known_arms(store: Store, checkpoint: str, base: str | None) -> tuple[StoredArm | None, StoredArm | None]:
@@ -149,12 +151,12 @@ def suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str,
     """
     named = {find_suite(name).name: name for name in given}
     known_runs = Runs(store.path) if store.path.is_file() else None
-    found = {}
+    files = {}
     for suite in policy.suites:
         stored = known_runs.suite_path(suite) if known_runs else None
         if suite not in named and stored and Path(stored).is_file() and load_suite(Path(stored)).name == suite:
-            found[suite] = stored
+            files[suite] = stored
         else:
-            found[suite] = named.get(suite, suite)
-            find_suite(found[suite])
-    return found
+            files[suite] = named.get(suite, suite)
+            find_suite(files[suite])
+    return files

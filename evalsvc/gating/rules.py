@@ -189,12 +189,12 @@ def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:
 
 def _find_suite_pairs(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, bits: bool = False) -> list[TaskPair]:
     """Return a suite's tasks, each fit to be tested."""
-    found = [pair for pair in pairs if pair.base.suite == suite]
-    if not found:
+    tasks = [pair for pair in pairs if pair.base.suite == suite]
+    if not tasks:
         raise EvidenceError(f"suite {suite!r}: the policy asks for it, and the base has no finished run on it")
-    for pair in found:
+    for pair in tasks:
         _check_pair(pair, policy.require.min_coverage, bits=bits)
-    return found
+    return tasks
 
 
 def _check_pair(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
@@ -211,7 +211,7 @@ def _check_pair(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
         )
     if bits and base.aggregation != "bits_per_byte":
         raise EvidenceError(f"{name}: drift is measured in bits per byte, and its metric is {base.metric}")
-    if not bits and not (base.aggregation == "mean" and base.bounded and adapted.bounded):
+    if not bits and not (base.aggregation == "mean" and base.is_bounded and adapted.is_bounded):
         raise EvidenceError(
             f"{name}: a margin is a share of items, and {base.metric} is not a mean of values in [0, 1]; "
             "use another metric of the task, or a drift rule"

@@ -25,11 +25,11 @@ from evalsvc.gating.measure import build_paired, compare_rule_tasks, measure_rul
 from evalsvc.gating.policy import FRACTIONS, Mode, Policy, WaiverEntry
 from evalsvc.gating.rules import Mask, Rule, TaskPair
 from evalsvc.gating.verdict import InterimLook, Outcome, RuleOutcome, Verdict, build_outcome, combine_verdicts
-from evalsvc.gating.waivers import judge_waivers, list_excuses
+from evalsvc.gating.waivers import describe_waivers, judge_waivers
 from evalsvc.records.digests import digest
 from evalsvc.records.direction import orient
 from evalsvc.records.vocabulary import Floats
-from evalsvc.stats.betting import evidence, pool_interval
+from evalsvc.stats.betting import compute_max_log_wealth, pool_interval
 from evalsvc.stats.margins import bounds, combine_bounds, z_of
 from evalsvc.stats.multiplicity import bonferroni, holm
 from evalsvc.stats.sequential import spending_bounds
@@ -121,22 +121,22 @@ def decide(
         EvidenceError: Nothing is left to decide, or a rule has no evidence.
     """
     judged = judge_waivers(waivers, rules, checkpoint, today)
-    excused = list_excuses(judged)
-    asked = [rule for rule in rules if rule.name not in excused]
-    if not asked:
+    waived = describe_waivers(judged)
+    tested = [rule for rule in rules if rule.name not in waived]
+    if not tested:
         raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
     growing = {key_of(pair): pair for rule in rules if rule.grows for pair in rule.pairs}
     whole = {key_of(pair): pair for rule in rules if not rule.grows for pair in rule.pairs}
     items = {key: pair.items for key, pair in growing.items()}
     places = {key: _places(pair) for key, pair in growing.items()}
     at_once = sum(pair.items for key, pair in whole.items() if key not in growing)
-    judge: _Judge = (_Bounds if policy.mode == "group_sequential" else _Bets)(policy, rules, excused)
+    judge: _Judge = (_Bounds if policy.mode == "group_sequential" else _Bets)(policy, rules, waived)
     looks: list[InterimLook] = []
     for number, share in enumerate(FRACTIONS[policy.mode], start=1):
         if share > fraction + 1e-9:
             break
         look = _Look(number, take_first(places, items, share, policy.mode))
-        verdict = combine_verdicts(v for rule, v in zip(rules, judge.at(look), strict=True) if rule.name not in excused)
+        verdict = combine_verdicts(v for rule, v in zip(rules, judge.at(look), strict=True) if rule.name not in waived)
         seen = at_once + sum(look.seen.values())
         looks.append(
             InterimLook(number=number, fraction=share, items=seen, of=at_once + sum(items.values()), verdict=verdict)
@@ -160,11 +160,11 @@ def _places(pair: TaskPair) -> Floats:
 class _Bounds:
     """Group-sequential: a rule is decided when its interval at a look's bound leaves the threshold on one side."""
 
-    def __init__(self, policy: Policy, rules: Sequence[Rule], excused: Mapping[str, str]) -> None:
-        self._alpha, self._rules, self._excused = policy.alpha, rules, excused
+    def __init__(self, policy: Policy, rules: Sequence[Rule], waived: Mapping[str, str]) -> None:
+        self._alpha, self._rules, self._waived = policy.alpha, rules, waived
         fractions = FRACTIONS["group_sequential"]
         # Only the first rejection of Holm's procedure makes the verdict, and that one is Bonferroni's.
-        per_rule = bonferroni(policy.alpha, len(rules) - len(excused))
+        per_rule = bonferroni(policy.alpha, len(rules) - len(waived))
         self._pass = spending_bounds(fractions, policy.alpha)
         self._fail = spending_bounds(fractions, per_rule)
         self._once = (z_of(policy.alpha), z_of(per_rule))
@@ -176,7 +176,7 @@ class _Bounds:
 
     def _ends(self, look: _Look) -> dict[Key, tuple[float, Floats, Floats]]:
         """Return every task's difference and bounds at a look; worked out together, because rules share tasks."""
-        found: dict[Key, tuple[float, Floats, Floats]] = {}
+        ends: dict[Key, tuple[float, Floats, Floats]] = {}
         for grows in (True, False):
             rules = [look.of(rule) for rule in self._rules if rule.grows == grows]
             tasks = {
@@ -186,8 +186,8 @@ class _Bounds:
             }
             if tasks:
                 low, high = bounds(list(tasks.values()), self._levels(grows, look))
-                found |= {key: (task.difference, low[:, n], high[:, n]) for n, (key, task) in enumerate(tasks.items())}
-        return found
+                ends |= {key: (task.difference, low[:, n], high[:, n]) for n, (key, task) in enumerate(tasks.items())}
+        return ends
 
     def at(self, look: _Look) -> list[Verdict]:
         ends = self._ends(look)
@@ -207,13 +207,13 @@ class _Bounds:
         return [self._decided.get(rule.name, ("inconclusive", 0))[0] for rule in self._rules]
 
     def outcomes(self, look: _Look) -> list[RuleOutcome]:
-        found = []
+        outcomes = []
         for rule in self._rules:
             verdict, number = self._decided.get(rule.name, ("inconclusive", look.number))
             # The interval at a look's bound is a repeated confidence interval: valid however often one looks.
             m = measure_rule(look.of(rule), self._levels(rule.grows, look)[0])
-            found.append(build_outcome(m, verdict, z_of(self._alpha), self._excused.get(rule.name), look=number))
-        return found
+            outcomes.append(build_outcome(m, verdict, z_of(self._alpha), self._waived.get(rule.name), look=number))
+        return outcomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,8 +230,8 @@ class _Stream:
 class _Bets:
     """Finite pool: a rule is decided when a bet against its opposite has won enough, or the pool is known."""
 
-    def __init__(self, policy: Policy, rules: Sequence[Rule], excused: Mapping[str, str]) -> None:
-        self._alpha, self._rules, self._excused = policy.alpha, rules, excused
+    def __init__(self, policy: Policy, rules: Sequence[Rule], waived: Mapping[str, str]) -> None:
+        self._alpha, self._rules, self._waived = policy.alpha, rules, waived
         self._streams = cache(self._stream)
         self._decided: dict[str, int] = {}
 
@@ -243,26 +243,26 @@ class _Bets:
         values = [compute_gains(pair) * factor / scale for pair, factor in zip(rule.pairs, factors, strict=True)]
         order = np.argsort(np.concatenate([_places(pair) for pair in rule.pairs]), kind="stable")
         items = (np.concatenate(values)[order] + 1) / 2
-        above, below = evidence(items, (1 + rule.threshold / scale) / 2, pool)
+        above, below = compute_max_log_wealth(items, (1 + rule.threshold / scale) / 2, pool)
         return _Stream(items=items, pool=pool, scale=scale, above=above, below=below)
 
     def _p(self, look: _Look) -> list[tuple[float, float]]:
         """Return every rule's p-values, valid however often one looks, the second after Holm."""
-        found = []
+        p_values = []
         for position, rule in enumerate(self._rules):
             if rule.grows:
                 seen = self._count_seen(rule, look)
                 stream = self._streams(position)
                 wealth = (stream.above[seen - 1], stream.below[seen - 1]) if seen else (0.0, 0.0)
-                found.append((math.exp(-max(0.0, wealth[0])), math.exp(-max(0.0, wealth[1]))))
+                p_values.append((math.exp(-max(0.0, wealth[0])), math.exp(-max(0.0, wealth[1]))))
             else:
                 # The whole suite has been scored: its own difference is what is predicted elsewhere.
                 holds = measure_rule(rule, z_of(self._alpha)).test.difference > rule.threshold
-                found.append((0.0, 1.0) if holds else (1.0, 0.0))
-        asked = [n for n, rule in enumerate(self._rules) if rule.name not in self._excused]
-        for n, p in zip(asked, holm([found[n][1] for n in asked]), strict=True):
-            found[n] = (found[n][0], float(p))
-        return found
+                p_values.append((0.0, 1.0) if holds else (1.0, 0.0))
+        tested = [n for n, rule in enumerate(self._rules) if rule.name not in self._waived]
+        for n, p in zip(tested, holm([p_values[n][1] for n in tested]), strict=True):
+            p_values[n] = (p_values[n][0], float(p))
+        return p_values
 
     @staticmethod
     def _count_seen(rule: Rule, look: _Look) -> int:
@@ -279,7 +279,7 @@ class _Bets:
         return verdicts
 
     def outcomes(self, look: _Look) -> list[RuleOutcome]:
-        found = []
+        outcomes = []
         for position, (rule, p) in enumerate(zip(self._rules, self._p(look), strict=True)):
             m = measure_rule(look.of(rule), z_of(self._alpha))
             low = high = m.test.difference
@@ -291,14 +291,14 @@ class _Bets:
                 m,
                 self._verdict(p),
                 z_of(self._alpha),
-                self._excused.get(rule.name),
+                self._waived.get(rule.name),
                 p_pass=p[0],
                 p_fail=p[1],
                 look=self._decided.get(rule.name, look.number),
             )
             test = "bets on the finite pool" if rule.grows else "the whole suite"
-            found.append(replace(outcome, low=low, high=high, degraded=high < 0, test=test))
-        return found
+            outcomes.append(replace(outcome, low=low, high=high, degraded=high < 0, test=test))
+        return outcomes
 
 
 def compute_gains(pair: TaskPair) -> Floats:

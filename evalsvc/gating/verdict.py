@@ -22,7 +22,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.gating.measure import MeasuredRule, items_needed, measure_rule, name_test, smallest_margin
 from evalsvc.gating.policy import Policy, WaiverEntry
 from evalsvc.gating.rules import Rule, RuleKind
-from evalsvc.gating.waivers import judge_waivers, list_excuses
+from evalsvc.gating.waivers import describe_waivers, judge_waivers
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.multiplicity import holm
 
@@ -120,7 +120,7 @@ class Outcome:
         return EXIT_CODES[self.verdict]
 
     @property
-    def degraded(self) -> bool:
+    def is_degraded(self) -> bool:
         """Whether a rule's loss is real."""
         return any(rule.degraded for rule in self.rules)
 
@@ -146,14 +146,14 @@ def decide(
         EvidenceError: Nothing is left to decide, or a rule has no evidence.
     """
     judged = judge_waivers(waivers, rules, checkpoint, today)
-    excused = list_excuses(judged)
-    asked = [position for position, rule in enumerate(rules) if rule.name not in excused]
-    if not asked:
+    waived = describe_waivers(judged)
+    tested = [position for position, rule in enumerate(rules) if rule.name not in waived]
+    if not tested:
         raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
     z_alpha = z_of(policy.alpha)
     measured = [measure_rule(rule, z_alpha) for rule in rules]
     p_fail = np.array([m.test.p_below for m in measured])
-    p_fail[asked] = holm(p_fail[asked])
+    p_fail[tested] = holm(p_fail[tested])
     outcomes = []
     for m, p in zip(measured, p_fail, strict=True):
         verdict: Verdict = "inconclusive"
@@ -162,7 +162,7 @@ def decide(
         elif p <= policy.alpha:
             verdict = "fail"
         outcomes.append(
-            build_outcome(m, verdict, z_alpha, excused.get(m.rule.name), p_pass=m.test.p_above, p_fail=float(p))
+            build_outcome(m, verdict, z_alpha, waived.get(m.rule.name), p_pass=m.test.p_above, p_fail=float(p))
         )
     verdict = combine_verdicts(outcome.verdict for outcome in outcomes if outcome.waived is None)
     return Outcome(verdict=verdict, rules=tuple(outcomes), waivers=tuple(judged))
@@ -170,10 +170,10 @@ def decide(
 
 def combine_verdicts(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the verdict of all rules together, given each one's that is not waived."""
-    found = set(verdicts)
-    if "fail" in found:
+    distinct = set(verdicts)
+    if "fail" in distinct:
         return "fail"
-    return "pass" if found == {"pass"} else "inconclusive"
+    return "pass" if distinct == {"pass"} else "inconclusive"
 
 
 def build_outcome(
@@ -187,7 +187,7 @@ def build_outcome(
     look: int | None = None,
 ) -> RuleOutcome:
     """Return what became of a rule, with what it would have needed if it is undecided."""
-    found, counts = m.test, [task.counts for task in m.tasks]
+    test, counts = m.test, [task.counts for task in m.tasks]
     lost = sum(c[0] for c in counts if c) if counts and all(counts) else None
     gained = sum(c[1] for c in counts if c) if counts and all(counts) else None
     return RuleOutcome(
@@ -197,9 +197,9 @@ def build_outcome(
         task=m.rule.task,
         verdict=verdict,
         threshold=m.rule.threshold,
-        estimate=found.difference,
-        low=found.low,
-        high=found.high,
+        estimate=test.difference,
+        low=test.low,
+        high=test.high,
         margin=m.rule.margin,
         n=m.n,
         needed_n=items_needed(m, z_alpha) if verdict == "inconclusive" else None,
@@ -210,7 +210,7 @@ def build_outcome(
         gained=gained,
         p_pass=p_pass,
         p_fail=p_fail,
-        degraded=found.high < 0,
+        degraded=test.high < 0,
         waived=waived,
         look=look,
     )

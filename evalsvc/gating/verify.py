@@ -58,36 +58,36 @@ def find_differences(store: Store, record: Record) -> list[str]:
 
     Numbers are compared to nine digits: another processor adds up in another order.
     """
-    found = []
+    differences = []
     if record_digest(record) != record.get("digest"):
-        found.append("the record was edited: its content does not give its digest")
+        differences.append("the record was edited: its content does not give its digest")
     try:
-        found += _chain_problems(Decisions(store.path).chain(record["base"]["digest"]), record)
+        differences += _chain_problems(Decisions(store.path).chain(record["base"]["digest"]), record)
         complete = {**record, "rules": [_complete_rule(rule) for rule in record["rules"]]}
-        found += _find_differences(complete, _recompute(store, record))
+        differences += _find_differences(complete, _recompute(store, record))
     except (KeyError, TypeError, ValueError) as error:
-        found.append(f"the record was edited: {type(error).__name__}: {error}")
+        differences.append(f"the record was edited: {type(error).__name__}: {error}")
     except EvalsvcError as error:
-        found.append(f"it cannot be recomputed: {error}")
-    return found
+        differences.append(f"it cannot be recomputed: {error}")
+    return differences
 
 
 def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
-    found = []
+    problems = []
     previous = None
     for number, kept in enumerate(chain, start=1):
         if record_digest(kept) != kept["digest"]:
-            found.append(f"decision {number} of this base was edited in the store: {kept['digest'][:12]}")
+            problems.append(f"decision {number} of this base was edited in the store: {kept['digest'][:12]}")
         if kept["previous"] != previous:
-            found.append(
+            problems.append(
                 f"decision {number} of this base does not follow from the one before: one is missing or changed"
             )
         previous = kept["digest"]
     if record["digest"] not in [kept["digest"] for kept in chain]:
-        found.append(f"the store has no decision {record['digest'][:12]}")
+        problems.append(f"the store has no decision {record['digest'][:12]}")
     elif record not in chain:
-        found.append(f"the store's decision {record['digest'][:12]} says something else")
-    return found
+        problems.append(f"the store's decision {record['digest'][:12]} says something else")
+    return problems
 
 
 def _recompute(store: Store, record: Record) -> Record:
@@ -121,28 +121,32 @@ def _recompute(store: Store, record: Record) -> Record:
 
 
 def _find_differences(record: Record, recomputed: Record) -> list[str]:
-    found = []
+    differences = []
     for key, value in recomputed.items():
         if _same(record.get(key), value):
             continue
         if isinstance(value, list) and isinstance(record.get(key), list) and len(value) == len(record[key]):
-            for said, now in zip(record[key], value, strict=True):
-                if not _same(said, now):
-                    name = now.get("rule") or "/".join(str(now.get(part, "")) for part in ("suite", "task"))
-                    parts = [part for part in now if not _same(said.get(part), now[part])]
-                    told = ", ".join(f"{part} {said.get(part)!r} -> {now[part]!r}" for part in parts[:4])
-                    found.append(f"{key} {name}: {told}")
+            for before, recomputed_entry in zip(record[key], value, strict=True):
+                if not _same(before, recomputed_entry):
+                    name = recomputed_entry.get("rule") or "/".join(
+                        str(recomputed_entry.get(part, "")) for part in ("suite", "task")
+                    )
+                    parts = [part for part in recomputed_entry if not _same(before.get(part), recomputed_entry[part])]
+                    changes = ", ".join(
+                        f"{part} {before.get(part)!r} -> {recomputed_entry[part]!r}" for part in parts[:4]
+                    )
+                    differences.append(f"{key} {name}: {changes}")
         else:
-            found.append(f"{key}: the record says {record.get(key)!r}, the stored scores give {value!r}"[:300])
-    return found
+            differences.append(f"{key}: the record says {record.get(key)!r}, the stored scores give {value!r}"[:300])
+    return differences
 
 
-def _same(said: Any, now: Any) -> bool:
+def _same(recorded: Any, recomputed: Any) -> bool:
     """Whether a record says what is computed now; what it says beyond that, nothing was decided on."""
-    if isinstance(said, dict) and isinstance(now, dict):
-        return all(key in said and _same(said[key], value) for key, value in now.items())
-    if isinstance(said, list) and isinstance(now, list):
-        return len(said) == len(now) and all(map(_same, said, now))
-    if isinstance(said, float) and isinstance(now, float):
-        return math.isclose(said, now, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(said == now)
+    if isinstance(recorded, dict) and isinstance(recomputed, dict):
+        return all(key in recorded and _same(recorded[key], value) for key, value in recomputed.items())
+    if isinstance(recorded, list) and isinstance(recomputed, list):
+        return len(recorded) == len(recomputed) and all(map(_same, recorded, recomputed))
+    if isinstance(recorded, float) and isinstance(recomputed, float):
+        return math.isclose(recorded, recomputed, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(recorded == recomputed)

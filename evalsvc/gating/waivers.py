@@ -33,7 +33,7 @@ def judge_waivers(
     return judged
 
 
-def list_excuses(judged: Iterable[tuple[WaiverEntry, str]]) -> dict[str, str]:
+def describe_waivers(judged: Iterable[tuple[WaiverEntry, str]]) -> dict[str, str]:
     """Return, by rule, why it is waived, who says so and until when."""
     return {
         entry.waiver.rule: f"{entry.waiver.reason} ({entry.waiver.owner}, until {entry.waiver.expires})"

@@ -11,7 +11,7 @@ from evalsvc.errors import UsageError
 from evalsvc.gating.measure import build_paired
 from evalsvc.gating.verdict import Verdict
 from evalsvc.records.comparisons import Comparison
-from evalsvc.stats.margins import Paired, margin_test, z_of
+from evalsvc.stats.margins import PairedDifference, margin_test, z_of
 from evalsvc.stats.power import UnchangedMean, expected_discordance, unchanged_variance
 
 
@@ -78,7 +78,7 @@ def compute_power_curve(
     return [(answer.n, answer.power) for answer in answers]
 
 
-def _scale_task(task: Paired, factor: float) -> Paired:
+def _scale_task(task: PairedDifference, factor: float) -> PairedDifference:
     n = max(2, round(task.n * factor))
     counts = None if task.counts is None else (round(task.counts[0] * n / task.n), round(task.counts[1] * n / task.n))
     difference = task.difference if counts is None else (counts[1] - counts[0]) / n
@@ -101,5 +101,5 @@ def _measure_unchanged(tasks: Sequence[Comparison], shares: Sequence[float], z_a
             for task in tasks
         ),
         z_alpha=z_alpha,
-        bounded=all(task.unit == UNIT_INTERVAL for task in tasks),
+        is_bounded=all(task.unit == UNIT_INTERVAL for task in tasks),
     )

@@ -1,17 +1,17 @@
-"""The nouns of evalsvc: frozen, typed, without I/O. Import numpy and `stats`, nothing else.
+"""Records: frozen dataclasses without I/O, which import only numpy and `stats`.
 
-choices         values that options, files and records share
-vocabulary      words with a fixed set of values
-digests         identity by content
+choices         allowed values that options, files and records share
+vocabulary      types with a fixed set of values
+digests         content digests
 arms            Checkpoint, Cost, Numerics, Serving, Arm, Finding
-methods         methods of adapting, and their groups
+methods         methods of adapting, and groups of methods
 plans           Request, Response, Sample, Metric, PlannedTask, Plan
-shards          what workers get and give back
+shards          Shard, ShardResult
 scores          Score, Result, Graded, TaskScores
 comparisons     Comparison, FullComparison, RoleTotal
 frontier        Point, Frontier
-weight_changes  what adapting changed, by kind of layer
-direction       which way a metric is better
-matrices        Matrix: tasks learned one after the other
-serialise       records as plain values, and from mappings
+weight_changes  WeightChange: how adapting changed the weights
+direction       whether a metric is better when higher or lower
+matrices        Matrix: scores of tasks learned one after the other
+serialise       converts records to plain values, and mappings to records
 """

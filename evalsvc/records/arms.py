@@ -1,4 +1,4 @@
-"""What is evaluated: checkpoints with their cost, how they are served, arms. Frozen, typed, without I/O."""
+"""Checkpoints with their cost, how they are served, and arms."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from evalsvc.records.vocabulary import Quantisation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a checkpoint cost. None means not known, never zero.
+    """Costs of a checkpoint. None means not known, never zero.
 
     Attributes:
-        gpu_hours: Hours of training times GPUs.
-        cpu_hours: CPU time of training, where no GPU was used; never counted as GPU-hours.
-        peak_memory_gb: Of one device while training, in 1e9 bytes; without a GPU of the process (resident set).
-        train_samples: Samples seen, repetitions counted.
-        annotation_cost: Of the training data, in the user's currency.
-        trainable_share: Parameters that training could change, over those of the base.
-        tokens_per_query: Prompt tokens per request, mean over the domain suites; of an arm, measured, never declared.
+        gpu_hours: Hours of training times number of GPUs.
+        cpu_hours: CPU time of training without a GPU, in hours; never counted as GPU-hours.
+        peak_memory_gb: Peak memory of one GPU during training, in 1e9 bytes; without a GPU, of the process.
+        train_samples: Samples seen in training, including repetitions.
+        annotation_cost: Cost of annotating the training data, in the user's currency.
+        trainable_share: Trainable parameters / parameters of the base.
+        tokens_per_query: Prompt tokens per request, mean over the domain suites; measured for an arm, never declared.
     """
 
     gpu_hours: float | None = None
@@ -47,10 +47,10 @@ COSTS = {
     "trainable_share": "trainable share of parameters",
     "tokens_per_query": "tokens per query",
 }
-"""The fields of `Cost`, with what tables and figures call them."""
+"""The fields of `Cost`, with their names in tables and figures."""
 
 DECLARED = tuple(field.name for field in fields(Cost) if field.name != "tokens_per_query")
-"""Fields of a cost card; tokens per query are measured for an arm."""
+"""Fields of a cost card: all that users declare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +59,9 @@ class Checkpoint:
 
     Attributes:
         digest: "sha256:..." of the content; for an adapter, of adapter and base together.
-        name: For people; not an identity.
+        name: Name for display; need not be unique.
         path: Its folder.
-        method: "base", "full", "lora", another PEFT type, "cpt", ...; the names are those of `methods`.
+        method: "base", "full", "lora", another PEFT type, "cpt", ...; see `methods`.
         tokenizer: Digest of tokenizer files and chat template.
         parent: Digest of the base that it was adapted from.
         base_path: Folder of the weights that an adapter is attached to; None unless it is an adapter.
@@ -87,12 +87,12 @@ class Checkpoint:
 
     @property
     def is_prompted(self) -> bool:
-        """Whether it is its base's own weights, asked with other prompts instead of being trained."""
+        """Whether it is the base with other prompts, instead of a trained checkpoint."""
         return self.method in PROMPTED
 
     @property
     def is_adapter(self) -> bool:
-        """Whether the folder holds an adapter rather than whole weights."""
+        """Whether the folder contains an adapter rather than full weights."""
         return self.base_path is not None
 
     @property
@@ -103,11 +103,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """How numbers are computed: part of a response's key, and equal within every comparison.
+    """Device, number format and library versions of scoring; equal for all arms of a comparison.
 
     Attributes:
-        rerun: 0; 1 for a base that is scored a second time, in other batches, the opposite order and with other seeds,
-            to measure run-to-run noise (A/A).
+        rerun: 1 for a base that is scored a second time, in other batches, in reverse order and with other seeds, to
+            measure run-to-run noise (A/A); else 0.
     """
 
     device: str
@@ -126,8 +126,8 @@ class Serving:
     """How a checkpoint is served: part of an arm's identity.
 
     Attributes:
-        merged: Whether an adapter's change is added to the base's weights instead of computed beside them.
-        quantisation: Format of the quantised full weights, and the library that quantises; None: not quantised.
+        merged: Whether an adapter is merged into the base's weights before scoring.
+        quantisation: Format of the quantised full weights, and the library; None if not quantised.
     """
 
     merged: bool = False
@@ -155,13 +155,13 @@ class Arm:
 
     @property
     def weights(self) -> str:
-        """What must be in memory to score it: the folder of the full weights, and their quantisation."""
+        """Full weights that must be in memory to score the arm: their folder and quantisation."""
         quantisation = self.serving.quantisation
         return f"{self.checkpoint.resident} ({quantisation})" if quantisation else self.checkpoint.resident
 
     @property
     def label(self) -> str:
-        """The checkpoint's label, and how it is served unless that is as usual."""
+        """The checkpoint's label, with quantisation and merging if any."""
         return served_label(self.checkpoint, self.serving)
 
 
@@ -170,17 +170,17 @@ class ServedCheckpoint(Protocol):
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Return the weights."""
+        """Return the checkpoint."""
         ...
 
     @property
     def serving(self) -> Serving:
-        """Return how they are served."""
+        """Return how it is served."""
         ...
 
     @property
     def numerics(self) -> object:
-        """Return how numbers are computed; arms are compared where this is equal."""
+        """Return the numerics; only arms with equal numerics are compared."""
         ...
 
 
@@ -188,10 +188,10 @@ AnyArm = TypeVar("AnyArm", bound=ServedCheckpoint)
 
 
 def identify_reference(arm: ServedCheckpoint) -> tuple[str, Serving] | None:
-    """Return checkpoint digest and serving of the arm that an arm is compared with; None for a base served as usual.
+    """Return checkpoint digest and serving of the arm that an arm is compared with; None for an unquantised base.
 
-    An adapted checkpoint is compared with its base under the same quantisation, so that the effect of quantising is
-    not taken for forgetting; a quantised base with the base as usual, which shows that effect.
+    An adapted checkpoint is compared with its base under the same quantisation, so that the effect of quantisation does
+    not count as forgetting. A quantised base is compared with the unquantised base, which shows that effect.
     """
     if arm.checkpoint.parent is not None:
         return arm.checkpoint.parent, replace(arm.serving, merged=False)
@@ -201,9 +201,9 @@ def identify_reference(arm: ServedCheckpoint) -> tuple[str, Serving] | None:
 def find_reference(arm: ServedCheckpoint, arms: Iterable[AnyArm]) -> AnyArm | None:
     """Return the arm that an arm is compared with (see `identify_reference`), None if it is not among the arms."""
     reference = identify_reference(arm)
-    for other in arms:
-        if (other.checkpoint.digest, other.serving) == reference and other.numerics == arm.numerics:
-            return other
+    for candidate in arms:
+        if (candidate.checkpoint.digest, candidate.serving) == reference and candidate.numerics == arm.numerics:
+            return candidate
     return None
 
 
@@ -214,11 +214,11 @@ def served_label(checkpoint: Checkpoint, serving: Serving) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to know about a checkpoint before trusting its scores.
+    """A result of a check of a checkpoint.
 
     Attributes:
-        severity: "error": scores would be wrong, submit refuses; "warning": they may mislead; "note": nothing to do.
-        check: Name of the check, the same in every version.
+        severity: "error": scores would be wrong, submit refuses; "warning": scores may mislead; "note": no action.
+        check: Name of the check, stable across versions.
         checkpoint: Label of the checkpoint.
     """
 
@@ -229,14 +229,14 @@ class Finding:
 
 
 def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str:
-    """Return why the drift of a checkpoint from its base is not known although a suite measures drift."""
+    """Return why a checkpoint has no token drift although a suite measures it."""
     if adapted.tokenizer == base.tokenizer:
         return (
-            "its divergences could not be computed: it was scored on the plain path, or its vocabulary has "
-            "another size than its base's; use bits per byte (evalsvc compare)"
+            "its KL divergence could not be computed: it was scored on the plain path, or its vocabulary size differs "
+            "from its base's; use bits per byte (evalsvc compare)"
         )
     return (
-        f"its tokenizer ({adapted.tokenizer[:12]}) is not that of its base {base.label} ({base.tokenizer[:12]}), and "
-        "drift per token is only defined over the same tokens; save the base's tokenizer beside the checkpoint and "
-        "submit it again, or use bits per byte (evalsvc compare)"
+        f"its tokenizer ({adapted.tokenizer[:12]}) differs from that of its base {base.label} "
+        f"({base.tokenizer[:12]}), and KL per token needs the same tokens; save the base's tokenizer with the "
+        "checkpoint and submit it again, or use bits per byte (evalsvc compare)"
     )

@@ -1,4 +1,4 @@
-"""Values that options, files and records share, each defined once. Imports nothing: `--help` reads them."""
+"""Allowed values that options, files and records share. Imports nothing heavy: `--help` reads them."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ TemplateSource = Literal["base", "adapted", "plain"]
 """Whose chat template renders the prompts of all arms; "plain" is none."""
 
 Half = Literal["select", "confirm"]
-"""The half of every task's items that a decision looks at: one to choose on, the other to confirm with."""
+"""The half of every task's items that a decision uses: one to select a checkpoint, the other to confirm it."""

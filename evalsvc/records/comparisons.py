@@ -1,4 +1,4 @@
-"""Two arms compared: per task and per role. Frozen, typed, without I/O."""
+"""Comparisons of two arms, per task and per role."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Comparison:
 
     Attributes:
         difference: Adapted minus base.
-        low, high: Ends of the interval of `difference`; None where the metric has no paired interval.
-        lost, gained: Items that went 1 -> 0 and 0 -> 1; None for metrics that are not binary.
-        test: Name of the procedure behind the interval.
+        low, high: Ends of the 90 % interval of `difference`; None if the metric has no paired interval.
+        lost, gained: Number of items that went 1 -> 0 and 0 -> 1; None for metrics that are not binary.
+        test: Name of the procedure that gives the interval.
         unit: "score" for metrics in [0, 1], else the metric's name.
         coverage: Share of the base's samples that both arms have.
-        clusters: Clusters of samples that the interval takes as the unit; None where samples are independent.
-        p_value: Two-sided, of no difference: McNemar's exact test for binary items, else that of `test`.
+        clusters: Number of clusters, if samples are clustered; None where samples are independent.
+        p_value: Two-sided, of H0: no difference; McNemar's exact test for binary items, else that of `test`.
     """
 
     suite: str
@@ -51,7 +51,7 @@ class Comparison:
 
     @property
     def gain(self) -> float:
-        """The difference with better counted positive."""
+        """The difference; positive is better, whatever the metric."""
         return orient(self.difference, self.higher_is_better)
 
     @property
@@ -65,18 +65,18 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullComparison(Comparison):
-    """A comparison with all that people look at beside it, and no test takes.
+    """A comparison with figures for inspection, which no gate rule uses.
 
     Attributes:
-        p_holm: `p_value` adjusted for all tasks of the comparison (Holm): which tasks moved.
-        q_value: `p_value` adjusted by Benjamini and Hochberg, for exploring.
+        p_holm: `p_value` adjusted for all tasks of the comparison (Holm); decides `moved`.
+        q_value: `p_value` adjusted by Benjamini and Hochberg, for exploration.
         moved: "worse" or "better" where p_holm is at most 5 %.
-        agreement: Share of samples that both arms answer alike, right or wrong.
-        invalid_base, invalid_adapted: Answers that could not be parsed; they count as wrong, and are counted here.
-        chance: lost and gained with the guesses taken off: the other end of a bracket, never a verdict.
-        floor: lost and gained between two runs of the base itself.
-        blind_spots: What the base's level keeps the task from showing.
-        format_loss: What the same items in other prompt formats say about a loss.
+        agreement: Share of samples with the same answer in both arms, right or wrong.
+        invalid_base, invalid_adapted: Number of answers that could not be parsed; they count as wrong.
+        chance: lost and gained adjusted for guessing, an upper bound on the effect of guessing; not a verdict.
+        floor: lost and gained between two runs of the base itself (A/A).
+        blind_spots: Changes that the task cannot show because of the base's level.
+        format_loss: Whether a loss occurs in all prompt formats of the same items.
     """
 
     p_holm: float | None = None
@@ -93,13 +93,13 @@ class FullComparison(Comparison):
 
     @classmethod
     def of(cls, comparison: Comparison) -> FullComparison:
-        """Return a comparison without anything beside it yet."""
+        """Return a comparison whose further figures are not filled in yet."""
         return build_record(cls, {field.name: getattr(comparison, field.name) for field in fields(comparison)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleTotal:
-    """Unweighted mean over a role's suites of the difference, better counted positive."""
+    """Unweighted mean of the difference over a role's suites; positive is better."""
 
     role: Role
     unit: str

@@ -1,4 +1,4 @@
-"""Identity by content: canonical JSON and SHA-256.
+"""Content digests: SHA-256 of canonical JSON.
 
 Digests are SHA-256 in lower-case hex: "sha256:" and 64 digits for a checkpoint, the first 32 digits for requests,
 samples, suites and plans.
@@ -13,12 +13,12 @@ from typing import Any
 
 
 def canonical(value: Any) -> str:
-    """Return the one JSON text of `value`: sorted keys, no spaces, no ASCII escapes."""
+    """Return `value` as canonical JSON: sorted keys, no spaces, no ASCII escapes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(*parts: str) -> str:
-    """Return 32 hex digits of SHA-256 over `parts`, each with its length before it, so that no two lists are alike."""
+    """Return 32 hex digits of SHA-256 over `parts`, each prefixed by its length, so that different lists differ."""
     state = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -28,5 +28,5 @@ def digest(*parts: str) -> str:
 
 
 def join_digests(first: Sequence[str], second: Sequence[str]) -> str:
-    """Return the digest of a checkpoint that has no weights of its own: the digests of two lists of its parts."""
+    """Return the digest of a checkpoint without weights of its own, from two lists of its parts."""
     return f"sha256:{digest(*first)}{digest(*second)}"

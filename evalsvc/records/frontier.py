@@ -1,4 +1,4 @@
-"""Where arms lie: the nouns of the frontier. Frozen, typed, without I/O."""
+"""Records of the frontier: points, methods, comparisons at equal levels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from evalsvc.records.arms import Cost
 
 @dataclass(frozen=True, slots=True)
 class Ellipse:
-    """Where a point lies with 90 % probability, both axes together.
+    """Joint 90 % region of a point's learning and forgetting.
 
     Attributes:
-        major, minor: Half-axes, in the units of the plane.
-        angle: Degrees from the learning axis to the major one, counter-clockwise with forgetting pointing up.
+        major, minor: Semi-axes, in the units of learning and forgetting.
+        angle: Degrees from the learning axis to the major axis, counter-clockwise, with forgetting on the y axis.
     """
 
     major: float
@@ -23,15 +23,15 @@ class Ellipse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One arm on the plane of learning and forgetting. Positive forgetting is always worse.
+    """One arm's learning and forgetting. Positive forgetting is always worse.
 
     Attributes:
-        p_on_frontier: Share of resamples of the items in which no other arm dominates it.
-        on_method_frontier: Whether no arm of its own method dominates it.
-        dominated_by: An arm that dominates it in at least 95 % of the resamples, after Bonferroni's correction for the
-            number of arms.
-        exchange, exchange_low, exchange_high: Forgetting per unit of learning, with its interval; None where it is not
-            significant that anything was learned.
+        p_on_frontier: Share of bootstrap resamples in which no other arm dominates it.
+        on_method_frontier: Whether no arm of the same method dominates it.
+        dominated_by: An arm that dominates it significantly: in at least 95 % of the resamples, after Bonferroni's
+            correction for the number of arms.
+        exchange, exchange_low, exchange_high: Forgetting per unit of learning, with its interval; None if learning is
+            not significantly above 0.
     """
 
     arm: str
@@ -58,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class MethodFrontier:
-    """The frontier of one method's arms alone; its volume is measured from the same corner as the pooled one."""
+    """The frontier of one method's arms; its hypervolume has the same reference point as that of all arms."""
 
     method: str
     arms: tuple[str, ...]
@@ -66,13 +66,13 @@ class MethodFrontier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
-    """One method's value read off its frontier, base included, by linear interpolation.
+class MethodValue:
+    """One method's value at a level, by linear interpolation on its frontier, base included.
 
     Attributes:
-        value: None where the method does not get there.
-        low, high: Over resamples of the items in which it does.
-        reached: Share of those.
+        value: None where the method does not reach the level.
+        low, high: Interval over the resamples in which it does.
+        reached: Share of resamples in which it does.
     """
 
     method: str
@@ -83,8 +83,8 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """The first method's value less the second's, where both get there."""
+class MethodDifference:
+    """The first method's value minus the second's, where both reach the level."""
 
     first: str
     second: str
@@ -95,42 +95,42 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
-    """Methods compared at one level of what they are not compared by.
+class LevelComparison:
+    """Methods compared in forgetting at one level of learning, or in learning at one level of forgetting.
 
     Attributes:
-        at: The level: of learning where forgetting is compared, of forgetting where learning is.
+        at: The level.
     """
 
     at: float
-    methods: tuple[Read, ...]
-    gaps: tuple[Gap, ...]
+    methods: tuple[MethodValue, ...]
+    gaps: tuple[MethodDifference, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EqualLevels:
-    """Methods compared where they get equally far; None where no method learned anything, or an axis is missing.
+    """Methods compared at equal levels; None if no method learned anything, or an axis is missing.
 
     Attributes:
         learning: Forgetting of every method at the same learning.
         forgetting: Learning of every method at the same forgetting.
     """
 
-    learning: Matched | None = None
-    forgetting: Matched | None = None
+    learning: LevelComparison | None = None
+    forgetting: LevelComparison | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """The points of all arms of one base, and how good the non-dominated ones are together.
+    """The points of all arms of one base, and the hypervolume of the non-dominated ones.
 
     Attributes:
-        axes: What dominance is about: learning, forgetting, and any fields of `Cost`.
+        axes: Axes of dominance: learning, forgetting, and any fields of `Cost`.
         learning_unit, forgetting_unit: Unit of each axis: "score", or a metric's name.
         hypervolume: Volume dominated by the frontier, in the product of the axes' units.
-        reference: The corner that `hypervolume` is measured from, one value per axis.
-        left_out: Tasks whose unit is not that of their axis.
-        incomplete: Arms without scores on some task of the axes, or without a cost that is an axis.
+        reference: Reference point of `hypervolume`, one value per axis.
+        left_out: Tasks whose unit differs from that of their axis.
+        incomplete: Labels of arms without scores on some task of the axes, or without a cost that is an axis.
     """
 
     base: str

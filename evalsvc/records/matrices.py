@@ -1,4 +1,4 @@
-"""`Matrix`: scores of tasks that were learned one after the other. Its figures are computed, not read."""
+"""`Matrix`: scores of tasks that were learned one after the other. Its metrics are computed, never imported."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FIGURES = ("bwt", "fwt", "forgetting", "avg_forgetting", "average_forgetting", "
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Matrix:
-    """Scores of T tasks after each of T stages, one task a stage.
+    """Scores of T tasks after each of T stages, each of which trains one task.
 
     Attributes:
-        name: Of the run; its identity in the store.
+        name: Name of the run; unique in the store.
         scores: [T, T], row i after stage i; nan where a task was not scored.
-        untrained, joint: [T] scores before the first stage, and of a reference trained on everything at once.
+        untrained, joint: [T] scores before the first stage, and of a reference trained on all tasks jointly.
     """
 
     name: str
@@ -31,5 +31,5 @@ class Matrix:
 
     @property
     def summary(self) -> Continual:
-        """The continual-learning family."""
+        """The continual-learning metrics."""
         return continual(self.scores, self.untrained, self.joint)

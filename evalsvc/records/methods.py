@@ -1,7 +1,7 @@
-"""Methods of adapting a checkpoint, and the groups that they belong to: the one taxonomy.
+"""Methods of adapting a checkpoint, and their groups.
 
-An adapter is PEFT, whatever its method is called. Everything else goes by the method's name; a name that is not listed
-here belongs to no group: it is shown as it was given, and left out of claims about groups.
+An adapter is in group "peft", whatever its method's name. Other checkpoints are grouped by the method's name. A name
+that is not listed here has no group: it is shown as given, and left out of claims about groups.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Literal
 Group = Literal["base", "icl", "rag", "merged", "peft", "full", "cpt"]
 
 PROMPTED = ("icl", "rag")
-"""Methods that train nothing: worked examples, or retrieved passages, before every question."""
+"""Methods without training: worked examples, or retrieved passages, in the prompt."""
 
-# The types of the library PEFT by its own names, and variants of LoRA that its configuration tells apart.
+# Adapter types of the library PEFT, and variants of LoRA that its configuration distinguishes.
 _PEFT = """
     adalora adamss adaption_prompt beft boft bone c3a cartridge deft delora fourierft frod glora gralora hira hra ia3
     lily ln_tuning loha lokr lora miss multitask_prompt_tuning oft osf p_tuning peanut poly prefix_tuning prompt_tuning
@@ -38,10 +38,10 @@ _GROUPS: dict[str, Group] = {
 
 
 def find_group(method: str, *, is_adapter: bool = False) -> Group | None:
-    """Return the group of a method, in any case and with hyphens or underscores; None if its name is not known.
+    """Return the group of a method, in upper or lower case, with hyphens or underscores; None if it is not known.
 
     Args:
-        is_adapter: Whether the checkpoint is an adapter; then it is PEFT, unless it is its base with other prompts.
+        is_adapter: Whether the checkpoint is an adapter: its group is "peft", unless it is the base with other prompts.
     """
     if is_adapter and method not in PROMPTED:
         return "peft"
@@ -50,9 +50,9 @@ def find_group(method: str, *, is_adapter: bool = False) -> Group | None:
 
 
 def list_kinds(method: str, name: str, *, is_adapter: bool = False) -> frozenset[str]:
-    """Return what a training run counts as in claims: its group, its method within the group, and its use of replay.
+    """Return the kinds of a training run in claims: its group, its method within the group, and its use of replay.
 
-    Continued pre-training says "replay" in its method or name if it has any. A method of no group counts as nothing.
+    Continued pre-training has replay if "replay" is in its method or name. A method without a group has no kinds.
     """
     group = find_group(method, is_adapter=is_adapter)
     if group is None:

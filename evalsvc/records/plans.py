@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers: requests, samples, tasks, plans. Log-likelihoods are in nats."""
+"""Requests, responses, samples, tasks and plans. Log-likelihoods are in nats."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from evalsvc.records.vocabulary import Aggregation, Kind, Role
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a model is asked.
+    """A request to a model.
 
     Attributes:
         arguments: (context, continuation), (text,), or (context, generation settings as canonical JSON).
-        repeat: Which of several sampled answers to the same question this is.
+        repeat: Index among several sampled answers to the same prompt.
     """
 
     digest: str
@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What a model answered.
+    """A model's response to a request.
 
     Attributes:
         request: Digest of the request.
@@ -40,7 +40,7 @@ class Response:
         greedy: Whether greedy decoding would have produced the continuation; None where not defined.
         text: The generated text, cut at the first stop sequence; None for likelihoods.
         tokens: Tokens scored or generated.
-        truncated: Tokens cut from the left of the prompt because it was longer than the model's window.
+        truncated: Tokens truncated from the left of the prompt, which was longer than the model's context window.
     """
 
     request: str
@@ -53,7 +53,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that could not be answered, and why."""
+    """A failed request, with the error."""
 
     request: str
     error: str
@@ -64,12 +64,12 @@ class Sample:
     """One item of a task: the unit of pairing.
 
     Attributes:
-        digest: Of the document and of all its requests; equal documents of a task are told apart by their order.
+        digest: Digest of the document and all its requests; equal documents of a task differ by their order.
         doc_id: Position in the task's evaluation split.
         doc: The document as JSON.
         target: The gold answer as text.
         requests: Digests of its requests, in lm-eval's order.
-        cluster: What it has in common with other samples (a passage, a subject), where the suite says so.
+        cluster: Shared by samples that are not independent (same passage, same subject), if the suite declares it.
     """
 
     digest: str
@@ -95,11 +95,11 @@ class PlannedTask:
     """A task of a suite, ready to be scored.
 
     Attributes:
-        group: Name of the lm-eval group that it was named through, if any.
-        metrics: All metrics that grading yields; the first is the one that comparisons use.
-        weight: Share in its suite's mean (a group's weight is split over its tasks by size).
-        chance: Accuracy of guessing, where the suite says so or the number of choices does.
-        format_of: The task whose items this one asks in another prompt format, where the suite says so.
+        group: Name of the lm-eval group through which the suite names it, if any.
+        metrics: All metrics of grading; the first is the primary one, which comparisons use.
+        weight: Weight in its suite's mean (a group's weight is split over its tasks by size).
+        chance: Accuracy of guessing, as declared by the suite or from the number of choices.
+        format_of: The task with the same items in another prompt format, if the suite declares it.
     """
 
     name: str
@@ -116,11 +116,11 @@ class PlannedTask:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How documents become prompts, beyond what the task says.
+    """How the task's prompts are rendered.
 
     Attributes:
-        template: Chat template's digest, None when prompts are plain text.
-        system_prompt: Put before every prompt, if any.
+        template: Digest of the chat template, None for plain text.
+        system_prompt: Added before every prompt, if any.
     """
 
     template: str | None = None
@@ -129,11 +129,11 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All requests of a suite under one rendering: built once, shared by all checkpoints.
+    """All requests of a suite with one rendering: built once, shared by all checkpoints.
 
     Attributes:
-        part_of: Digest of the plan that this is an early look at; None for a whole suite.
-        files: What it was made from and is not lm-eval's: path and digest of each, the suite's own first.
+        part_of: For an interim look of a gate, digest of the whole suite's plan; else None.
+        files: Path and digest of the files that it was built from, except lm-eval's; the suite's file first.
     """
 
     digest: str
@@ -150,10 +150,9 @@ class Plan:
 
 
 def has_drift(plan: Plan) -> bool:
-    """Whether arms' token drift is measured on a plan: on every suite of role drift, and on suites of texts alone.
+    """Whether token drift is measured on a plan: on suites of role drift, and on suites with only texts.
 
-    The role tells drift on texts of the domain from drift on general ones. Early looks of a gate have none: they would
-    score all that they share anew each time.
+    Interim looks of a gate have no drift, which would require scoring all earlier requests again at each look.
     """
     texts = plan.role == "drift" or all(request.kind == "loglikelihood_rolling" for request in plan.requests)
     return texts and plan.part_of is None

@@ -1,4 +1,4 @@
-"""One score per sample, results per task, and scores as arrays."""
+"""Scores per sample, results per task, and scores as arrays."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Score:
         value: The metric's value; for perplexities the log-likelihood in nats; None if it is not a number.
         weight: Words or bytes, for metrics that are normalised by them.
         detail: JSON of a value that is not a number.
-        answer: A number that is the same for the same answer: the option chosen, or 60 bits of a digest of the text.
-        invalid: Whether no answer could be parsed out of what was generated.
+        answer: A number that identifies the answer: the index of the option, or 60 bits of a digest of the text.
+        invalid: Whether no answer could be parsed from the generated text.
         confidence: Probability of the chosen option among the options.
     """
 
@@ -55,7 +55,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """Grading's outcome for one run."""
+    """Results and scores of one graded run."""
 
     results: tuple[Result, ...]
     scores: Mapping[str, tuple[Score, ...]]
@@ -73,8 +73,8 @@ class TaskScores:
         samples: int64 [n], the store's sample numbers, increasing.
         values: float64 [n].
         weights: float64 [n], or None where the aggregation takes none.
-        clusters: int64 [n], equal for samples that go together; None where all are independent.
-        answers, invalid, confidence: [n] as in `Score`; None where the task has no such thing.
+        clusters: int64 [n], equal for samples of one cluster; None where all are independent.
+        answers, invalid, confidence: [n] as in `Score`; None if the task does not have them.
     """
 
     suite: str
@@ -96,21 +96,21 @@ class TaskScores:
     format_of: str | None = None
 
     @cached_property
-    def bounded(self) -> bool:
+    def is_bounded(self) -> bool:
         """Whether all values lie in [0, 1]."""
         return bool(((self.values >= 0) & (self.values <= 1)).all())
 
     @cached_property
     def fault(self) -> str | None:
-        """What is wrong with the scores, whatever they are compared with."""
+        """Why the scores cannot be used; None if they can."""
         if not (self.samples[1:] > self.samples[:-1]).all():
-            return "an item has two scores in one arm; the store is damaged, submit again"
+            return "an item has two scores in one arm: the store is damaged; submit again"
         if not np.isfinite(self.values).all():
             return f"{self.metric} is not a number for some items; choose another metric"
         if self.weights is not None and not (np.isfinite(self.weights) & (self.weights > 0)).all():
-            return "some items have no size in bytes; take them out of the task"
+            return "some items have no size in bytes; remove them from the task"
         return None
 
-    def is_aligned(self, other: TaskScores) -> bool:
-        """Whether both have the same samples; as a rule they share one array of them."""
-        return self.samples is other.samples or np.array_equal(self.samples, other.samples)
+    def is_aligned(self, scores: TaskScores) -> bool:
+        """Whether both have the same samples; usually they share one array."""
+        return self.samples is scores.samples or np.array_equal(self.samples, scores.samples)

@@ -1,4 +1,4 @@
-"""Records as plain values, and records from mappings: fields are found by their names, never by their places."""
+"""Converts records to plain values, and mappings to records by field name, never by position."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value as JSON holds it: records as dicts, arrays and tuples as lists, paths and times as text."""
+    """Return a value as JSON types: records as dicts, arrays and tuples as lists, paths and times as text."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -30,9 +30,9 @@ def to_plain(value: Any) -> Any:
 
 
 def build_record(kind: type[Record], values: Mapping[str, Any], /, **others: Any) -> Record:
-    """Return a record whose fields are the values of the same names, and the `others`.
+    """Return a record with the values of the same names as its fields, and the `others`.
 
-    Values that the record has no field for are ignored.
+    Values without a field are ignored.
 
     Raises:
         TypeError: A field without a default has no value.

@@ -1,4 +1,4 @@
-"""What workers get and give back: tokens as prefix tries, cut into shards, and a result for every shard."""
+"""Work for workers: tokens as prefix tries, split into shards, and the result of every shard."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Tokens = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trie:
-    """Token sequences in which every shared beginning stands once (see `engine.trie`).
+    """Token sequences in which every shared prefix is stored once (see `engine.trie`).
 
     Attributes:
         tokens: int32 [rows], the token of every row, in depth-first order.
-        starts: int32 [segments], first row of each stretch that one sequence added to those before it.
+        starts: int32 [segments], first row of each segment that one sequence adds to those before it.
         depths: int32 [segments], position of that row in its sequence.
-        parents: int32 [segments], the row before it, -1 at the beginning of a sequence.
+        parents: int32 [segments], the previous row in the sequence, -1 at its beginning.
     """
 
     tokens: Tokens
@@ -39,14 +39,14 @@ class Trie:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Likelihoods:
-    """Tokens whose log-likelihood is asked for, of several requests.
+    """Tokens to score, of several requests.
 
     Attributes:
-        rows: int32 [n], row of the trie whose prediction is looked at; for an encoder-decoder the context's last.
-        targets: int32 [n], the token whose probability is asked for.
-        owners: int32 [n], which request it counts for.
-        rolling: bool [requests], texts, of which nobody asks whether they are greedy.
-        truncated: int32 [requests], tokens cut from the left.
+        rows: int32 [n], row of the trie whose prediction is scored; for an encoder-decoder the context's last row.
+        targets: int32 [n], the token that is scored.
+        owners: int32 [n], index of its request.
+        rolling: bool [requests], whether the request is a text, which has no `greedy`.
+        truncated: int32 [requests], tokens truncated from the left.
     """
 
     trie: Trie
@@ -64,7 +64,7 @@ class Prompts:
     Attributes:
         ends: int32 [requests], row of the last token of each prompt.
         settings: Generation settings of each, as canonical JSON.
-        truncated: int32 [requests], tokens cut from the left.
+        truncated: int32 [requests], tokens truncated from the left.
     """
 
     trie: Trie
@@ -77,14 +77,14 @@ class Prompts:
 class Shard:
     """A slice of a run's requests for one worker: the unit of retry and of commit.
 
-    Its composition depends on plan and tokenizer alone, never on the number of workers or on where a run was
-    interrupted, so that the same requests share a batch whenever they are scored.
+    Its composition depends on plan and tokenizer only, never on the number of workers or on where a run was
+    interrupted, so that the same requests are always scored in the same batch.
 
     Attributes:
-        requests: Digests.
+        requests: Digests of the requests.
         work: Their tokens.
-        next_weights: Folder of the full weights that the worker will probably need next, if they are others.
-        reference: Arm with the same tokenizer from which the divergence of every prediction is asked for.
+        next_weights: Folder of the full weights that the worker will probably need next, if different.
+        reference: Arm with the same tokenizer; the KL divergence from it is computed for every prediction.
     """
 
     key: str
@@ -97,11 +97,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
-    """What came back for a shard: an answer or a failure for each of its requests.
+    """The result of a shard: a response or a failure for each of its requests.
 
     Attributes:
-        path: How they were computed, and why so.
-        divergences: Of each request, forward KL(reference || arm) at every scored token, in nats.
+        path: How the responses were computed, and why.
+        divergences: By request, forward KL(reference || arm) at every scored token, in nats.
     """
 
     shard: Shard
@@ -114,5 +114,5 @@ class ShardResult:
 
     @classmethod
     def of_error(cls, shard: Shard, error: str, worker: str = "") -> ShardResult:
-        """Make the result of a shard of which nothing could be answered."""
+        """Return the result of a shard all of whose requests failed."""
         return cls(shard=shard, failures=tuple(Failure(request, error) for request in shard.requests), worker=worker)

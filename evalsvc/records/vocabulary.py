@@ -1,4 +1,4 @@
-"""Words with a fixed set of values, and names of array types."""
+"""Types with a fixed set of values, and array types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What adapting changed, tensor by tensor, and summed up by kind of layer. Pure; imports nothing of evalsvc."""
+"""How adapting changed the weights, by tensor and summed up by kind of layer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorChange:
-    """How far a tensor is from its base's.
+    """Difference of a tensor from its base's.
 
     Attributes:
-        changed: Elements that differ by more than the tolerance.
+        changed: Number of elements that differ by more than the tolerance.
         base_norm, norm: Frobenius norms of the base's tensor and of the difference.
-        rank_90: Smallest number of singular values with 90 % of the difference's squared ones; None unless a matrix.
+        rank_90: Smallest number of the difference's singular values with 90 % of their sum of squares; None unless a
+            matrix.
         effective_rank: exp of the entropy of the difference's singular values as shares of their sum.
     """
 
@@ -39,14 +40,13 @@ class TensorChange:
 
 @dataclass(frozen=True, slots=True)
 class WeightChange:
-    """What adapting changed.
+    """Difference of a checkpoint's weights from its base's.
 
     Attributes:
-        parameters: Of the base.
-        trainable: Parameters that training could change, as far as the files show: the tensors of full weights
-            that differ, an adapter's own.
-        tolerance: In words: when an element counts as changed.
-        tensors: Tensors that were compared; those that an adapter leaves alone are not among them.
+        parameters: Parameters of the base.
+        trainable: Trainable parameters, as far as files show: those of changed tensors, or an adapter's own.
+        tolerance: When an element counts as changed, in words.
+        tensors: The compared tensors; without those that an adapter does not change.
     """
 
     parameters: int
@@ -57,12 +57,12 @@ class WeightChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupChange:
-    """What changed in the tensors of one kind.
+    """Change of all tensors of one kind of layer.
 
     Attributes:
-        parameters: Of the compared tensors.
+        parameters: Parameters of the compared tensors.
         changed: Share of them that changed by more than the tolerance.
-        norm: Norm of the change over norm of the base.
+        norm: Norm of the change / norm of the base.
         rank_90, effective_rank: Medians over the changed matrices; None if there is none.
     """
 
@@ -75,16 +75,16 @@ class GroupChange:
     effective_rank: float | None
 
 
-def kind_of(name: str) -> str:
-    """Return the kind of layer that a tensor's name says it belongs to."""
+def find_layer_kind(name: str) -> str:
+    """Return the kind of layer by a tensor's name."""
     return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
 
 
 def group_changes(change: WeightChange) -> list[GroupChange]:
-    """Return one line per kind of layer, and one for all."""
+    """Return one entry per kind of layer, and one for all."""
     groups: dict[str, list[TensorChange]] = {}
     for tensor in change.tensors:
-        groups.setdefault(kind_of(tensor.name), []).append(tensor)
+        groups.setdefault(find_layer_kind(tensor.name), []).append(tensor)
     order = [kind for kind, _ in _KINDS] + ["other"]
     lines = [_sum_up(kind, groups[kind]) for kind in order if kind in groups]
     return [*lines, _sum_up("all", change.tensors)] if len(lines) > 1 else lines

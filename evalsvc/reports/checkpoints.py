@@ -153,7 +153,7 @@ def _list_facts(inspection: CheckpointReport, command: str) -> list[tuple[str, s
         facts.append(("trainable", f"{change.trainable:,} parameters, {share:.3%} of {change.parameters:,}"))
     elif checkpoint.parent is not None and not checkpoint.is_prompted:
         facts.append(("change in weights", f"not computed yet: {command}"))
-    facts += cost_lines(checkpoint.cost)
+    facts += list_costs(checkpoint.cost)
     if memory is not None:
         facts.append(("memory to train", _describe_memory(checkpoint, memory)))
     return facts
@@ -169,7 +169,7 @@ def compare_command(source: str, base: str | None = None) -> str:
     return shlex.join(["evalsvc", "checkpoints", "compare", source, *(["--base", base] if base else [])])
 
 
-def cost_lines(cost: Cost) -> list[tuple[str, str]]:
+def list_costs(cost: Cost) -> list[tuple[str, str]]:
     """Return the entries of a cost card, those that are not known included."""
     return [
         (name, format_amount(value))

@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 
 from evalsvc.reports.decisions import (
     MARKS,
-    headline,
+    describe_shortage,
+    format_rule,
+    list_shortages,
     quote,
-    rule_cells,
-    shortage,
-    shortages,
-    shorten,
     to_one_line,
+    truncate,
+    write_headline,
 )
 from evalsvc.reports.formatting import format_interval, format_signed
 
@@ -31,17 +31,17 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U001
 
 def write_markdown(decision: Decision) -> str:
     """Return a decision as Markdown, for a job's summary."""
-    lines = [f"### {MARKS[decision.outcome.verdict]} {_escape_markdown(headline(decision))}", ""]
+    lines = [f"### {MARKS[decision.outcome.verdict]} {_escape_markdown(write_headline(decision))}", ""]
     lines += ["| verdict | rule | estimate | interval | margin | n | lost | gained | test | note |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---:|---|---|"]
     lines += [
-        f"| {' | '.join(_escape_markdown(cell) for cell in rule_cells(rule))} |" for rule in decision.outcome.rules
+        f"| {' | '.join(_escape_markdown(cell) for cell in format_rule(rule))} |" for rule in decision.outcome.rules
     ]
     lines += [""]
     if decision.outcome.looks:
         last = decision.outcome.looks[-1]
         lines += [f"Decided at look {last.number} with {last.items:,} of {last.of:,} items.", ""]
-    lines += [f"- {_escape_markdown(line)}" for line in shortages(decision)]
+    lines += [f"- {_escape_markdown(line)}" for line in list_shortages(decision)]
     if decision.lost:
         lines += ["", "<details><summary>Worst lost items</summary>", ""]
         lines += [f"- {_escape_markdown(f'{item.suite}/{item.task}')}: {_quote_item(item)}" for item in decision.lost]
@@ -57,8 +57,8 @@ def write_refusal_markdown(checkpoint: str, error: str) -> str:
 
 
 def _quote_item(item: LostItem) -> str:
-    target = f" (target {_escape_markdown(shorten(item.target, 40))})" if item.target else ""
-    return f"{_escape_markdown(shorten(quote(item.doc)))}{target}"
+    target = f" (target {_escape_markdown(truncate(item.target, 40))})" if item.target else ""
+    return f"{_escape_markdown(truncate(quote(item.doc)))}{target}"
 
 
 def _escape_markdown(text: str) -> str:
@@ -111,14 +111,14 @@ def _describe_rule(rule: RuleOutcome) -> str:
     parts = [
         f"{rule.verdict}: estimate {format_signed(rule.estimate)}, interval {format_interval(rule.low, rule.high)}, "
         f"margin {rule.margin:g}, n {rule.n}, {rule.test}",
-        shortage(rule),
+        describe_shortage(rule),
     ]
     return "; ".join(part for part in parts if part)
 
 
 def _lost_lines(rule: RuleOutcome, lost: Sequence[LostItem]) -> list[str]:
-    of_rule = [item for item in lost if item.suite == rule.suite and rule.task in (None, item.task)]
-    return [f"lost: {item.suite}/{item.task}: {shorten(quote(item.doc))}" for item in of_rule]
+    items = [item for item in lost if item.suite == rule.suite and rule.task in (None, item.task)]
+    return [f"lost: {item.suite}/{item.task}: {truncate(quote(item.doc))}" for item in items]
 
 
 def _build_document(suite: ElementTree.Element) -> str:

@@ -65,7 +65,7 @@ class ComparisonReport(Report):
             *("#gained", "test"),
             caption="difference = adapted - base in the metric's unit; ↑ higher is better, ↓ lower is better",
         )
-        for task in in_order_of_harm(self.tasks):
+        for task in sort_by_loss(self.tasks):
             table.add_row(
                 task.suite,
                 task.task,
@@ -102,7 +102,7 @@ class ComparisonReport(Report):
 
     def _details(self) -> list[Table]:
         """Return which tasks moved, and what a difference of means hides; nothing if no task has either."""
-        tasks = [t for t in in_order_of_harm(self.tasks) if t.p_value is not None or t.blind_spots]
+        tasks = [t for t in sort_by_loss(self.tasks) if t.p_value is not None or t.blind_spots]
         if not tasks:
             return []
         table = new_table(
@@ -119,7 +119,7 @@ class ComparisonReport(Report):
         return [table]
 
 
-def in_order_of_harm(tasks: Sequence[FullComparison]) -> list[FullComparison]:
+def sort_by_loss(tasks: Sequence[FullComparison]) -> list[FullComparison]:
     """Return tasks by suite, the greatest loss first within each."""
     suites = list(dict.fromkeys(task.suite for task in tasks))
     return sorted(tasks, key=lambda task: (suites.index(task.suite), task.gain))
@@ -139,11 +139,11 @@ def _detail_cells(task: FullComparison) -> list[str]:
         format_number(task.agreement),
         "-" if task.invalid_base is None else f"{task.invalid_base} / {task.invalid_adapted}",
         format_signed(None if calibration is None else calibration.brier_drift),
-        "; ".join(notes(task)),
+        "; ".join(list_notes(task)),
     ]
 
 
-def notes(task: FullComparison) -> list[str]:
+def list_notes(task: FullComparison) -> list[str]:
     """Return what a reader must know before believing a comparison."""
     lines = list(task.blind_spots)
     if task.coverage < 1:

@@ -61,7 +61,7 @@ class GateReport(Report):
         return {
             "verdict": outcome.verdict,
             "exit_code": outcome.exit_code,
-            "degraded": outcome.degraded,
+            "degraded": outcome.is_degraded,
             "base": record["base"]["arm"],
             "base_digest": record["base"]["digest"],
             "checkpoint": record["checkpoint"]["arm"],
@@ -69,13 +69,13 @@ class GateReport(Report):
             "policy": record["policy"]["digest"],
             "mode": record["policy"]["content"]["mode"],
             "alpha": record["policy"]["content"]["alpha"],
-            "rules": [{**asdict(rule), "short": shortage(rule) or None} for rule in outcome.rules],
+            "rules": [{**asdict(rule), "short": describe_shortage(rule) or None} for rule in outcome.rules],
             "looks": looks,
             "items_saved": looks[-1].of - looks[-1].items if looks else 0,
             "waivers": record["waivers"],
             "batch": record["batch"],
             "half": record["half"],
-            "lost_items": [{**asdict(item), "doc": shorten(quote(item.doc))} for item in self.decision.lost],
+            "lost_items": [{**asdict(item), "doc": truncate(quote(item.doc))} for item in self.decision.lost],
             "warnings": self.decision.warnings,
             "decision": {"digest": record["digest"], "previous": record["previous"], "path": self.decision.path},
         }
@@ -83,12 +83,12 @@ class GateReport(Report):
     def tables(self) -> list[Table | Text]:
         """Return the verdict, every rule, what undecided rules need, lost items and warnings."""
         decision, outcome = self.decision, self.decision.outcome
-        parts: list[Table | Text] = [new_line(headline(decision), "bold"), self._rules_table()]
+        parts: list[Table | Text] = [new_line(write_headline(decision), "bold"), self._rules_table()]
         if outcome.looks:
             last = outcome.looks[-1]
             saved = f"{format_percent(1 - last.items / last.of)} saved"
             parts.append(new_line(f"decided at look {last.number} with {last.items:,} of {last.of:,} items ({saved})"))
-        parts += [new_line(line) for line in shortages(decision)]
+        parts += [new_line(line) for line in list_shortages(decision)]
         if decision.lost:
             lost = new_table("Worst lost items", "task", "base", "adapted", "target", "item")
             for item in decision.lost:
@@ -96,8 +96,8 @@ class GateReport(Report):
                     f"{item.suite}/{item.task}",
                     format_number(item.base),
                     format_number(item.adapted),
-                    shorten(item.target, 40),
-                    shorten(quote(item.doc)),
+                    truncate(item.target, 40),
+                    truncate(quote(item.doc)),
                 )
             parts.append(lost)
         for warning in decision.warnings:
@@ -114,23 +114,23 @@ class GateReport(Report):
             f"at alpha {alpha:g}",
         )
         for rule in self.rules:
-            table.add_row(*rule_cells(rule))
+            table.add_row(*format_rule(rule))
         return table
 
 
-def headline(decision: Decision) -> str:
+def write_headline(decision: Decision) -> str:
     """Return the verdict in one line."""
     record, outcome = decision.record, decision.outcome
     label = ""
-    if outcome.degraded and outcome.verdict == "pass":
+    if outcome.is_degraded and outcome.verdict == "pass":
         label = " (degraded: a loss is significant, but within its margin)"
-    if outcome.degraded and outcome.verdict == "inconclusive":
+    if outcome.is_degraded and outcome.verdict == "inconclusive":
         label = " (degraded: a loss is significant; whether it is within its margin is undecided)"
     arms = to_one_line(f"{record['checkpoint']['arm']} against {record['base']['arm']}")
     return f"{outcome.verdict.upper()}{label}: {arms}"
 
 
-def shortage(rule: RuleOutcome) -> str:
+def describe_shortage(rule: RuleOutcome) -> str:
     """Return what an undecided rule would need, in words; empty if it is decided."""
     if rule.verdict != "inconclusive":
         return ""
@@ -140,14 +140,18 @@ def shortage(rule: RuleOutcome) -> str:
     return f"needs {rule.needed_n - rule.n:,} more items; {resolves}"
 
 
-def shortages(decision: Decision) -> list[str]:
+def list_shortages(decision: Decision) -> list[str]:
     """Return which rules lack items, and how many, where that is why nothing is decided."""
     if decision.outcome.verdict != "inconclusive":
         return []
-    return [f"{rule.rule}: {shortage(rule)}" for rule in decision.outcome.rules if shortage(rule) and not rule.waived]
+    return [
+        f"{rule.rule}: {describe_shortage(rule)}"
+        for rule in decision.outcome.rules
+        if describe_shortage(rule) and not rule.waived
+    ]
 
 
-def rule_cells(rule: RuleOutcome) -> list[str]:
+def format_rule(rule: RuleOutcome) -> list[str]:
     """Return the cells of a rule's row."""
     notes = [f"waived: {rule.waived}" if rule.waived else "", "degraded" if rule.degraded else ""]
     return [
@@ -214,7 +218,7 @@ def quote(doc: str) -> str:
     return max(texts, key=len) if texts else doc
 
 
-def shorten(text: str, longest: int = LONGEST_QUOTE) -> str:
+def truncate(text: str, longest: int = LONGEST_QUOTE) -> str:
     """Return one line of printable text, cut at `longest` characters."""
     line = to_one_line(text)
     return line if len(line) <= longest else line[: longest - 1] + "…"

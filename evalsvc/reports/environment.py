@@ -1,4 +1,4 @@
-"""What works on this machine."""
+"""Checks of this machine."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _MARKS = {"ok": "✓", "note": "!", "bad": "✗"}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EnvironmentReport(Report):
-    """What works on this machine, as `doctor` shows it."""
+    """Checks of this machine, as `doctor` shows them."""
 
     ROWS: ClassVar[str] = "findings"
     checks: tuple[EnvironmentCheck, ...]
 
     def content(self) -> dict[str, Any]:
         """Return every check."""
-        return {"findings": [check._asdict() for check in self.checks]}
+        return {"findings": [{"what": c.name, "state": c.state, "found": c.result} for c in self.checks]}
 
     def tables(self) -> list[Table | Text]:
         """Return one table, a row per check."""
-        table = new_table("This machine", "", "check", "found")
+        table = new_table("This machine", "", "check", "result")
         for check in self.checks:
-            table.add_row(_MARKS[check.state], check.what, check.found)
+            table.add_row(_MARKS[check.state], check.name, check.result)
         return [table]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from rich.table import Table
 from rich.text import Text
 
-from evalsvc.records.frontier import EqualLevels, Frontier, Gap, Matched, Point, Read
+from evalsvc.records.frontier import EqualLevels, Frontier, LevelComparison, MethodDifference, MethodValue, Point
 from evalsvc.reports.formatting import (
     format_interval,
     format_number,
@@ -64,9 +64,9 @@ class FrontierReport(Report):
             table.add_row(method.method, f"{method.hypervolume:.4f}", ", ".join(method.arms))
         tables.append(table)
         if self.equal.learning:
-            tables.append(_matched_table(self.equal.learning, "Forgetting", "learning"))
+            tables.append(_level_table(self.equal.learning, "Forgetting", "learning"))
         if self.equal.forgetting:
-            tables.append(_matched_table(self.equal.forgetting, "Learning", "forgetting"))
+            tables.append(_level_table(self.equal.forgetting, "Learning", "forgetting"))
         return tables
 
 
@@ -93,7 +93,7 @@ def points_table(frontier: Frontier) -> Table:
         "dominated by (95 %)",
         caption="\n".join(caption),
     )
-    for point in by_learning(frontier):
+    for point in sort_by_learning(frontier):
         table.add_row(
             "●" if point.on_frontier else "",
             point.arm,
@@ -110,22 +110,22 @@ def points_table(frontier: Frontier) -> Table:
     return table
 
 
-def by_learning(frontier: Frontier) -> list[Point]:
+def sort_by_learning(frontier: Frontier) -> list[Point]:
     """Return a frontier's points, the one that learned most first."""
     return sorted(frontier.points, key=lambda point: (-point.learning, point.forgetting))
 
 
-def _matched_table(matched: Matched, compared: str, level: str) -> Table:
+def _level_table(comparison: LevelComparison, compared: str, level: str) -> Table:
     """Show methods compared in one of learning and forgetting, where they are equal in the other."""
     table = new_table(
-        f"{compared} at equal {level} ({level} {format_signed(matched.at)})",
+        f"{compared} at equal {level} ({level} {format_signed(comparison.at)})",
         *("method", "#value", "#90 % interval", "#reached"),
         caption="by linear interpolation between the points of each method's frontier, base included;\n"
         f"reached: share of resamples in which the method gets to this {level}",
     )
-    reads: Sequence[tuple[str, Read | Gap]] = [
-        *((read.method, read) for read in matched.methods),
-        *((f"{gap.first} - {gap.second}", gap) for gap in matched.gaps),
+    reads: Sequence[tuple[str, MethodValue | MethodDifference]] = [
+        *((read.method, read) for read in comparison.methods),
+        *((f"{gap.first} - {gap.second}", gap) for gap in comparison.gaps),
     ]
     for name, read in reads:
         table.add_row(

@@ -21,16 +21,16 @@ from evalsvc.analysis.trajectory import Trajectory
 from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gating.verify import read_rules
 from evalsvc.records.frontier import Frontier
-from evalsvc.reports.comparison import in_order_of_harm
+from evalsvc.reports.comparison import sort_by_loss
 from evalsvc.reports.formatting import LEVEL_NOTE, format_number, format_signed
-from evalsvc.reports.frontier import by_learning
+from evalsvc.reports.frontier import sort_by_learning
 from evalsvc.store.arms import find_family
 from evalsvc.store.decisions import Decisions, Record
 from evalsvc.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class ReportSections:
     """What a report shows beside the frontier and its comparisons: of all of it, what the store has."""
 
     trajectories: tuple[Trajectory, ...] = ()
@@ -38,7 +38,7 @@ class Rest:
     decisions: tuple[Record, ...] = ()
 
 
-def rest_of(store: Store, base_digest: str, base: str) -> Rest:
+def load_sections(store: Store, base_digest: str, base: str) -> ReportSections:
     """Return the trajectories, claims and decisions of a base's arms."""
     try:
         runs = follow_runs(store, base=base_digest)
@@ -48,16 +48,18 @@ def rest_of(store: Store, base_digest: str, base: str) -> Rest:
         cards = decide_stored_claims(store, base)
     except EvidenceError:
         cards = []
-    return Rest(tuple(runs), tuple(cards), tuple(Decisions(store.path).chain(base_digest)))
+    return ReportSections(tuple(runs), tuple(cards), tuple(Decisions(store.path).chain(base_digest)))
 
 
-def figures_of(frontier: Frontier, compared: Sequence[ArmComparison], rest: Rest = Rest()) -> dict[str, Any]:
+def build_figures(
+    frontier: Frontier, compared: Sequence[ArmComparison], rest: ReportSections = ReportSections()
+) -> dict[str, Any]:
     """Return a report's plotly figures by names that are also names of files, in order: the dashboard's."""
     figures: dict[str, Any] = {"frontier": charts.frontier_figure(frontier, charts.View(methods=True))}
-    for position, one in enumerate(compared):
-        in_score = [task for task in one.tasks if task.unit == "score"]
+    for position, comparison in enumerate(compared):
+        in_score = [task for task in comparison.tasks if task.unit == "score"]
         if in_score:
-            figures[_forest(position, one)] = charts.forest_figure([(one.adapted.label, in_score)])
+            figures[_forest(position, comparison)] = charts.forest_figure([(comparison.adapted.label, in_score)])
     known = [curve for curve in map(_forgetting, rest.trajectories) if curve.steps]
     if known:
         margin = rest.trajectories[0].margin
@@ -70,22 +72,26 @@ def figures_of(frontier: Frontier, compared: Sequence[ArmComparison], rest: Rest
 
 
 def html(
-    frontier: Frontier, compared: Sequence[ArmComparison], rest: Rest, figures: Mapping[str, Any], made: datetime
+    frontier: Frontier,
+    compared: Sequence[ArmComparison],
+    rest: ReportSections,
+    figures: Mapping[str, Any],
+    created: datetime,
 ) -> str:
-    """Return the page: figures as `figures_of` drew them, tables and verdicts. Names from checkpoints are escaped."""
+    """Return the page: figures by `build_figures`, tables and verdicts. Names from checkpoints are escaped."""
     environment = Environment(loader=PackageLoader("evalsvc.reports", ""), autoescape=select_autoescape())
     environment.filters |= {"number": format_number, "signed": format_signed}
     return environment.get_template("report.html").render(
         frontier=frontier,
-        points=by_learning(frontier),
-        compared=[(c, in_order_of_harm(c.tasks), _forest(i, c)) for i, c in enumerate(compared)],
+        points=sort_by_learning(frontier),
+        compared=[(c, sort_by_loss(c.tasks), _forest(i, c)) for i, c in enumerate(compared)],
         rest=rest,
         decisions=[(record, read_rules(record), _rules(i, record)) for i, record in enumerate(rest.decisions)],
-        plotly=charts.inlined_plotly(),
+        plotly=charts.read_plotly_javascript(),
         figures={name: _script_safe(figure.to_json()) for name, figure in figures.items()},
         config=_script_safe(json.dumps(charts.CONFIG)),
         note=LEVEL_NOTE,
-        made=f"{made:%Y-%m-%d %H:%M %Z}",
+        made=f"{created:%Y-%m-%d %H:%M %Z}",
         version=__version__,
     )
 
@@ -101,12 +107,12 @@ def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
     family = find_family(store.arms(), base)
     frontier = load_frontier(store, family)
     on_frontier = {point.arm for point in frontier.points if point.on_method_frontier}
-    shown = [arm for arm in family.arms if len(family.arms) <= charts.CROWD or arm.label in on_frontier]
+    shown = [arm for arm in family.arms if len(family.arms) <= charts.MAX_DETAILED or arm.label in on_frontier]
     comparisons = compare_many(store, family.base, shown)
     # Arms without all scores are named in the frontier's caption.
     compared = [comparison for comparison in comparisons if not isinstance(comparison, EvidenceError)]
-    rest = rest_of(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
-    figures = figures_of(frontier, compared, rest)
+    rest = load_sections(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
+    figures = build_figures(frontier, compared, rest)
     try:
         path.write_text(html(frontier, compared, rest, figures, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:

@@ -47,7 +47,7 @@ def _steps_table(run: Trajectory) -> Table:
     table = new_table(
         f"{run.name} ({run.method}) against {run.base}",
         *("#step", "#learning", "#90 % interval", "#forgetting", "#90 % interval", f"margin {run.margin:g}"),
-        caption="\n".join([units, *conclusions(run), *missing]),
+        caption="\n".join([units, *describe_conclusions(run), *missing]),
     )
     for step in run.steps:
         table.add_row(
@@ -84,7 +84,7 @@ def _curves_table(run: Trajectory) -> Table:
     return table
 
 
-def conclusions(run: Trajectory) -> tuple[str, str]:
+def describe_conclusions(run: Trajectory) -> tuple[str, str]:
     """Return in words where a run exceeds the margin, and which step to keep."""
     if run.first_proven is not None:
         broken = f"step {run.first_proven:,} is the first whose forgetting is significantly above the margin"

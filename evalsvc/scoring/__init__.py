@@ -1,15 +1,15 @@
-"""A run, from submission to scores.
+"""Scoring runs, from the submission to stored scores.
 
-submission          what is submitted
-rendering           whose chat template renders its prompts
-prompted            a base with other prompts instead of training
-preflight           checks of checkpoints before anything is scored
-probe               a few sentences that every arm scores first
-executors           shards in, results out; in this process
-ray_executor        the same on Ray workers
-remote              a command sent to a cluster's head
-driver              missing requests to an executor, answers to the store, runs to grading
-submit              a submission, prepared and scored
-inspect_checkpoint  what is known of a checkpoint; its weights compared; its checks
-environment         what works on this machine
+submission          records of a submission
+rendering           choice of the chat template that renders the prompts
+prompted            a base evaluated with other prompts instead of training (ICL, RAG)
+preflight           checks of checkpoints before scoring
+probe               sanity probe: a few sentences that every new arm scores first
+executors           interface of executors, and the executor in this process
+ray_executor        the executor on Ray workers
+remote              runs a command on the head node of a cluster
+driver              sends missing requests to an executor, stores responses, grades runs
+submit              prepares and scores a submission
+inspect_checkpoint  facts about a checkpoint, comparison of its weights, its checks
+environment         checks of this machine
 """

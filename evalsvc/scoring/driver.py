@@ -1,7 +1,7 @@
-"""Drives runs: missing requests to an executor, answers to the store, finished runs to grading.
+"""Drives runs: sends missing requests to an executor, stores the responses, and grades finished runs.
 
 The driver is the only writer. It commits at most every half second, so that a killed driver loses less than a second of
-work; what is in the store is never asked again.
+work. Requests whose responses are stored are never scored again.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ from evalsvc.store.store import Store
 COMMIT_SECONDS = 0.5
 
 Progress = Callable[[int, int], None]
-"""Called with requests answered and requests in all, of those that have to be scored."""
+"""Called with the number of requests scored so far and the number to score."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RunJob:
-    """One run on its way.
+    """One run in progress.
 
     Attributes:
-        waiting: Digests of the requests that are neither answered nor given up.
-        reused: Requests whose response was in the store already.
-        error: The first reason for giving a request up.
-        asked: What is asked: the plan itself, or another one in its place of arms with other prompts.
-        lender: The base's run on this plan, for an arm with its weights that is asked the same.
-        reference: The base that this run's texts are compared with token by token; None for runs of other roles.
-        drift: Divergence from it at every token, by request.
+        scored_plan: The plan whose requests are sent: `planned`, or its replacement for an arm with other prompts.
+        waiting: Digests of the requests that have neither a response nor a failure.
+        reused: Number of requests whose response was already in the store.
+        error: Why the first failed request failed.
+        reference: The base for token drift; None where drift is not measured.
+        drift: KL divergence from the reference at every token, by request.
+        has_progress: Whether requests were answered or failed since the last commit.
+        source_job: The base's run on this plan, whose responses are copied where an arm has its weights and prompts.
     """
 
     arm: Arm
     planned: Planned
-    asked: Planned
+    scored_plan: Planned
     waiting: set[str]
     reused: int
     state: State = "queued"
@@ -55,13 +56,13 @@ class RunJob:
     error: str | None = None
     reference: Arm | None = None
     drift: dict[str, Floats] = field(default_factory=dict, repr=False)
-    moved: bool = field(default=False, repr=False)
-    lender: RunJob | None = field(default=None, repr=False)
+    has_progress: bool = field(default=False, repr=False)
+    source_job: RunJob | None = field(default=None, repr=False)
 
     @property
     def total(self) -> int:
         """Number of requests of the run."""
-        return len(self.asked.plan.requests)
+        return len(self.scored_plan.plan.requests)
 
 
 class Driver:
@@ -77,58 +78,58 @@ class Driver:
         arms: Sequence[Arm],
         planned: Sequence[Planned],
         cutter: Cutter,
-        asked: Mapping[str, Planned] | None = None,
+        replacements: Mapping[str, Planned] | None = None,
     ) -> None:
-        """Register arms, plans and runs, and find out what is missing.
+        """Register arms, plans and runs, and find the requests to score.
 
         Args:
-            arms: Bases before what was made of them.
-            asked: By a plan's digest, what arms with other prompts are asked instead.
+            arms: Bases before the arms adapted from them.
+            replacements: Plan digest -> the plan that arms with other prompts get instead.
         """
-        otherwise = asked or {}
+        replacements = replacements or {}
         self._store = store
         self._cutter = cutter
         self.paths: dict[str, str] = {}
         tokens = {
-            (arm.key, item.plan.digest): cutter.cut(
-                _choose_plan(arm, item, otherwise).plan, arm.checkpoint
+            (arm.key, suite.plan.digest): cutter.cut(
+                _choose_plan(arm, suite, replacements).plan, arm.checkpoint
             ).prompt_tokens
-            for arm, item in product(arms, planned)
+            for arm, suite in product(arms, planned)
         }
-        store.register(arms, [item.plan for item in planned], driver_name(), tokens)
-        store.add_plans([item.plan for item in otherwise.values()])
+        store.register(arms, [suite.plan for suite in planned], driver_name(), tokens)
+        store.add_plans([suite.plan for suite in replacements.values()])
         answered = store.answered_requests(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
-        # Drift first: what it shares with other suites is asked once, together with its divergence; of the base too,
-        # so that equal requests share their batch with the same others for all arms.
-        in_order = sorted(planned, key=lambda item: not has_drift(item.plan))
+        # Suites with drift first: requests that they share with other suites are scored once, with their divergence.
+        # The base has the same order, so that a request is in the same batch for all arms.
+        in_order = sorted(planned, key=lambda suite: not has_drift(suite.plan))
         self.jobs: list[RunJob] = []
-        for arm, item in product(arms, in_order):
-            its = _choose_plan(arm, item, otherwise)
-            wanted = {request.digest for request in its.plan.requests}
-            finished = (arm.key, item.plan.digest) in done
-            reference = _find_reference(arm, arms, item, cutter)
-            lender = self._lender(arm, arms, item) if arm.checkpoint.is_prompted and its is item else None
-            if lender is not None:
+        for arm, suite in product(arms, in_order):
+            scored = _choose_plan(arm, suite, replacements)
+            requests = {request.digest for request in scored.plan.requests}
+            finished = (arm.key, suite.plan.digest) in done
+            reference = _find_reference(arm, arms, suite, cutter)
+            source = self._find_source(arm, arms, suite) if arm.checkpoint.is_prompted and scored is suite else None
+            if source is not None:
                 waiting = set[str]()
             elif reference is not None and not finished:
-                # Divergences are kept with the finished run: until then it begins anew, also where answers were given
-                # elsewhere.
-                waiting = set(wanted)
+                # Divergences are stored when the run finishes, so an unfinished run scores all its requests again, also
+                # those that have responses from other suites.
+                waiting = set(requests)
             else:
-                waiting = wanted - answered[arm.key]
+                waiting = requests - answered[arm.key]
             state: State = "done" if finished and not waiting else "queued"
-            reused = len(wanted) - len(waiting)
+            reused = len(requests) - len(waiting)
             self.jobs.append(
                 RunJob(
                     arm=arm,
-                    planned=item,
-                    asked=its,
+                    planned=suite,
+                    scored_plan=scored,
                     waiting=waiting,
                     reused=reused,
                     state=state,
                     reference=reference,
-                    lender=lender,
+                    source_job=source,
                 )
             )
 
@@ -140,19 +141,19 @@ class Driver:
     def grade_ready(self) -> None:
         """Grade runs that need no scoring."""
         for job in self.jobs:
-            ready = job.lender is None or job.lender.state in ("done", "failed")
+            ready = job.source_job is None or job.source_job.state in ("done", "failed")
             if job.state == "queued" and not job.waiting and ready:
                 self._finish(job)
 
-    def _lender(self, arm: Arm, arms: Sequence[Arm], planned: Planned) -> RunJob:
+    def _find_source(self, arm: Arm, arms: Sequence[Arm], planned: Planned) -> RunJob:
         base = find_reference(arm, arms)
         return next(job for job in self.jobs if job.planned is planned and job.arm == base)
 
     def run(self, executor: Executor, progress: Progress) -> None:
-        """Score what is missing, and grade every run as soon as it is complete.
+        """Score the missing requests, and grade every run as soon as it is complete.
 
         Raises:
-            EvalsvcError: The executor cannot go on; what came back until then is kept.
+            EvalsvcError: The executor stopped; the results so far are stored.
         """
         total, done = self.missing, 0
         buffer: list[ShardResult] = []
@@ -160,8 +161,8 @@ class Driver:
         progress(0, total)
         try:
             shards, refused = self._shards()
-            for found in chain(refused, executor.run(shards)):
-                result = self._find_missing(found)
+            for shard_result in chain(refused, executor.run(shards)):
+                result = self._find_missing(shard_result)
                 buffer.append(result)
                 done += len(result.responses) + len(result.failures)
                 complete = self._note(result)
@@ -182,9 +183,9 @@ class Driver:
             self._commit(buffer)
 
     def _shards(self) -> tuple[list[Shard], list[ShardResult]]:
-        """Return the shards that hold something missing, and what cannot be asked at all.
+        """Return the shards with missing requests, and the failures of requests that cannot be sent.
 
-        A shard is scored as a whole even if only some of its answers are missing: what shares a batch never changes.
+        A shard is scored as a whole even if only some of its responses are missing, so that batches never change.
         """
         shards: list[Shard] = []
         refused: list[ShardResult] = []
@@ -192,7 +193,7 @@ class Driver:
         for job in self.jobs:
             if not job.waiting:
                 continue
-            cut = self._cutter.cut(job.asked.plan, job.arm.checkpoint)
+            cut = self._cutter.cut(job.scored_plan.plan, job.arm.checkpoint)
             failures = [Failure(key, reason) for key, reason in cut.refused.items() if key in job.waiting]
             if failures:
                 refused.append(
@@ -210,7 +211,7 @@ class Driver:
         return shards, refused
 
     def _find_missing(self, result: ShardResult) -> ShardResult:
-        """Return of a result what is still missing."""
+        """Return a result without the requests that no run is waiting for."""
         arm = result.shard.arm
         if result.path:
             self.paths[arm.label] = result.path
@@ -226,7 +227,7 @@ class Driver:
         )
 
     def _note(self, result: ShardResult) -> list[RunJob]:
-        """Cross off what came back; return the runs that are complete now."""
+        """Update all runs with a result; return the runs that are complete now."""
         answered = {response.request for response in result.responses}
         failed = {failure.request: failure.error for failure in result.failures}
         complete = []
@@ -238,7 +239,7 @@ class Driver:
             job.waiting -= answered | lost
             job.failed += len(lost)
             job.error = job.error or next((failed[key] for key in lost), None)
-            job.moved = job.moved or len(job.waiting) < before
+            job.has_progress = job.has_progress or len(job.waiting) < before
             if job.reference is not None:
                 job.drift |= result.divergences
             if before and not job.waiting:
@@ -246,34 +247,34 @@ class Driver:
         return complete
 
     def _commit(self, buffer: list[ShardResult]) -> None:
-        moved = [job for job in self.jobs if job.moved]
-        if buffer or moved:
+        advanced = [job for job in self.jobs if job.has_progress]
+        if buffer or advanced:
             counts = {
                 (job.arm.key, job.planned.plan.digest): (job.total - len(job.waiting) - job.failed, job.failed)
-                for job in moved
+                for job in advanced
             }
             self._store.commit(buffer, counts)
             buffer.clear()
-            for job in moved:
-                job.moved = False
+            for job in advanced:
+                job.has_progress = False
 
     def _finish(self, job: RunJob) -> None:
         plan = job.planned.plan
-        if job.lender is not None:
-            if job.lender.state == "failed":
-                self._give_up(job, f"its base's run failed: {job.lender.error}")
+        if job.source_job is not None:
+            if job.source_job.state == "failed":
+                self._give_up(job, f"its base's run failed: {job.source_job.error}")
                 return
-            self._store.lend(job.lender.arm, job.arm, plan)
+            self._store.copy_responses(job.source_job.arm, job.arm, plan)
         if job.failed:
             self._give_up(job, f"{job.failed} of {job.total} requests could not be answered: {job.error}")
             return
         try:
-            graded = grade(job.asked, self._store.responses(job.arm, job.asked.plan))
+            graded = grade(job.scored_plan, self._store.responses(job.arm, job.scored_plan.plan))
         except EvalsvcError as error:
             self._give_up(job, str(error))
             return
-        if job.asked is not job.planned:
-            graded = assign_to_plan(graded, job.asked.plan, plan)
+        if job.scored_plan is not job.planned:
+            graded = assign_to_plan(graded, job.scored_plan.plan, plan)
         self._store.finish(job.arm, plan, graded)
         for task in plan.tasks if job.drift else ():
             kl = {s.digest: [v for key in s.requests for v in job.drift.get(key, ())] for s in task.samples}
@@ -286,13 +287,13 @@ class Driver:
         self._store.fail(job.arm, job.planned.plan, error)
 
 
-def _choose_plan(arm: Arm, planned: Planned, otherwise: Mapping[str, Planned]) -> Planned:
-    """Return what an arm is asked: another plan in place of a suite's, if it has other prompts."""
-    return otherwise.get(planned.plan.digest, planned) if arm.checkpoint.is_prompted else planned
+def _choose_plan(arm: Arm, planned: Planned, replacements: Mapping[str, Planned]) -> Planned:
+    """Return the plan whose requests an arm gets: the suite's, or its replacement if the arm has other prompts."""
+    return replacements.get(planned.plan.digest, planned) if arm.checkpoint.is_prompted else planned
 
 
 def _find_reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cutter) -> Arm | None:
-    """Return the arm that an arm's drift is measured from: its base, served as it was, if their tokens are the same."""
+    """Return the arm that an arm's drift is measured from: its base, if both have the same tokens."""
     if arm.checkpoint.parent is None or arm.checkpoint.is_prompted or not has_drift(planned.plan):
         return None
     base = find_reference(arm, arms)

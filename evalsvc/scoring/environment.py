@@ -19,9 +19,9 @@ from evalsvc.store.store import Store
 class EnvironmentCheck(NamedTuple):
     """The result of one check."""
 
-    what: str
+    name: str
     state: Literal["ok", "note", "bad"]
-    found: str
+    result: str
 
 
 def examine_environment(db: Path) -> list[EnvironmentCheck]:
@@ -38,7 +38,7 @@ def examine_environment(db: Path) -> list[EnvironmentCheck]:
 
 
 def _packages() -> list[EnvironmentCheck]:
-    """Compare what is installed with the ranges that this version was tested with."""
+    """Compare installed packages with the version ranges that this release was tested with."""
     findings = []
     for text in distribution("evalsvc").requires or []:
         requirement = Requirement(text)
@@ -64,7 +64,7 @@ def _devices() -> list[EnvironmentCheck]:
 
     return [
         EnvironmentCheck("devices", "ok", ", ".join(available())),
-        EnvironmentCheck("cores", "ok", f"{core_count()}: as many workers on a CPU, one thread each"),
+        EnvironmentCheck("cores", "ok", f"{core_count()}: one worker per core on a CPU, one thread each"),
     ]
 
 
@@ -81,16 +81,22 @@ def _environment() -> list[EnvironmentCheck]:
     names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "RAY_ADDRESS", "EVALSVC_ADDRESS", "OMP_NUM_THREADS")
     variables = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
     findings = [
-        EnvironmentCheck("environment", "ok", ", ".join(variables) or "no offline flag, no cluster address set")
+        EnvironmentCheck("environment", "ok", ", ".join(variables) or "no offline flag and no cluster address is set")
     ]
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        findings.append(EnvironmentCheck("LOCAL_RANK", "note", f"{os.environ['LOCAL_RANK']}: left over from torchrun?"))
+        findings.append(
+            EnvironmentCheck(
+                "LOCAL_RANK",
+                "note",
+                f"{os.environ['LOCAL_RANK']}: set by torchrun; unset it outside of distributed jobs",
+            )
+        )
     return findings
 
 
 def _store(db: Path) -> EnvironmentCheck:
     if not db.is_file():
-        return EnvironmentCheck("store", "ok", f"{db}: not there yet, the first submit creates it")
+        return EnvironmentCheck("store", "ok", f"{db}: does not exist yet; the first submit creates it")
     try:
         runs = Store(db, wait=5).runs()
     except EvalsvcError as error:

@@ -1,8 +1,7 @@
-"""Shards in, results out, in the order in which they finish: the interface between the driver and what computes.
+"""Executors score shards for the driver: the interface, the queue that all executors share, the in-process executor.
 
-An executor yields exactly one result for every shard, whatever happens to its workers: a shard that cannot be scored
-comes back as failures, never as an exception. Here are the interface, the queue that all executors share, and the
-executor that works in this process; `ray_executor` has the one on Ray.
+An executor yields exactly one result for every shard, as they finish, whatever happens to its workers: a shard that
+cannot be scored is returned as failures, never as an exception. The executor on Ray is in `ray_executor`.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ class ShardScorer(Protocol):
     """Scores shards; may raise."""
 
     def score(self, shard: Shard) -> ShardResult:
-        """Answer every request of a shard, or say why not."""
+        """Return a response or a failure for every request of a shard."""
         ...
 
 
 ScorerFactory = Callable[[], ShardScorer]
-"""Makes a scorer where it will run; must be picklable."""
+"""Makes a scorer in the process where it will run; must be picklable."""
 
 
 def make_scorer(threads: int) -> ShardScorer:
-    """Make the real scorer; the import of torch happens where this is called."""
+    """Make the engine's scorer; imports torch in the calling process."""
     from evalsvc.engine.scorer import Scorer as EngineScorer
 
     return EngineScorer(threads)
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
-    """Runs shards; used as a context manager, which starts and ends its workers."""
+    """Scores shards; a context manager, which starts and stops its workers."""
 
     def run(self, shards: Iterable[Shard]) -> Iterator[ShardResult]:
         """Yield one result per shard, as they finish."""
@@ -47,11 +46,11 @@ class Executor(AbstractContextManager["Executor"], Protocol):
 
 
 class AffinityQueue:
-    """Hands out shards so that workers rarely load weights.
+    """Assigns shards to workers so that weights are rarely loaded.
 
-    A worker gets, in this order: a shard of the checkpoint that it holds; of another checkpoint on the same full
-    weights; on full weights that no other worker holds; of the checkpoint with most shards left. Within each, the
-    checkpoint that was queued first.
+    A worker gets, in this order of preference: a shard of the checkpoint that it has loaded; of another checkpoint on
+    the same full weights; on full weights that no other worker has loaded; of the checkpoint with most shards left.
+    Ties go to the checkpoint that was queued first.
     """
 
     def __init__(self, shards: Iterable[Shard] = ()) -> None:
@@ -69,12 +68,12 @@ class AffinityQueue:
         """Queue a shard again, before the others of its checkpoint."""
         self._line(shard).appendleft(shard)
 
-    def take(self, held: Arm | None, others: Collection[str] = ()) -> Shard | None:
-        """Return the next shard for a worker, None if none waits.
+    def take(self, loaded_arm: Arm | None, other_weights: Collection[str] = ()) -> Shard | None:
+        """Return the next shard for a worker, None if the queue is empty.
 
         Args:
-            held: The arm that the worker has in memory.
-            others: Full weights (`Arm.weights`) that other workers have in memory.
+            loaded_arm: The arm that the worker has in memory.
+            other_weights: Full weights (`Arm.weights`) that other workers have in memory.
         """
         lines = [line for line in self._waiting.values() if line]
         if not lines:
@@ -82,11 +81,11 @@ class AffinityQueue:
 
         def preference(line: deque[Shard]) -> tuple[bool, bool, bool, int]:
             arm = line[0].arm
-            same = held is not None and arm.key == held.key
-            near = held is not None and arm.weights == held.weights
-            free = arm.weights not in others
-            # Where weights are free to load, order of queueing decides; where they are not, the longest line.
-            return same, near, free, 0 if free or near else len(line)
+            same_arm = loaded_arm is not None and arm.key == loaded_arm.key
+            same_weights = loaded_arm is not None and arm.weights == loaded_arm.weights
+            is_free = arm.weights not in other_weights
+            # Among weights that no other worker has, the first in the queue; among the rest, the longest line.
+            return same_arm, same_weights, is_free, 0 if is_free or same_weights else len(line)
 
         shard = max(lines, key=preference).popleft()
         present = shard.arm.checkpoint.resident
@@ -112,13 +111,13 @@ class InProcessExecutor:
     def run(self, shards: Iterable[Shard]) -> Iterator[ShardResult]:
         """Yield one result per shard."""
         queue = AffinityQueue(shards)
-        held: Arm | None = None
-        while (shard := queue.take(held)) is not None:
-            held = shard.arm
+        loaded_arm: Arm | None = None
+        while (shard := queue.take(loaded_arm)) is not None:
+            loaded_arm = shard.arm
             try:
                 self._scorer = self._scorer or self._factory()
                 yield self._scorer.score(shard)
-            except Exception as error:  # the same promise as on Ray: a result for every shard
+            except Exception as error:  # as on Ray: a result for every shard
                 yield ShardResult.of_error(shard, explain(error))
 
 

@@ -1,4 +1,4 @@
-"""What is known of a checkpoint, what adapting changed in its weights, and its checks, without a submission."""
+"""Facts about a checkpoint, the comparison of its weights with its base's, and its checks, without a submission."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointReport:
-    """All that is known of a checkpoint.
+    """A checkpoint with its weight change, training memory and findings.
 
     Attributes:
-        change: Against its base; None for a base, and where it was not computed yet.
-        memory: What training takes; None for a base, and where neither is known.
+        change: Difference from the base's weights; None for a base, or if not computed yet.
+        memory: Memory that training takes; None for a base, or if neither change nor trainable share is known.
     """
 
     checkpoint: Checkpoint
@@ -45,11 +45,11 @@ class CheckpointReport:
 
 
 def read_checkpoint(store: Store, source: str, base: str | None, progress: Progress) -> CheckpointReport:
-    """Return what is known of a checkpoint; compares no weights and stores nothing.
+    """Return the known facts about a checkpoint; compares no weights and stores nothing.
 
     Args:
         source: Folder, hub id, or the label, name or digest of a stored checkpoint.
-        base: What it was adapted from, unless the checkpoint or the store says so.
+        base: The base, if neither the checkpoint nor the store names it.
 
     Raises:
         UsageError: There is no such checkpoint, or several match.
@@ -60,16 +60,16 @@ def read_checkpoint(store: Store, source: str, base: str | None, progress: Progr
 def compare_weights(
     store: Store, source: str, base: str | None, progress: Progress, note: Callable[[str], None]
 ) -> CheckpointReport:
-    """Compare a checkpoint's weights with its base's, keep the result if there is a store, and return what is known.
+    """Compare a checkpoint's weights with its base's, store the result if there is a store, and return the report.
 
-    Weights that the store has compared already are not compared again.
+    A comparison that is already stored is not repeated.
 
     Raises:
         UsageError: There is no such checkpoint, or it has no weights to compare.
     """
     checkpoint, parent = _find(store, source, base, progress)
     if parent is None or checkpoint.is_prompted:
-        reason = "is its base with other prompts" if checkpoint.is_prompted else "has no base; name it with --base"
+        reason = "is the base with other prompts" if checkpoint.is_prompted else "has no base; name it with --base"
         raise UsageError(f"checkpoint {checkpoint.label}: {reason}: there are no weights to compare")
     report = _report(store, checkpoint, parent)
     if report.change is not None:
@@ -82,7 +82,11 @@ def compare_weights(
 
 
 def _report(store: Store, checkpoint: Checkpoint, base: str | None) -> CheckpointReport:
-    """Return what the store and the files' headers say of a checkpoint with a base in this folder."""
+    """Return the report from the store and from the files' headers.
+
+    Args:
+        base: Folder of the base.
+    """
     facts = CheckpointFacts(store.path) if store.path.is_file() else None
     change = facts.change(checkpoint) if facts and checkpoint.parent else None
     return CheckpointReport(
@@ -94,7 +98,7 @@ def _report(store: Store, checkpoint: Checkpoint, base: str | None) -> Checkpoin
 
 
 def _estimate_memory(checkpoint: Checkpoint, change: WeightChange | None, base: str | None) -> TrainingMemory | None:
-    """Return what training takes: from the compared weights, else from the trainable share and the base's headers."""
+    """Return the memory that training takes, by the compared weights, else by trainable share and base's headers."""
     if change is not None:
         return estimate_training_memory(change.parameters, change.trainable)
     share = checkpoint.cost.trainable_share
@@ -116,7 +120,7 @@ def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> Wei
 
 
 def _find(store: Store, source: str, base: str | None, progress: Progress) -> tuple[Checkpoint, str | None]:
-    """Return a checkpoint and the folder of its base: as stored, else as its folder says.
+    """Return a checkpoint and the folder of its base: from the store, else from its folder.
 
     Raises:
         UsageError: There is no such checkpoint, or a folder holds several.
@@ -126,10 +130,12 @@ def _find(store: Store, source: str, base: str | None, progress: Progress) -> tu
         checkpoint = find_arm(arms, source).checkpoint
         folders = [arm.checkpoint.path for arm in arms if arm.checkpoint.digest == checkpoint.parent]
         return checkpoint, open_base(base).path if base else checkpoint.base_path or next(iter(folders), None)
-    root, found = open_checkpoints(source, base, Description(), progress=progress)
-    if len(found) > 1:
-        raise UsageError(f"{source}: holds {len(found)} checkpoints; show one of its folders, or a label of the store")
-    return (found[0], root.path) if found else (root, None)
+    root, checkpoints = open_checkpoints(source, base, Description(), progress=progress)
+    if len(checkpoints) > 1:
+        raise UsageError(
+            f"{source}: contains {len(checkpoints)} checkpoints; name one of its folders, or a label in the store"
+        )
+    return (checkpoints[0], root.path) if checkpoints else (root, None)
 
 
 def check_checkpoints(
@@ -143,18 +149,18 @@ def check_checkpoints(
     """Return the checkpoints at a path, their base first, and the findings about them.
 
     Args:
-        suites: Names or files of suites whose prompts have to fit.
+        suites: Names or files of suites whose prompts have to fit into the context window.
 
     Raises:
         UsageError: They cannot be read at all.
     """
     note("reading checkpoints")
     root, adapted = open_checkpoints(source, base, Description(), progress=progress, note=note)
-    looked_at = [root, *adapted]
+    checkpoints = [root, *adapted]
     note("checking checkpoints")
     findings = examine_checkpoints(root, adapted)
     broken = {finding.checkpoint for finding in findings if finding.severity == "error"}
-    sound = [checkpoint for checkpoint in looked_at if checkpoint.label not in broken]
+    sound = [checkpoint for checkpoint in checkpoints if checkpoint.label not in broken]
     if sound:
         plans = [
             planning.plan(loading.load(suite), Rendering(None, suite.system_prompt)).plan
@@ -164,4 +170,4 @@ def check_checkpoints(
         findings += examine_windows(sound, plans, cutter)
         with InProcessExecutor(lambda: make_scorer(1)) as executor:
             findings += run_probe(executor, [Arm(checkpoint, numerics) for checkpoint in sound], cutter)
-    return looked_at, findings
+    return checkpoints, findings

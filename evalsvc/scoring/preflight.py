@@ -1,6 +1,6 @@
-"""Checks of checkpoints before any compute: files, fit to the base, context windows.
+"""Checks of checkpoints before scoring: files, compatibility with the base, context windows.
 
-`probe` has the checks that need scoring.
+Checks that need scoring are in `probe`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
 
 
 def examine_windows(checkpoints: Sequence[Checkpoint], plans: Sequence[Plan], cutter: Cutter) -> list[Finding]:
-    """Return which suites have prompts that are longer than a checkpoint's window, and how many samples that affects.
+    """Return the suites with prompts longer than a checkpoint's context window, and the number of affected samples.
 
-    Checkpoints with the same tokenizer and window are cut alike: the first of them stands for all.
+    Checkpoints with the same tokenizer and window have the same result, which is reported for the first of them.
     """
     findings: list[Finding] = []
     seen: set[int] = set()
@@ -83,17 +83,17 @@ def _cut_samples(checkpoint: Checkpoint, plan: Plan, cut: Cut) -> list[Finding]:
     if count := affected.total():
         tasks = ", ".join(f"{task} {number}" for task, number in affected.most_common(3) if number)
         text = (
-            f"its window is shorter than prompts of suite {plan.suite}: {count} of {total} samples would be cut from "
-            f"the left ({tasks})"
+            f"its context window is shorter than prompts of suite {plan.suite}: {count} of {total} samples would be "
+            f"truncated from the left ({tasks})"
         )
         findings.append(Finding("warning", "window", checkpoint.label, text))
     if unanswerable:
         reason = next(iter(cut.refused.values()))
-        text = f"{unanswerable} of {total} samples of suite {plan.suite} cannot be asked: {reason}"
+        text = f"{unanswerable} of {total} samples of suite {plan.suite} cannot be scored: {reason}"
         findings.append(Finding("warning", "window", checkpoint.label, text))
     return findings
 
 
 def _rolling(part: Slice) -> Sequence[bool]:
-    """Return which requests of a slice are texts, which are scored window by window and never cut."""
+    """Return which requests of a slice are texts, which are scored window by window and never truncated."""
     return part.work.rolling.tolist() if isinstance(part.work, Likelihoods) else [False] * len(part.members)

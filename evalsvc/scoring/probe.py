@@ -1,7 +1,7 @@
-"""A sanity probe: every arm scores a few sentences, on the same path as its requests, before any request is sent.
+"""Sanity probe: every new arm scores a few sentences, on the same path as its requests, before any request is sent.
 
-It shows what only logits can show: an adapter without effect, a model that collapsed or was converted wrongly, a model
-that cannot be loaded on the device.
+It finds what only logits show: an adapter without effect, a collapsed or wrongly converted model, a model that cannot
+be loaded on the device.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ TEXTS = (
 )
 REQUESTS = tuple(Request.of("loglikelihood_rolling", (text,)) for text in TEXTS)
 _BYTES = sum(len(text.encode()) for text in TEXTS)
-FAR = 1.0
-"""Bits per byte above its base's from which a model counts as broken rather than adapted.
+MAX_INCREASE = 1.0
+"""Increase in bits per byte over the base above which a model is reported as broken.
 
-Full fine-tunes and LoRAs of a small story model on medical abstracts stayed below their base; one layer's rows in
-another order cost 1.1, transposed projections 1.4 to 3.0, a permuted vocabulary 12.
+Measured: full fine-tunes and LoRAs of a small story model on medical abstracts stayed below their base; permuting one
+layer's rows added 1.1, transposed projections 1.4 to 3.0, a permuted vocabulary 12.
 """
-POOR = 4.0
-"""Bits per byte from which a base predicts such sentences too badly for a comparison."""
+MAX_BASE = 4.0
+"""Bits per byte of a base above which the comparison is skipped: it predicts such sentences too badly."""
 
 
 PLAN = Plan(
@@ -75,8 +75,8 @@ def run_probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[F
     for arm in arms:
         base = find_reference(arm, arms) if arm.checkpoint.parent else None
         if arm.key in levels and base is not None and base.key in levels:
-            findings += _against_base(arm, levels[arm.key], levels[base.key])
-        findings += _against_usual(arm, arms, levels)
+            findings += _compare_with_base(arm, levels[arm.key], levels[base.key])
+        findings += _compare_with_unmodified(arm, arms, levels)
     return findings
 
 
@@ -95,25 +95,27 @@ def _problem(arm: Arm, result: ShardResult) -> Finding | None:
     return None
 
 
-def _against_usual(arm: Arm, arms: Sequence[Arm], levels: dict[str, dict[str, float]]) -> Iterator[Finding]:
-    """Compare an arm with the same checkpoint served as usual: merging and quantising change at least the last bits."""
-    for other in arms:
-        usual = other.checkpoint == arm.checkpoint and other.numerics == arm.numerics and not other.serving.words
-        if usual and other != arm and arm.key in levels and levels[arm.key] == levels.get(other.key):
-            text = f"answers exactly as {other.label} does, to the last bit: it was not served as asked"
+def _compare_with_unmodified(arm: Arm, arms: Sequence[Arm], levels: dict[str, dict[str, float]]) -> Iterator[Finding]:
+    """Compare an arm with the same checkpoint, not merged and not quantised: at least the last bits must differ."""
+    for plain in arms:
+        is_same = plain.checkpoint == arm.checkpoint and plain.numerics == arm.numerics and not plain.serving.words
+        if is_same and plain != arm and arm.key in levels and levels[arm.key] == levels.get(plain.key):
+            text = (
+                f"its log-likelihoods equal those of {plain.label} to the last bit: merging or quantising had no effect"
+            )
             yield Finding("error", "serving", arm.label, text)
 
 
-def _against_base(arm: Arm, levels: dict[str, float], of_base: dict[str, float]) -> Iterator[Finding]:
+def _compare_with_base(arm: Arm, levels: dict[str, float], of_base: dict[str, float]) -> Iterator[Finding]:
     if levels == of_base:
         effect = "the adapter has no effect" if arm.checkpoint.is_adapter else "only its files differ"
-        text = f"answers exactly as its base does, to the last bit: {effect}"
+        text = f"its log-likelihoods equal its base's to the last bit: {effect}"
         yield Finding("error" if arm.checkpoint.is_adapter else "warning", "no-effect", arm.label, text)
         return
     base, adapted = (-sum(nats.values()) / math.log(2) / _BYTES for nats in (of_base, levels))
-    if base < POOR and adapted > base + FAR:
+    if base < MAX_BASE and adapted > base + MAX_INCREASE:
         text = (
-            f"needs {adapted:.1f} bits per byte for ordinary sentences and its base {base:.1f}: collapsed or "
-            "mis-converted (transposed or scrambled weights, a wrong tokenizer or base)?"
+            f"has {adapted:.1f} bits per byte on ordinary sentences, its base {base:.1f}: collapsed or converted "
+            "wrongly (transposed or permuted weights, wrong tokenizer or base)?"
         )
         yield Finding("warning", "collapsed", arm.label, text)

@@ -1,4 +1,4 @@
-"""A base with other prompts instead of training: worked examples (ICL), retrieved passages (RAG)."""
+"""Evaluates a base with other prompts instead of training: worked examples (ICL), retrieved passages (RAG)."""
 
 from __future__ import annotations
 
@@ -26,50 +26,50 @@ def plan_prompted(
     planned: Sequence[Planned],
     base: Checkpoint,
     adapted: Sequence[Checkpoint],
-    speaker: Checkpoint | None,
+    template_source: Checkpoint | None,
 ) -> tuple[Checkpoint, dict[str, Planned]]:
-    """Return the base with other prompts as a checkpoint of its own, and what it is asked by the plan it stands for.
+    """Return the base with other prompts as a separate checkpoint, and its plans by the digests of the plans replaced.
 
     Raises:
-        UsageError: It is not the base that is submitted, or there is no domain suite to ask otherwise.
+        UsageError: The submitted checkpoint is not the base, or no suite has role domain.
     """
     flag = "--prompts" if submission.prompts else f"--shots {submission.shots}"
     if submission.prompts and submission.shots is not None:
         raise UsageError(f"--shots {submission.shots}: cannot go with --prompts; give one of the two")
     if adapted:
-        raise UsageError(f"{flag}: {adapted[0].label} is adapted; what is prompted instead of trained is its base")
-    said = submission.sources[0].said
-    method = said.method or ("rag" if submission.prompts else "icl")
+        raise UsageError(f"{flag}: {adapted[0].label} is adapted; other prompts are for its base: submit the base")
+    description = submission.sources[0].description
+    method = description.method or ("rag" if submission.prompts else "icl")
     if method not in PROMPTED:
         raise UsageError(f"{flag}: --method {method} must be {' or '.join(PROMPTED)}, or left out")
     domain = {suite.name: (suite, plan) for suite, plan in zip(suites, planned, strict=True) if suite.role == "domain"}
     if submission.prompts:
-        others = [find_suite(name) for name in submission.prompts]
+        prompted_suites = [find_suite(name) for name in submission.prompts]
     else:
-        others = [other_prompts.with_shots(suite, cast(int, submission.shots)) for suite, _ in domain.values()]
+        prompted_suites = [other_prompts.with_shots(suite, cast(int, submission.shots)) for suite, _ in domain.values()]
     if not domain:
-        raise UsageError(f"{flag}: none of the suites has role domain, and only these are asked otherwise; add --suite")
-    asked, content = {}, []
-    for other in others:
-        if other.name not in domain:
+        raise UsageError(f"{flag}: no suite has role domain, and only domain suites get other prompts; add --suite")
+    replacements, content = {}, []
+    for prompted_suite in prompted_suites:
+        if prompted_suite.name not in domain:
             raise SuiteError(
-                f"{flag}: {other.path}: its name {other.name!r} must be that of the domain suite whose documents it "
-                f"asks: {', '.join(domain)}"
+                f"{flag}: {prompted_suite.path}: its name {prompted_suite.name!r} must be the name of the domain suite "
+                f"whose documents it uses: {', '.join(domain)}"
             )
-        suite, plan = domain[other.name]
-        whole = other.model_copy(update={"role": suite.role, "chat_template": suite.chat_template})
-        found = plan_suite(whole, speaker, submission.allow_task_code)
-        asked[plan.plan.digest] = other_prompts.select_documents(plan, found)
-        content.append(found.loaded.digest)
+        suite, plan = domain[prompted_suite.name]
+        complete_suite = prompted_suite.model_copy(update={"role": suite.role, "chat_template": suite.chat_template})
+        prompted = plan_suite(complete_suite, template_source, submission.allow_task_code)
+        replacements[plan.plan.digest] = other_prompts.select_documents(plan, prompted)
+        content.append(prompted.loaded.digest)
     identity = [base.digest, method, *(sorted(content) if submission.prompts else [str(submission.shots)])]
-    name = said.name or f"{base.name}-{method if submission.prompts else f'{submission.shots}shot'}"
-    nothing = Cost(gpu_hours=0.0, cpu_hours=0.0, train_tokens=0, train_samples=0, trainable_share=0.0)
-    made = replace(
+    name = description.name or f"{base.name}-{method if submission.prompts else f'{submission.shots}shot'}"
+    no_cost = Cost(gpu_hours=0.0, cpu_hours=0.0, train_tokens=0, train_samples=0, trainable_share=0.0)
+    checkpoint = replace(
         base,
         digest=join_digests(["prompted", *identity], identity),
         name=name,
         method=method,
         parent=base.digest,
-        cost=merge_costs(said.cost, nothing),
+        cost=merge_costs(description.cost, no_cost),
     )
-    return made, asked
+    return checkpoint, replacements

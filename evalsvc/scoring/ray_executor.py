@@ -217,7 +217,7 @@ class RayExecutor:
         self._seats[actor.ping.remote()] = _Seat(actor)
 
     def _assign(self, seat: _Seat, queue: AffinityQueue) -> None:
-        others = {other.holds.weights for other in self._seats.values() if other.holds}
+        others = {busy.holds.weights for busy in self._seats.values() if busy.holds}
         shard = queue.take(seat.holds, others)
         if shard is None:
             self._idle.append(seat)

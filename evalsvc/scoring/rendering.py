@@ -1,4 +1,4 @@
-"""Which chat template renders the prompts of a submission, and a suite planned with it."""
+"""Chooses the chat template that renders the prompts of a submission, and plans suites with it."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ def choose_template_source(
     """Return the checkpoint whose chat template renders the prompts of all arms; None for plain prompts.
 
     Raises:
-        CheckpointError: The templates differ, and nobody chose; or several of the adapted ones could be meant.
+        CheckpointError: The templates differ and `rendering` is not given, or several adapted ones have their own.
     """
     differ = [finding for finding in findings if finding.check == "chat-template"]
-    asked = any(suite.chat_template != "off" for suite in suites)
-    if submission.rendering is None and differ and asked:
+    uses_template = any(suite.chat_template != "off" for suite in suites)
+    if submission.rendering is None and differ and uses_template:
         raise CheckpointError(f"checkpoint {differ[0].checkpoint}: {differ[0].text}")
     if submission.rendering == "adapted":
         named = {finding.checkpoint for finding in differ}
-        found = {checkpoint.tokenizer: checkpoint for checkpoint in adapted if checkpoint.label in named}
-        if len(found) > 1:
+        by_tokenizer = {checkpoint.tokenizer: checkpoint for checkpoint in adapted if checkpoint.label in named}
+        if len(by_tokenizer) > 1:
             raise CheckpointError(
-                f"--rendering adapted: {len(found)} adapted checkpoints have chat templates of their own; submit them "
-                "one by one"
+                f"--rendering adapted: {len(by_tokenizer)} adapted checkpoints have different chat templates; submit "
+                "them one by one"
             )
-        return next(iter(found.values()), base)
+        return next(iter(by_tokenizer.values()), base)
     return None if submission.rendering == "plain" else base
 
 
 def plan_suite(suite: Suite, base: Checkpoint | None, allow_task_code: bool) -> Planned:
-    """Plan a suite, rendered as one tokenizer renders: the same for every arm that is compared."""
+    """Plan a suite, rendered by one checkpoint's tokenizer: the prompts are the same for all arms."""
     loaded = loading.load(suite, allow_task_code=allow_task_code)
-    wanted = suite.chat_template
-    if wanted == "off" or base is None or (wanted == "auto" and not has_chat_template(Path(base.path))):
+    setting = suite.chat_template
+    if setting == "off" or base is None or (setting == "auto" and not has_chat_template(Path(base.path))):
         return planning.plan(loaded, Rendering(None, suite.system_prompt))
     template, render = _chat(base)
     if template is None:
         raise SuiteError(
-            f"suite {suite.name}: wants a chat template, and {base.label} has none; set chat_template: off, "
+            f"suite {suite.name}: requires a chat template, and {base.label} has none; set chat_template: off, "
             "or add chat_template.jinja to the base"
         )
     return planning.plan(loaded, Rendering(digest("template", template), suite.system_prompt), render)

@@ -1,4 +1,4 @@
-"""What is submitted: sources and settings. Read and scored by `submit`."""
+"""Records of a submission: sources and settings, which `submit` reads and scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Source:
     """A folder or hub id of a checkpoint or of a training run's output, and the user's description of it."""
 
     path: str
-    said: Description = Description()
+    description: Description = Description()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +23,10 @@ class Submission:
 
     Attributes:
         sources: Checkpoints with one base in common.
-        base: Folder or hub id of what they were adapted from, if they do not say so themselves.
-        suites: Names or files; empty takes those that the base was scored on before.
-        rendering: Whose chat template renders the prompts of all arms, or none; has to be chosen where the base's and
-            an adapted checkpoint's differ.
+        base: Folder or hub id of the base, if the checkpoints do not name it.
+        suites: Names or files; if empty, the suites that the base was scored on before.
+        rendering: Whose chat template renders the prompts of all arms, or none; required where the base and an adapted
+            checkpoint have different templates.
         merged: Also score adapters merged into the base, as separate arms.
         quantisation: Quantise all weights, base included; the quantised base is then the reference.
         rerun: Score the base twice, in other batches and with other seeds, to measure run-to-run noise (A/A).

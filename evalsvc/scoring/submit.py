@@ -1,4 +1,4 @@
-"""Submit: checkpoints and suites in, finished runs in the store out. Results already in the store are reused."""
+"""Prepares and scores a submission: checkpoints on suites. Results already in the store are reused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Prepared:
     """A submission that is ready to be scored: the base's arm first, and every suite's requests.
 
     Attributes:
-        asked: By a plan's digest, the plan that an arm with other prompts is asked instead.
+        replacements: Plan digest -> the plan that arms with other prompts get instead.
     """
 
     arms: tuple[Arm, ...]
@@ -43,10 +43,10 @@ class Prepared:
     findings: tuple[Finding, ...]
     cutter: Cutter
     compute: Compute
-    asked: Mapping[str, Planned] = field(default_factory=dict)
+    replacements: Mapping[str, Planned] = field(default_factory=dict)
 
     def executor(self) -> Executor:
-        """Return what scores it; it runs while it is entered as a context."""
+        """Return the executor for it, a context manager."""
         return make_executor(self.compute, self.arms[0].numerics.device)
 
 
@@ -60,13 +60,13 @@ def submit(
     """Score a submission, its base included, and return its runs.
 
     Args:
-        progress: Called with requests answered and in all.
+        progress: Called with the number of requests scored so far and the number to score.
         note: Called with one line about each step.
         before: Called with the prepared submission; may raise to refuse it.
 
     Raises:
-        UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored then.
-        EvalsvcError: Scoring cannot go on; submitting again resumes.
+        UsageError: The checkpoint, its base, a suite or the store cannot be used; nothing was stored.
+        EvalsvcError: Scoring stopped; submitting again resumes.
     """
     prepared = prepare(store, submission, progress, note)
     if before:
@@ -87,19 +87,23 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     refuse_errors(findings)
     suites = _find_suites(store, submission, base)
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
-    speaker = choose_template_source(submission, suites, base, adapted, findings)
-    planned = [plan_suite(suite, speaker, submission.allow_task_code) for suite in suites]
+    template_source = choose_template_source(submission, suites, base, adapted, findings)
+    planned = [plan_suite(suite, template_source, submission.allow_task_code) for suite in suites]
     cutter = Cutter(cache_dir() / "tokens")
-    findings += examine_windows([base, *adapted], [item.plan for item in planned], cutter)
-    asked: dict[str, Planned] = {}
+    findings += examine_windows([base, *adapted], [suite_plan.plan for suite_plan in planned], cutter)
+    replacements: dict[str, Planned] = {}
     if submission.is_prompted:
-        prompted, asked = plan_prompted(submission, suites, planned, base, adapted, speaker)
-        findings += examine_windows([prompted], [item.plan for item in asked.values()], cutter)
+        prompted, replacements = plan_prompted(submission, suites, planned, base, adapted, template_source)
+        findings += examine_windows([prompted], [suite_plan.plan for suite_plan in replacements.values()], cutter)
         adapted = [prompted]
     findings += [
         Finding("warning", "drift", checkpoint.label, why_no_drift(checkpoint, base))
         for checkpoint in adapted
-        if not all(cutter.same_tokens(item.plan, checkpoint, base) for item in planned if has_drift(item.plan))
+        if not all(
+            cutter.same_tokens(suite_plan.plan, checkpoint, base)
+            for suite_plan in planned
+            if has_drift(suite_plan.plan)
+        )
     ]
     for finding in findings:
         if finding.severity == "warning":
@@ -112,7 +116,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
         findings=tuple(findings),
         cutter=cutter,
         compute=submission.compute,
-        asked=asked,
+        replacements=replacements,
     )
 
 
@@ -123,23 +127,23 @@ def score(
     note: Callable[[str], None],
     executor: Executor | None = None,
 ) -> list[RunJob]:
-    """Score what the store does not have of a prepared submission, and return its runs.
+    """Score the requests of a prepared submission that have no stored responses, and return its runs.
 
     Args:
-        executor: One that is running already, where several parts are scored one after another.
+        executor: A running executor, to score several parts one after another.
 
     Raises:
-        CheckpointError: A new arm has no effect, or cannot be scored.
-        EvalsvcError: Scoring cannot go on; doing it again resumes.
+        CheckpointError: A new arm equals its base to the last bit, or cannot be scored.
+        EvalsvcError: Scoring stopped; scoring again resumes.
     """
     arms, findings = prepared.arms, list(prepared.findings)
     weights = [arm for arm in arms if not arm.checkpoint.is_prompted]
-    unknown = store.silent(weights) if store.path.is_file() else weights
+    unknown = store.find_unscored(weights) if store.path.is_file() else weights
     with ExitStack() as stack:
         running = cache(lambda: executor or stack.enter_context(prepared.executor()))
         if unknown:
             findings += _run_probe(running(), unknown, weights, prepared.cutter, note)
-        driver = Driver(store, arms, prepared.planned, prepared.cutter, prepared.asked)
+        driver = Driver(store, arms, prepared.planned, prepared.cutter, prepared.replacements)
         _keep_findings(store, unknown, findings)
         driver.grade_ready()
         if driver.missing:
@@ -154,7 +158,7 @@ def score(
 def _list_arms(
     base: Checkpoint, adapted: Sequence[Checkpoint], numerics: Numerics, submission: Submission
 ) -> list[Arm]:
-    """Return what is to be evaluated, every arm's reference among it: the quantised base for what is quantised."""
+    """Return the arms to evaluate, including every arm's reference: the quantised base for quantised arms."""
     quantised = Serving(quantisation=submission.quantisation)
     arms = [Arm(base, numerics), Arm(base, numerics, quantised)]
     for checkpoint in adapted:
@@ -172,7 +176,7 @@ def _run_probe(
     """Probe arms without responses, and the bases that they are compared with.
 
     Raises:
-        CheckpointError: One of them has no effect, or cannot be scored.
+        CheckpointError: An arm equals its base to the last bit, or cannot be scored.
     """
     note("probing new arms")
     findings = run_probe(executor, [arm for arm in arms if arm in unknown or arm.checkpoint.parent is None], cutter)
@@ -197,15 +201,19 @@ def _open_all(
     adapted: dict[str, Checkpoint] = {}
     bases: dict[str, Checkpoint] = {}
     for source in submission.sources:
-        if source.said.method in PROMPTED and not submission.is_prompted:
-            raise UsageError(f"--method {source.said.method}: nothing was trained; give --shots N or --prompts FILE")
-        said = Description() if submission.is_prompted else source.said
-        base, found = open_checkpoints(source.path, submission.base, said, progress=progress, note=note)
+        if source.description.method in PROMPTED and not submission.is_prompted:
+            raise UsageError(
+                f"--method {source.description.method}: is not a training method; give --shots N or --prompts FILE"
+            )
+        description = Description() if submission.is_prompted else source.description
+        base, checkpoints = open_checkpoints(source.path, submission.base, description, progress=progress, note=note)
         bases[base.digest] = base
-        adapted |= {checkpoint.digest: checkpoint for checkpoint in found}
+        adapted |= {checkpoint.digest: checkpoint for checkpoint in checkpoints}
     if len(bases) > 1:
         names = ", ".join(base.path for base in bases.values())
-        raise CheckpointError(f"the checkpoints were adapted from {len(bases)} bases ({names}); submit them one by one")
+        raise CheckpointError(
+            f"the checkpoints have {len(bases)} bases ({names}), must have one; submit them one by one"
+        )
     return next(iter(bases.values())), list(adapted.values())
 
 
@@ -243,7 +251,7 @@ def _find_suites(store: Store, submission: Submission, base: Checkpoint) -> list
         suites = [load_suite(Path(path)) for path in paths]
     if not suites:
         raise SuiteError(
-            "no suite is given, and the base was never scored on one; add --suite (see `evalsvc suites list`)"
+            "no suite is given, and the base has not been scored on any; add --suite (see `evalsvc suites list`)"
         )
     names = [suite.name for suite in suites]
     for name in names:

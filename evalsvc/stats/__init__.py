@@ -1,22 +1,23 @@
-"""Pure statistics: NumPy arrays in, typed records out. Imports only numpy, scipy.special and the standard library.
+"""Statistics as pure functions: NumPy arrays in, typed records out. Imports only numpy, scipy.special and the stdlib.
 
-    estimates     level and standard error of every aggregation that lm-eval uses, through influence values; clusters
-    paired        differences of two arms on the same items: Tango's score interval, paired t, McNemar
-    margins       a difference, of one task or a weighted mean, against a margin: pass, mirrored fail
-    sequential    bounds for several looks at growing data
-    betting       evidence after every item, also from a finite pool
-    transitions   what a mean hides: the guessing bracket, the floor of a re-run, floors and ceilings of a task
-    multiplicity  adjusted p-values of many tests: Holm, Benjamini-Hochberg
-    power         how many items a difference needs, and what difference a number of items can show
+    estimates     level and standard error of lm-eval's aggregations, by influence values; clustered standard errors
+    paired        differences of two arms on the same items: Tango's score interval, paired t, McNemar's test
+    margins       tests of a difference, of one task or a weighted mean, against a margin, in both directions
+    sequential    bounds for several interim looks at growing data
+    betting       tests by betting after every item, also for a finite pool
+    transitions   items lost and gained, adjustment for guessing, A/A floor, floor and ceiling effects
+    multiplicity  adjusted p-values: Holm, Benjamini-Hochberg
+    power         items needed to show a difference, and the difference that a number of items shows
     bootstrap     resampled items, shared by all arms; BCa intervals
-    pareto        non-dominated points, hypervolume, reading off a frontier
+    pareto        non-dominated points, hypervolume, interpolation on a frontier
     calibration   Brier score and expected calibration error
     drift         forward KL from the base, per token
-    diversity     several sampled answers per prompt: distinct ones, repetition, collapse
-    continual     the continual-learning family from a matrix of scores
-    groups        differences between groups of runs: Welch
-    regression    a least-squares line through checkpoints, with its R2
-    spectrum      effective rank of a change of weights
+    diversity     distinct answers, repetition and collapse among several sampled answers per prompt
+    continual     continual-learning metrics of a matrix of scores
+    groups        differences between groups of training runs: Welch
+    regression    least-squares line through checkpoints, with R2
+    spectrum      effective rank of a weight change
 
-Intervals are two-sided at 90 % unless said otherwise: their ends are the one-sided 5 % bounds that the gate uses.
+Intervals are two-sided at 90 % unless stated otherwise; their ends are the one-sided 5 % bounds that the gate uses.
+Formulas and sources are on the page docs/pages/statistics.md, which the modules cite by section.
 """

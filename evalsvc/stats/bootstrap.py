@@ -1,4 +1,7 @@
-"""Bootstrap of items (Efron 1979), drawn once and shared by all arms, so that pairing survives resampling."""
+"""Bootstrap of items (Efron 1979), with the same draws for all arms, which keeps the pairing.
+
+Formulas and sources: docs/pages/statistics.md, sections "The frontier" and "Diversity and drift".
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def resampled_means(values: Floats, replicates: int, rng: np.random.Generator) -
 
 
 def _counts(n: int, replicates: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Yield [chunk, n] how often each item was drawn in each resample."""
+    """Yield [chunk, n], how often each item was drawn in each resample."""
     chunk = max(1, min(replicates, _CHUNK_ITEMS // n))
     for start in range(0, replicates, chunk):
         rows = min(chunk, replicates - start)
@@ -55,7 +58,7 @@ def bca_interval(
 
     Args:
         values: [arms, n]; column i is the same item in every arm.
-        function: Takes means [..., arms] to the statistic [...].
+        function: Maps means [..., arms] to the statistic [...].
     """
     n = values.shape[1]
     means = values.mean(axis=1)
@@ -65,9 +68,9 @@ def bca_interval(
     left_out = function((n * means - values.T) / (n - 1))
     gaps = left_out.mean() - left_out if np.isfinite(left_out).all() else np.zeros(n)
     spread = float((gaps**2).sum())
-    # Nothing varies, all of it lies on one side, or one item decides whether there is a statistic: plain percentiles.
+    # Percentiles if nothing varies, all resamples lie on one side, or the statistic depends on a single item.
     if spread == 0 or not 0 < below < 1:
-        with np.errstate(invalid="ignore"):  # infinite where a resample has no statistic
+        with np.errstate(invalid="ignore"):  # resamples without a statistic are infinite
             low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
         return Interval(float(low), float(high))
     bias, acceleration = ndtri(below), float((gaps**3).sum()) / (6 * spread**1.5)

@@ -1,4 +1,7 @@
-"""How far stated confidence is from being right. Both measures are worse when larger."""
+"""Calibration: Brier score and expected calibration error; both are worse when larger.
+
+Formulas and sources: docs/pages/statistics.md, section "What a mean hides".
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ BINS = 10
 
 
 def brier(confidence: Floats, right: Floats) -> float:
-    """Return the mean of (confidence - right)^2 (Brier 1950): proper, so preferred.
+    """Return the mean of (confidence - right)^2 (Brier 1950), a proper scoring rule.
 
     Args:
         confidence: [n] probability that the arm gives its own answer.
-        right: [n] whether that answer is right, 0 or 1.
+        right: [n], 1 if that answer is right, else 0.
     """
     return float(((confidence - right) ** 2).mean())
 
@@ -29,7 +32,7 @@ def brier(confidence: Floats, right: Floats) -> float:
 def expected_calibration_error(confidence: Floats, right: Floats, bins: int = BINS) -> float:
     """Return sum over equal-width bins of (n_b / n) |accuracy_b - confidence_b| (Naeini et al. 2015).
 
-    Depends on the bins, and is biased upward where they hold few items. Bins are (a, b], the first one [0, b].
+    Depends on the bins, and is biased upward for bins with few items. Bins are (a, b], the first one [0, b].
     """
     member = np.minimum(np.maximum(np.ceil(confidence * bins).astype(np.int64), 1), bins) - 1
     gaps = np.bincount(member, weights=right - confidence, minlength=bins)
@@ -41,7 +44,7 @@ class CalibrationDrift:
     """Brier score and expected calibration error of two arms on the same items; a positive drift is worse.
 
     Attributes:
-        brier_low, brier_high: Interval of the Brier drift, paired t; the other one has none.
+        brier_low, brier_high: Interval of the Brier drift, paired t; the drift of the calibration error has none.
     """
 
     brier_base: float

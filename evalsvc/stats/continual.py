@@ -1,8 +1,10 @@
-"""The continual-learning family, from a matrix of scores: what was learned stage by stage, and what is left of it.
+"""Continual-learning metrics of a matrix of scores.
 
-Names and signs are those of the literature, which differ from each other: BWT is negative when something is forgotten,
-average forgetting positive. Divisors differ as well (GEM's own code divides BWT by T, its paper by T - 1), so every
-figure carries its divisor.
+Names and signs are those of the literature: BWT is negative when something is forgotten, average forgetting positive.
+Divisors differ between papers and code (GEM's code divides BWT by T, its paper by T - 1), so every figure has its
+divisor.
+
+Formulas and sources: docs/pages/statistics.md, section "Continual learning".
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure and what its sum was divided by, in words: "T - 1 = 4"."""
+    """A figure and its divisor, in words: "T - 1 = 4"."""
 
     value: float
     divisor: str
@@ -25,17 +27,17 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continual:
-    """What a matrix of T tasks says; None where it lacks what the figure needs.
+    """Metrics of a matrix of T tasks; None where the matrix lacks the scores that a metric needs.
 
     Attributes:
         acc: Mean of the last row.
-        la: Mean of the diagonal: how well each task was learned when it was its turn. Blind to forgetting.
+        la: Learning accuracy, the mean of the diagonal: each task right after its own stage.
         bwt: Backward transfer, 1/(T-1) sum over i < T of R[T,i] - R[i,i] (Lopez-Paz and Ranzato 2017).
-        bwt_over_t: The same sum divided by T, as GEM's code, TRACE and CoIN print it.
+        bwt_over_t: The same sum divided by T, as in GEM's code, TRACE and CoIN.
         bwt_all_pairs: Mean over all i > j of R[i,j] - R[j,j] (Diaz-Rodriguez et al. 2018).
         remembering: 1 - |min(bwt_all_pairs, 0)| (Diaz-Rodriguez et al. 2018).
         forgetting: 1/(T-1) sum over j < T of (max over l < T of R[l,j]) - R[T,j] (Chaudhry et al. 2018); the maximum
-            over noisy scores makes it a little too large.
+            over noisy scores biases it upward.
         fwt: Forward transfer, 1/(T-1) sum over i >= 2 of R[i-1,i] - untrained[i]; needs the untrained scores.
         intransigence: Mean of joint[k] - R[k,k] (Chaudhry et al. 2018); needs a jointly trained reference.
     """
@@ -53,23 +55,23 @@ class Continual:
 
 
 def continual(scores: Floats, untrained: Floats | None = None, joint: Floats | None = None) -> Continual:
-    """Summarise a matrix.
+    """Compute the metrics of a matrix.
 
     Args:
-        scores: [T, T]; row i holds the scores after stage i, column j those of task j, which stage j trained. What lies
+        scores: [T, T]; row i has the scores after stage i, column j those of task j, which stage j trained. Entries
             above the diagonal may be nan, but then there is no forward transfer.
         untrained: [T] scores before the first stage.
-        joint: [T] scores of a reference trained on everything at once.
+        joint: [T] scores of a reference trained on all tasks jointly.
 
     Raises:
         ValueError: The matrix is not square, or lacks a score on or below its diagonal.
     """
     size = len(scores)
     if scores.ndim != 2 or scores.shape[1] != size or size == 0:
-        raise ValueError(f"matrix of shape {scores.shape}, must be square: one stage for each task")
+        raise ValueError(f"matrix of shape {scores.shape}, must be square: one stage per task")
     if not np.isfinite(scores[np.tril_indices(size)]).all():
         raise ValueError(
-            "the matrix lacks scores on or below its diagonal: every task is scored from its stage onwards"
+            "the matrix lacks scores on or below its diagonal; every task must have scores from its own stage onwards"
         )
     diagonal, last = np.diagonal(scores), scores[-1]
     whole, rest = f"T = {size}", f"T - 1 = {size - 1}"

@@ -1,8 +1,10 @@
-"""What K sampled answers per open prompt say about collapse, as per-prompt values and as paired ratios to the base.
+"""Diversity of K sampled answers per open prompt: values per prompt, and paired ratios to the base.
 
-Collapse is output that converges to a limited set while the tail of the distribution disappears. All measures are for
-open-ended prompts under the same sampler and the same seeds; answers to closed questions have no diversity to lose.
-Words stand for tokens: they are the same for arms with different tokenizers.
+Collapse means that outputs converge to a limited set and the tail of the distribution disappears. The measures are for
+open-ended prompts with the same sampler and seeds. They count words, not tokens, so that arms with different tokenizers
+can be compared.
+
+Formulas and sources: docs/pages/statistics.md, section "Diversity and drift".
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity:
-    """Per-prompt values [prompts] of one arm; `analysis.diversity_and_drift` says which way is worse for each.
+    """Per-prompt values [prompts] of one arm; `WORSE_WHEN` has the direction that is worse.
 
     Attributes:
-        unique: Distinct strings among the K answers / K: unique@K (Biderman et al. 2024); exact match is crude.
+        unique: Distinct strings among the K answers / K: unique@K (Biderman et al. 2024), by exact match.
         distinct: Distinct n-grams / n-grams within a budget of words that both arms have (Li et al. 2016).
         repetition: 1 - distinct n-grams / n-grams within one answer, mean over the K: seq-rep-n (Welleck et al. 2020).
         top_response: Share of the K answers that begin with the arm's most common first sentence.
-        unfinished: Share of the K answers that ran into the length limit.
+        unfinished: Share of the K answers that reached the length limit.
     """
 
     unique: Floats
@@ -54,7 +56,7 @@ class Ratio:
     """A measure of an adapted arm as a ratio to its base's.
 
     Attributes:
-        ratio, low, high: Of the means over prompts, with a BCa interval over prompts; None where the base's mean is 0.
+        ratio, low, high: Ratio of the means over prompts, with a BCa interval; None where the base's mean is 0.
     """
 
     measure: str
@@ -79,8 +81,8 @@ def diversity(answers: Answers, unfinished: NDArray[np.bool_], budgets: Sequence
     """Measure one arm.
 
     Args:
-        unfinished: [prompts, K] whether an answer ran into the length limit.
-        budgets: Words per prompt that count for `distinct`; see `word_budgets`.
+        unfinished: [prompts, K], whether an answer reached the length limit.
+        budgets: Words per prompt that `distinct` uses; see `word_budgets`.
     """
     words = [[_WORD.findall(answer) for answer in given] for given in answers]
     first = [[first_sentence(answer) for answer in given] for given in answers]
@@ -109,10 +111,10 @@ def compare_diversity(
     """
     counts = [[len(given) for given in answers] for answers in (base, adapted)]
     if counts[0] != counts[1] or not counts[0]:
-        raise ValueError(f"{sum(counts[0])} and {sum(counts[1])} answers, must be as many for each of the same prompts")
+        raise ValueError(f"{sum(counts[0])} and {sum(counts[1])} answers, must have the same number for each prompt")
     budgets = word_budgets(base, adapted)
     both = [diversity(answers, ended, budgets) for answers, ended in zip((base, adapted), unfinished, strict=True)]
-    found = []
+    ratios = []
     for measure in WORSE_WHEN:
         pair = np.stack([getattr(arm, measure) for arm in both])
         level_of = pair.mean(axis=1)
@@ -121,7 +123,7 @@ def compare_diversity(
             ratio = float(level_of[1] / level_of[0])
             ends = bca_interval(pair, _ratio, replicates, rng, level)
             low, high = (end if math.isfinite(end) else None for end in ends)
-        found.append(
+        ratios.append(
             Ratio(
                 measure=measure,
                 prompts=pair.shape[1],
@@ -132,7 +134,7 @@ def compare_diversity(
                 high=high,
             )
         )
-    return found
+    return ratios
 
 
 def _ratio(means: Floats) -> Floats:
@@ -141,7 +143,7 @@ def _ratio(means: Floats) -> Floats:
 
 
 def word_budgets(base: Answers, adapted: Answers) -> list[int]:
-    """Return, per prompt, the words that both arms' answers have: shorter output must not look more diverse."""
+    """Return, per prompt, the smaller number of words of both arms, so that shorter output is not more diverse."""
     return [
         min(sum(len(_WORD.findall(answer)) for answer in given) for given in pair)
         for pair in zip(base, adapted, strict=True)
@@ -159,7 +161,7 @@ def distinct_ngrams(answers: Sequence[Sequence[str]], n: int, budget: int) -> fl
 
 
 def repeated_ngrams(answer: Sequence[str], n: int) -> float:
-    """Return 1 - distinct / all n-grams of one answer; 0 if it is too short to have one."""
+    """Return 1 - distinct / all n-grams of one answer; 0 if it has fewer than n words."""
     grams = _ngrams(answer, n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -174,7 +176,7 @@ def first_sentence(answer: str) -> str:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Return the chance that one of k answers is right, from n sampled ones (Chen et al. 2021, arXiv 2107.03374)."""
+    """Estimate the probability that one of k answers is right, from n samples (Chen et al. 2021, arXiv 2107.03374)."""
     if n - correct < k:
         return 1.0
     log_all_wrong = gammaln(n - correct + 1) - gammaln(n - correct - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)

@@ -1,8 +1,10 @@
 """Levels and standard errors of aggregated metrics.
 
-Every smooth statistic T of n items is, near its value, T + mean(psi_i) with influence values psi of mean zero, so its
-standard error is sd(psi) / sqrt(n) (Hampel 1974; the delta method). Because psi lives on items, the influence values of
-two arms on the same items subtract, which is all that a paired comparison needs.
+A smooth statistic T of n items is approximately T + mean(psi_i) with influence values psi of mean zero, so its standard
+error is sd(psi) / sqrt(n) (Hampel 1974; the delta method). For a paired comparison, the influence values of two arms on
+the same items are subtracted.
+
+Formulas and sources: docs/pages/statistics.md, section "One task".
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def estimate(values: Floats, weights: Floats | None, aggregation: str) -> Estima
         aggregation: One of `SMOOTH`, in lm-eval's sense.
 
     Raises:
-        ValueError: `aggregation` is none of them, or there are no items.
+        ValueError: `aggregation` is not one of `SMOOTH`, weights are missing, or there are no items.
     """
     if aggregation not in SMOOTH or not len(values):
         raise ValueError(f"aggregation == {aggregation!r} with {len(values)} items, must be one of {sorted(SMOOTH)}")
@@ -69,7 +71,7 @@ def standard_error(influence: Floats) -> float:
 
 
 class ClusteredError(NamedTuple):
-    """Standard error when items of one cluster go together, and the number of clusters G; use t with G - 1."""
+    """Standard error of clustered items, and the number of clusters G; use Student's t with G - 1."""
 
     stderr: float
     clusters: int
@@ -79,10 +81,10 @@ def clustered_error(influence: Floats, clusters: NDArray[np.int64]) -> Clustered
     """Return (1/n) sqrt(G/(G-1) sum over clusters of (sum of its influence values)^2); nan if G < 2.
 
     Args:
-        influence: [n], of mean zero, as in `Estimate`.
-        clusters: [n], whatever tells clusters apart: subjects, passages, the document behind several samples.
+        influence: [n], with mean zero, as in `Estimate`.
+        clusters: [n], a number for each cluster, such as a subject, a passage or a document.
 
-    Source: Miller 2024 (arXiv 2411.00640), appendix A, with the G/(G-1) of a variance between clusters.
+    Source: Miller 2024 (arXiv 2411.00640), appendix A, with the factor G/(G-1); docs/pages/statistics.md, "Clusters".
     """
     _, member = np.unique(clusters, return_inverse=True)
     sums = np.bincount(member, weights=influence)

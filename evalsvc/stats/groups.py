@@ -1,4 +1,7 @@
-"""Differences between two groups of independent runs: what a claim about a method rests on."""
+"""Differences between two groups of independent training runs, for claims about methods.
+
+Formulas and sources: docs/pages/statistics.md, section "Claims".
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupDifference:
-    """Mean of the first group less that of the second; p two-sided."""
+    """Mean of the first group minus mean of the second; p-value two-sided."""
 
     value: float
     low: float
@@ -24,14 +27,14 @@ class GroupDifference:
 
 
 def welch(first: Floats, second: Floats, level: float = LEVEL) -> GroupDifference:
-    """Compare two groups whose variances may differ (Welch 1947, Biometrika 34:28-35).
+    """Compare two groups by Welch's t, for unequal variances (Welch 1947, Biometrika 34:28-35).
 
     Raises:
         ValueError: A group has fewer than two runs.
     """
     sizes = len(first), len(second)
     if min(sizes) < 2:
-        raise ValueError(f"groups of {sizes[0]} and {sizes[1]} runs, must be at least 2 each to have a spread")
+        raise ValueError(f"groups of {sizes[0]} and {sizes[1]} runs, must have at least 2 each for a variance")
     parts = [float(group.var(ddof=1)) / len(group) for group in (first, second)]
     variance = sum(parts)
     value = float(first.mean() - second.mean())

@@ -1,8 +1,10 @@
-"""Many tests at once: levels and adjusted p-values; reject the tests whose adjusted p is at most alpha.
+"""Multiple tests: levels and adjusted p-values; a test is rejected if its adjusted p-value is at most alpha.
 
-Holm (1979, Scandinavian Journal of Statistics 6:65-70) keeps the chance of any false rejection at most alpha, however
-the tests depend on each other. Benjamini and Hochberg (1995, Journal of the Royal Statistical Society B 57:289-300)
-keep the expected share of false ones among the rejections at most alpha, for independent or positively dependent tests.
+Holm (1979, Scandinavian Journal of Statistics 6:65-70) controls the family-wise error rate at alpha, under any
+dependence. Benjamini and Hochberg (1995, Journal of the Royal Statistical Society B 57:289-300) control the false
+discovery rate at alpha, for independent or positively dependent tests.
+
+Formulas and sources: docs/pages/statistics.md, sections "Which tasks moved" and "All rules".
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ Floats = NDArray[np.float64]
 
 
 def bonferroni(alpha: float, tests: int) -> float:
-    """Return the level of each of several tests that keeps the chance of any false rejection at most alpha."""
+    """Return the level of each test that keeps the family-wise error rate at most alpha."""
     return alpha / max(1, tests)
 
 
 def familywise_error(alpha: float, tests: int) -> float:
-    """Return the chance of any false rejection in independent tests at level alpha each, without a correction."""
+    """Return the family-wise error rate of independent tests at level alpha each, without correction."""
     return 1 - (1 - alpha) ** tests
 
 
@@ -27,7 +29,7 @@ def holm(p: ArrayLike) -> Floats:
     """Return Holm's adjusted p-values of `p` [tests], in its order.
 
     Raises:
-        ValueError: `p` is not one-dimensional, or holds a value that is no probability.
+        ValueError: `p` is not one-dimensional, or has a value outside [0, 1].
     """
     values, order = _sort_p(p)
     steps = np.arange(len(values), 0, -1)
@@ -38,7 +40,7 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     """Return Benjamini and Hochberg's adjusted p-values of `p` [tests], in its order.
 
     Raises:
-        ValueError: `p` is not one-dimensional, or holds a value that is no probability.
+        ValueError: `p` is not one-dimensional, or has a value outside [0, 1].
     """
     values, order = _sort_p(p)
     count = len(values)
@@ -49,7 +51,7 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
 def _sort_p(p: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
     values = np.asarray(p, dtype=np.float64)
     if values.ndim != 1:
-        raise ValueError(f"p has {values.ndim} dimensions, must have one: the tests")
+        raise ValueError(f"p has {values.ndim} dimensions, must have one")
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p == {values.tolist()}, must lie in [0, 1]")
     order = np.argsort(values, kind="stable")

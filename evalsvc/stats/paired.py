@@ -1,8 +1,9 @@
 """Differences between two arms on the same items.
 
-Binary items: Tango's score interval (Tango 1998, Statistics in Medicine 17:891-908), which keeps its level down to
-n = 100 where the Wald interval of the same counts does not, and McNemar's exact test. Graded items: Student's t on the
-paired differences.
+Binary items: Tango's score interval (Tango 1998, Statistics in Medicine 17:891-908), which has nominal coverage down to
+n = 100, where the Wald interval does not, and McNemar's exact test. Graded items: Student's t on paired differences.
+
+Formulas and sources: docs/pages/statistics.md, section "One task".
 """
 
 from __future__ import annotations
@@ -51,20 +52,20 @@ def transition_error(lost: int, gained: int, n: int) -> float:
 def tango_z(difference: ArrayLike, lost: ArrayLike, gained: ArrayLike, n: ArrayLike) -> Floats:
     """Return the score statistic of H0: (gained - lost) / n == `difference`.
 
-    Broadcasts; falls strictly in `difference`, which must lie in (-1, 1).
+    Broadcasts; strictly decreasing in `difference`, which must lie in (-1, 1).
     """
     d, n10, n01, m = (np.asarray(x, dtype=np.float64) for x in (difference, lost, gained, n))
     variance, _ = _variance(d, n10, n01, m)
     known = variance > 0
-    # Without a discordant pair the variance under H0: 0 is zero, and so is the numerator.
+    # Without a discordant pair the variance under H0: difference 0 is zero, and so is the numerator.
     return np.where(known, (n01 - n10 - m * d) / np.sqrt(np.where(known, variance, 1.0)), 0.0)
 
 
 def _variance(d: Floats, n10: Floats, n01: Floats, m: Floats) -> tuple[Floats, Floats]:
     """Return the variance of (gained - lost) under H0: difference == d, and its derivative (nan or inf at its zeros).
 
-    Tango's n (2q + d (1 - d)), q the greater root of 2n q^2 + b q + c. Its discriminant b^2 - 8n c is written as a sum
-    of squares, which loses no digit where it is small.
+    Tango's n (2q + d (1 - d)), with q the larger root of 2n q^2 + b q + c. Its discriminant b^2 - 8n c is written as a
+    sum of squares, which avoids cancellation.
     """
     slope, side = 2 * m + n10 - n01, 2 * m - n10 - n01
     b, p = slope * d - n10 - n01, side * d + n10 - n01
@@ -77,14 +78,14 @@ def _variance(d: Floats, n10: Floats, n01: Floats, m: Floats) -> tuple[Floats, F
 def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike) -> tuple[Floats, Floats]:
     """Return the differences at which the score statistic is `z` and -`z`, to 1e-12; broadcasts.
 
-    By Newton's method, and by bisection wherever a step of it leaves the bracket.
+    Uses Newton's method, with bisection where a step leaves the bracket.
     """
     n10, n01, m, z = (np.asarray(x, dtype=np.float64) for x in (lost, gained, n, z))
     z = np.broadcast_to(z, np.broadcast_shapes(n10.shape, n01.shape, m.shape, z.shape))
     target = np.stack([z, -z])
     low, high = np.full(target.shape, -1.0), np.full(target.shape, 1.0)
     d = np.where(target > 0, -0.25, 0.25)
-    for _ in range(100):  # ten are enough but for bounds at the end of the scale, which are bisected
+    for _ in range(100):  # about ten, except for bounds at the ends of the scale, which are bisected
         variance, turn = _variance(d, n10, n01, m)
         error = np.sqrt(np.maximum(variance, 0))
         gap = n01 - n10 - m * d - target * error
@@ -102,7 +103,7 @@ def tango_bounds(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, z: ArrayLike)
 
 @lru_cache(maxsize=2**16)
 def tango_interval(lost: int, gained: int, n: int, level: float = LEVEL) -> Interval:
-    """Return the interval of (gained - lost) / n; remembered, as many tasks of many arms have the same counts."""
+    """Return the interval of (gained - lost) / n; cached, as many tasks of many arms have the same counts."""
     low, high = tango_bounds(lost, gained, n, NormalDist().inv_cdf((1 + level) / 2))
     return Interval(float(low), float(high))
 
@@ -117,7 +118,7 @@ def t_interval(center: float, stderr: float, df: float, level: float = LEVEL) ->
 def t_test(center: float, stderr: float, df: float) -> float:
     """Return the two-sided p-value of H0: 0 for an estimate with Student's t of `df` degrees of freedom.
 
-    Without any spread, 1 for an estimate of 0 and 0 for any other.
+    With a standard error of 0: 1 for an estimate of 0, 0 for any other.
     """
     if stderr == 0:
         return 1.0 if center == 0 else 0.0
@@ -125,7 +126,7 @@ def t_test(center: float, stderr: float, df: float) -> float:
 
 
 class McNemar(NamedTuple):
-    """P-values of H0: as many lost as gained. `exact` decides; the others are what elsewhere is printed."""
+    """P-values of H0: lost and gained are equally likely. `exact` is used; the others are for comparison."""
 
     exact: float
     mid_p: float

@@ -1,17 +1,19 @@
-"""How much a number of items can resolve, before or after they are scored.
+"""Power analysis: the margin that a number of items resolves, and the items that a margin needs.
 
-A checkpoint that is as good as its base still changes some items either way. With discordance D_s (mean squared
-difference per item; for binary items the share that changes) on task s of n_s items and share w_s, the weighted mean of
-the differences has standard error e = sqrt(sum w_s^2 D_s / n_s), and, by the normal approximation of the paired tests:
+A checkpoint as good as its base still changes some items either way. With discordance D_s (mean squared difference per
+item; for binary items the share that changes) on task s with n_s items and share w_s, the weighted mean of the
+differences has standard error e = sqrt(sum w_s^2 D_s / n_s). By the normal approximation of the paired tests:
 
 * the smallest margin that is shown with power 1 - beta is (z_alpha + z_beta) e;
 * the power at a margin is Phi(margin / e - z_alpha);
 * the items needed are n ((z_alpha + z_beta) e / margin)^2.
 
-Scores in [0, 1] are never resolved further than by items of which none changes: Tango's half-width z^2 / (n + z^2) on a
-task, MOVER's sqrt(sum (w_s z^2 / (n_s + z^2))^2) on a mean (see `margins`).
+For scores in [0, 1] a margin cannot be smaller than the bound if no item changes: Tango's half-width z^2 / (n + z^2) on
+one task, MOVER's sqrt(sum (w_s z^2 / (n_s + z^2))^2) on a mean (see `margins`).
 
-For graded items, and for K sampled answers per item: Miller 2024 (arXiv 2411.00640), equation 9, two-sided.
+For graded items and K sampled answers per item: Miller 2024 (arXiv 2411.00640), equation 9, two-sided.
+
+Formulas and sources: docs/pages/statistics.md, section "Power".
 """
 
 from __future__ import annotations
@@ -31,25 +33,25 @@ ASSUMED_DISCORDANCE = 0.10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnchangedMean:
-    """A weighted mean of paired differences under no change: what its items show of a checkpoint as good as its base.
+    """The weighted mean of paired differences for an unchanged checkpoint: one that is as good as its base.
 
     Attributes:
-        shares: Of the tasks in the mean; they add up to 1.
-        items: Of each task.
-        variances: Of each task's difference under no change, D_s / n_s.
-        z_alpha: One-sided quantile of the test.
-        bounded: Whether each item's difference lies in [-1, 1].
+        shares: Shares of the tasks in the mean; they sum to 1.
+        items: Number of items of each task.
+        variances: Variance of each task's difference, D_s / n_s.
+        z_alpha: One-sided normal quantile of the test.
+        is_bounded: Whether each item's difference lies in [-1, 1].
     """
 
     shares: tuple[float, ...]
     items: tuple[int, ...]
     variances: tuple[float, ...]
     z_alpha: float
-    bounded: bool = True
+    is_bounded: bool = True
 
     @property
     def n(self) -> int:
-        """Items of all tasks."""
+        """Number of items of all tasks."""
         return sum(self.items)
 
     @property
@@ -60,44 +62,48 @@ class UnchangedMean:
     def resolvable_margin(self, power: float = POWER) -> float:
         """Return the smallest margin that is shown with probability `power`."""
         margin = (self.z_alpha + z_of(1 - power)) * self.error
-        return min(1.0, max(margin, unchanged_bound(self.shares, self.items, self.z_alpha))) if self.bounded else margin
+        return (
+            min(1.0, max(margin, unchanged_bound(self.shares, self.items, self.z_alpha))) if self.is_bounded else margin
+        )
 
     def power(self, margin: float, factor: float = 1.0) -> float:
-        """Return the chance to show that the loss stays below `margin`, given `factor` times as many items."""
+        """Return the probability to show that the loss is below `margin`, with `factor` times as many items."""
         items = [n * factor for n in self.items]
-        if self.bounded and unchanged_bound(self.shares, items, self.z_alpha) >= margin:
+        if self.is_bounded and unchanged_bound(self.shares, items, self.z_alpha) >= margin:
             return 0.0
         error = self.error / math.sqrt(factor)
         return NormalDist().cdf(margin / error - self.z_alpha) if error else 1.0
 
     def needed_n(self, margin: float, power: float = POWER) -> int:
-        """Return the items, split over the tasks as these are, that show a loss below `margin` with this power."""
+        """Return the number of items, split over the tasks in the same proportions, for this power at `margin`."""
         needed = scale_items(self.n, self.error, margin, self.z_alpha, power)
         return (
-            max(needed, smallest_passing_n(margin, self.z_alpha, self.items, self.shares)) if self.bounded else needed
+            max(needed, smallest_passing_n(margin, self.z_alpha, self.items, self.shares))
+            if self.is_bounded
+            else needed
         )
 
 
 def unchanged_variance(stderr: float, difference: float, n: int) -> float:
-    """Return D / n of measured differences: the variance of their mean with the same squares around 0."""
+    """Return D / n of measured differences: the variance of a mean of 0 with the same mean square per item."""
     return stderr**2 + difference**2 / n
 
 
 def expected_discordance(seen: float, n: int) -> float:
-    """Return the discordance to expect of further items after a share `seen` of n: at least one in n + 1.
+    """Return the discordance to expect after a share `seen` of n items changed: at least 1 / (n + 1).
 
-    Where nothing has changed so far, the next item may.
+    So it is never 0, even if none of n items changed.
     """
     return max(seen, 1 / (n + 1))
 
 
 def scale_items(n: int, error: float, distance: float, z_alpha: float, power: float = POWER) -> int:
-    """Return the items that show an estimate `distance` from its threshold, if n items have this standard error."""
+    """Return the items needed to show an estimate at `distance` from its threshold, if n items have this `error`."""
     return math.ceil(n * ((z_alpha + z_of(1 - power)) * error / distance) ** 2)
 
 
 def unchanged_bound(shares: Sequence[float], items: Sequence[float], z_alpha: float) -> float:
-    """Return the half-width of the interval of a mean over binary items of which none has changed."""
+    """Return the half-width of the interval of a mean over binary items of which none changed."""
     square = z_alpha**2
     return math.sqrt(sum((w * square / (n + square)) ** 2 for w, n in zip(shares, items, strict=True)))
 
@@ -106,10 +112,10 @@ def unchanged_bound(shares: Sequence[float], items: Sequence[float], z_alpha: fl
 def smallest_passing_n(
     margin: float, z_alpha: float, items: tuple[int, ...] = (1,), shares: tuple[float, ...] = (1.0,)
 ) -> int:
-    """Return the fewest items that exclude a loss of `margin` if none of them changes.
+    """Return the smallest number of items that exclude a loss of `margin` if none of them changes.
 
     Args:
-        items: Of several tasks, for the proportions in which the items are split over them.
+        items: Items of several tasks, for the proportions in which the items are split over them.
     """
 
     def passes(factor: float) -> bool:
@@ -132,12 +138,12 @@ def paired_needed_n(
     alpha: float = ALPHA,
     power: float = POWER,
 ) -> float:
-    """Return the items that a two-sided paired test needs to find a mean difference; round up to use it.
+    """Return the items that a two-sided paired test needs to detect a mean difference (Miller 2024, equation 9).
 
     Args:
         between: Variance over items of the difference of the two arms' expected scores.
-        within: Mean variance of a score on one item, per arm: 0 for scores that do not vary from draw to draw.
-        samples: Answers sampled per item, per arm.
+        within: Mean variance of the score on one item, per arm; 0 for deterministic scores.
+        samples: Sampled answers per item, per arm.
     """
     return (z_of(alpha / 2) + z_of(1 - power)) ** 2 * _paired_variance(between, within, samples) / difference**2
 
@@ -150,7 +156,7 @@ def paired_detectable(
     alpha: float = ALPHA,
     power: float = POWER,
 ) -> float:
-    """Return the smallest mean difference that n items find; arguments as in `paired_needed_n`."""
+    """Return the smallest mean difference that n items detect; arguments as in `paired_needed_n`."""
     return (z_of(alpha / 2) + z_of(1 - power)) * math.sqrt(_paired_variance(between, within, samples) / n)
 
 
@@ -159,5 +165,5 @@ def _paired_variance(between: float, within: tuple[float, float], samples: tuple
 
 
 def paired_error(first: float, second: float, correlation: float) -> float:
-    """Return the standard error of a difference of two means, from theirs and the correlation of the items' scores."""
+    """Return the standard error of a difference of two means, from their standard errors and the correlation."""
     return math.sqrt(first**2 + second**2 - 2 * correlation * first * second)

@@ -1,4 +1,7 @@
-"""Least-squares line through checkpoints: does a cheap early measure predict forgetting?"""
+"""Least-squares line through checkpoints, to test whether an early measure predicts forgetting.
+
+Formulas and sources: docs/pages/statistics.md, section "Claims".
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Line:
     Attributes:
         slope_low, slope_high: Interval of the slope, Student's t with n - 2.
         p_value: Two-sided, of H0: slope 0.
-        r2: Share of y's variance that the line explains.
+        r2: Share of the variance of y that the line explains.
         r2_low, r2_high: From Fisher's z interval of the correlation; r2_low is 0 where that contains 0.
     """
 
@@ -43,7 +46,7 @@ def line(x: Floats, y: Floats, level: float = LEVEL) -> Line:
     """
     n = len(x)
     if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        raise ValueError(f"{n} points, must be at least 4 that differ on both axes: a line through fewer says nothing")
+        raise ValueError(f"{n} points, must have at least 4, with different values on both axes")
     dx, dy = x - x.mean(), y - y.mean()
     sxx, sxy, syy = float(dx @ dx), float(dx @ dy), float(dy @ dy)
     slope = sxy / sxx

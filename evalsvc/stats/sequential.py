@@ -1,9 +1,11 @@
-"""Bounds for looking several times at data that grow, with the chance of a false alarm kept at alpha.
+"""Group-sequential bounds: several interim looks at growing data, with total error alpha.
 
-Lan and DeMets (1983, Biometrika 70:659-663) spend alpha over the looks; the spending function here is theirs of the
-O'Brien-Fleming type, a(t) = 2 - 2 Phi(z_(alpha/2) / sqrt(t)), which asks for overwhelming evidence early and costs
-next to nothing at the end. The bounds follow from the recursive integration of Armitage, McPherson and Rowe (1969,
+Alpha is spent over the looks (Lan and DeMets 1983, Biometrika 70:659-663) by their spending function of the
+O'Brien-Fleming type, a(t) = 2 - 2 Phi(z_(alpha/2) / sqrt(t)): the bounds are high at early looks, and the last one is
+close to that of a single test. They are computed by the recursive integration of Armitage, McPherson and Rowe (1969,
 Journal of the Royal Statistical Society A 132:235-244).
+
+Formulas and sources: docs/pages/statistics.md, section "Group-sequential".
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ Floats = NDArray[np.float64]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 _REACH = 9.0
-"""Standard deviations below zero that are integrated over; the rest weighs less than 1e-18."""
+"""Integration range in standard deviations; the probability beyond it is below 1e-18."""
 
 
-def spent(fraction: float, alpha: float) -> float:
-    """Return the part of alpha that may be spent when `fraction` of the information is in."""
+def spend_alpha(fraction: float, alpha: float) -> float:
+    """Return the part of alpha that is spent when a share `fraction` of the information is available."""
     return float(2 * ndtr(ndtri(alpha / 2) / math.sqrt(fraction)))
 
 
@@ -34,7 +36,7 @@ def spending_bounds(fractions: tuple[float, ...], alpha: float) -> tuple[float, 
 
     Args:
         fractions: Share of the full information at each look, increasing, at most 1.
-        alpha: One-sided chance of crossing any of the bounds under H0.
+        alpha: One-sided probability of crossing any of the bounds under H0.
 
     Raises:
         ValueError: `fractions` do not increase within (0, 1].
@@ -44,7 +46,7 @@ def spending_bounds(fractions: tuple[float, ...], alpha: float) -> tuple[float, 
     bounds: list[float] = []
     used = 0.0
     for fraction in fractions:
-        budget = spent(fraction, alpha) - used
+        budget = spend_alpha(fraction, alpha) - used
         low, high = 0.0, 38.0
         for _ in range(60):
             middle = (low + high) / 2
@@ -56,7 +58,7 @@ def spending_bounds(fractions: tuple[float, ...], alpha: float) -> tuple[float, 
 
 
 def crossing_probability(fractions: Sequence[float], bounds: Sequence[float], drift: float = 0.0) -> float:
-    """Return the chance that z crosses a bound at any look, if z has mean drift * sqrt(fraction).
+    """Return the probability that z crosses a bound at any look, if z has mean drift * sqrt(fraction).
 
     Raises:
         ValueError: `fractions` do not increase within (0, 1].
@@ -80,7 +82,7 @@ def _check(fractions: Sequence[float]) -> None:
 
 
 class _Path:
-    """The law of B(t) = z(t) sqrt(t), a Brownian motion, on the paths that have crossed no bound so far."""
+    """The distribution of B(t) = z(t) sqrt(t), a Brownian motion, on paths that have not crossed a bound so far."""
 
     def __init__(self, drift: float = 0.0) -> None:
         self._drift = drift
@@ -89,11 +91,11 @@ class _Path:
         self._mass = np.ones(1)
 
     def crossing(self, time: float, bound: float) -> float:
-        """Return the chance of being above `bound` in z at `time`, having crossed nothing before."""
+        """Return the probability that z is above `bound` at `time` and crossed no bound before."""
         return float(self._mass @ ndtr(-self._step(bound * math.sqrt(time), time)))
 
     def advance(self, time: float, bound: float) -> None:
-        """Move on to `time`, and drop the paths above `bound`."""
+        """Advance to `time`, and remove the paths above `bound`."""
         top = bound * math.sqrt(time)
         bottom = self._drift * time - _REACH * math.sqrt(time)
         top = min(top, self._drift * time + _REACH * math.sqrt(time))

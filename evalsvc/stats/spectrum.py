@@ -1,4 +1,7 @@
-"""How many directions a matrix has, from its singular values, of which only the largest may be known."""
+"""Effective rank of a matrix from its singular values, of which only the largest may be known.
+
+Formulas and sources: docs/pages/statistics.md, section "Weights".
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ Floats = NDArray[np.float64]
 
 
 def complete_spectrum(largest: Floats, energy: float, count: int) -> Floats:
-    """Return all singular values of a matrix, the unknown small ones as a model has them.
+    """Return all singular values of a matrix, the unknown small ones estimated.
 
-    The unknown ones fall from the smallest known one to zero as (1 - t)^p, t in (0, 1), with the power p at which their
-    squares sum to what is left of `energy`: p = 0 is flat, p = 1/2 and 1 are close to random matrices.
+    The unknown ones decrease from the smallest known one to zero as (1 - t)^p, t in (0, 1), with the power p for which
+    their squares sum to the rest of `energy`: p = 0 is flat, p = 1/2 and 1 are close to random matrices.
 
     Args:
         largest: The largest singular values, decreasing.
-        energy: Sum of the squares of all of them: the squared Frobenius norm.
-        count: Number of all of them: the smaller side of the matrix.
+        energy: Sum of squares of all singular values: the squared Frobenius norm.
+        count: Number of all singular values: the smaller side of the matrix.
     """
     values = np.asarray(largest, dtype=np.float64)
     missing, rest = count - len(values), energy - float(np.square(values).sum())
@@ -30,7 +33,7 @@ def complete_spectrum(largest: Floats, energy: float, count: int) -> Floats:
 
 
 def rank_90(values: Floats) -> int:
-    """Return the smallest number of singular values that hold 90 % of the sum of squares (Biderman et al. 2024)."""
+    """Return the smallest number of singular values with 90 % of the sum of squares (Biderman et al. 2024)."""
     squares = np.sort(np.square(values))[::-1]
     total = squares.sum()
     return int(np.searchsorted(np.cumsum(squares), 0.9 * total * (1 - 1e-12)) + 1) if total > 0 else 0

@@ -1,8 +1,10 @@
-"""What a mean hides: items lost and gained, guessing, agreement, floors and ceilings.
+"""Items lost and gained, adjustment for guessing, the A/A floor, and floor and ceiling effects.
 
-`lost` and `gained` are shares of n items here. Chance adjustment: Harmon et al. 2025 (arXiv 2510.17776). It removes
-only the share (1 - known) of the flips that guessing makes, and too much when wrong answers stay the same, so it is
-shown as the other end of a bracket and decides nothing.
+`lost` and `gained` are shares of n items here. Chance adjustment: Harmon et al. 2025 (arXiv 2510.17776). It removes too
+little for items that are not known, and too much if wrong answers stay the same, so it is only shown as a bound and
+decides nothing.
+
+Formulas and sources: docs/pages/statistics.md, section "What a mean hides".
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from evalsvc.stats.paired import LEVEL, Interval
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChanceBracket:
-    """Shares lost and gained as counted, and after taking off what guessing alone would explain.
+    """Shares lost and gained as counted, and after subtracting the share that guessing alone would explain.
 
     Attributes:
-        spurious: (1 - a_base)(1 - a_adapted) / (k - 1), which is taken off either.
-        ceiling: (k a_base - 1) / (k - 1): the most that could be lost if all that is right by guessing stayed right.
-        net: gained - lost, as counted; the adjustment leaves it as it is unless it is clipped.
-        clipped: Whether an adjusted share would be negative and is shown as 0.
+        spurious: (1 - a_base)(1 - a_adapted) / (k - 1), which is subtracted from both.
+        ceiling: (k a_base - 1) / (k - 1): the largest possible loss if all items right by guessing stayed right.
+        net: gained - lost, as counted; the adjustment does not change it unless a share is clipped.
+        clipped: Whether an adjusted share was negative and is shown as 0.
     """
 
     lost: float
@@ -45,14 +47,14 @@ def chance_bracket(lost: int, gained: int, base_right: int, n: int, choices: flo
         base_right: Items that the base has right.
 
     Raises:
-        ValueError: There are fewer than two choices, or counts that no n items have.
+        ValueError: There are fewer than two choices, or the counts are impossible for n items.
     """
     if choices <= 1 or not 0 <= lost <= base_right <= n - gained:
         raise ValueError(
-            f"lost {lost}, gained {gained}, right {base_right} of {n} with {choices} choices: no such items"
+            f"lost {lost}, gained {gained}, right {base_right} of {n} with {choices} choices: must be possible counts"
         )
-    level, other = base_right / n, (base_right - lost + gained) / n
-    spurious = (1 - level) * (1 - other) / (choices - 1)
+    level_base, level_adapted = base_right / n, (base_right - lost + gained) / n
+    spurious = (1 - level_base) * (1 - level_adapted) / (choices - 1)
     adjusted = [share / n - spurious for share in (lost, gained)]
     return ChanceBracket(
         lost=lost / n,
@@ -60,7 +62,7 @@ def chance_bracket(lost: int, gained: int, base_right: int, n: int, choices: flo
         lost_adjusted=max(0.0, adjusted[0]),
         gained_adjusted=max(0.0, adjusted[1]),
         spurious=spurious,
-        ceiling=(choices * level - 1) / (choices - 1),
+        ceiling=(choices * level_base - 1) / (choices - 1),
         net=(gained - lost) / n,
         clipped=min(adjusted) < 0,
     )
@@ -68,11 +70,11 @@ def chance_bracket(lost: int, gained: int, base_right: int, n: int, choices: flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """Transitions of a base against a re-run of itself: what changes although nothing was learned or forgotten.
+    """Transitions between two runs of a base (A/A): run-to-run noise without any adaptation.
 
     Attributes:
         lost, gained: Shares of n items.
-        net_lost, net_gained: An adapted arm's shares less the floor's.
+        net_lost, net_gained: An adapted arm's shares minus these.
         low, high: Interval of `net_lost`.
     """
 
@@ -88,9 +90,9 @@ class Floor:
 def above_floor(
     base: NDArray[np.float64], rerun: NDArray[np.float64], adapted: NDArray[np.float64], level: float = LEVEL
 ) -> Floor:
-    """Set an adapted arm's transitions beside those of a re-run of its base, on the same n binary items.
+    """Compare an adapted arm's transitions with those of a second run of its base, on the same n binary items.
 
-    The interval pairs the two by item: that of the mean of (base lost to adapted) - (base lost to re-run).
+    The interval is paired by item: of the mean of (lost in the adapted arm) - (lost in the second run).
     """
     n = len(base)
     lost, lost_again = (base > adapted).astype(float), (base > rerun).astype(float)
@@ -120,10 +122,10 @@ def share_interval(right: int, n: int, level: float = LEVEL) -> Interval:
 
 
 def blind_spots(right: int, n: int, chance: float | None) -> tuple[str, ...]:
-    """Return what a base's level keeps a task from showing: "at ceiling", "at chance", "below chance".
+    """Return floor and ceiling effects of a base's level: "at ceiling", "at chance", "below chance".
 
-    A base at 1.0 cannot be seen to gain, and items that are all too easy hide a small loss; one at chance has nothing
-    to forget; one below chance looks better when it collapses towards guessing.
+    A base at 1.0 cannot gain, and items that are all too easy hide a small loss. A base at chance has nothing to
+    forget. A base below chance looks better if it collapses towards guessing.
     """
     if right == n:
         return ("at ceiling",)

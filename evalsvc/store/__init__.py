@@ -1,14 +1,14 @@
-"""What is kept, in one DuckDB file that several processes share.
+"""The store: one DuckDB file that several processes share.
 
-database          one file: connections, locks, transactions
-migrations        the schema, step by step
-rows              rows as records, by column name
-arms              rows as arms, arms by name
-plans             arms and plans into the database
-runs              runs, and whether their driver is alive
-scores            scores as arrays
-items             items with both arms' answers, page by page
-checkpoint_facts  what is known of a checkpoint beyond its scores
-decisions         decisions, chained
-store             the store: records in, records out
+database          connections, locks and transactions
+migrations        the schema as a list of migrations
+rows              reads and writes rows by column name
+arms              reads arms, finds arms by name, finds the base of an arm
+plans             writes arms and plans
+runs              reads runs, and whether their driver is alive
+scores            reads scores as arrays
+items             reads items with both arms' answers, page by page
+checkpoint_facts  findings and weight changes of checkpoints
+decisions         the chain of decisions
+store             `Store`: reads and writes records
 """

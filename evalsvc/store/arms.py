@@ -1,4 +1,4 @@
-"""Arms of a store: rows as records, arms by name, and which base an arm is compared with."""
+"""Arms of a store: reads them, finds them by name, and finds the base that an arm is compared with."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Family:
 
 
 def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
-    """Return the arm with a label, name, path or beginning of a digest.
+    """Return the arm with this label, name, path or digest prefix.
 
     Raises:
         UsageError: None or several arms match; the message lists them.
@@ -47,7 +47,7 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     )
     for matches in meanings:
         matching = [arm for arm in arms if matches(arm) and not arm.is_rerun]
-        # Of one checkpoint: served as usual rather than quantised or merged, then the newest numerics.
+        # Of one checkpoint: the arm that is neither quantised nor merged, then the newest numerics.
         newest = {arm.checkpoint.digest: arm for arm in sorted(matching, key=lambda arm: not arm.serving.words)}
         if len(newest) == 1:
             return next(iter(newest.values()))
@@ -56,28 +56,28 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
             raise UsageError(f"arm {text!r}: {len(newest)} arms match: {listed}; give a label or a digest")
     near = difflib.get_close_matches(text, [arm.label for arm in arms], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `evalsvc status`"
-    raise UsageError(f"arm {text!r}: the store has none of that name, path or digest; {hint}")
+    raise UsageError(f"arm {text!r}: not in the store by label, name, path or digest; {hint}")
 
 
 def find_base(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
     """Return the arm that an arm is compared with; see `records.arms.identify_reference`.
 
     Raises:
-        EvidenceError: It is a base, or its base is not in the store under its numerics and quantisation.
+        EvidenceError: The arm is a base, or its base is not in the store with the same numerics and quantisation.
     """
     reference, label = identify_reference(adapted), adapted.label
     if reference is None:
-        raise EvidenceError(f"{label} is a base: there is nothing to compare it with; name an adapted arm")
+        raise EvidenceError(f"{label} is a base, which has no base to compare with; name an adapted arm")
     base = find_reference(adapted, arms)
     if base is None:
         known = any(arm.checkpoint.digest == reference[0] for arm in arms)
-        reason = "was scored under other numerics or quantisation" if known else "is not in the store"
+        reason = "was scored with other numerics or quantisation" if known else "is not in the store"
         raise EvidenceError(f"the base of {label} {reason}; submit {label} again, which scores its base alongside")
     return base
 
 
 def find_rerun(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
-    """Return the second run of a base under the same numerics, if it had one."""
+    """Return the second run of a base with the same numerics (A/A), if there is one."""
     key = json.loads(base.numerics)
     for arm in reversed(arms):
         if arm.checkpoint.digest == base.checkpoint.digest and arm.serving == base.serving:
@@ -88,7 +88,7 @@ def find_rerun(arms: Sequence[StoredArm], base: StoredArm) -> StoredArm | None:
 
 
 def group_families(arms: Sequence[StoredArm]) -> list[Family]:
-    """Return every base with the arms that are compared with it, under the newest numerics that such arms have."""
+    """Return every base with the arms that are compared with it, for the newest numerics that such arms have."""
     compared: dict[tuple[object, str], list[StoredArm]] = defaultdict(list)
     for arm in arms:
         compared[identify_reference(arm), arm.numerics].append(arm)
@@ -101,10 +101,10 @@ def group_families(arms: Sequence[StoredArm]) -> list[Family]:
 
 
 def find_family(arms: Sequence[StoredArm], base: str | None = None) -> Family:
-    """Return the family of a base; without a name, the only one.
+    """Return the family of a base; without a name, the store's only family.
 
     Raises:
-        UsageError: There are several, or none of that name.
+        UsageError: The store has several families, or no arm of that name.
         EvidenceError: No base in the store has adapted arms.
     """
     families = group_families(arms)
@@ -113,10 +113,10 @@ def find_family(arms: Sequence[StoredArm], base: str | None = None) -> Family:
         for family in families:
             if (family.base.checkpoint.digest, family.base.serving) == (named.checkpoint.digest, named.serving):
                 return family
-        raise EvidenceError(f"{base}: nothing in the store was adapted from it; submit an adapted checkpoint")
+        raise EvidenceError(f"{base}: no arm in the store was adapted from it; submit an adapted checkpoint")
     if not families:
         raise EvidenceError(
-            "the store has no adapted checkpoint yet: evalsvc submit CHECKPOINT --base BASE --suite SUITE"
+            "the store has no adapted checkpoint; run: evalsvc submit CHECKPOINT --base BASE --suite SUITE"
         )
     if len(families) > 1:
         names = ", ".join(family.base.label for family in families)
@@ -129,7 +129,11 @@ _CHECKPOINT = ", ".join(f"c.{name}" for name in [*(f.name for f in fields(Checkp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredArm:
-    """An arm in the store, under the number that its rows carry."""
+    """An arm in the store, with its number there.
+
+    Attributes:
+        digest: The arm's identity, `Arm.key`.
+    """
 
     number: int
     digest: str
@@ -139,7 +143,7 @@ class StoredArm:
 
     @property
     def label(self) -> str:
-        """The checkpoint's label, and how it is served unless that is as usual."""
+        """The checkpoint's label, with quantisation and merging if any."""
         return served_label(self.checkpoint, self.serving)
 
     @property
@@ -177,6 +181,6 @@ def read_arms(connection: Connection) -> dict[int, StoredArm]:
 
 
 def _build_checkpoint(row: Row) -> Checkpoint:
-    """Return a checkpoint with its cost: as declared or read from its files, else as its weights were compared."""
+    """Return a checkpoint with its cost; the trainable share as declared or read from files, else by its weights."""
     share = row["changed_share"] if row["trainable_share"] is None else row["trainable_share"]
     return build_record(Checkpoint, row, cost=build_record(Cost, row, trainable_share=share))

@@ -1,6 +1,6 @@
-"""What the store knows of a checkpoint beyond its scores: findings about its files, and what adapting changed.
+"""Facts about checkpoints in the store other than scores: findings about their files, and weight changes.
 
-Kept in the store's file under the checkpoint's digest, also before the checkpoint is scored.
+They are stored under the checkpoint's digest, also before the checkpoint is scored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evalsvc.store.database import Database
 from evalsvc.store.rows import fetch_row, fetch_rows, insert, insert_row
 
 _TENSOR_COLUMNS = {"name": "tensor"}
-"""Columns of `tensor_changes` that are not called as the field of `TensorChange`."""
+"""Columns of `tensor_changes` whose names differ from the field of `TensorChange`."""
 
 
 class CheckpointFacts:
@@ -26,7 +26,7 @@ class CheckpointFacts:
         self._database = Database(path, wait)
 
     def keep_findings(self, checkpoint: Checkpoint, findings: Sequence[Finding]) -> None:
-        """Keep the findings about a checkpoint's files, in place of earlier ones."""
+        """Store the findings about a checkpoint's files; replaces earlier ones."""
         with self._database.write() as connection:
             connection.execute("DELETE FROM findings WHERE checkpoint = ?", [checkpoint.digest])
             insert(
@@ -58,7 +58,7 @@ class CheckpointFacts:
         return [build_record(Finding, row, checkpoint=checkpoint.label) for row in rows]
 
     def keep_change(self, checkpoint: Checkpoint, change: WeightChange) -> None:
-        """Keep how far a checkpoint's weights are from its base's."""
+        """Store the difference of a checkpoint's weights from its base's."""
         names = [field.name for field in fields(TensorChange)]
         columns = {name: [getattr(tensor, name) for tensor in change.tensors] for name in names}
         columns["shape"] = [list(tensor.shape) for tensor in change.tensors]
@@ -87,7 +87,7 @@ class CheckpointFacts:
             )
 
     def change(self, checkpoint: Checkpoint) -> WeightChange | None:
-        """Return how far a checkpoint's weights are from its base's, None if that was never computed."""
+        """Return the difference of a checkpoint's weights from its base's, None if it was not computed."""
         with self._database.read() as connection:
             row = fetch_row(
                 connection.execute(

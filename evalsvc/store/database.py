@@ -1,10 +1,10 @@
-"""One DuckDB file that several processes share. The only importer of duckdb; knows the schema's steps, not its meaning.
+"""One DuckDB file that several processes share. The only module that imports duckdb.
 
-Every use opens the file for one transaction and closes it again (about 15 ms at any size), so that nobody holds it.
+Every transaction opens the file and closes it again (about 15 ms at any size), so that no process keeps it locked.
 Two locks make that safe, and both are needed:
 
 * a process-wide lock, because closing any descriptor of a file drops all POSIX locks that the process has on it: two
-  threads would take DuckDB's own lock away from each other without an error;
+  threads would remove each other's DuckDB lock without an error;
 * flock on `<file>.lock`, shared to read and exclusive to write, which belongs to its descriptor and survives that;
   `<file>.turn` keeps readers from starving a writer.
 
@@ -42,10 +42,10 @@ class Database:
     """A DuckDB file, opened for one transaction at a time."""
 
     def __init__(self, path: Path, wait: float = 60.0) -> None:
-        """Name a file; nothing is opened yet.
+        """Set the path; opens nothing.
 
         Args:
-            wait: Seconds to wait for others before giving up.
+            wait: Seconds to wait for other processes before an error is raised.
         """
         self.path = path
         self.wait = wait
@@ -53,7 +53,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open the file for one consistent look; never creates or migrates it. Reads within a read are one look.
+        """Open the file for one consistent snapshot; never creates or migrates it. Nested reads share the snapshot.
 
         Raises:
             StoreError: There is no store, or it cannot be read.
@@ -62,11 +62,15 @@ class Database:
             yield outer
             return
         if not self.path.is_file():
-            raise StoreError(f"store {self.path}: no such file; submit a checkpoint first, or name it with --db")
+            raise StoreError(
+                f"store {self.path}: no such file; submit a checkpoint first, or name the store's file with --db"
+            )
         with self._connect(read_only=True) as connection:
             applied = _read_applied(connection, self.path)
             if len(applied) < len(MIGRATIONS):
-                raise StoreError(f"store {self.path}: was written by an older evalsvc; `evalsvc status` upgrades it")
+                raise StoreError(
+                    f"store {self.path}: was written by an older evalsvc; run `evalsvc status` to upgrade it"
+                )
             self._within.connection = connection
             try:
                 yield connection
@@ -75,10 +79,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open the file, creating or migrating it, for one transaction: committed on leaving, undone on an error.
+        """Open the file for one transaction, creating or migrating it: committed at the end, rolled back on an error.
 
         Raises:
-            StoreError: The file is not ours, is newer than this evalsvc, or cannot be written.
+            StoreError: The file is not a store, is newer than this evalsvc, or cannot be written.
         """
         if not self.path.parent.is_dir():
             raise StoreError(f"store {self.path}: the folder {self.path.parent} does not exist; create it first")
@@ -93,7 +97,7 @@ class Database:
             connection.commit()
 
     def upgrade(self) -> None:
-        """Migrate an existing store that is older than this evalsvc; leave all others untouched."""
+        """Migrate an existing store that is older than this evalsvc; does nothing otherwise."""
         if not self.path.is_file():
             return
         with self._connect(read_only=True) as connection:
@@ -123,7 +127,7 @@ class Database:
             try:
                 return duckdb.connect(str(self.path), read_only=read_only, config=_CONFIG)
             except duckdb.Error as error:
-                # A process that does not take our flock (the duckdb shell, say) may hold DuckDB's own lock.
+                # A process that does not use our flock (such as the duckdb shell) may hold DuckDB's own lock.
                 if "lock" not in str(error).lower():
                     raise
                 time.sleep(pause)
@@ -133,8 +137,8 @@ class Database:
     def _flock(self, *, exclusive: bool, deadline: float) -> Iterator[None]:
         with ExitStack() as held, ExitStack() as turn:
             try:
-                # Everybody takes a turn; a writer keeps it until it is done. Without it, readers that come and go
-                # faster than they finish would leave a writer waiting for ever.
+                # Readers and writers take the turn lock first; a writer holds it to the end. Without it, overlapping
+                # readers would block a writer forever.
                 self._take(held if exclusive else turn, ".turn", fcntl.LOCK_EX, deadline)
                 self._take(held, ".lock", fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, deadline)
             except OSError as error:
@@ -158,8 +162,8 @@ class Database:
 
     def _lock_error(self) -> StoreError:
         return StoreError(
-            f"store {self.path}: locked by another process for longer than {self.wait:g} s; "
-            "close what holds it (a duckdb shell?), or try again"
+            f"store {self.path}: locked by another process for more than {self.wait:g} s; "
+            "close that process (a duckdb shell?), or try again"
         )
 
 
@@ -173,18 +177,18 @@ def _pauses(deadline: float, pause: float, longest: float) -> Iterator[float]:
 
 
 def _read_applied(connection: Connection, path: Path) -> list[str]:
-    """Return the names of the schema's steps that a file has.
+    """Return the names of the migrations that a file has.
 
     Raises:
-        StoreError: It is another program's file, or a newer evalsvc's.
+        StoreError: The file belongs to another program or to a newer evalsvc.
     """
     try:
         applied = [row[0] for row in connection.execute("SELECT name FROM _migrations ORDER BY name").fetchall()]
-    except duckdb.CatalogException:  # asking for the tables first would make every opening a third slower
+    except duckdb.CatalogException:  # querying the tables first would make every opening a third slower
         tables = sorted(row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall())
         if tables:
             raise StoreError(
-                f"store {path}: is a DuckDB file of another program (tables {', '.join(tables)})"
+                f"store {path}: is a DuckDB file of another program (tables {', '.join(tables)}); use another --db"
             ) from None
         return []
     known = [name for name, _ in MIGRATIONS]
@@ -207,12 +211,12 @@ def _migrate(connection: Connection, path: Path) -> None:
 
 
 def _problem(error: duckdb.Error, path: Path) -> StoreError | None:
-    """Return what a user can act on; None for an error in our own SQL."""
+    """Return the error as one that a user can act on; None for an error in our own SQL."""
     text = str(error)
     if any(sign in text for sign in ("No space left", "File too large", "disk quota", "Disk quota")):
-        return StoreError(f"store {path}: the disk is full; make room and run the same command again to go on")
+        return StoreError(f"store {path}: the disk is full; free some space and run the same command again to resume")
     if any(sign in text for sign in ("not a valid DuckDB", "Could not read enough bytes", "not a database")):
-        return StoreError(f"store {path}: is not a DuckDB database file; name another with --db, or move it away")
+        return StoreError(f"store {path}: is not a DuckDB database file; name another with --db, or move this file")
     if "Corrupt" in text or "replaying WAL" in text:
         return StoreError(f"store {path}: is damaged ({text.splitlines()[0]}); restore it from a backup")
     if "newer" in text.lower() and "version" in text.lower():

@@ -1,6 +1,6 @@
-"""The decisions that a store keeps. Knows no statistics.
+"""Decision records of a store.
 
-Decisions about arms of one base form a chain: each record carries the digest of the one before, and its own digest
+Decisions about arms of one base form a chain: each record contains the digest of the previous one, and its own digest
 covers all its content. A record that is changed, or removed from the middle, breaks the chain.
 """
 
@@ -31,7 +31,7 @@ class Attempt:
 
 
 def record_digest(record: Record) -> str:
-    """Return the digest of a record's content without its own digest."""
+    """Return the digest of a record's content, without the key `digest`."""
     return digest("decision", canonical({key: value for key, value in record.items() if key != "digest"}))
 
 
@@ -42,11 +42,11 @@ class Decisions:
         self._database = Database(path, wait)
 
     def append(self, record: Record, evidence: str, p_pass: float | None) -> Record:
-        """Chain a record to the last one of its base, keep it, and return it with its digest.
+        """Chain a record to the last one of its base, store it, and return it with its digest.
 
         Args:
-            evidence: Names the base and the versions of the suites; attempts with the same are counted together.
-            p_pass: p-value of the hypothesis that the checkpoint should not pass, where there is one.
+            evidence: Digest of the base and the suite versions; attempts with the same digest are counted together.
+            p_pass: p-value of the hypothesis that the checkpoint should not pass, if there is one.
         """
         with self._database.write() as connection:
             last = fetch_row(
@@ -55,7 +55,7 @@ class Decisions:
                     [record["base"]["digest"]],
                 )
             )
-            # The digest covers what JSON keeps of the record, so that it holds when the record is read back.
+            # The digest is of the record after a round trip through JSON, so that it still matches when read back.
             chained: Record = json.loads(
                 json.dumps({**record, "previous": last["digest"] if last else None}, default=str)
             )

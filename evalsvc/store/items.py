@@ -1,6 +1,6 @@
-"""Items with both arms' answers, page by page, and requests that failed. Knows no statistics.
+"""Items with both arms' answers, page by page, and failed requests.
 
-The database cuts the pages, so that a page costs the same among millions of items.
+Pagination is done in the database, so that a page takes the same time among millions of items.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Fate = Literal["lost", "gained", "kept", "never known"]
 FATES: tuple[Fate, ...] = get_args(Fate)
 PAGE = 50
 
-# Items of both arms, on the plans that comparisons choose.
+# Items that both arms have scores on, on the plans that comparisons use.
 _PAIRS = f"""
     WITH {CHOSEN},
     pairs AS (
@@ -56,8 +56,8 @@ class Filter:
 
     Attributes:
         fates: Empty for all.
-        text: Part of the document, the gold answer or the cluster; upper and lower case are the same.
-        unparsed: Only items with an answer of either arm that could not be parsed.
+        text: Part of the document, the gold answer or the cluster; case-insensitive.
+        unparsed: Only items where an answer of either arm could not be parsed.
     """
 
     suite: str | None = None
@@ -69,7 +69,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedItem:
-    """One item with both arms' scores; `gain` counts better positive."""
+    """One item with both arms' scores; a positive `gain` is better."""
 
     sample: int
     suite: str
@@ -87,7 +87,7 @@ class PairedItem:
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
-    """A page of items, the greatest loss first, and how many of each fate there are on all pages."""
+    """A page of items, the largest loss first, and the number of items of each fate on all pages."""
 
     items: tuple[PairedItem, ...]
     counts: dict[str, int]
@@ -96,7 +96,7 @@ class ItemPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemAnswer:
-    """What one arm answered to one request of an item; all None if it did not."""
+    """One arm's response to one request of an item; all None if there is no response."""
 
     loglikelihood: float | None
     greedy: bool | None
@@ -106,8 +106,8 @@ class ItemAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedRequest:
-    """One request of an item, with both arms' answers."""
+class AnsweredRequest:
+    """One request of an item, with both arms' responses."""
 
     kind: str
     arguments: tuple[str, ...]
@@ -117,7 +117,7 @@ class AskedRequest:
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest:
-    """A reason for which requests of a run could not be answered, and how many share it."""
+    """An error of requests of a run, and the number of requests with it."""
 
     error: str
     requests: int
@@ -163,19 +163,19 @@ class StoredItems:
             return {row["sample"]: build_record(ItemText, row) for row in fetch_rows(cursor)}
 
     def page(self, base: int, adapted: int, choice: Filter, offset: int = 0, limit: int = PAGE) -> ItemPage:
-        """Return items that two arms were both scored on.
+        """Return a page of the items that both arms have scores on.
 
         Args:
             base, adapted: Numbers of the arms.
 
         Raises:
-            UsageError: A fate is unknown.
+            UsageError: A fate is unknown, or `offset` or `limit` is out of range.
         """
         unknown = [fate for fate in choice.fates if fate not in FATES]
         if unknown:
             raise UsageError(f"fate {unknown[0]!r}: must be one of {', '.join(FATES)}")
         if offset < 0 or limit < 1:
-            raise UsageError(f"a page of {limit} items from {offset}: must be at least one item, from 0 up")
+            raise UsageError(f"limit {limit}, offset {offset}: limit must be at least 1, offset at least 0")
         values: dict[str, Any] = {
             "base": base,
             "adapted": adapted,
@@ -214,8 +214,8 @@ class StoredItems:
         total = sum(count for fate, count in counts.items() if not choice.fates or fate in choice.fates)
         return ItemPage(items, counts, total)
 
-    def list_requests(self, sample: int, base: int, adapted: int) -> list[AskedRequest]:
-        """Return an item's requests in their order, with what both arms answered."""
+    def list_requests(self, sample: int, base: int, adapted: int) -> list[AnsweredRequest]:
+        """Return an item's requests in order, with both arms' responses."""
         with self._database.read() as connection:
             rows = fetch_rows(
                 connection.execute(
@@ -233,7 +233,7 @@ class StoredItems:
             of_base, of_adapted = (_read_answers(connection, arm, numbers) for arm in (base, adapted))
         nothing = ItemAnswer(loglikelihood=None, greedy=None, text=None, tokens=None, truncated=None)
         return [
-            AskedRequest(
+            AnsweredRequest(
                 kind=row["kind"],
                 arguments=tuple(row["arguments"]),
                 base=of_base.get(row["request"], nothing),
@@ -243,7 +243,7 @@ class StoredItems:
         ]
 
     def failures(self, arm: int, plan: str, limit: int = PAGE) -> list[FailedRequest]:
-        """Return why requests of a plan could not be answered by an arm, the most frequent reason first."""
+        """Return the errors of an arm's failed requests of a plan, the most frequent first."""
         with self._database.read() as connection:
             cursor = connection.execute(
                 f"""

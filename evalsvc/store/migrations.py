@@ -1,22 +1,22 @@
-"""The schema of the store, as an append-only list of steps. A released step is never edited; imports nothing.
+"""The schema of the store, as an append-only list of migrations. A released migration is never edited.
 
-    checkpoints  what was given: content digest, method, parent, cost
-    findings     what its files were found to say before it was scored
-    changes      how far its weights are from its base's; `tensor_changes` tensor by tensor
-    arms         a checkpoint as it is served: with its numerics, merged or not, quantised or not
-    plans        a suite under one rendering; `tasks` are its tasks, `plan_samples` its samples in order, `plan_files`
-                 the files that it was made from
-    samples      items, with document and gold; `requests` what is asked about them
-    responses    one row per arm and request: what a model answered
-    failures     requests that could not be answered
+    checkpoints  content digest, method, parent, cost
+    findings     findings of the checks of a checkpoint
+    changes      difference of a checkpoint's weights from its base's; `tensor_changes` by tensor
+    arms         a checkpoint as served: with its numerics, merged or not, quantised or not
+    plans        a suite with one rendering; `tasks` are its tasks, `plan_samples` its samples in order, `plan_files`
+                 the files that it was built from
+    samples      items, with document and gold; `requests` are the requests of the items
+    responses    one row per arm and request
+    failures     requests that failed, with the error
     runs         one arm on one plan: queued, running, done or failed
-    results      aggregated metrics of a run; `scores` the values and answers per sample behind them
-    drift        divergence from the base for every token of a text
-    matrices     scores of tasks learned one after the other, imported
-    decisions    verdicts as they were issued, chained by digest per base; `evidence` names base and suite versions
+    results      aggregated metrics of a run; `scores` the values and answers per sample
+    drift        KL divergence from the base for every token of a text
+    matrices     imported scores of tasks that were learned one after the other
+    decisions    decision records, chained by digest per base; `evidence` is a digest of base and suite versions
 
-Arms, runs, samples and requests carry small integers beside their digests: 10 million rows with integer keys take a
-sixth of the space, and join several times faster.
+Arms, runs, samples and requests have integer keys beside their digests: 10 million rows with integer keys take a sixth
+of the space, and joins are several times faster.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Arms and plans into the database. Each is added once, however often it is registered.
+"""Writes arms and plans to the database; what is already there is not added again.
 
-The functions take a connection, so that `Store` can do all that belongs together in one transaction.
+The functions take a connection, so that `Store` can combine them in one transaction.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def add_arm(connection: Connection, arm: Arm) -> None:
 
 
 def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Add a checkpoint; for one that is in the store, fill in its cost."""
+    """Add a checkpoint; for a stored one, fill in costs that are now known."""
     values = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"}
     cost = {name: getattr(checkpoint.cost, name) for name in DECLARED}
     known = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in cost)
@@ -63,7 +63,7 @@ def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
 
 
 def add_plan(connection: Connection, plan: Plan) -> None:
-    """Add a plan with its tasks, samples and requests; for one that is in the store, update where its files are."""
+    """Add a plan with its tasks, samples and requests; for a stored one, update the paths of its files."""
     if (number := find_plan(connection, plan.digest)) is not None:
         _set_files(connection, plan, number)
         return
@@ -113,7 +113,7 @@ def _task_columns(task: PlannedTask) -> dict[str, Any]:
 
 
 def _set_files(connection: Connection, plan: Plan, number: int) -> None:
-    """Keep where a plan's files are now; the same content may have been elsewhere before."""
+    """Store the paths of a plan's files; the same content may have had other paths before."""
     connection.execute("DELETE FROM plan_files WHERE plan = ?", [number])
     files = as_table(
         _FILES, plan.files, path=[path for path, _ in plan.files], digest=[content for _, content in plan.files]

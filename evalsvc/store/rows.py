@@ -1,4 +1,4 @@
-"""Rows of the database, read and written by column name, never by place. The only place that writes INSERT."""
+"""Reads and writes rows by column name, never by position. The only module with INSERT statements."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def insert(
 
     Args:
         columns: SQL expression of each column, by column name.
-        source: FROM, JOIN, WHERE and so on; none for a single row.
+        source: FROM, JOIN, WHERE and so on; empty for a single row.
         values: Values of the `$name` parameters in the expressions and the source.
-        conflict: What happens to rows whose key is in the table (ON CONFLICT ...).
+        conflict: ON CONFLICT clause, for rows whose key is already in the table.
     """
     connection.execute(
         f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns.values())} {source} {conflict}",
@@ -62,14 +62,14 @@ def insert_row(
     Args:
         values: By column name.
         computed: SQL expressions by column name.
-        conflict: What happens if its key is in the table (ON CONFLICT ...).
+        conflict: ON CONFLICT clause, if its key is already in the table.
     """
     columns = {**{name: f"${name}" for name in values}, **(computed or {})}
     insert(connection, table, columns, values=values, conflict=conflict)
 
 
 def next_number(table: str, column: str) -> str:
-    """Return the SQL of the number that comes after the largest in a column."""
+    """Return the SQL expression of the largest number in a column plus 1."""
     return f"(SELECT coalesce(max({column}), 0) + 1 FROM {table})"
 
 
@@ -78,8 +78,8 @@ def as_table(types: Mapping[str, pa.DataType], records: Sequence[Any], **columns
 
     Args:
         types: By column name.
-        records: Have an attribute for each column that is not among `columns`.
-        columns: Values of columns, one per record.
+        records: Records with an attribute for each column that is not in `columns`.
+        columns: Values of further columns, one per record.
     """
     values = {
         name: columns[name] if name in columns else [getattr(record, name) for record in records] for name in types
@@ -97,7 +97,7 @@ def insert_table(
     values: Mapping[str, Any] | None = None,
     conflict: str = "",
 ) -> None:
-    """Insert rows of a table in memory, which the source calls `incoming`; see `insert`."""
+    """Insert rows of a table in memory, which `source` refers to as `incoming`; see `insert`."""
     connection.register("incoming", incoming)
     insert(connection, table, columns, source, values=values, conflict=conflict)
     connection.unregister("incoming")

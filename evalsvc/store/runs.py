@@ -1,4 +1,4 @@
-"""Runs of a store with the plans that they are on, and whether a run's driver is alive. Knows no statistics."""
+"""Runs of a store with their plans, and whether a run's driver is alive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StoredRun:
     """One arm on one plan, with its progress.
 
     Attributes:
-        part_of: Digest of the suite's whole plan, where this is an interim look at it.
+        part_of: For an interim look, digest of the suite's whole plan.
     """
 
     run: int
@@ -60,13 +60,13 @@ class PlannedRun:
 
 
 class Runs:
-    """Runs in a store's file, and the plans that they are on."""
+    """Runs in a store's file, and their plans."""
 
     def __init__(self, path: Path, wait: float = 60.0) -> None:
         self._database = Database(path, wait)
 
     def snapshot(self) -> AbstractContextManager[Any]:
-        """Return a context in which all reads of this object see one state of the store, which is opened once."""
+        """Return a context in which all reads share one snapshot of the store, which is opened once."""
         return self._database.read()
 
     def of_arms(self, arms: Sequence[int]) -> list[PlannedRun]:
@@ -83,7 +83,7 @@ class Runs:
             return [build_record(PlannedRun, row) for row in fetch_rows(cursor)]
 
     def files(self, plans: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-        """Return, by suite, path and digest of the files that some plans were made from, where the store has them."""
+        """Return, by suite, path and digest of the files that some plans were built from, if stored."""
         with self._database.read() as connection:
             rows = fetch_rows(
                 connection.execute(
@@ -148,14 +148,14 @@ class Runs:
         return None if row["rate"] is None else float(row["rate"])
 
     def remove_looks(self, plans: Sequence[str], base: str, arm: str, driver: str) -> None:
-        """Remove an arm's interim looks that no decision rests on; responses stay.
+        """Remove an arm's interim looks that no decision uses; responses stay.
 
-        A look is kept if a decision names it, if another arm or driver uses it, or if it is the whole plan.
+        A look is not removed if a decision names it, if another arm or driver uses it, or if it is the whole plan.
 
         Args:
             plans: Digests of the looks' plans.
-            base, arm: Digests of the compared arms; the base's look is removed with the last arm's.
-            driver: Whose looks.
+            base, arm: Digests of the compared arms; the base's look is removed together with the last arm's.
+            driver: The driver that made the looks.
         """
         with self._database.write() as connection:
             connection.execute(
@@ -186,12 +186,12 @@ class Runs:
 
 
 def driver_name() -> str:
-    """Return who drives: host and process, so that `status` can tell whether it still lives."""
+    """Return host and process id of this driver, from which `is_alive` tells whether it still runs."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def is_alive(driver: str | None) -> bool:
-    """Whether a driver on this host still runs; drivers elsewhere are taken to."""
+    """Whether a driver on this host still runs; True for drivers on other hosts."""
     host, _, process = (driver or "").rpartition(":")
     if not process.isdigit():
         return False

@@ -1,4 +1,4 @@
-"""Scores, sampled texts and drift of an open database as arrays, for statistics. Knows no statistics."""
+"""Reads scores, sampled answers and token drift from an open database as arrays."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ CHOSEN = """chosen AS (
 )"""
 """SQL of the plans that arms are compared on: for each suite the newest whole plan that the base has finished.
 
-Parameters: base; plans, digests of plans to take instead; suites, the suites to take; null for all.
+Parameters: base; plans, digests of plans to use instead, or null; suites, the suites to use, or null for all.
 """
 
 Columns = Mapping[str, Any]
 Tasks = Mapping[tuple[int, int], Row]
-"""(plan, position) -> suite, role and columns of the task there."""
+"""(plan, position) -> suite, role and columns of the task."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Sampled:
+class SampledAnswers:
     """One arm's sampled answers to one task's open prompts.
 
     Attributes:
         samples: int64 [n], the store's sample numbers, increasing.
-        answers: Per sample, its K answers.
-        unfinished: bool [n, K], whether an answer reached its limit of tokens.
+        answers: K answers per sample.
+        unfinished: bool [n, K], whether an answer reached the token limit.
     """
 
     suite: str
@@ -83,7 +83,7 @@ def read_task_scores(
     plans: Sequence[str] | None = None,
     suites: Sequence[str] | None = None,
 ) -> dict[int, list[TaskScores]]:
-    """Return scores in the primary metric of each task, for the base and for other arms; see `Store.task_scores`."""
+    """Return scores in the primary metric of each task, for the base and other arms; see `Store.task_scores`."""
     chosen = fetch_rows(
         connection.execute(
             f"WITH {CHOSEN} SELECT plan, suite, role FROM chosen ORDER BY plan",
@@ -108,7 +108,7 @@ def read_task_scores(
         SELECT u.arm, u.plan, t.position, s.sample, s.value, s.weight, s.answer, s.invalid, s.confidence
         FROM runs u JOIN tasks t USING (plan)
         JOIN scores s ON s.run = u.run AND s.task = t.task AND s.metric = t.metric AND s.filter = t.filter
-        -- The runs are a constant, so that of millions of rows only the blocks with these runs are read.
+        -- A constant list of runs, so that only the row groups with these runs are read.
         WHERE s.run IN (SELECT unnest(?))
         ORDER BY u.arm, u.plan, t.position, s.sample
         """,
@@ -119,9 +119,9 @@ def read_task_scores(
 
 
 def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]:
-    """Return, by arm and suite, the mean gain over the base, better counted positive, from the runs' results.
+    """Return, by arm and suite, the mean gain over the base (positive is better), from the runs' results.
 
-    Suites are left out that have a task whose metric is not a mean, or that an arm has not finished on the base's plan.
+    Omits suites with a task whose metric is not a mean, and suites that an arm has not finished on the base's plan.
     """
     rows = fetch_rows(
         connection.execute(
@@ -152,20 +152,20 @@ def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, fl
 
 
 def read_documents(connection: Connection, samples: Ints) -> Ints:
-    """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
+    """Return, for each sample, a number that is the same for the same document, independent of the prompt."""
     rows = connection.execute("SELECT sample, hash(doc) >> 1 AS doc FROM samples ORDER BY sample").fetchnumpy()
     return np.asarray(rows["doc"]).astype(np.int64)[np.searchsorted(rows["sample"], samples)]
 
 
 def read_sampled(
     connection: Connection, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
-) -> dict[int, list[Sampled]]:
+) -> dict[int, list[SampledAnswers]]:
     """Return the sampled answers of a base and its arms on the base's newest plans with role `diversity`.
 
-    A prompt that an arm has not answered as often as it was asked is left out.
+    Omits prompts that lack one of their K answers.
 
     Args:
-        plans: Digests of the plans that are meant instead.
+        plans: Digests of the plans to use instead.
     """
     cursor = connection.execute(
         """
@@ -194,11 +194,11 @@ def read_sampled(
         answer = row["text"] or "", row["tokens"] >= _token_limit(row["settings"])
         tasks[row["arm"], row["suite"], row["task"]][row["sample"]].append(answer)
         prompted[row["sample"]] = row["k"]
-    sampled: dict[int, list[Sampled]] = {arm: [] for arm in (base, *arms)}
+    sampled: dict[int, list[SampledAnswers]] = {arm: [] for arm in (base, *arms)}
     for (arm, suite, task), by_sample in tasks.items():
         whole = {sample: answers for sample, answers in by_sample.items() if len(answers) == prompted[sample]}
         sampled[arm].append(
-            Sampled(
+            SampledAnswers(
                 suite=suite,
                 task=task,
                 samples=np.array(list(whole), dtype=np.int64),
@@ -241,7 +241,7 @@ def read_drifts(connection: Connection, arms: Sequence[int]) -> dict[int, list[T
 
 
 def _clusters(connection: Connection, plans: Sequence[int]) -> dict[tuple[int, int], tuple[Ints, Ints]]:
-    """Return (plan, position) -> samples, increasing, and the number of each one's cluster."""
+    """Return (plan, position) -> samples, increasing, and the cluster number of each sample."""
     rows = connection.execute(
         """
         SELECT t.plan, t.position, ps.sample, dense_rank() OVER (ORDER BY ps.sample_cluster) AS number
@@ -259,7 +259,7 @@ def _clusters(connection: Connection, plans: Sequence[int]) -> dict[tuple[int, i
 
 
 def _stretches(keys: Sequence[Ints]) -> list[tuple[int, int]]:
-    """Return start and end of each stretch of equal keys in sorted columns."""
+    """Return start and end of each run of equal keys in sorted columns."""
     count = len(keys[0])
     if not count:
         return []
@@ -273,7 +273,7 @@ def _stretches(keys: Sequence[Ints]) -> list[tuple[int, int]]:
 def _cut_columns(
     columns: Columns, tasks: Tasks, clusters: Mapping[tuple[int, int], tuple[Ints, Ints]], arms: Sequence[int]
 ) -> dict[int, list[TaskScores]]:
-    """Cut sorted columns into one record per arm and task."""
+    """Split sorted columns into one record per arm and task."""
     scores: dict[int, list[TaskScores]] = {arm: [] for arm in arms}
     keys = [np.asarray(columns[name]) for name in ("arm", "plan", "position")]
     numbers = np.asarray(columns["sample"], dtype=np.int64)
@@ -286,8 +286,10 @@ def _cut_columns(
         row = tasks[plan, position]
         samples = numbers[start:end]
         if (plan, position) not in shared:
-            shared[plan, position] = samples.copy()  # so that the column of all arms can be freed
-        if np.array_equal(shared[plan, position], samples):  # as a rule; later comparisons see that it is one array
+            shared[plan, position] = samples.copy()  # a copy, so that the column of all arms can be freed
+        if np.array_equal(
+            shared[plan, position], samples
+        ):  # the usual case; sharing the array makes later comparisons fast
             samples = shared[plan, position]
         part = {name: column.part(start, end) for name, column in optional.items()}
         known = row["aggregation"] in get_args(Aggregation)
@@ -308,7 +310,7 @@ def _cut_columns(
 
 
 class _Column:
-    """A column with missing values; only parts that have none are used."""
+    """A column with missing values; only parts without missing values are used."""
 
     def __init__(self, column: Any, kind: type[np.generic]) -> None:
         masked = np.ma.asarray(column)
@@ -317,7 +319,7 @@ class _Column:
         self._empty = self._gaps is not None and bool(self._gaps.all())
 
     def part(self, start: int, end: int) -> Any | None:
-        """Return a part of the column, None if a value is missing."""
+        """Return a slice of the column, None if a value in it is missing."""
         if self._empty or (self._gaps is not None and self._gaps[start:end].any()):
             return None
         return self._values[start:end]
@@ -327,7 +329,7 @@ def _cluster_of(samples: Ints, declared: tuple[Ints, Ints] | None) -> Ints | Non
     if declared is None:
         return None
     place = np.minimum(np.searchsorted(declared[0], samples), len(declared[0]) - 1)
-    # A sample without a cluster is a cluster of its own; negative, so that its number is no other's.
+    # A sample without a cluster is its own cluster; negative numbers, so that they are unique.
     return np.where(declared[0][place] == samples, declared[1][place], -samples - 1)
 
 

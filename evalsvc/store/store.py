@@ -1,7 +1,7 @@
-"""Records in, records out: what evalsvc keeps, and nothing that can be recomputed. Knows no statistics.
+"""`Store`: writes and reads records; nothing that can be recomputed is stored.
 
-Every method is one transaction. Writes are idempotent: a response is kept once per arm and request, a run once per arm
-and plan, so that whatever was interrupted can simply be done again.
+Every method is one transaction. Writes are idempotent: a response is stored once per arm and request, a run once per
+arm and plan, so that whatever was interrupted can be done again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _RESULTS = {
     "is_group": pa.bool_(),
 }
 _RESULT_COLUMNS = {"primary": "is_primary"}
-"""Columns of `results` that are not called as the field of `Result`, whose name is a word of SQL."""
+"""Columns of `results` whose names differ from the field of `Result`: `primary` is reserved in SQL."""
 _SCORES = {
     "task": pa.string(),
     "sample": pa.string(),
@@ -76,7 +76,7 @@ class Store:
         self._database = Database(path, wait)
 
     def upgrade(self) -> None:
-        """Bring an older store's schema up to date; do nothing where there is no store yet."""
+        """Migrate an older store to the current schema; does nothing if there is no store yet."""
         self._database.upgrade()
 
     # ------------------------------------------------------------------------------------------------------- writing
@@ -88,7 +88,7 @@ class Store:
         driver: str,
         prompt_tokens: Mapping[tuple[str, str], float | None] | None = None,
     ) -> None:
-        """Add arms, plans and one run for each pair of them; what is there already stays, finished runs included.
+        """Add arms, plans and one run for each pair of them; existing ones stay as they are, also finished runs.
 
         Args:
             prompt_tokens: (arm key, plan digest) -> prompt tokens per request.
@@ -103,11 +103,11 @@ class Store:
                     _add_run(connection, arm, plan, driver, tokens.get((arm.key, plan.digest)))
 
     def commit(self, results: Sequence[ShardResult], progress: Mapping[tuple[str, str], tuple[int, int]]) -> None:
-        """Keep what came back from workers.
+        """Store the results of workers.
 
         Args:
-            results: Finished shards; responses that are there already stay as they are.
-            progress: (arm key, plan digest) -> requests answered and requests given up so far, for runs that moved.
+            results: Finished shards; existing responses stay as they are.
+            progress: (arm key, plan digest) -> requests answered and failed so far, for runs with progress.
         """
         answers = [(result.shard.arm.key, answer) for result in results for answer in result.responses]
         failures = [(result.shard.arm.key, failure) for result in results for failure in result.failures]
@@ -142,7 +142,7 @@ class Store:
                 _set_run(connection, arm, plan, "state = 'running', answered = ?, failed = ?, error = NULL", [*counts])
 
     def finish(self, arm: Arm, plan: Plan, graded: Graded) -> None:
-        """Keep a run's results and scores, replacing earlier ones, and call it done."""
+        """Store a run's results and scores, replacing earlier ones, and set its state to done."""
         with self._database.write() as connection:
             run = _run_number(connection, arm, plan)
             connection.execute("DELETE FROM results WHERE run = ?", [run])
@@ -165,18 +165,18 @@ class Store:
             )
 
     def fail(self, arm: Arm, plan: Plan, error: str) -> None:
-        """Call a run failed, and say why; its responses stay."""
+        """Set a run's state to failed, with the error; its responses stay."""
         with self._database.write() as connection:
             _set_run(connection, arm.key, plan.digest, "state = 'failed', error = ?", [error])
 
     def add_plans(self, plans: Sequence[Plan]) -> None:
-        """Add plans without a run of their own: what arms with other prompts are asked in place of a suite's plan."""
+        """Add plans without a run: those that arms with other prompts get instead of a suite's plan."""
         with self._database.write() as connection:
             for plan in plans:
                 add_plan(connection, plan)
 
-    def lend(self, lender: Arm, arm: Arm, plan: Plan) -> None:
-        """Give an arm another's answers to a plan, where both have the same weights and are asked the same."""
+    def copy_responses(self, source: Arm, arm: Arm, plan: Plan) -> None:
+        """Copy an arm's responses on a plan to another arm that has the same weights and the same prompts."""
         with self._database.write() as connection:
             insert(
                 connection,
@@ -184,15 +184,15 @@ class Store:
                 {"arm": "b.arm", **{name: f"x.{name}" for name in _RESPONSES if name != "arm"}},
                 f"""
                 FROM responses x JOIN arms a ON a.arm = x.arm, arms b
-                WHERE a.digest = $lender AND b.digest = $arm
+                WHERE a.digest = $source AND b.digest = $arm
                       AND x.request IN (WITH {scores_module.ASKED} SELECT request FROM asked)
                 """,
-                values={"lender": lender.key, "arm": arm.key, "plan": plan.digest},
+                values={"source": source.key, "arm": arm.key, "plan": plan.digest},
                 conflict="ON CONFLICT DO NOTHING",
             )
 
     def add_matrices(self, matrices: Sequence[Matrix]) -> None:
-        """Keep matrices; one of the same name is replaced."""
+        """Store matrices; replaces a matrix of the same name."""
         with self._database.write() as connection:
             for matrix in matrices:
                 values = to_plain(matrix)
@@ -200,10 +200,10 @@ class Store:
                 insert_row(connection, "matrices", values, conflict=f"ON CONFLICT (name) DO UPDATE SET {changes}")
 
     def add_drift(self, arm: Arm, plan: Plan, task: str, kl: Mapping[str, Sequence[float]]) -> None:
-        """Keep an arm's divergence from its base on a task's texts, replacing what was there.
+        """Store an arm's divergence from its base on a task's texts, replacing an earlier one.
 
         Args:
-            kl: Sample digest to forward KL(base || arm) of each of its tokens, nats.
+            kl: Sample digest -> forward KL(base || arm) of each of its tokens, in nats.
         """
         incoming = as_table(_DRIFT, list(kl), sample=list(kl), kl=[list(values) for values in kl.values()])
         with self._database.write() as connection:
@@ -240,8 +240,8 @@ class Store:
                 for arm in arms
             }
 
-    def silent(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Return the arms that have answered nothing yet."""
+    def find_unscored(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Return the arms that have no responses yet."""
         with self._database.read() as connection:
             rows = fetch_rows(
                 connection.execute(
@@ -308,7 +308,7 @@ class Store:
         return [build_record(StoredResult, row, arm=arms[row["arm"]]) for row in rows]
 
     def suite_paths(self, checkpoint: str) -> list[str]:
-        """Return the files of the suites that a checkpoint was given, newest plan of each, in order of first use."""
+        """Return the files of the suites that a checkpoint was submitted with, of the newest plan, by first use."""
         with self._database.read() as connection:
             rows = fetch_rows(
                 connection.execute(
@@ -326,16 +326,16 @@ class Store:
         plans: Sequence[str] | None = None,
         suites: Sequence[str] | None = None,
     ) -> dict[int, list[TaskScores]]:
-        """Return scores in the primary metric of each task, for the base and for other arms.
+        """Return scores in the primary metric of each task, for the base and other arms.
 
-        For every suite this is the newest plan that the base has finished; an arm that has not finished the same plan
+        Uses, for every suite, the newest plan that the base has finished; an arm that has not finished the same plan
         has no scores on that suite.
 
         Args:
             base: The base arm's number.
             arms: Other arms' numbers.
-            plans: Digests of the plans that are meant instead.
-            suites: The suites that are wanted; None: all.
+            plans: Digests of the plans to use instead.
+            suites: Names of the suites; None for all.
 
         Returns:
             Arm number to its tasks, in the order of suites and tasks; samples sorted.
@@ -371,8 +371,8 @@ class Store:
 
     def sampled_answers(
         self, base: int, arms: Sequence[int], plans: Sequence[str] | None = None
-    ) -> dict[int, list[scores_module.Sampled]]:
-        """Return the sampled answers of a base and its arms to open prompts, by arm; of named plans or the newest."""
+    ) -> dict[int, list[scores_module.SampledAnswers]]:
+        """Return the sampled answers of a base and its arms, by arm; of the plans named, or the newest."""
         with self._database.read() as connection:
             return scores_module.read_sampled(connection, base, arms, plans)
 
@@ -382,7 +382,7 @@ class Store:
             return scores_module.read_drifts(connection, arms)
 
     def documents(self, samples: Ints) -> Ints:
-        """Return, for each sample, a number that is the same for the same document, whatever its prompt."""
+        """Return, for each sample, a number that is the same for the same document, independent of the prompt."""
         with self._database.read() as connection:
             return scores_module.read_documents(connection, samples)
 
@@ -395,7 +395,7 @@ def _array(values: list[float] | None) -> Floats | None:
 
 
 def _add_run(connection: Connection, arm: Arm, plan: Plan, driver: str, prompt_tokens: float | None) -> None:
-    """Add a run; of one that is in the store, say who drives it now."""
+    """Add a run; for a stored one, update its driver."""
     insert(
         connection,
         "runs",
@@ -434,7 +434,7 @@ def _run_number(connection: Connection, arm: Arm, plan: Plan) -> int:
         )
     )
     if row is None:
-        raise EvidenceError(f"{arm.label} on {plan.suite}: its run was removed by another gate on it; try again")
+        raise EvidenceError(f"{arm.label} on {plan.suite}: its run was removed by another gate command; try again")
     return int(row["run"])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalsvc.analysis.compare import compare_task, compare_tasks, compute_task_shares, compute_totals, unit_of
+from evalsvc.analysis.compare import compare_task, compare_tasks, compute_task_shares, compute_totals, find_unit
 from evalsvc.errors import EvidenceError
 from evalsvc.stats.estimates import clustered_error
 from evalsvc.stats.paired import mcnemar, t_interval, tango_interval
@@ -69,9 +69,9 @@ def test_missing_tasks_and_disjoint_samples_are_no_evidence() -> None:
 
 
 def test_units_keep_what_cannot_be_averaged_apart() -> None:
-    assert unit_of(make_scores([0.2, 1])) == "score"
-    assert unit_of(make_scores([20, 90])) == "acc"
-    assert unit_of(make_text_scores([-1.0])) == "bits_per_byte"
+    assert find_unit(make_scores([0.2, 1])) == "score"
+    assert find_unit(make_scores([20, 90])) == "acc"
+    assert find_unit(make_text_scores([-1.0])) == "bits_per_byte"
 
 
 def test_totals_are_means_over_suites_with_the_worst_task_beside_them() -> None:

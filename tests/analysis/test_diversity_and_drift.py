@@ -17,7 +17,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import Arm, Checkpoint
 from evalsvc.records.plans import Request, has_drift
 from evalsvc.store.arms import find_arm, find_family
-from evalsvc.store.scores import Sampled
+from evalsvc.store.scores import SampledAnswers
 from evalsvc.store.store import Store
 from tests.support.commands import Run
 from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
@@ -80,7 +80,7 @@ def test_what_cannot_be_told_of_diversity_hides_nothing_else(db: Path) -> None:
 
 
 def test_arms_without_a_prompt_in_common_are_refused() -> None:
-    one = Sampled(
+    one = SampledAnswers(
         suite="s", task="t", samples=np.array([1]), answers=(("a", "b"),), unfinished=np.zeros((1, 2), dtype=bool)
     )
     other = replace(one, samples=np.array([2]))
@@ -208,8 +208,8 @@ def test_drift_across_tokenizers_is_refused_by_name(
     said = evalsvc("submit", retokenized / "full", *where)
     full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
     why = (
-        f"full: its tokenizer ({full.tokenizer[:12]}) is not that of its base base ({base.tokenizer[:12]}), and drift "
-        "per token is only defined over the same tokens; save the base's tokenizer"
+        f"full: its tokenizer ({full.tokenizer[:12]}) differs from that of its base base ({base.tokenizer[:12]}), and KL "
+        "per token needs the same tokens; save the base's tokenizer"
     )
     assert (said.code, f"warning: {why}" in " ".join(said.err.split())) == (0, True)
     alone = evalsvc("drift", "--db", db)

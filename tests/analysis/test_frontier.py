@@ -11,17 +11,17 @@ import pytest
 
 from evalsvc.analysis.frontier import (
     ROLES,
+    ArmPositions,
     FrontierOptions,
-    Plane,
     build_axis,
-    build_plane,
+    build_positions,
     compare_methods,
     find_frontier,
 )
 from evalsvc.analysis.suite_gains import Candidate, measure_gains
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Cost
-from evalsvc.records.frontier import EqualLevels, Frontier, Gap
+from evalsvc.records.frontier import EqualLevels, Frontier, MethodDifference
 from evalsvc.records.scores import TaskScores
 from tests.support.fakes import make_checkpoint
 from tests.support.scores import make_scores, make_text_scores
@@ -34,9 +34,9 @@ def task(role: Literal["domain", "general"], values: np.ndarray) -> TaskScores:
     return make_scores(values.tolist(), suite=role, role=role, task=role)
 
 
-def measured(base: Candidate, arms: list[Candidate]) -> Plane:
+def measured(base: Candidate, arms: list[Candidate]) -> ArmPositions:
     found = measure_gains(base, arms)
-    return build_plane(found, *(build_axis(found, role) for role in ROLES))
+    return build_positions(found, *(build_axis(found, role) for role in ROLES))
 
 
 def frontier(base: Candidate, arms: list[Candidate], *wish: FrontierOptions) -> Frontier:
@@ -151,7 +151,7 @@ def test_the_same_scores_give_the_same_frontier() -> None:
     assert frontier(base, arms) == frontier(base, arms)
 
 
-# --------------------------------------------------------------------------------------------- methods, axes, certainty
+# ------------------------------------------------------------------------------------------- methods, axes, uncertainty
 
 
 def method_arm(number: int, method: str, learning: float, forgetting: float, cost: Cost | None = None) -> Candidate:
@@ -192,7 +192,7 @@ def test_what_a_method_does_not_reach_is_not_read_off() -> None:
     reads = {read.method: read for read in found.methods}
     assert reads["full"].value == pytest.approx(0.3 * 0.35 / 0.4)
     assert (reads["lora"].value, reads["lora"].reached) == (None, 0.0)
-    assert found.gaps == (Gap(first="full", second="lora", value=None, low=None, high=None, reached=0.0),)
+    assert found.gaps == (MethodDifference(first="full", second="lora", value=None, low=None, high=None, reached=0.0),)
     everywhere = compared(KNOWN, arms).learning
     assert everywhere is not None
     assert 0.15 < everywhere.at < 0.2

@@ -42,7 +42,7 @@ def test_arms_are_found_by_label_name_path_and_digest(store: Store) -> None:
     ("text", "message"),
     [
         ("lora", r"2 arms match: lora@10 \(000000000000\), lora@20"),
-        ("lora@11", r"none of that name, path or digest; did you mean lora@10"),
+        ("lora@11", r"by label, name, path or digest; did you mean lora@10"),
         ("zzz", r"see `evalsvc status`"),
         ("0000", r"3 arms match"),
     ],
@@ -61,7 +61,7 @@ def test_an_arm_is_compared_with_its_base_or_with_another_arm(store: Store) -> N
 
 
 def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
-    with pytest.raises(EvidenceError, match="c1 is a base: there is nothing to compare it with"):
+    with pytest.raises(EvidenceError, match="c1 is a base, which has no base to compare with"):
         stored.compare_arms(store, "c1")
     orphan = make_arm(9, parent=OTHER_BASE.checkpoint)
     store.register([orphan], [GENERAL], "host:1")
@@ -69,7 +69,7 @@ def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
         stored.compare_arms(store, "c9")
     half = Arm(orphan.checkpoint, replace(NUMERICS, dtype="bfloat16"))
     store.register([OTHER_BASE, half], [GENERAL], "host:1")
-    with pytest.raises(EvidenceError, match="was scored under other numerics"):
+    with pytest.raises(EvidenceError, match="was scored with other numerics"):
         find_base(store.arms(), find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
     unfinished = make_arm(10, parent=BASE.checkpoint)
     store.register([unfinished], [GENERAL], "host:1")
@@ -93,7 +93,7 @@ def test_the_family_of_a_base(store: Store) -> None:
     with pytest.raises(UsageError, match=r"the store has 2 bases \(c1, c2\); choose one with --base"):
         find_family(store.arms())
     assert find_family(store.arms(), "c2").base.checkpoint == OTHER_BASE.checkpoint
-    with pytest.raises(EvidenceError, match="nothing in the store was adapted from it"):
+    with pytest.raises(EvidenceError, match="no arm in the store was adapted from it"):
         find_family(store.arms(), "lora@10")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evalsvc.analysis.frontier import ROLES, Plane, build_axis, build_plane, find_frontier
+from evalsvc.analysis.frontier import ROLES, ArmPositions, build_axis, build_positions, find_frontier
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
 from evalsvc.errors import EvidenceError
 from evalsvc.records.scores import TaskScores
@@ -30,8 +30,8 @@ def candidate(number: int, *found: TaskScores) -> Candidate:
 ARMS = [candidate(i, *(suite(name, 0.3 + 0.05 * i) for name in SUITES)) for i in range(1, 6)]
 
 
-def on(measured: Gains, *suites: str) -> Plane:
-    return build_plane(measured, *(build_axis(measured, role, suites) for role in ROLES))
+def on(measured: Gains, *suites: str) -> ArmPositions:
+    return build_positions(measured, *(build_axis(measured, role, suites) for role in ROLES))
 
 
 def test_suites_add_up_in_any_selection_as_if_there_were_no_others() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from evalsvc.analysis.compare import compare_task
-from evalsvc.analysis.frontier import build_axis, build_plane, find_frontier
+from evalsvc.analysis.frontier import build_axis, build_positions, find_frontier
 from evalsvc.analysis.suite_gains import Candidate, measure_gains
 from tests.support.evidence import fill_store, make_binary
 from tests.support.fakes import make_checkpoint
@@ -48,7 +48,7 @@ def measure_frontier(count: int, items: int) -> float:
 
     def place() -> None:
         gains = measure_gains(arms[0], arms[1:])
-        find_frontier(build_plane(gains, build_axis(gains, "domain"), build_axis(gains, "general")))
+        find_frontier(build_positions(gains, build_axis(gains, "domain"), build_axis(gains, "general")))
 
     return _cpu_seconds(place)
 

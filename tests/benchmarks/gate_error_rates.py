@@ -13,7 +13,7 @@ import sys
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evalsvc.stats.betting import evidence
+from evalsvc.stats.betting import compute_max_log_wealth
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.sequential import spending_bounds
 from tests.support import simulate
@@ -102,7 +102,7 @@ def _bets(suites: list[simulate.Array], margin: float) -> simulate.Rates:
     n = suites[0].shape[1]
     looks = np.arange(1, 21) / 20
     seen = np.floor(looks * n + 1e-9).astype(int) - 1
-    streams = [evidence((d + 1) / 2, (1 - margin) / 2, n) for d in suites]
+    streams = [compute_max_log_wealth((d + 1) / 2, (1 - margin) / 2, n) for d in suites]
     for_pass, for_fail = -np.log(simulate.ALPHA), -np.log(simulate.ALPHA / len(suites))
     held = np.all([for_pass <= above[:, seen].T for above, _ in streams], axis=0)
     broken = np.any([for_fail <= below[:, seen].T for _, below in streams], axis=0)

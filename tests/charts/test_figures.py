@@ -23,7 +23,7 @@ from evalsvc.charts.forest import forest_figure, rules_figure, transitions_figur
 from evalsvc.charts.frontier import View, frontier_figure
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure
-from evalsvc.charts.style import BETTER, COLOURS, GREY, WORSE, inlined_plotly, marker
+from evalsvc.charts.style import BETTER, COLOURS, GREY, WORSE, marker, read_plotly_javascript
 from evalsvc.charts.trajectories import PlottedCurve, curves_figure
 from evalsvc.errors import UsageError
 from evalsvc.gating.policy import Policy
@@ -32,7 +32,7 @@ from evalsvc.gating.verdict import decide
 from evalsvc.records.arms import COSTS, Cost
 from evalsvc.records.frontier import Ellipse, Frontier, Point
 from evalsvc.records.weight_changes import TensorChange, WeightChange
-from evalsvc.reports.html import Rest, figures_of, html
+from evalsvc.reports.html import ReportSections, build_figures, html
 from tests.support.evidence import Array, make_binary, make_pair, make_text_pair
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -112,7 +112,7 @@ def test_names_from_checkpoints_are_never_markup() -> None:
     found = frontier(point(EVIL, EVIL, 0.5, 0.4, trajectory=EVIL))
     for trace in json.loads(frontier_figure(found).to_json())["data"]:
         assert "<img" not in json.dumps(trace)
-    page = html(found, [], Rest(), figures_of(found, []), datetime.now(UTC))
+    page = html(found, [], ReportSections(), build_figures(found, []), datetime.now(UTC))
     body = re.sub(r"<script>.*?</script>", "", page.replace("\n", " "), count=1)  # plotly's own source
     assert "<img" not in body
     assert "alert(2)</script>" not in body
@@ -120,9 +120,9 @@ def test_names_from_checkpoints_are_never_markup() -> None:
 
 def test_the_page_holds_everything_it_needs() -> None:
     found = frontier(point("f", "full", 0.5, 0.4))
-    page = html(found, [], Rest(), figures_of(found, []), datetime(2026, 1, 2, tzinfo=UTC))
+    page = html(found, [], ReportSections(), build_figures(found, []), datetime(2026, 1, 2, tzinfo=UTC))
     assert "Plotly.react(name" in page
-    around = page.replace(inlined_plotly(), "")
+    around = page.replace(read_plotly_javascript(), "")
     assert not re.search(r"https?://", around)
     assert "Not placed, scores are missing: late" in page
     assert "2026-01-02" in page
@@ -214,7 +214,7 @@ def test_figures_are_written_as_svg_and_png_without_a_request_to_anybody(
     browser.write_text(f'#!/bin/sh\nexec {chromium} --log-net-log={log} "$@"\n')
     browser.chmod(0o755)
     monkeypatch.setenv("BROWSER_PATH", str(browser))
-    shown = figures_of(frontier(point(EVIL, "lora", 0.2, 0.1), point("full@400", "full", 0.5, 0.4)), ())
+    shown = build_figures(frontier(point(EVIL, "lora", 0.2, 0.1), point("full@400", "full", 0.5, 0.4)), ())
     paths = write_images(shown, tmp_path / "made" / "figures")
     assert [path.name for path in paths] == ["frontier.svg", "frontier.png"]
     drawing = ElementTree.parse(paths[0]).getroot()
@@ -232,7 +232,7 @@ def test_figures_are_written_as_svg_and_png_without_a_request_to_anybody(
 
 
 def test_figures_without_kaleido_or_a_browser_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = figures_of(frontier(point("a", "lora", 0.2, 0.1)), ())
+    shown = build_figures(frontier(point("a", "lora", 0.2, 0.1)), ())
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="install it, or set BROWSER_PATH"):
         write_images(shown, tmp_path)

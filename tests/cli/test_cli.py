@@ -225,7 +225,7 @@ def test_a_bad_checkpoint_exits_2_in_one_line_and_stores_nothing(
         ("./missing", "neither a folder nor a Hub id"),
         (tmp_path / "empty", "is not a checkpoint"),
         (tmp_path / "orphan", "give its path with --base"),
-        (models / "base", "no suite is given, and the base was never scored on one"),
+        (models / "base", "no suite is given, and the base has not been scored on any"),
     ):
         done = evalsvc("submit", source, "--db", db, "--quiet")
         assert (done.code, done.out) == (2, ""), done.err

@@ -305,7 +305,7 @@ def test_every_page_says_how_to_begin_and_what_is_wrong(app: AppTest, db: Path, 
     assert shown.info
     edit(db, "DELETE FROM _migrations WHERE name = (SELECT max(name) FROM _migrations)")
     st.cache_resource.clear()
-    assert said(shown) == f"store {db}: was written by an older evalsvc; `evalsvc status` upgrades it"
+    assert said(shown) == f"store {db}: was written by an older evalsvc; run `evalsvc status` to upgrade it"
     edit(db, "INSERT INTO _migrations VALUES ('m999_future', now()::TIMESTAMP)")
     st.cache_resource.clear()
     assert "was written by a newer evalsvc (schema m999_future); upgrade this one" in said(shown)
@@ -370,7 +370,7 @@ def test_a_locked_store_says_so(app: AppTest, db: Path, code: str, monkeypatch: 
         for page in PAGES:
             st.cache_resource.clear()
             app.switch_page(f"views/{page}.py")
-            assert "locked by another process for longer than 0.3 s; close what holds it" in said(app)
+            assert "locked by another process for more than 0.3 s; close that process" in said(app)
     app.switch_page("views/frontier.py").run()
     assert not app.error
     assert len(app.dataframe[0].value) == 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evalsvc.gating import advisor, evidence
-from evalsvc.gating.advisor import Terms, advise, find_rung, order_by_cost
+from evalsvc.gating.advisor import Terms, advise, find_cost_group, order_by_cost
 from evalsvc.gating.evidence import gather_all
 from evalsvc.records.arms import Cost
 from evalsvc.store.arms import find_family
@@ -24,9 +24,9 @@ def test_kinds_and_costs_order_arms(db: Path) -> None:
     methods = {"icl": "icl", "rag": "rag", "lora": "peft", "ia3": "peft", "full": "full", "rl": "full", "cpt": "cpt"}
     whole = replace(CHILD.checkpoint, base_path=None)
     for method, rung in methods.items():
-        assert find_rung(replace(whole, method=method)) == rung
-    assert find_rung(replace(CHILD.checkpoint, method="rl")) == "peft"  # an adapter trained by RL
-    assert find_rung(replace(whole, method="our-own")) == "other"
+        assert find_cost_group(replace(whole, method=method)) == rung
+    assert find_cost_group(replace(CHILD.checkpoint, method="rl")) == "peft"  # an adapter trained by RL
+    assert find_cost_group(replace(whole, method="our-own")) == "other"
     fill_store(db, "facts", {"easy": make_binary(1, 1, 40)})
     child = Store(db).arms()[1]
     hours = [4.0, None, 2.0]
@@ -57,7 +57,7 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
     found = advise(
         store, find_family(store.arms()), Terms(learning=("domain",), retention=("facts",), min_gain=0.05, margin=0.05)
     )
-    assert [(one.rung, one.verdict) for one in found.tried] == [
+    assert [(one.rung, one.verdict) for one in found.arms] == [
         ("base", "fail"),
         ("icl", "no arm"),
         ("rag", "fail"),
@@ -65,15 +65,15 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
         ("full", "not needed"),
         ("cpt", "no arm"),
     ]
-    assert found.chosen is not None
-    assert found.chosen.arm == "c2"
-    monkeypatch.setattr(advisor, "THOROUGH", 0)
+    assert found.choice is not None
+    assert found.choice.arm == "c2"
+    monkeypatch.setattr(advisor, "MAX_JUDGED", 0)
     quick = advise(
         store, find_family(store.arms()), Terms(learning=("domain",), retention=("facts",), min_gain=0.05, margin=0.05)
     )
-    assert [one.verdict for one in quick.tried] == ["fail", "no arm", "short", "pass", "not needed", "no arm"]
-    assert quick.tried[2].reason == "retention/facts: -0.200, and more than -0.05 is asked"
-    assert quick.chosen == found.chosen
+    assert [one.verdict for one in quick.arms] == ["fail", "no arm", "short", "pass", "not needed", "no arm"]
+    assert quick.arms[2].reason == "retention/facts: -0.200, must exceed -0.05"
+    assert quick.choice == found.choice
     monkeypatch.setattr(evidence, "_AT_ONCE", 1)  # one arm's scores after the other
     assert (
         advise(
@@ -83,7 +83,7 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
         )
         == quick
     )
-    rejected = found.tried[2].decided_by
+    rejected = found.arms[2].decided_by
     assert rejected is not None
     assert rejected.rule == "retention/facts"
     assert store.arms()  # and nothing was decided for good:

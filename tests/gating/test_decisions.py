@@ -110,7 +110,7 @@ def test_a_usage_error_is_exit_code_2(evalsvc: Run, said: Callable[..., Path], d
     for change, arguments, message in (
         ({"alpa": 1}, ["c2"], "alpa: unknown key"),
         ({"retention": [{"suite": "core", "margin": 0.002}]}, ["c2"], "items, or a wider margin"),
-        ({}, ["nobody"], "the store has none of that name"),
+        ({}, ["nobody"], "not in the store by label, name"),
         ({"mode": "finite_pool"}, ["c2", "--half", "select"], "halves are for mode fixed"),
     ):
         done = evalsvc("gate", *arguments, "--policy", said(**change), "--db", db)

@@ -11,7 +11,7 @@ import yaml
 
 from evalsvc.errors import PolicyError
 from evalsvc.gating.policy import Policy, TaskSize, check_possible, load_policy
-from evalsvc.stats.margins import Paired, bounds, combine_bounds, z_of
+from evalsvc.stats.margins import PairedDifference, bounds, combine_bounds, z_of
 
 GOOD: dict[str, Any] = {
     "version": 1,
@@ -118,9 +118,13 @@ def test_several_tasks_help_each_other() -> None:
         check_possible(keep(0.02), sizes(40, 40, 40))
     needed = int(str(caught.value).split("needs ")[1].split(" items")[0].replace(",", ""))
     third = needed // 3
-    low, _ = combine_bounds([1 / 3] * 3, [0.0] * 3, *bounds([Paired(third, 0.0, 0.0, (0, 0))] * 3, z_of(0.05)))
+    low, _ = combine_bounds(
+        [1 / 3] * 3, [0.0] * 3, *bounds([PairedDifference(third, 0.0, 0.0, (0, 0))] * 3, z_of(0.05))
+    )
     assert low[0] > -0.02
-    low, _ = combine_bounds([1 / 3] * 3, [0.0] * 3, *bounds([Paired(third - 1, 0.0, 0.0, (0, 0))] * 3, z_of(0.05)))
+    low, _ = combine_bounds(
+        [1 / 3] * 3, [0.0] * 3, *bounds([PairedDifference(third - 1, 0.0, 0.0, (0, 0))] * 3, z_of(0.05))
+    )
     assert low[0] <= -0.02
 
 

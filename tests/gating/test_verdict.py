@@ -50,7 +50,7 @@ def test_verdict_table(
 ) -> None:
     found = judged(policy(retention=[keep(margin)]), [make_pair("s", "t", make_binary(lost, gained, n))])
     (rule,) = found.rules
-    assert (found.verdict, found.degraded, rule.verdict) == (verdict, degraded, verdict)
+    assert (found.verdict, found.is_degraded, rule.verdict) == (verdict, degraded, verdict)
     assert (rule.low, rule.high) == pytest.approx((low, high), abs=1e-5)
     assert rule.estimate == pytest.approx((gained - lost) / n)
     assert (rule.lost, rule.gained, rule.n, rule.margin, rule.test) == (lost, gained, n, margin, "Tango score")

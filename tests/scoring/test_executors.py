@@ -43,14 +43,14 @@ def test_queue_prefers_the_held_checkpoint_then_its_base_then_the_oldest() -> No
 
 def test_queue_prefers_weights_that_nobody_holds() -> None:
     queue = AffinityQueue([shard("a1", 1), shard("a2", 1), shard("b1", 2)])
-    taken = queue.take(None, others=["/models/1"])
+    taken = queue.take(None, other_weights=["/models/1"])
     assert taken is not None
     assert taken.key == "b1"
 
 
 def test_queue_helps_with_the_longest_line_when_all_weights_are_held() -> None:
     queue = AffinityQueue([shard("a1", 1), shard("b1", 2), shard("b2", 2)])
-    taken = queue.take(None, others=["/models/1", "/models/2"])
+    taken = queue.take(None, other_weights=["/models/1", "/models/2"])
     assert taken is not None
     assert taken.key == "b1"
 

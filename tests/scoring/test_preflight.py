@@ -378,7 +378,7 @@ def test_weights_that_load_but_are_wrong(data: Path, tmp_path: Path, how: str) -
 
     edit_tensors(folder / "model.safetensors", spoil)
     assert [f for f in found(folder, base) if f.severity == "error"] == []
-    expect(probed(folder, base), "warning", "collapsed", "bits per byte for ordinary sentences and its base 3.0")
+    expect(probed(folder, base), "warning", "collapsed", "bits per byte on ordinary sentences, its base 3.0")
 
 
 def test_what_cannot_be_scored_is_refused_by_the_probe(models: Path, copy: Callable[[str], Path]) -> None:

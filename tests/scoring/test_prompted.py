@@ -154,13 +154,13 @@ def test_trained_and_prompted_arms_are_placed_gated_and_shown_alike(
     ("options", "wrong", "message"),
     [
         ({"shots": 2, "prompts": ["passages"]}, UsageError, "cannot go with --prompts"),
-        ({"shots": 2, "base": "base", "source": "lora"}, UsageError, "is adapted; what is prompted"),
-        ({"shots": 2, "suites": ["general"]}, UsageError, "none of the suites has role domain"),
-        ({"prompts": ["lost"]}, SuiteError, "its name 'elsewhere' must be that of the domain suite"),
+        ({"shots": 2, "base": "base", "source": "lora"}, UsageError, "is adapted; other prompts are for its base"),
+        ({"shots": 2, "suites": ["general"]}, UsageError, "no suite has role domain"),
+        ({"prompts": ["lost"]}, SuiteError, "its name 'elsewhere' must be the name of the domain suite"),
         ({"prompts": ["wrong"]}, SuiteError, "gold answers differ from task asked; only the prompts may differ"),
         ({"prompts": ["two"]}, SuiteError, "has 2 tasks, but suite domain has 1"),
         ({"shots": 2, "method": "lora"}, UsageError, "--method lora must be icl or rag"),
-        ({"method": "rag"}, UsageError, "nothing was trained; give --shots N or --prompts FILE"),
+        ({"method": "rag"}, UsageError, "is not a training method; give --shots N or --prompts FILE"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_stores_nothing(

@@ -43,7 +43,7 @@ def test_warnings_are_noted_and_kept(models: Path, db: Path, suite: str) -> None
     jobs, notes = run(db, models / "lora", models / "base", suite)
     assert {job.state for job in jobs} == {"done"}
     (warning,) = [note for note in notes if note.startswith("warning")]
-    assert "base: its window is shorter than prompts of suite s: 1 of 3 samples" in warning
+    assert "base: its context window is shorter than prompts of suite s: 1 of 3 samples" in warning
     kept = CheckpointFacts(db).findings(jobs[0].arm.checkpoint)
     assert [finding.check for finding in kept] == ["vocabulary", "window"]
     assert "probing new arms" in notes
@@ -65,7 +65,7 @@ def test_what_only_logits_tell_refuses_too(models: Path, db: Path, suite: str, t
 
     kind = IA3Config(target_modules=["q_proj"], feedforward_modules=[])
     get_peft_model(LlamaForCausalLM.from_pretrained(models / "base"), kind).save_pretrained(str(tmp_path / "ones"))
-    with pytest.raises(CheckpointError, match="checkpoint ones: answers exactly as its base does"):
+    with pytest.raises(CheckpointError, match="checkpoint ones: its log-likelihoods equal its base's"):
         run(db, tmp_path / "ones", models / "base", suite)
     assert not db.exists()
 
@@ -95,7 +95,7 @@ def test_templates_of_several_checkpoints_cannot_all_be_chosen(
         folder = Path(shutil.copytree(models / "full", tmp_path / f"chat{number}"))
         tiny.make_tokenizer(template).save_pretrained(folder)
         sources.append(Source(str(folder)))
-    with pytest.raises(CheckpointError, match="2 adapted checkpoints have chat templates of their own"):
+    with pytest.raises(CheckpointError, match="2 adapted checkpoints have different chat templates"):
         run(db, models / "lora", models / "base", suite, sources=tuple(sources), rendering="adapted")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evalsvc.stats.betting import evidence, log_capital, log_wealth, pool_interval
+from evalsvc.stats.betting import compute_max_log_wealth, log_capital, log_wealth, pool_interval
 from tests.support import simulate
 
 Array = NDArray[np.float64]
@@ -84,7 +84,7 @@ def test_finite_pool_has_the_rates_and_savings_of_the_table(
 def test_a_pool_drawn_to_the_end_is_certain() -> None:
     rng = np.random.default_rng(0)
     for mean in (0.3, 0.59, 0.6, 0.61, 0.8):
-        above, below = evidence(rng.permutation(X), mean, 100)
+        above, below = compute_max_log_wealth(rng.permutation(X), mean, 100)
         assert (above[-1] == math.inf) == (mean < 0.6)
         assert (below[-1] == math.inf) == (mean >= 0.6)
     assert pool_interval(X, 100, 0.05) == pytest.approx((0.6, 0.6))

@@ -92,5 +92,5 @@ def test_the_ratios_interval_covers_at_its_level() -> None:
 
 
 def test_different_prompts_are_refused() -> None:
-    with pytest.raises(ValueError, match="of the same prompts"):
+    with pytest.raises(ValueError, match="same number for each prompt"):
         compare_diversity([["a", "b"]], [["a"]], (NONE, NONE), np.random.default_rng(0))

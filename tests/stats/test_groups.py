@@ -29,7 +29,7 @@ def test_three_seeds_of_equal_methods_seldom_decide_anything() -> None:
 
 
 def test_groups_without_spread() -> None:
-    with pytest.raises(ValueError, match="at least 2 each"):
+    with pytest.raises(ValueError, match="must have at least 2 each"):
         welch(np.array([1.0]), np.array([1.0, 2.0]))
     found = welch(np.array([1.0, 1.0]), np.array([1.0, 1.0]))
     assert (found.value, found.p_value) == (0.0, 1.0)

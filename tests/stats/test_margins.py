@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalsvc.stats.margins import Paired, bounds, combine_bounds, margin_test, z_of
+from evalsvc.stats.margins import PairedDifference, bounds, combine_bounds, margin_test, z_of
 from evalsvc.stats.paired import tango_interval, tango_z
 from tests.support.margins import at_a_margin
 
 Z = z_of(0.05)
 
 
-def binary(lost: int, gained: int, n: int) -> Paired:
+def binary(lost: int, gained: int, n: int) -> PairedDifference:
     d = (gained - lost) / n
-    return Paired(n, d, math.sqrt(((lost + gained) / n - d * d) / (n - 1)), (lost, gained), n - 1)
+    return PairedDifference(n, d, math.sqrt(((lost + gained) / n - d * d) / (n - 1)), (lost, gained), n - 1)
 
 
 @at_a_margin
@@ -37,7 +37,7 @@ def test_one_binary_task_is_tested_by_tango(
 def test_graded_items_are_tested_by_paired_t() -> None:
     rng = np.random.default_rng(0)
     d = rng.normal(0.01, 0.2, size=400).clip(-1, 1)
-    task = Paired(400, float(d.mean()), float(d.std(ddof=1) / 20), None, 399)
+    task = PairedDifference(400, float(d.mean()), float(d.std(ddof=1) / 20), None, 399)
     found = margin_test([task], [1.0], -0.02, Z)
     expected = stats.ttest_1samp(d, -0.02, alternative="greater")
     assert found.p_above == pytest.approx(expected.pvalue, abs=1e-4)
@@ -46,7 +46,7 @@ def test_graded_items_are_tested_by_paired_t() -> None:
 
 def test_items_that_all_stayed_the_same_still_leave_doubt() -> None:
     """A standard error of zero is not proof: ten equal items say little about the next thousand."""
-    graded = Paired(10, 0.0, 0.0, None, 9)
+    graded = PairedDifference(10, 0.0, 0.0, None, 9)
     found = margin_test([graded], [1.0], -0.02, Z)
     assert found.z < Z
     assert found.low == pytest.approx(tango_interval(0, 0, 10).low, abs=1e-9)
@@ -86,14 +86,14 @@ def test_a_weighted_mean_passes_at_the_margin_no_more_often_than_alpha(change: f
 
 
 def test_bounds_widen_with_z() -> None:
-    low, high = bounds([binary(5, 3, 90), Paired(50, 0.1, 0.05, None, 49, False)], np.linspace(0, 8, 40))
+    low, high = bounds([binary(5, 3, 90), PairedDifference(50, 0.1, 0.05, None, 49, False)], np.linspace(0, 8, 40))
     assert low.shape == (40, 2)
     assert (np.diff(low, axis=0) <= 1e-9).all()
     assert (np.diff(high, axis=0) >= -1e-9).all()
 
 
-@pytest.mark.parametrize("tasks", [[], [Paired(1, 0.0, math.nan)]])
-def test_nothing_to_test_is_refused(tasks: list[Paired]) -> None:
+@pytest.mark.parametrize("tasks", [[], [PairedDifference(1, 0.0, math.nan)]])
+def test_nothing_to_test_is_refused(tasks: list[PairedDifference]) -> None:
     with pytest.raises(ValueError, match="must be"):
         margin_test(tasks, [1.0] * len(tasks), -0.02, Z)
 

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from evalsvc.stats.pareto import certain_dominators, dominates, hypervolume, non_dominated, rank_densely, read_off
+from evalsvc.stats.pareto import dominates, find_dominators, hypervolume, non_dominated, rank_densely, read_off
 from tests.support.published import CPT_GENERAL, CPT_HUMAN_EVAL, GENERAL, HUMAN_EVAL, Table
 
 
@@ -118,7 +118,7 @@ def test_who_dominates_for_certain_is_found_by_asking_the_best_first(axes: int, 
     where = rng.normal(size=(40, axes))
     sets = (where + rng.normal(size=(600, 40, axes)) * rng.choice([0.05, 0.6], size=(40, 1))).round(1)
     ranks, best, shares = in_ranks(sets), non_dominated(where), in_full(sets).mean(axis=0)
-    found = certain_dominators(ranks, best, level)
+    found = find_dominators(ranks, best, level)
     np.testing.assert_array_equal(found >= 0, shares.max(axis=0) >= level)
     for arm, by in enumerate(found):
         if by >= 0:
@@ -132,7 +132,7 @@ def test_a_thousand_arms_take_megabytes() -> None:
     tracemalloc.start()
     ranks = in_ranks(sets)
     often = non_dominated(ranks).mean(axis=0)
-    found = certain_dominators(ranks, non_dominated(sets[0]), 0.2)
+    found = find_dominators(ranks, non_dominated(sets[0]), 0.2)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 400e6  # all pairs of all sets at once would take 2e9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evalsvc.stats.margins import Paired, margin_test, z_of
+from evalsvc.stats.margins import PairedDifference, margin_test, z_of
 from evalsvc.stats.paired import tango_z
 from evalsvc.stats.power import (
     UnchangedMean,
@@ -65,7 +65,10 @@ def test_a_mean_over_tasks_needs_what_its_own_test_needs(sizes: tuple[int, ...])
     shares = tuple(1 / len(sizes) for _ in sizes)
 
     def passes(total: int) -> bool:
-        tasks = [Paired(n=-(-size * total // sum(sizes)), difference=0.0, stderr=0.0, counts=(0, 0)) for size in sizes]
+        tasks = [
+            PairedDifference(n=-(-size * total // sum(sizes)), difference=0.0, stderr=0.0, counts=(0, 0))
+            for size in sizes
+        ]
         return margin_test(tasks, shares, -0.03, Z).low > -0.03
 
     needed = smallest_passing_n(0.03, Z, sizes, shares)
@@ -82,7 +85,7 @@ def test_the_power_is_how_often_an_unchanged_checkpoint_passes() -> None:
 
 
 def test_perplexities_know_no_bound_and_expectations_no_certainty() -> None:
-    free = UnchangedMean(shares=(1.0,), items=(4,), variances=(1e-8,), z_alpha=z_of(0.05), bounded=False)
+    free = UnchangedMean(shares=(1.0,), items=(4,), variances=(1e-8,), z_alpha=z_of(0.05), is_bounded=False)
     assert free.resolvable_margin() == pytest.approx(2.4865e-4, rel=1e-4)
     assert free.needed_n(0.05) == 1
     assert expected_discordance(0.0, 99) == 0.01

@@ -37,7 +37,7 @@ def test_the_interval_of_r2_covers_at_its_level() -> None:
     ("x", "y"), [([1.0, 2, 3], [1.0, 2, 3]), ([1.0] * 5, [1.0, 2, 3, 4, 5]), ([1.0, 2, 3, 4], [1.0] * 4)]
 )
 def test_too_few_or_equal_points_are_refused(x: list[float], y: list[float]) -> None:
-    with pytest.raises(ValueError, match="must be at least 4 that differ"):
+    with pytest.raises(ValueError, match="must have at least 4, with different values"):
         line(np.array(x), np.array(y))
 
 

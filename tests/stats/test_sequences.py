@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from evalsvc.stats.betting import evidence
+from evalsvc.stats.betting import compute_max_log_wealth
 
 Array = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def betting_interval(x: Array, alpha: float = 0.05) -> tuple[float, float]:
     """Return the means that betting has not refuted, on either side with alpha / 2."""
     limit = math.log(2 / alpha)
     grid = np.linspace(0.01, 0.99, 197)
-    refuted = [[side[-1] >= limit for side in evidence(x, float(mean))] for mean in grid]
+    refuted = [[side[-1] >= limit for side in compute_max_log_wealth(x, float(mean))] for mean in grid]
     low = max((m for m, (above, _) in zip(grid, refuted, strict=True) if above), default=0.0)
     high = min((m for m, (_, below) in zip(grid, refuted, strict=True) if below), default=1.0)
     return low, high

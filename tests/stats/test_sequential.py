@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalsvc.stats.sequential import crossing_probability, spending_bounds, spent
+from evalsvc.stats.sequential import crossing_probability, spend_alpha, spending_bounds
 from tests.support import simulate
 
 
@@ -34,7 +34,7 @@ def test_alpha_is_spent_exactly_whenever_one_looks(fractions: tuple[float, ...],
     assert crossing_probability(fractions, bounds) == pytest.approx(alpha, rel=1e-4)
     for count in range(1, len(fractions)):
         so_far = crossing_probability(fractions[:count], bounds[:count])
-        assert so_far == pytest.approx(spent(fractions[count - 1], alpha), rel=1e-3, abs=1e-12)
+        assert so_far == pytest.approx(spend_alpha(fractions[count - 1], alpha), rel=1e-3, abs=1e-12)
 
 
 def test_one_look_at_the_end_is_the_fixed_test() -> None:

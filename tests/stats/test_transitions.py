@@ -26,7 +26,7 @@ def test_clipping_is_said_and_leaves_the_raw_net_beside_it() -> None:
 
 @pytest.mark.parametrize(("choices", "lost"), [(1, 10), (4, 700)])
 def test_counts_that_no_items_have_are_refused(choices: float, lost: int) -> None:
-    with pytest.raises(ValueError, match="no such items"):
+    with pytest.raises(ValueError, match="must be possible counts"):
         chance_bracket(lost, 0, 650, 1000, choices)
 
 

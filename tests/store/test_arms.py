@@ -68,7 +68,7 @@ def test_quantisation_is_never_booked_as_forgetting(store: Store) -> None:
 def test_a_quantised_arm_without_its_reference(db: Path) -> None:
     store = Store(db)
     store.register([Arm(BASE, NUMERICS), Arm(CHILD, NUMERICS, INT8)], [make_plan()], "host:1")
-    with pytest.raises(EvidenceError, match="was scored under other numerics or quantisation; submit c2"):
+    with pytest.raises(EvidenceError, match="was scored with other numerics or quantisation; submit c2"):
         arms_module.find_base(store.arms(), store.arms()[1])
 
 

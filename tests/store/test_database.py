@@ -140,7 +140,7 @@ def test_a_full_disk_is_said_and_nothing_acknowledged_is_lost(tmp_path: Path) ->
     try:
         store = Database(disk / "store.duckdb")
         done = 0
-        with pytest.raises(StoreError, match="the disk is full; make room"):
+        with pytest.raises(StoreError, match="the disk is full; free some space"):
             for batch in range(200):
                 with store.write() as connection:
                     connection.execute(
@@ -163,7 +163,7 @@ def test_a_store_that_stays_locked_is_given_up(db: Path) -> None:
         fcntl.flock(sidecar, fcntl.LOCK_EX)
         started = time.monotonic()
         with (
-            pytest.raises(StoreError, match=r"locked by another process for longer than 0.3 s"),
+            pytest.raises(StoreError, match=r"locked by another process for more than 0.3 s"),
             Database(db, 0.3).read(),
         ):
             pass

@@ -51,7 +51,7 @@ def write_all(store: Store) -> None:
         for asked in (FACTS, DOMAIN):
             store.commit(_answers(of, asked), {(of.key, asked.digest): (11, 1)})
             store.finish(of, asked, grade_plan(asked, [base, 1, 0, 1, 0, 1]))
-    store.lend(BASE, CHILD, DOMAIN)
+    store.copy_responses(BASE, CHILD, DOMAIN)
     store.fail(BASE, early, "stopped")
     sample = FACTS.tasks[0].samples[0].digest
     store.add_drift(CHILD, FACTS, "s_task", {sample: [0.5, 0.25]})
@@ -94,7 +94,7 @@ def read_all(path: Path) -> dict[str, Any]:
         "results": store.results(),
         "responses": [store.responses(of, FACTS) for of in (BASE, CHILD)],
         "answered": store.answered_requests([BASE, CHILD]),
-        "silent": store.silent([BASE, make_arm(9)]),
+        "find_unscored": store.find_unscored([BASE, make_arm(9)]),
         "suite paths": store.suite_paths(BASE.checkpoint.digest),
         "scores": [[to_plain(task) for task in tasks] for tasks in store.task_scores(1, [2]).values()],
         "gains": store.mean_gains(1),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.stats.betting import evidence
+from evalsvc.stats.betting import compute_max_log_wealth
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.paired import tango_z
 from evalsvc.stats.sequential import spending_bounds
@@ -76,7 +76,7 @@ def simulate_betting(differences: Array, margin: float, alpha: float = ALPHA, *,
     """Stop at the first item at which the evidence is overwhelming."""
     n = differences.shape[1]
     items, mean = (differences + 1) / 2, (1 - margin) / 2
-    above, below = evidence(items, mean, n if finite else None)
+    above, below = compute_max_log_wealth(items, mean, n if finite else None)
     needed = -np.log(alpha)
     up, down = (np.where((e >= needed).any(axis=1), (e >= needed).argmax(axis=1), n) for e in (above, below))
     asked = np.minimum(np.minimum(up, down) + 1, n) / n
