@@ -21,7 +21,7 @@ from evalsvc.analysis.claims import DecidedClaim, TrainingRun
 from evalsvc.analysis.frontier import (
     ROLES,
     ArmPositions,
-    Axis,
+    AxisGains,
     FrontierOptions,
     build_axis,
     build_positions,
@@ -196,7 +196,7 @@ def _gains(state: State, base: str) -> Gains:
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _axis(state: State, base: str, role: Role, only: tuple[str, ...]) -> Axis:
+def _axis(state: State, base: str, role: Role, only: tuple[str, ...]) -> AxisGains:
     return build_axis(_gains(state, base), role, only or None)
 
 

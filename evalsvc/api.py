@@ -1,9 +1,9 @@
-"""The Python API: one function per question, with the options of its command; the command line calls these too.
+"""The Python API: one function per question, with the options of its command; the command line calls these functions.
 
-Every function takes `db`: the path of a store's file, a store that `open` returned, or None for EVALSVC_DB, else
-evalsvc.duckdb. It returns a `Report`, which has `to_dict()` (the object that the command prints with --json),
-`to_pandas()`, and is shown as a table in a notebook. Long ones take `progress`, called with requests done and requests
-in all, and `note`, called with a line of text per stage; without it notes go to the logger "evalsvc".
+Every function takes `db`: the path of a store's file, a store returned by `open`, or None for EVALSVC_DB, else
+evalsvc.duckdb. It returns a `Report`, which has `to_dict()` (the object that the command prints with --json) and
+`to_pandas()`, and is shown as a table in a notebook. Long functions take `progress`, called with the numbers of
+requests done and to do, and `note`, called with one line per stage; without it notes go to the logger "evalsvc".
 Heavy packages are imported by the functions that need them.
 """
 
@@ -78,30 +78,30 @@ def submit(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> RunsReport:
-    """Score a checkpoint and its base on suites; results that are already in the store are reused.
+    """Score a checkpoint and its base on suites; results already in the store are reused.
 
     Args:
         checkpoint: Folder, training output folder (a trajectory), or hub id[@revision].
-        base: Folder or hub id of what it was adapted from, if the checkpoint does not say.
-        suites: Names or files; without any, those that the base was scored on before.
+        base: Folder or hub id of its base, if the checkpoint does not name it.
+        suites: Names or files; if empty, the suites that the base was scored on before.
         method: How it was adapted: "full", "lora", "cpt", ...
-        cost: What training cost.
-        rendering: Whose chat template renders the prompts, where base and checkpoint have different ones.
-        rerun: Score the base twice, to measure run-to-run noise.
-        merged: Score adapters merged as well, as arms of their own.
+        cost: Costs of training.
+        rendering: Whose chat template renders the prompts, if base and checkpoint have different ones.
+        rerun: Score the base twice, to measure run-to-run noise (A/A).
+        merged: Also score merged adapters, as separate arms.
         quantised: Quantise all weights, base included.
-        shots: In-context learning: the base itself, its domain suites with this many worked examples.
-        prompts: Suite files whose prompts replace those of domain suites of the same name, for the base itself.
+        shots: In-context learning: score the base on domain suites with this number of worked examples.
+        prompts: Suite files whose prompts replace those of the domain suites of the same name, for the base.
         policy: Stop before scoring if this policy cannot pass.
         on_plan: Called with the power analysis of `policy` before anything is scored.
         workers: Ray workers; 0 scores in this process, None takes one per GPU or core.
 
     Returns:
-        The runs, also those that failed: see `raise_for_failures()`.
+        The runs, including failed ones; see `raise_for_failures()`.
 
     Raises:
         UsageError: The checkpoint, its base, a suite, the policy or the store cannot be used; nothing was stored.
-        EvalsvcError: Scoring cannot go on; the same call resumes.
+        EvalsvcError: Scoring stopped; the same call resumes.
     """
     from evalsvc.checkpoints.discover import Description
     from evalsvc.records.arms import Cost
@@ -134,10 +134,10 @@ def submit(
 def _check_power(
     store: Store, policy: Policy, on_plan: Callable[[PowerReport], None] | None, prepared: Prepared
 ) -> None:
-    """Report what a policy can resolve on a submission.
+    """Report the power analysis of a policy on a submission.
 
     Raises:
-        PolicyError: It can never be met.
+        PolicyError: The policy cannot be met.
     """
     from evalsvc.gating.power_plan import plan_prepared
     from evalsvc.reports.power import PowerReport
@@ -158,7 +158,7 @@ def results(arm: str | None = None, suite: str | None = None, *, db: AnyStore = 
         suite: Only this suite.
 
     Raises:
-        UsageError: The store cannot be used, or no arm or several have this name.
+        UsageError: The store cannot be used, or no arm or several match the name.
     """
     from evalsvc.reports.results import ResultsReport
     from evalsvc.store.arms import find_arm
@@ -175,10 +175,10 @@ def compare(arm: str, base: str | None = None, *, other_prompts: bool = False, d
     Args:
         arm: The adapted arm: label, name, path or digest.
         base: The arm to compare it with, if not its own base.
-        other_prompts: Pair by document where the two arms had different prompts.
+        other_prompts: Pair by document if the two arms had different prompts.
 
     Raises:
-        UsageError: The store cannot be used, or no arm or several have this name.
+        UsageError: The store cannot be used, or no arm or several match a name.
         EvidenceError: Scores are missing or cannot be compared.
     """
     from evalsvc.analysis.stored import compare_arms
@@ -195,16 +195,16 @@ def frontier(
     at_forgetting: float | None = None,
     db: AnyStore = None,
 ) -> FrontierReport:
-    """Place every arm of a base by learning and forgetting, and find those that no other arm dominates.
+    """Compute learning and forgetting of every arm of a base, and find the arms that no other arm dominates.
 
     Args:
-        base: Label, name, path or digest; not needed where the store has one base.
-        axes: What dominance is about: learning, forgetting, and any fields of `Cost`; a list, or text with commas.
-        at_learning, at_forgetting: Where methods are compared; None: as far as all of them get.
+        base: Label, name, path or digest; not needed if the store has only one base.
+        axes: Axes of dominance: learning, forgetting, and any fields of `Cost`; a list, or text with commas.
+        at_learning, at_forgetting: Levels at which methods are compared; None for the highest that all reach.
 
     Raises:
-        UsageError: The store cannot be used, an axis is unknown, or `base` is needed to choose.
-        EvidenceError: No arm, or too few scores.
+        UsageError: The store cannot be used, an axis is unknown, or the store has several bases and `base` is None.
+        EvidenceError: The store has no adapted arm, or too few scores.
     """
     from evalsvc.analysis.frontier import FrontierOptions, compare_methods, find_frontier
     from evalsvc.analysis.stored import load_positions
@@ -221,11 +221,11 @@ def frontier(
 def trajectory(
     name: str | None = None, *, margin: float = 0.02, db: AnyStore = None, note: Note | None = None
 ) -> TrajectoryReport:
-    """Follow training runs step by step: curves, the first step above the margin, the best one below it.
+    """Return training runs by step: curves, the first step above the margin, the best step below it.
 
     Args:
-        name: A training run; None: all.
-        margin: The largest forgetting tolerated.
+        name: A training run; None for all.
+        margin: The largest tolerated forgetting.
 
     Raises:
         UsageError: The store cannot be used, or has no training run of this name.
@@ -260,15 +260,15 @@ def gate(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> GateReport:
-    """Decide whether a checkpoint may be promoted, and keep the decision.
+    """Decide whether a checkpoint may be promoted, and store the decision.
 
     Args:
         checkpoint: The adapted arm: label, name, path or digest; with `evaluate` also a new folder or hub id.
         policy: A YAML file, its content as a dict, or a `Policy`.
         base: The arm to compare it with, if not its own base.
-        evaluate: Score missing items first, for as long as the policy's mode needs them.
-        suites: With `evaluate`, files of suites that the store does not know.
-        batch: Correct for all candidates tried on these suites.
+        evaluate: Score missing items first, until the policy is decided.
+        suites: With `evaluate`, files of suites that are not in the store.
+        batch: Correct for all candidates tested on these suites.
         half: Use one seeded half of every task's items: select on one, confirm on the other.
 
     Returns:
@@ -298,13 +298,13 @@ def gate(
 def _submission_of(
     store: Store, question: Question, suites: tuple[str, ...], compute: Compute, allow_task_code: bool
 ) -> Submission:
-    """Return what has to be scored to decide."""
+    """Return the submission that scores the missing items."""
     from evalsvc.scoring.submission import Source, Submission
     from evalsvc.store.arms import find_arm, find_base
 
     source, base = question.checkpoint, question.base
     if store.path.is_file() and not Path(source).exists():
-        # An arm of the store is scored from the folder that it had when it was submitted.
+        # A stored arm is scored from the folder from which it was submitted.
         arms = store.arms()
         arm = find_arm(arms, source)
         source, base = arm.checkpoint.path, base or find_base(arms, arm).checkpoint.path
@@ -321,15 +321,15 @@ def plan_gate(
     suites: Sequence[PathLike] = (),
     db: AnyStore = None,
 ) -> PowerReport:
-    """Return what a policy can resolve for a checkpoint and what scoring it takes, before anything is scored.
+    """Return the power analysis of a policy for a checkpoint, and the requests to score.
 
     Args:
-        checkpoint: An arm of the store, or one that is yet to be submitted.
+        checkpoint: An arm in the store, or a checkpoint that is not submitted yet.
         policy: A YAML file, its content as a dict, or a `Policy`.
-        suites: Files of suites that the store does not know.
+        suites: Files of suites that are not in the store.
 
     Raises:
-        UsageError: A suite is not known, or the policy can never be met.
+        UsageError: A suite is not known, or the policy cannot be met.
     """
     from evalsvc.gating.power_plan import plan_power
     from evalsvc.reports.power import PowerReport
@@ -348,7 +348,7 @@ def verify(decision: PathLike | Mapping[str, Any], *, db: AnyStore = None) -> Ve
 
     Raises:
         UsageError: The store cannot be used.
-        EvidenceError: The file is no decision record.
+        EvidenceError: The file is not a decision record.
     """
     from evalsvc.gating.verify import find_differences, read_record
     from evalsvc.reports.decisions import VerifyReport
@@ -366,14 +366,14 @@ def advise(
     margin: float = 0.02,
     db: AnyStore = None,
 ) -> AdviceReport:
-    """Judge a base's arms from the cheapest kind upwards, until one learns and does not forget; keeps no decision.
+    """Find the cheapest arm of a base that learns and does not forget; stores no decision.
 
     Args:
-        learning: Suites whose mean gain must exceed `min_gain`; None: all of role domain.
-        retention: Suites whose mean loss must stay below `margin`; None: all of role general.
+        learning: Suites whose mean gain must exceed `min_gain`; None for all of role domain.
+        retention: Suites whose mean loss must be below `margin`; None for all of role general.
 
     Raises:
-        UsageError: The store cannot be used, or the terms can never be met.
+        UsageError: The store cannot be used, or no arm can meet the criteria.
         EvidenceError: The store has no adapted arm.
     """
     from evalsvc.gating.advisor import Terms
@@ -412,21 +412,21 @@ def import_lm_eval(
     metric: str | None = None,
     db: AnyStore = None,
 ) -> ImportReport:
-    """Import results that lm-eval has written; with samples they can be compared item by item.
+    """Import results files of lm-eval; with samples, arms can be compared item by item.
 
     Args:
-        results: results_*.json; several, named ...step1000.json, are steps of one training run.
-        suite: Suite to keep them under.
-        samples: Files that --log_samples wrote; with one results file.
-        name: Name of the arm; None: the file's.
+        results: results_*.json; several files named ...step1000.json are steps of one training run.
+        suite: Name of the suite for these results.
+        samples: Files written by --log_samples; only with one results file.
+        name: Name of the arm; None for the file's name.
         base: The imported arm that it was adapted from.
-        step: Training step; with one results file.
+        step: Training step; only with one results file.
         tasks: Only tasks that match one of these patterns.
-        metric: The metric that comparisons use; None: the task's first.
+        metric: The metric that comparisons use; None for the task's first.
 
     Raises:
         UsageError: A file, the role or the store cannot be used.
-        EvidenceError: The samples do not add up to the results.
+        EvidenceError: The samples do not match the results.
     """
     from evalsvc.interchange.arms import store_imported
     from evalsvc.interchange.lm_eval import read_runs
@@ -468,10 +468,10 @@ def import_items(
     """Import a Parquet table with one row per arm and item.
 
     Args:
-        suite: Suite to keep them under.
+        suite: Name of the suite for these scores.
         arm, item, value: Columns with the arm's name, the item's id, and the score.
         task_column, prompt, answer, cluster: Columns with the task's name, the prompt or its hash, the parsed answer,
-            and what items belong together.
+            and the cluster of items that are not independent.
         base: The arm that the others were adapted from.
         tasks, metric: As in `import_lm_eval`.
 
@@ -499,7 +499,7 @@ def _target(suite: str, role: Role, tasks: Sequence[str], metric: str | None) ->
 
 
 class _Method(Generic[P, R]):
-    """A function of this module as a method of an open store, which is its `db`."""
+    """A function of this module as a method of an open store, which becomes its `db`."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         self.function = function
@@ -535,16 +535,16 @@ class OpenStore:
 
 
 def open(db: PathLike | None = None) -> OpenStore:
-    """Open a store; its file is made by the first `submit` or import.
+    """Open a store; its file is created by the first `submit` or import.
 
     Raises:
-        StoreError: The file is no store, is newer than this evalsvc, or cannot be upgraded.
+        StoreError: The file is not a store, is newer than this evalsvc, or cannot be upgraded.
     """
     return OpenStore(find_store(db))
 
 
 def find_store(db: AnyStore) -> Store:
-    """Return the store that `db` means, its schema up to date."""
+    """Return the store for `db`, migrated to the current schema."""
     from evalsvc.store.store import Store
 
     if isinstance(db, OpenStore):
@@ -563,7 +563,7 @@ def read_policy(policy: AnyPolicy) -> Policy:
     """Return a policy from a file, its content, or itself.
 
     Raises:
-        PolicyError: It cannot be read, or breaks a rule.
+        PolicyError: It cannot be read, or is invalid.
     """
     from evalsvc.gating.policy import Policy, load_policy, parse_policy
 
@@ -573,7 +573,7 @@ def read_policy(policy: AnyPolicy) -> Policy:
 
 
 def _check_choice(name: str, value: str | None, choices: Any) -> None:
-    """Raise UsageError if a value is none of a Literal's."""
+    """Raise UsageError if a value is not one of a Literal's."""
     if value is not None and value not in get_args(choices):
         raise UsageError(f"{name} {value!r}: must be one of {', '.join(get_args(choices))}")
 

@@ -1,13 +1,13 @@
-"""Stored scores -> answers: comparisons, frontiers, trajectories, claims.
+"""Analysis of stored scores: comparisons, frontiers, trajectories, claims.
 
-compare              paired scores of two arms -> Comparison
-suite_gains          scores of many arms -> what each gained on every suite, resampled
-frontier             gains -> Frontier
-trajectory           comparisons of many steps -> Trajectory
-claims               claims about adaptation -> decided Cards
-diversity_and_drift  sampled texts and token drift of an arm against its base
-stored               arms of a store, compared and placed
-training_runs        training runs of a store, step by step
-stored_claims        claims, decided on the arms of a store
-stored_drift         diversity and drift of the arms of a store
+compare              compares two arms, task by task
+suite_gains          gains of many arms over their base, by suite, with bootstrap resamples
+frontier             the frontier of learning and forgetting
+trajectory           a training run, step by step
+claims               tests of claims about adaptation
+diversity_and_drift  diversity of sampled answers, and token drift, against the base
+stored               comparisons and frontiers of the arms in a store
+training_runs        training runs in a store
+stored_claims        claims, tested on the arms in a store
+stored_drift         diversity and drift of the arms in a store
 """

@@ -1,8 +1,7 @@
-"""Claims about adaptation as hypotheses that the stored arms decide: supported, refuted or undecided. Pure.
+"""Tests of claims about adaptation: supported, refuted or undecided. Pure: no I/O.
 
-A claim about a checkpoint rests on its items. A claim about a *method* rests on independent training runs: items cannot
-tell how another seed would have done, so below three runs of either method it stays undecided, whatever the checkpoints
-at hand show.
+A claim about a checkpoint is tested on its items. A claim about a *method* is tested on independent training runs:
+items do not show the variation between seeds, so with fewer than three runs of either method it is undecided.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ class TrainingRun:
     """One training run at its last step.
 
     Attributes:
-        method: As it was given.
-        kinds: What it counts as (`methods.list_kinds`); nothing for a method of no known group.
-        learning, forgetting: Against the base; positive forgetting is worse.
-        text: Bits per byte more than the base on general text; positive is worse.
+        method: The method's name as given.
+        kinds: Kinds of run (`methods.list_kinds`); empty for a method without a group.
+        learning, forgetting: Compared with the base; positive forgetting is worse.
+        text: Increase in bits per byte over the base on general text; positive is worse.
         diversity: unique@K as a ratio to the base's.
-        drift: Forward KL from the base, nats per token.
-        no_drift: Why there is none although the run was scored on texts.
-        roles: Gains by role with their intervals over items, better counted positive.
+        drift: Forward KL from the base, in nats per token.
+        no_drift: Why there is no drift although the run was scored on texts.
+        roles: Gains by role with their intervals over items; positive is better.
     """
 
     name: str
@@ -54,7 +53,7 @@ class TrainingRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodClaim:
-    """That one kind of run has more of something than another."""
+    """A claim that one kind of run has a larger `measure` than another."""
 
     name: str
     text: str
@@ -65,11 +64,12 @@ class MethodClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedClaim:
-    """A claim, what it is about, and what decided it.
+    """A claim with its verdict.
 
     Attributes:
-        estimate, low, high: Of what the test looks at, 90 %.
-        reason: Why the verdict is what it is, in one sentence.
+        about: The arms or matrices that it was tested on.
+        estimate, low, high: The tested quantity with its 90 % interval.
+        reason: Reason for the verdict, in one sentence.
         evidence: The numbers behind it, one line per run or role.
     """
 
@@ -121,9 +121,9 @@ PREDICTS = "drift-predicts-forgetting"
 
 
 def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: str) -> DecidedClaim | None:
-    """Decide a claim about two methods; None where the runs have nothing to do with it.
+    """Test a claim about two methods; None if no run is of either kind.
 
-    Welch's t over runs, the two-sided 90 % interval of the difference: supported above 0, refuted below.
+    Uses Welch's t over runs: supported if the two-sided 90 % interval of the difference is above 0, refuted if below.
     """
     groups = [
         [(run, value) for run in runs if kind in run.kinds and (value := getattr(run, claim.measure)) is not None]
@@ -135,7 +135,7 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
         f"{kind}: {_format_values(group)}" for kind, group in zip((claim.more, claim.less), groups, strict=True)
     )
     evidence += tuple(
-        f"{run.arm} is left out: its method {run.method!r} belongs to no known group of methods"
+        f"{run.arm} is left out: its method {run.method!r} is not in a known group of methods"
         for run in runs
         if not run.kinds and getattr(run, claim.measure) is not None
     )
@@ -170,7 +170,7 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
         low=difference.low,
         high=difference.high,
         p_value=difference.p_value,
-        reason=f"{claim.measure} of {claim.more} less that of {claim.less} over {counts[0]} and {counts[1]} runs: "
+        reason=f"{claim.measure} of {claim.more} minus {claim.less}, over {counts[0]} and {counts[1]} runs: "
         f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], for these items",
     )
 
@@ -186,10 +186,10 @@ def _judge_interval(low: float, high: float) -> Verdict:
 
 
 def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
-    """Decide whether both general ability and instruction following of a checkpoint dropped, from its items.
+    """Test whether both general ability and instruction following of a checkpoint dropped, on its items.
 
-    Both must have dropped significantly (intersection-union, 5 % without correction). Refuted as soon as for one of
-    them a drop by the margin is excluded.
+    Supported if both dropped significantly (intersection-union test, 5 % without correction). Refuted if a drop by the
+    margin is excluded for one of them.
     """
     gains = dict(run.roles)
     evidence, verdicts = [], []
@@ -202,7 +202,7 @@ def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
         evidence.append(f"{role}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
         verdicts.append("supported" if gain.high < 0 else "refuted" if gain.low > -margin else "undecided")
     verdict: Verdict = "undecided"
-    reason = "neither did both drop significantly, nor is a drop of one excluded"
+    reason = "not both dropped significantly, and for neither is a drop by the margin excluded"
     if set(verdicts) == {"supported"}:
         verdict, reason = "supported", "both dropped significantly (one-sided 5 %)"
     elif "refuted" in verdicts:
@@ -224,7 +224,7 @@ def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
 
 
 def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[DecidedClaim, Line | None]:
-    """Decide whether drift predicts forgetting over checkpoints, by least squares."""
+    """Test whether drift predicts forgetting over checkpoints, by least squares."""
     pairs = [(run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
     evidence = tuple(
         f"{run.arm}: KL {run.drift:.4f}, forgetting {run.forgetting:+.3f}"
@@ -270,11 +270,11 @@ def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[Decided
 def decide_claims(
     runs: Sequence[TrainingRun], checkpoints: Sequence[TrainingRun], about: str, margin: float = MARGIN
 ) -> list[DecidedClaim]:
-    """Decide every claim that the runs have to do with.
+    """Test every claim that applies to the runs.
 
     Args:
         runs: Training runs at their last step.
-        checkpoints: All checkpoints, for the line of forgetting on drift.
+        checkpoints: All checkpoints, for the regression of forgetting on drift.
     """
     cards = [card for claim in METHOD_CLAIMS if (card := decide_method_claim(claim, runs, about)) is not None]
     cards += [

@@ -1,11 +1,11 @@
-"""Paired scores in, Comparisons out. Pure: no I/O, no database.
+"""Compares the paired scores of two arms. Pure: no I/O, no database.
 
-Samples are paired by identity, never by row. What the difference of a metric is, and which interval it has:
+Samples are paired by identity, never by row. The interval depends on the metric:
 
 * items that are 0 or 1: Tango's score interval of (gained - lost) / n, with McNemar's exact test;
-* other means, and the perplexities: Student's t on the paired influence values (for a mean: the paired differences);
-* samples in clusters, whatever the metric: Student's t with a cluster-robust error, G - 1 degrees of freedom;
-* metrics that only an aggregation of their own can compute (F1, BLEU, ...): a difference without an interval.
+* other means, and perplexities: Student's t on the paired influence values (for a mean: the paired differences);
+* clustered samples, for any metric: Student's t with a cluster-robust standard error, G - 1 degrees of freedom;
+* metrics with an aggregation of their own (F1, BLEU, ...): a difference without an interval.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from evalsvc.stats.paired import Transitions, mcnemar, t_interval, t_test, tango
 from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
 
 UNIT_INTERVAL = "score"
-"""Unit of metrics whose values lie in [0, 1], which may be averaged with each other."""
+"""Unit of metrics with values in [0, 1], which can be averaged with each other."""
 
 Places = NDArray[np.intp] | slice
-"""Where samples stand among an arm's: their positions, or a slice of them all."""
+"""Positions of samples among an arm's samples: indices, or a slice of all."""
 
 ALPHA = 0.05
 FEW_CLUSTERS = 30
@@ -41,7 +41,7 @@ FEW_CLUSTERS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Difference:
-    """Level of both arms, and the standard error, interval and p-value of their difference; see `Comparison`."""
+    """Levels of both arms, with standard error, interval and p-value of the difference; see `Comparison`."""
 
     base: float
     adapted: float
@@ -59,16 +59,18 @@ def compare_tasks(
     """Compare an adapted arm with its base on every task that the base has.
 
     Args:
-        rerun: The base's scores in a second run, for the floor under lost and gained.
+        rerun: The base's scores in a second run, for the A/A floor of lost and gained.
 
     Raises:
-        EvidenceError: A task is missing from the adapted arm, or the two arms' scores of it cannot be paired.
+        EvidenceError: A task is missing from the adapted arm, or its scores cannot be paired.
     """
     adapted_tasks, rerun_tasks = ({(scores.suite, scores.task): scores for scores in arm} for arm in (adapted, rerun))
     keys = [(scores.suite, scores.task) for scores in base]
     missing = ["/".join(key) for key in keys if key not in adapted_tasks]
     if missing:
-        raise EvidenceError(f"{len(missing)} tasks have no scores to compare ({', '.join(missing[:3])}); submit again")
+        raise EvidenceError(
+            f"{len(missing)} tasks have no scores of the adapted arm ({', '.join(missing[:3])}); submit it again"
+        )
     comparisons = [
         compare_task(scores, adapted_tasks[key], rerun_tasks.get(key)) for key, scores in zip(keys, base, strict=True)
     ]
@@ -77,7 +79,7 @@ def compare_tasks(
 
 
 def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> FullComparison:
-    """Compare two arms on one task in every way.
+    """Compare two arms on one task, with all further figures.
 
     Raises:
         EvidenceError: They have no sample in common, or were scored by different metrics.
@@ -89,7 +91,7 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
 
 
 def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
-    """Compare two arms on one task by their difference, with lost and gained, and nothing more: all that a test takes.
+    """Compare two arms on one task: the difference, lost and gained, which is all that gate rules use.
 
     Raises:
         EvidenceError: They have no sample in common, or were scored by different metrics.
@@ -103,7 +105,9 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
     in_base, in_adapted = _find_common(base, adapted)
     b, a = base.values[in_base], adapted.values[in_adapted]
     if not len(b):
-        raise EvidenceError(f"{where}: the two arms have no sample in common; their prompts differ")
+        raise EvidenceError(
+            f"{where}: the two arms have no sample in common, because their prompts differ; submit both again"
+        )
     binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
     counts = transitions(b, a) if binary else None
     difference = _compute_difference(base, b, a, in_base, counts)
@@ -138,7 +142,7 @@ def compute_coverage(base: TaskScores, adapted: TaskScores) -> float:
 
 
 def _find_common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]:
-    """Return where the samples that both arms have stand in each."""
+    """Return the positions of the common samples in each arm."""
     if base.is_aligned(adapted):
         return slice(None), slice(None)
     _, in_base, in_adapted = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
@@ -148,10 +152,11 @@ def _find_common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]
 def _compute_difference(
     scores: TaskScores, base: Floats, adapted: Floats, in_base: Places, counts: Transitions | None
 ) -> _Difference:
-    """Return the difference of two arms' values on the same samples, the base's `ours`.
+    """Return the difference of two arms' values on the same samples.
 
     Args:
-        counts: Of binary values.
+        in_base: Positions of these samples among the base's.
+        counts: Transitions, if the values are binary.
     """
     if scores.aggregation not in SMOOTH:
         return _Difference(base=float(np.mean(base)), adapted=float(np.mean(adapted)))
@@ -195,7 +200,7 @@ def _compute_difference(
 def _compare_answers(
     comparison: FullComparison, base: TaskScores, adapted: TaskScores, in_base: Places, in_adapted: Places
 ) -> FullComparison:
-    """Add how often both arms answer alike, and how many answers could not be parsed, where that is known."""
+    """Add the agreement of both arms and the number of unparsed answers, if known."""
     if base.answers is None or adapted.answers is None:
         return comparison
     return replace(
@@ -214,7 +219,7 @@ def _describe_transitions(
     in_base: Places,
     in_adapted: Places,
 ) -> FullComparison:
-    """Add what only binary items have: brackets and floors of lost and gained, calibration, blind spots."""
+    """Add the figures of binary items: chance adjustment, A/A floor, calibration, blind spots."""
     lost, gained, n = comparison.lost, comparison.gained, comparison.n
     assert lost is not None
     assert gained is not None
@@ -239,7 +244,7 @@ def _describe_transitions(
 
 
 def _adjust_p_values(comparisons: list[FullComparison]) -> list[FullComparison]:
-    """Adjust the p-values for the number of tasks, and say which tasks moved."""
+    """Adjust the p-values for the number of tasks, and set which tasks moved."""
     tested = [(i, c.p_value) for i, c in enumerate(comparisons) if c.p_value is not None]
     p = [p_value for _, p_value in tested]
     for (i, _), p_holm, q_value in zip(tested, holm(p), benjamini_hochberg(p), strict=True):
@@ -251,10 +256,10 @@ def _adjust_p_values(comparisons: list[FullComparison]) -> list[FullComparison]:
 
 
 def _mark_format_loss(comparisons: list[FullComparison], formats: Sequence[tuple[str, str]]) -> list[FullComparison]:
-    """Say of losses on items that are asked in several prompt formats whether all formats show them.
+    """Label losses on items with several prompt formats by whether all formats have the loss.
 
-    A significant loss in one format is a loss of format, not of knowledge, where another format shows none and its
-    loss is significantly smaller: its interval contains 0, and lies above that of the first.
+    A significant loss in one format is a format loss, not a loss of knowledge, if another format has an interval that
+    contains 0 and lies above that of the first.
     """
     families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, name in enumerate(formats):
@@ -269,11 +274,11 @@ def _mark_format_loss(comparisons: list[FullComparison], formats: Sequence[tuple
                 comparisons[j].task for j in members if known[j][0] <= 0 <= known[j][1] and known[j][0] > known[i][1]
             ]
             if kept:
-                label = f"format loss: the knowledge is there in {', '.join(kept)}"
+                label = f"format loss: no loss in {', '.join(kept)}"
             elif all(end[1] < 0 for end in known.values()):
                 label = "lost in every format"
             else:
-                label = "undecided: no other format loses significantly less"
+                label = "undecided: no other format has a significantly smaller loss"
             comparisons[i] = replace(comparisons[i], format_loss=label)
     return comparisons
 
@@ -284,15 +289,15 @@ def is_binary(values: Floats) -> bool:
 
 
 def find_unit(scores: TaskScores) -> str:
-    """Return the unit in which a task's difference may be averaged with other tasks'."""
+    """Return the unit in which a task's difference can be averaged with that of other tasks."""
     return UNIT_INTERVAL if scores.aggregation == "mean" and scores.is_bounded else scores.metric
 
 
 def compute_totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:
-    """Return the mean difference of every role and unit, better counted positive, with its worst task.
+    """Return the mean difference of every role and unit (positive is better), with its worst task.
 
-    The mean is unweighted over suites; within a suite tasks count by their weight. Tasks without a standard error leave
-    the total without an interval.
+    The mean is unweighted over suites; within a suite tasks have their weights. A total has no interval if one of its
+    tasks has no standard error.
     """
     groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
@@ -308,7 +313,7 @@ def _compute_total(group: list[Comparison]) -> RoleTotal:
     if all(error is not None for error in errors):
         spread = math.sqrt(sum((share * (error or 0.0)) ** 2 for share, error in zip(shares, errors, strict=True)))
         low, high = t_interval(difference, spread, math.inf)
-        if group[0].unit == UNIT_INTERVAL:  # the normal approximation knows nothing of the ends of the scale
+        if group[0].unit == UNIT_INTERVAL:  # the normal approximation can exceed the scale
             low, high = max(-1.0, low), min(1.0, high)
     worst = min(group, key=lambda c: c.gain)
     return RoleTotal(
@@ -326,7 +331,7 @@ def _compute_total(group: list[Comparison]) -> RoleTotal:
 
 
 def compute_task_shares(tasks: Sequence[tuple[str, float]]) -> list[float]:
-    """Return each task's share in the mean over suites, given (suite, weight); shares add up to 1."""
+    """Return each task's share in the mean over suites, given (suite, weight); shares sum to 1."""
     total: dict[str, float] = defaultdict(float)
     for suite, weight in tasks:
         total[suite] += weight

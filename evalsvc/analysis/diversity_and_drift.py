@@ -18,7 +18,7 @@ SEED = 1234
 
 @dataclass(frozen=True, slots=True)
 class TaskDiversity:
-    """One task's measures of diversity, each as a ratio to the base's."""
+    """One task's diversity measures, each as a ratio to the base's."""
 
     suite: str
     task: str
@@ -28,7 +28,7 @@ class TaskDiversity:
 
 @dataclass(frozen=True, slots=True)
 class TaskDrift:
-    """One task's drift; the role tells texts of the domain from general ones."""
+    """One task's token drift; the role distinguishes domain texts from general ones."""
 
     suite: str
     role: Role
@@ -40,7 +40,7 @@ def compare_sampled(base: Sequence[SampledAnswers], adapted: Sequence[SampledAns
     """Compare sampled answers, prompt by prompt.
 
     Raises:
-        EvidenceError: The two arms have no prompt in common on some task, or one answer per prompt only.
+        EvidenceError: The two arms have no prompt in common on some task, or only one answer per prompt.
     """
     adapted_tasks = {(task.suite, task.task): task for task in adapted}
     compared = []
@@ -67,5 +67,5 @@ def compare_sampled(base: Sequence[SampledAnswers], adapted: Sequence[SampledAns
 
 
 def summarise_drift(tasks: Sequence[TokenDrift]) -> list[TaskDrift]:
-    """Summarise an arm's drift, task by task."""
+    """Summarise an arm's token drift, task by task."""
     return [TaskDrift(task.suite, task.role, task.task, drift(task.kl, task.texts)) for task in tasks]

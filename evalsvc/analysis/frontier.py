@@ -1,8 +1,8 @@
-"""What many arms of one base gained in, the learning-versus-forgetting frontier out. Pure: no I/O, no database.
+"""The frontier of learning and forgetting of the arms of one base. Pure: no I/O, no database.
 
 Learning is the mean gain over domain suites, forgetting the mean loss over general suites: positive forgetting is
-always worse. Everything uncertain comes from the bootstrap of `suite_gains`, which all arms share. Inside, better is
-positive on every axis.
+always worse. Uncertainty comes from the bootstrap of `suite_gains`, which all arms share. Internally, positive is
+better on every axis.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ _ARMS = 64
 
 @dataclass(frozen=True, slots=True)
 class FrontierOptions:
-    """What a frontier is asked for.
+    """Options of a frontier.
 
     Attributes:
-        axes: Any of learning, forgetting and the fields of `Cost`.
-        at_learning, at_forgetting: Where methods are compared; None: as far as all of them get.
+        axes: Two or more of learning, forgetting and the fields of `Cost`.
+        at_learning, at_forgetting: Levels at which methods are compared; None for the highest that all reach.
     """
 
     axes: tuple[str, ...] = DEFAULT_AXES
@@ -64,10 +64,10 @@ class FrontierOptions:
     at_forgetting: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse axes that there are not.
+        """Check the axes.
 
         Raises:
-            UsageError: An axis is unknown, or there are not two.
+            UsageError: An axis is unknown, or there are fewer than two.
         """
         unknown = [name for name in self.axes if name not in (*DEFAULT_AXES, *COSTS)]
         if unknown or len(set(self.axes)) < 2:
@@ -75,20 +75,20 @@ class FrontierOptions:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Axis:
-    """Gains over the base along one axis, of the arms that can be placed on it.
+class AxisGains:
+    """Gains over the base along one axis, of the arms that have scores on it.
 
     Attributes:
-        arms: [arms], their numbers among all arms.
+        arms: [arms], their indices among all arms.
         gain: [arms].
         resampled: [replicates, arms].
-        ranks: [replicates, arms], of `resampled` within each replicate.
-        ends: [2, arms], of the gains' intervals.
-        corner: Where volumes are measured from.
+        ranks: [replicates, arms], dense ranks of `resampled` within each replicate.
+        ends: [2, arms], ends of the gains' intervals.
+        reference: Value of the hypervolume's reference point on this axis.
     """
 
     unit: str
-    corner: float
+    reference: float
     arms: Indices
     gain: Floats
     resampled: Floats
@@ -96,8 +96,8 @@ class Axis:
     ends: Floats
     left_out: tuple[str, ...] = ()
 
-    def of(self, arms: Indices) -> Axis:
-        """Return the axis for some of its arms, given by their numbers."""
+    def of(self, arms: Indices) -> AxisGains:
+        """Return the axis for some of its arms, given by their indices."""
         if len(arms) == len(self.arms):
             return self
         kept = np.searchsorted(self.arms, arms)
@@ -113,7 +113,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertainty:
-    """The intervals of an arm's learning and forgetting, their ellipse, and what was given for what; see `Point`."""
+    """Intervals of an arm's learning, forgetting and exchange rate, and their ellipse; see `Point`."""
 
     learning_low: float
     learning_high: float
@@ -127,22 +127,22 @@ class Uncertainty:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ArmPositions:
-    """What arms learned and forgot: the part of a frontier that is expensive to compute, whatever its axes.
+    """Learning and forgetting of all arms: the expensive part of a frontier, which is the same for all axes.
 
     Attributes:
         arms: The base, and the arms that have scores on all of its tasks.
-        incomplete: The others' labels.
-        uncertainty: Of each arm's learning and forgetting.
+        incomplete: Labels of the other arms.
+        uncertainty: One entry per arm.
     """
 
     arms: tuple[Candidate, ...]
     incomplete: tuple[str, ...]
-    learning: Axis
-    forgetting: Axis
+    learning: AxisGains
+    forgetting: AxisGains
     uncertainty: tuple[Uncertainty, ...]
 
     def with_known_costs(self, axes: Sequence[str]) -> ArmPositions:
-        """Return the plane for the base and the arms whose costs are known that are axes; the others are incomplete."""
+        """Return the base and the arms with known costs on all cost axes; the others become incomplete."""
         costs = [name for name in axes if name in COSTS]
         known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in self.arms[1:]]
         if all(known):
@@ -158,8 +158,8 @@ class ArmPositions:
         )
 
 
-def build_positions(gains: Gains, learning: Axis, forgetting: Axis) -> ArmPositions:
-    """Put together what the arms that are on both axes learned and forgot."""
+def build_positions(gains: Gains, learning: AxisGains, forgetting: AxisGains) -> ArmPositions:
+    """Combine both axes for the arms that are on both."""
     both = np.intersect1d(learning.arms, forgetting.arms)
     learning, forgetting = learning.of(both), forgetting.of(both)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -175,13 +175,12 @@ def build_positions(gains: Gains, learning: Axis, forgetting: Axis) -> ArmPositi
 
 
 def find_frontier(positions: ArmPositions, options: FrontierOptions = FrontierOptions()) -> Frontier:
-    """Find the frontier among arms that were measured.
+    """Find the frontier.
 
-    Arms without scores on all of the base's tasks on the two axes, or without a cost that is asked for, are named as
-    incomplete and not placed.
+    Arms that lack a cost on one of the axes are reported as incomplete, as are those without all scores.
 
     Raises:
-        EvidenceError: What queries of the base cost was never measured.
+        EvidenceError: `tokens_per_query` is an axis and was not measured for the base.
     """
     positions = positions.with_known_costs(options.axes)
     arms, learning, forgetting = positions.arms, positions.learning, positions.forgetting
@@ -190,16 +189,17 @@ def find_frontier(positions: ArmPositions, options: FrontierOptions = FrontierOp
     chosen = [axes[name] for name in options.axes]
     points = np.stack([axis.gain for axis in chosen], axis=-1)
     ranks = np.moveaxis(np.stack([axis.ranks for axis in chosen]), 0, -1)
-    corner = [axis.corner for axis in chosen]
-    methods = _methods(arms, points, corner)
+    reference = [axis.reference for axis in chosen]
+    methods = _methods(arms, points, reference)
     return Frontier(
         base=arms[0].label,
         points=_points(arms, axes, positions.uncertainty, points, ranks, methods),
         learning_unit=learning.unit,
         forgetting_unit=forgetting.unit,
-        hypervolume=hypervolume(points, corner),
+        hypervolume=hypervolume(points, reference),
         reference=tuple(
-            0.0 + value if name == "learning" else 0.0 - value for name, value in zip(options.axes, corner, strict=True)
+            0.0 + value if name == "learning" else 0.0 - value
+            for name, value in zip(options.axes, reference, strict=True)
         ),
         left_out=learning.left_out + forgetting.left_out,
         incomplete=positions.incomplete,
@@ -210,7 +210,7 @@ def find_frontier(positions: ArmPositions, options: FrontierOptions = FrontierOp
 
 def _points(
     placed: Sequence[Candidate],
-    axes: Mapping[str, Axis],
+    axes: Mapping[str, AxisGains],
     uncertainty: Sequence[Uncertainty],
     points: Floats,
     ranks: Ranks,
@@ -250,18 +250,18 @@ def _points(
 
 
 def _blocks(arms: int) -> list[slice]:
-    """Return slices of as many arms at a time as fit into a core's cache with their resamples."""
+    """Return slices of as many arms as fit into a core's cache with their resamples."""
     return [slice(start, start + _ARMS) for start in range(0, arms, _ARMS)]
 
 
-def _compute_uncertainty(learning: Axis, forgetting: Axis, arms: slice) -> Iterator[Uncertainty]:
-    """Yield, for some arms, the intervals and the ellipse of learning and forgetting, and what was given for what."""
+def _compute_uncertainty(learning: AxisGains, forgetting: AxisGains, arms: slice) -> Iterator[Uncertainty]:
+    """Yield, for some arms, intervals and ellipse of learning and forgetting, and the exchange rate."""
     learned, forgot = learning.resampled[:, arms], 0.0 - forgetting.resampled[:, arms]
     (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
     ellipses = _ellipses(learned, forgot)
-    has_learned = learned_low > 0  # in all but 5 % of the resamples, or in more
+    has_learned = learned_low > 0  # in at least 95 % of the resamples
     exchange = 0.0 - forgetting.gain[arms][has_learned] / learning.gain[arms][has_learned]
-    # Where a resample learned nothing at all the ratio is as bad as it gets, or as good.
+    # A resample without learning has an infinite ratio, with the sign of forgetting.
     learned, forgot = learned[:, has_learned], forgot[:, has_learned]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
@@ -281,9 +281,9 @@ def _compute_uncertainty(learning: Axis, forgetting: Axis, arms: slice) -> Itera
 
 
 def _ellipses(learned: Floats, forgot: Floats) -> list[Ellipse]:
-    """Return the ellipses of normals with the resamples' covariances [replicates, arms].
+    """Return the ellipses of normal distributions with the covariances of the resamples [replicates, arms].
 
-    Chi-squared's quantile at 2 df is -2 ln(1 - p).
+    The quantile of chi-squared with 2 degrees of freedom is -2 ln(1 - p).
     """
     centred = np.stack([values - values.mean(axis=0) for values in (learned, forgot)])
     variances, directions = np.linalg.eigh(np.einsum("ira,jra->aij", centred, centred) / (len(learned) - 1))
@@ -292,17 +292,17 @@ def _ellipses(learned: Floats, forgot: Floats) -> list[Ellipse]:
     return [Ellipse(float(a), float(b), float(angle)) for a, b, angle in zip(major, minor, angles, strict=True)]
 
 
-def _methods(placed: Sequence[Candidate], points: Floats, corner: Sequence[float]) -> tuple[MethodFrontier, ...]:
+def _methods(placed: Sequence[Candidate], points: Floats, reference: Sequence[float]) -> tuple[MethodFrontier, ...]:
     frontiers = []
     for method, members in _members(placed).items():
         own_points = points[members]
         labels = tuple(placed[i].label for i, kept in zip(members, non_dominated(own_points), strict=True) if kept)
-        frontiers.append(MethodFrontier(method, labels, hypervolume(own_points, corner)))
+        frontiers.append(MethodFrontier(method, labels, hypervolume(own_points, reference)))
     return tuple(frontiers)
 
 
 def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
-    """Return the adapted arms of every method."""
+    """Return the indices of the adapted arms of every method."""
     members: dict[str, list[int]] = {}
     for i, arm in enumerate(placed[1:], start=1):
         members.setdefault(arm.checkpoint.method, []).append(i)
@@ -312,10 +312,10 @@ def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
 # ------------------------------------------------------------------------------------------------------------- axes
 
 
-def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> Axis:
-    """Return the mean gain over the suites of a role, or over some of them, for the arms that have them all.
+def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> AxisGains:
+    """Return the mean gain over the suites of a role, or some of them, for the arms with scores on all of them.
 
-    Tasks in other units than most of them have are left out.
+    Tasks whose unit is not the most frequent one are left out.
 
     Raises:
         EvidenceError: The base has no scores on any of them.
@@ -340,11 +340,11 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
     with ThreadPoolExecutor(THREADS) as pool:
         ends = pool.map(lambda arms: np.quantile(resampled[:, arms], ENDS, axis=0), _blocks(len(gain)))
         ranks = rank_densely(resampled)
-    # The corner: nothing learned, everything forgotten. For metrics without a floor, the base's level lost once over.
-    corner = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
-    return Axis(
+    # Reference point: nothing learned, everything forgotten (a loss as large as the base's level).
+    reference = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
+    return AxisGains(
         unit=unit,
-        corner=corner,
+        reference=reference,
         arms=np.flatnonzero(has),
         gain=gain,
         resampled=resampled,
@@ -354,25 +354,25 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
     )
 
 
-def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
-    """Return a cost as a gain, cheaper is better: to make the base, which was not adapted, cost nothing.
+def _cost_axis(name: str, placed: Sequence[Candidate], beside: AxisGains) -> AxisGains:
+    """Return a cost as a gain: cheaper is better, and the base, which was not adapted, costs 0.
 
     Raises:
-        EvidenceError: What queries of the base cost was never measured.
+        EvidenceError: `tokens_per_query` of the base was not measured.
     """
     first, *costs = (getattr(arm.checkpoint.cost, name) for arm in placed)
     if first is None and name == "tokens_per_query":
         raise EvidenceError(
-            f"{placed[0].label} has no tokens_per_query, which is measured when prompts of a domain suite are asked; "
-            "submit an arm of it again with such a suite, or choose other axes"
+            f"{placed[0].label} has no tokens_per_query, which is measured when a domain suite is scored; "
+            "submit one of its arms again with such a suite, or choose other axes"
         )
     gain = 0.0 - np.array([first or 0.0, *costs], dtype=np.float64)
-    # A tenth beyond the most expensive arm, so that this one still counts.
+    # The reference point is 10 % beyond the most expensive arm, so that this arm adds volume.
     shape = beside.resampled.shape
     resampled, ranks = np.broadcast_to(gain, shape), np.broadcast_to(rank_densely(gain), shape)
-    return Axis(
+    return AxisGains(
         unit=name,
-        corner=float(gain.min()) * 1.1,
+        reference=float(gain.min()) * 1.1,
         arms=beside.arms,
         gain=gain,
         resampled=resampled,
@@ -387,7 +387,7 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: Axis) -> Axis:
 def compare_methods(positions: ArmPositions, options: FrontierOptions = FrontierOptions()) -> EqualLevels:
     """Compare the methods that learned anything: forgetting at equal learning, and learning at equal forgetting.
 
-    If no level is wished for, it is the most that all of these methods reach: for learning, in 95 % of the resamples.
+    The default level is the highest that all of these methods reach; for learning, in 95 % of the resamples.
     """
     positions = positions.with_known_costs(options.axes)
     domain, general = positions.learning, positions.forgetting
@@ -428,7 +428,7 @@ def _match(at: float, values: Mapping[str, Floats]) -> LevelComparison:
 
 
 def _summarise(estimates: Floats) -> tuple[float | None, float | None, float | None, float]:
-    """Return the first of the estimates, the interval over the resamples behind it that have one, and their share."""
+    """Return the estimate (the first value), its interval over the resamples that have a value, and their share."""
     value = None if math.isnan(estimates[0]) else float(estimates[0])
     known = estimates[1:][~np.isnan(estimates[1:])]
     if not len(known):

@@ -1,4 +1,4 @@
-"""What people and dashboards ask of a store: arms by name, comparisons, the frontier. Imports nothing that scores."""
+"""Comparisons and frontiers of the arms in a store."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from evalsvc.records.scores import TaskScores
 from evalsvc.store.arms import Family, StoredArm, find_arm, find_base, find_rerun
 from evalsvc.store.store import Store
 
-_AT_ONCE = 16
-"""Arms whose scores are in memory at the same time."""
+_BATCH_ARMS = 16
+"""Number of arms whose scores are in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmComparison:
-    """Two arms, compared on every task of the base."""
+    """The comparison of two arms on every task of the base."""
 
     base: StoredArm
     adapted: StoredArm
@@ -36,10 +36,10 @@ def compare_arms(store: Store, adapted: str, base: str | None = None, other_prom
     """Compare an arm with its base, or with another arm.
 
     Args:
-        other_prompts: Whether the same documents may have been asked with other prompts.
+        other_prompts: Whether to pair by document where the prompts differ.
 
     Raises:
-        UsageError: A name means no arm, or several.
+        UsageError: A name matches no arm, or several.
         EvidenceError: Scores are missing or cannot be compared.
     """
     arms = store.arms()
@@ -47,7 +47,7 @@ def compare_arms(store: Store, adapted: str, base: str | None = None, other_prom
     reference = find_arm(arms, base) if base else find_base(arms, chosen)
     if reference.numerics != chosen.numerics:
         raise EvidenceError(
-            f"{chosen.label} and {reference.label} were scored under different numerics "
+            f"{chosen.label} and {reference.label} were scored with different numerics "
             f"({chosen.numerics} and {reference.numerics}); submit both again"
         )
     return compare_pair(store, reference, chosen, other_prompts)
@@ -68,10 +68,10 @@ def compare_pair(store: Store, base: StoredArm, adapted: StoredArm, other_prompt
 def compare_many(
     store: Store, base: StoredArm, several: Sequence[StoredArm], other_prompts: bool = False
 ) -> Iterator[ArmComparison | EvidenceError]:
-    """Yield the comparison of each of several arms, or why there is none; scores are read some arms at a time."""
+    """Yield the comparison of each arm, or the error; scores are read in batches of arms."""
     rerun = find_rerun(store.arms(), base)
-    for start in range(0, len(several), _AT_ONCE):
-        part = several[start : start + _AT_ONCE]
+    for start in range(0, len(several), _BATCH_ARMS):
+        part = several[start : start + _BATCH_ARMS]
         numbers = [*(arm.number for arm in part), *([rerun.number] if rerun else [])]
         scores = store.task_scores(base.number, numbers)
         for arm in part:
@@ -98,7 +98,7 @@ def _compare_scores(
         raise EvidenceError(f"{base.label} has no finished run; submit it again to resume")
     scored = {(task.suite, task.task) for task in adapted_scores}
     if any((task.suite, task.task) not in scored for task in base_scores):
-        # The arm may have done the suite under another plan: with some items missing, or with other prompts.
+        # The arm may have been scored on another plan of the suite: with some items missing, or with other prompts.
         own = store.task_scores(adapted.number, [])[adapted.number]
         adapted_scores = [*adapted_scores, *(task for task in own if (task.suite, task.task) not in scored)]
     base_scores, adapted_scores = _pair_samples(store, base_scores, adapted_scores, other_prompts)
@@ -109,10 +109,10 @@ def _compare_scores(
 def _pair_samples(
     store: Store, base: Sequence[TaskScores], adapted: Sequence[TaskScores], other_prompts: bool
 ) -> tuple[list[TaskScores], list[TaskScores]]:
-    """Return scores whose samples can be paired: the same prompts, or declared to be others.
+    """Return scores whose samples can be paired: by prompt, or by document with `other_prompts`.
 
     Raises:
-        EvidenceError: The same documents were asked with other prompts, and nobody said so.
+        EvidenceError: Prompts of the same documents differ, and `other_prompts` is false.
     """
     adapted_scores = {(task.suite, task.task): task for task in adapted}
     base_scores = list(base)
@@ -128,8 +128,8 @@ def _pair_samples(
         documents = np.intersect1d(store.documents(only_base), store.documents(only_adapted))
         if len(documents) and not other_prompts:
             raise EvidenceError(
-                f"{task.suite}/{task.task}: {len(documents)} of {len(task.samples)} documents were asked with other "
-                "prompts; submit both with the same suite and template, or say --other-prompts to pair by document"
+                f"{task.suite}/{task.task}: {len(documents)} of {len(task.samples)} documents have different "
+                "prompts; submit both with the same suite and template, or use --other-prompts to pair by document"
             )
         if len(documents):
             base_scores[i], adapted_scores[key] = (_number_by_document(store, scores) for scores in (task, counterpart))
@@ -137,7 +137,7 @@ def _pair_samples(
 
 
 def _number_by_document(store: Store, scores: TaskScores) -> TaskScores:
-    """Return scores whose samples are numbered by document; of equal documents the first stays."""
+    """Return scores with samples numbered by document; of equal documents only the first is used."""
     documents, first = np.unique(store.documents(scores.samples), return_index=True)
     return replace(
         scores,
@@ -152,7 +152,7 @@ def _number_by_document(store: Store, scores: TaskScores) -> TaskScores:
 
 
 def load_frontier(store: Store, family: Family, options: FrontierOptions = FrontierOptions()) -> Frontier:  # noqa: B008 (frozen)
-    """Place a base and its arms on the plane of learning and forgetting.
+    """Compute the frontier of a base and its arms.
 
     Raises:
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
@@ -161,7 +161,7 @@ def load_frontier(store: Store, family: Family, options: FrontierOptions = Front
 
 
 def load_positions(store: Store, family: Family) -> frontier.ArmPositions:
-    """Measure what the arms of a base learned and forgot.
+    """Compute learning and forgetting of the arms of a base.
 
     Raises:
         EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
@@ -171,7 +171,7 @@ def load_positions(store: Store, family: Family) -> frontier.ArmPositions:
 
 
 def load_gains(store: Store, family: Family) -> Gains:
-    """Measure what the arms of a base gained on every suite.
+    """Compute the gains of the arms of a base on every suite.
 
     Raises:
         EvidenceError: Samples differ.

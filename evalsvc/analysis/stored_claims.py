@@ -1,4 +1,4 @@
-"""Claims about adaptation, decided on the arms and matrices of a store."""
+"""Claims about adaptation, tested on the arms and matrices in a store."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from evalsvc.store.store import Store
 
 
 def decide_stored_claims(store: Store, base: str | None = None, margin: float = MARGIN) -> list[DecidedClaim]:
-    """Return the claims that the stored arms and matrices have to do with, decided.
+    """Test all claims that apply to the arms and matrices in a store.
 
     Raises:
         UsageError: No arm has that name.
-        EvidenceError: The store has nothing to decide a claim with.
+        EvidenceError: The store has no adapted arm and no matrix.
     """
     return decide_claim_evidence(load_claim_evidence(store, base), margin)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimEvidence:
-    """What claims are decided on: training runs at their last step, and checkpoints with drift."""
+    """Input of claims: training runs at their last step, and checkpoints with drift."""
 
     runs: tuple[TrainingRun, ...]
     checkpoints: tuple[TrainingRun, ...]
@@ -44,7 +44,7 @@ class ClaimEvidence:
 
 
 def load_claim_evidence(store: Store, base: str | None = None) -> list[ClaimEvidence]:
-    """Return the stored arms and matrices as claims need them; raises as `decide_stored_claims` does."""
+    """Return the stored arms and matrices as input of claims; raises as `decide_stored_claims`."""
     matrices = [] if base else store.matrices()
     evidence = [
         _load_family(store, family)
@@ -57,12 +57,10 @@ def load_claim_evidence(store: Store, base: str | None = None) -> list[ClaimEvid
 
 
 def decide_claim_evidence(evidence: Sequence[ClaimEvidence], margin: float = MARGIN) -> list[DecidedClaim]:
-    """Decide every claim; raises as `decide_stored_claims` does."""
+    """Test every claim; raises as `decide_stored_claims`."""
     cards = [card for part in evidence for card in decide_claims(part.runs, part.checkpoints, part.about, margin)]
     if not cards:
-        raise EvidenceError(
-            "the store has no adapted arm and no matrix to decide a claim with; submit or import some first"
-        )
+        raise EvidenceError("the store has no adapted arm and no matrix to test claims on; submit or import some first")
     return cards
 
 
@@ -78,13 +76,13 @@ def _load_family(store: Store, family: Family) -> ClaimEvidence:
 
 
 def fit_drift_line(store: Store, family: Family) -> tuple[list[TrainingRun], DecidedClaim, Line | None]:
-    """Return a base's checkpoints with drift and forgetting, the claim about them, and the fitted line behind it."""
+    """Return a base's checkpoints with drift and forgetting, the claim about them, and the fitted line."""
     runs = [run for _, run in load_claim_runs(store, family)]
     return runs, *decide_drift_claim(runs, f"arms of {family.base.label}")
 
 
 def explain_missing_drift(store: Store, family: Family, tokens: Mapping[int, Sequence[TokenDrift]]) -> dict[int, str]:
-    """Return, by arm, why there is no drift of those that were scored on texts."""
+    """Return, by arm number, why arms that were scored on texts have no drift."""
     scored = {run.arm.number for run in store.runs() if run.state == "done" and run.role == "drift" and not run.part_of}
     return {
         arm.number: why_no_drift(arm.checkpoint, family.base.checkpoint)
@@ -97,8 +95,8 @@ def explain_missing_drift(store: Store, family: Family, tokens: Mapping[int, Seq
 
 
 def load_claim_runs(store: Store, family: Family) -> list[tuple[StoredArm, TrainingRun]]:
-    """Return what claims rest on: of every training run the last step that can be compared, and steps with drift."""
-    # A checkpoint that is served in several ways is still one: merged arms stand back.
+    """Return the arms that claims use: of every training run the last step with a comparison, and steps with drift."""
+    # Of a checkpoint with several arms, only one is used: not the merged one, if there is another.
     by_checkpoint = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
     order = [arm.number for arm in by_checkpoint.values()]
     sampled, tokens = store.sampled_answers(family.base.number, order), store.drifts(order)
@@ -122,7 +120,7 @@ def load_claim_runs(store: Store, family: Family) -> list[tuple[StoredArm, Train
 def _compare_last_steps(
     store: Store, base: StoredArm, arms: Sequence[StoredArm], always: Container[int]
 ) -> Iterator[tuple[StoredArm, ArmComparison]]:
-    """Yield, compared, of every training run the last step that can be, and arms that are `always` asked."""
+    """Yield the comparisons of every training run's last comparable step, and of the arms in `always`."""
     left = sorted(arms, key=lambda arm: -(arm.checkpoint.step or 0))
     while left:
         last = {_run_name(arm): arm.number for arm in reversed(left)}
@@ -135,7 +133,7 @@ def _compare_last_steps(
                 yield arm, comparison
                 reached.add(_run_name(arm))
             elif comparison is None and _run_name(arm) not in reached:
-                rest.append(arm)  # what came after it is unfinished, or was scored otherwise
+                rest.append(arm)  # later steps are unfinished, or cannot be compared
         left = rest
 
 
@@ -144,7 +142,7 @@ def _run_name(arm: StoredArm) -> str:
 
 
 def _mean_distinct_ratio(base: Sequence[SampledAnswers], adapted: Sequence[SampledAnswers]) -> float | None:
-    """Return the mean share of different answers, as a ratio to the base's; None where that cannot be told."""
+    """Return the mean share of distinct answers, as a ratio to the base's; None if it cannot be computed."""
     try:
         ratios = [task.ratios[0].ratio for task in compare_sampled(base, adapted)] if adapted else []
     except EvidenceError:
@@ -154,7 +152,7 @@ def _mean_distinct_ratio(base: Sequence[SampledAnswers], adapted: Sequence[Sampl
 
 
 def _mean_drift(tasks: Sequence[TokenDrift]) -> float | None:
-    """Return mean KL per token on texts of the domain, else on general ones."""
+    """Return mean KL per token on domain texts, else on general texts."""
     chosen = [task for task in tasks if task.role == "domain"] or list(tasks)
     return float(np.mean([task.kl.mean() for task in chosen])) if chosen else None
 

@@ -16,7 +16,7 @@ def compare_diversity(store: Store, adapted: str) -> list[TaskDiversity]:
     """Compare an arm's sampled answers to open prompts with its base's.
 
     Raises:
-        UsageError: The name means no arm, or several.
+        UsageError: The name matches no arm, or several.
         EvidenceError: There are no sampled answers, or they cannot be compared.
     """
     arms = store.arms()
@@ -32,10 +32,10 @@ def compare_diversity(store: Store, adapted: str) -> list[TaskDiversity]:
 
 @dataclass(frozen=True, slots=True)
 class ArmDrift:
-    """How far an arm moved from its base, and what it forgot.
+    """An arm's token drift and its forgetting.
 
     Attributes:
-        tasks: Empty where `refusal` says why no drift is known.
+        tasks: Empty if there is no drift, for the reason `refusal`.
     """
 
     arm: StoredArm
@@ -45,10 +45,10 @@ class ArmDrift:
 
 
 def load_drift(store: Store, family: Family) -> tuple[list[ArmDrift], DecidedClaim]:
-    """Return the drift of a base's arms, and whether it predicts what they forgot.
+    """Return the drift of a base's arms, and the claim that it predicts their forgetting.
 
     Raises:
-        EvidenceError: No arm has drift; says why, where one was scored on texts.
+        EvidenceError: No arm has drift; with the reason, if an arm was scored on texts.
     """
     runs = load_claim_runs(store, family)
     tokens = store.drifts([arm.number for arm in family.arms])
@@ -60,7 +60,7 @@ def load_drift(store: Store, family: Family) -> tuple[list[ArmDrift], DecidedCla
         if tokens[arm.number] or arm.number in refusals
     ]
     if drifts and all(drift.refusal for drift in drifts):
-        more = f" (and {len(drifts) - 1} arms more)" if len(drifts) > 1 else ""
+        more = f" (and {len(drifts) - 1} more arms)" if len(drifts) > 1 else ""
         raise EvidenceError(f"{drifts[0].arm.label}: {drifts[0].refusal}{more}")
     if not drifts:
         raise EvidenceError(

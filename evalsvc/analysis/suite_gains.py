@@ -1,8 +1,8 @@
-"""What arms gained over their base on each suite, resampled: all that a frontier needs to know of scores.
+"""Gains of arms over their base on each suite, with bootstrap resamples: the input of a frontier.
 
-Pure: no I/O, no database. Better is positive, whatever the metric. Items are resampled (clusters, where there are any),
-the same ones for all arms, so that the pairing between arms survives. Every task has draws of its own, whatever other
-tasks there are: suites can be added up in any selection.
+Pure: no I/O, no database. Positive is better, whatever the metric. Items (or clusters, if declared) are resampled, the
+same ones for all arms, which keeps the pairing between arms. Every task has its own draws, independent of other tasks,
+so that any selection of suites can be combined.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEED = 1234
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An arm with its scores, ready to be placed."""
+    """An arm with its scores."""
 
     label: str
     checkpoint: Checkpoint
@@ -37,12 +37,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SuiteGain:
-    """What arms gained over their base on a suite's tasks of one unit: their mean, each counted by its weight.
+    """Gains of arms over their base on a suite's tasks of one unit: the weighted mean over the tasks.
 
     Attributes:
-        tasks: As SUITE/TASK.
-        level: The base's.
-        has: [arms], which have scores on all of these tasks; the others' gains mean nothing.
+        tasks: Names as SUITE/TASK.
+        level: The base's level.
+        has: [arms], whether an arm has scores on all of these tasks; gains of other arms are nan.
         gain: [arms].
         resampled: [replicates, arms].
     """
@@ -59,17 +59,17 @@ class SuiteGain:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gains:
-    """A base and its arms, base first, and what they gained on every suite."""
+    """A base and its arms, base first, with their gains on every suite."""
 
     arms: tuple[Candidate, ...]
     suites: tuple[SuiteGain, ...]
 
 
 def measure_gains(base: Candidate, arms: Sequence[Candidate]) -> Gains:
-    """Measure what arms gained on the domain and general suites that their base has done.
+    """Compute the gains of arms on the domain and general suites that their base has scores on.
 
     Raises:
-        EvidenceError: Samples of an arm are not the base's.
+        EvidenceError: An arm's samples differ from the base's.
     """
     everyone = (base, *arms)
     groups: dict[tuple[str, Role, str], list[TaskScores]] = {}
@@ -102,7 +102,7 @@ def _suite_gain(
         resampled += resampled_means(_by_cluster(sign * differences, task), REPLICATES, rng)
     resampled += gain
     if not has.all():
-        gain, resampled = (_spread(values, has) for values in (gain, resampled))
+        gain, resampled = (_fill_missing(values, has) for values in (gain, resampled))
     return SuiteGain(
         suite=suite,
         role=role,
@@ -115,8 +115,8 @@ def _suite_gain(
     )
 
 
-def _spread(values: Floats, has: Bools) -> Floats:
-    """Return values [..., arms that have any] with nan for the other arms."""
+def _fill_missing(values: Floats, has: Bools) -> Floats:
+    """Return values [..., arms with scores] as [..., arms], with nan for the other arms."""
     filled = np.full((*values.shape[:-1], len(has)), np.nan)
     filled[..., has] = values
     return filled
@@ -124,12 +124,14 @@ def _spread(values: Floats, has: Bools) -> Floats:
 
 def _check_aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
     if not base.is_aligned(scores):
-        raise EvidenceError(f"{arm.label}: its samples of {base.suite}/{base.task} are not the base's; submit it again")
+        raise EvidenceError(
+            f"{arm.label}: its samples of {base.suite}/{base.task} differ from the base's; submit it again"
+        )
     return scores.values
 
 
 def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
-    """Return influence values [arms, n] summed by cluster, as [arms, G] with the same mean; items without clusters."""
+    """Return influence values [arms, n] summed by cluster, as [arms, G] with the same mean; items if unclustered."""
     if task.clusters is None:
         return influence
     _, member = np.unique(task.clusters, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Training runs of a store, step by step: items paired where there are any, published levels where there are none."""
+"""Training runs in a store, step by step: paired by item, or from published results without items."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def follow_runs(
     base: str | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[Trajectory]:
-    """Return training runs step by step; runs of one name from different bases are different ones.
+    """Return training runs step by step; runs with the same name and different bases are separate runs.
 
-    Items are paired where there are any; published results without items are compared without pairing, with the first
-    step where they have no base.
+    Steps are paired by item with their base. Published results without items are compared without pairing; without a
+    base, with their first step.
 
     Args:
-        name: The runs of this name; None: all.
-        base: Digest of the base that they started from; None: any.
-        note: Is told why a run is left out.
+        name: Only runs of this name; None for all.
+        base: Digest of the base; None for any.
+        note: Called with the reason why a run is left out.
 
     Raises:
         UsageError: No run has that name.
-        EvidenceError: No run can be followed: steps lack scores, or cannot be compared.
+        EvidenceError: No run has steps with scores that can be compared.
     """
     arms = [arm for arm in store.arms() if not arm.is_rerun]
     runs: dict[tuple[str | None, str], list[StoredArm]] = {}
@@ -61,7 +61,7 @@ def follow_runs(
 
 
 def _follow_run(store: Store, arms: Sequence[StoredArm], members: Sequence[StoredArm], margin: float) -> Trajectory:
-    # One way of serving for all steps: the usual one, if any step was scored so.
+    # All steps with the same serving; unquantised and unmerged, if a step has such an arm.
     serving = min((arm.serving for arm in members), key=lambda serving: serving.words)
     newest = {arm.checkpoint.step or 0: arm for arm in members if arm.serving == serving}
     steps = sorted(newest)
@@ -88,7 +88,7 @@ def _follow_run(store: Store, arms: Sequence[StoredArm], members: Sequence[Store
 def _compare_steps(
     store: Store, base: StoredArm, arms: Sequence[StoredArm]
 ) -> Iterator[Sequence[Comparison] | EvidenceError]:
-    """Yield every arm's tasks against the base's: item by item, or as published if the base has no items."""
+    """Yield every arm's comparisons with the base: by item, or from published results if the base has no items."""
     if store.task_scores(base.number, [])[base.number]:
         for comparison in compare_many(store, base, arms):
             yield comparison if isinstance(comparison, EvidenceError) else comparison.tasks
@@ -104,7 +104,7 @@ def _compare_steps(
 
 
 def compare_published(results: Sequence[StoredResult], base: StoredArm, adapted: StoredArm) -> list[Comparison]:
-    """Compare published levels: without items there is no pairing, and the two standard errors add up.
+    """Compare published results: without items there is no pairing, and the two variances are added.
 
     Raises:
         EvidenceError: The adapted arm lacks a task.

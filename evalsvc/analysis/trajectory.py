@@ -1,4 +1,4 @@
-"""Many steps of one training run: curves, where it breaks a margin, which step to keep. Pure: no I/O, no database."""
+"""Steps of one training run: curves, first step above a margin, best step. Pure: no I/O, no database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from evalsvc.records.vocabulary import Role
 MARGIN = 0.02
 
 UNPAIRED = "unpaired z"
-"""The test of published results without items."""
+"""Name of the test for published results without items."""
 
 Trend = Literal["better at every step", "worse at every step", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeEstimate:
-    """A change against the base with its interval, in the sense of its name: forgetting is worse when positive."""
+    """A change from the base with its interval; positive forgetting is worse, positive learning is better."""
 
     value: float
     low: float | None
@@ -46,10 +46,10 @@ class Curve:
 
     Attributes:
         levels: One per step.
-        gains: Against the base, better counted positive, with their intervals.
-        below_best: The best of base and steps less the last one; a maximum of noisy scores is a little too high.
-        trend: From the base through all steps.
-        paired: Whether the intervals pair items; published results without items cannot.
+        gains: Gains over the base with their intervals; positive is better.
+        below_best: The best of base and steps minus the last step; biased upward, as it is a maximum of noisy scores.
+        trend: Trend from the base through all steps.
+        paired: Whether the intervals are paired by item; False for published results without items.
     """
 
     suite: str
@@ -75,7 +75,7 @@ class Trajectory:
         first_proven: First step whose forgetting is significantly above the margin (one-sided 5 %, per step).
         best_step: Among the steps whose forgetting is significantly below the margin, the one that learned most.
         learning_unit, forgetting_unit: "score", or a metric's name.
-        incomplete: Arms that are not finished, or cannot be compared.
+        incomplete: Labels of arms that are not finished, or cannot be compared.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Trajectory:
 def build_trajectory(
     name: str, method: str, base: str, steps: Sequence[tuple[int, str, Sequence[Comparison]]], margin: float = MARGIN
 ) -> Trajectory:
-    """Put the steps of a run together.
+    """Build a trajectory from the comparisons of its steps.
 
     Args:
         steps: (step, arm, its comparison with the base), in order; all with the same tasks.
@@ -113,18 +113,18 @@ def build_trajectory(
                 "submit it with the same suites"
             )
     units = {role: _unit(role, steps[0][2]) for role in ("domain", "general")}
-    built = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
-    within = [s for s in built if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
+    run_steps = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
+    within = [s for s in run_steps if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
     best = max(within, key=lambda s: s.learning.value if s.learning else 0.0, default=None)
     return Trajectory(
         name=name,
         method=method,
         base=base,
         margin=margin,
-        steps=built,
+        steps=run_steps,
         curves=tuple(_build_curve([comparisons[i] for _, _, comparisons in steps]) for i in range(len(tasks))),
-        first_above=next((s.step for s in built if s.forgetting and s.forgetting.value > margin), None),
-        first_proven=next((s.step for s in built if s.forgetting and (s.forgetting.low or 0) > margin), None),
+        first_above=next((s.step for s in run_steps if s.forgetting and s.forgetting.value > margin), None),
+        first_proven=next((s.step for s in run_steps if s.forgetting and (s.forgetting.low or 0) > margin), None),
         best_step=best.step if best and best.learning else None,
         learning_unit=units["domain"],
         forgetting_unit=units["general"],
@@ -132,7 +132,7 @@ def build_trajectory(
 
 
 def _unit(role: str, comparisons: Sequence[Comparison]) -> str | None:
-    """Return the unit that most of a role's tasks have."""
+    """Return the most frequent unit of a role's tasks."""
     units = Counter(c.unit for c in comparisons if c.role == role)
     return max(units, key=lambda unit: (units[unit], unit == UNIT_INTERVAL)) if units else None
 

@@ -1,4 +1,4 @@
-"""Records in, plotly figures out, for report and dashboard. The only package that imports plotly."""
+"""Plotly figures of records, for report and dashboard. The only package that imports plotly."""
 
 from evalsvc.charts.forest import forest_figure, rules_figure, transitions_figure
 from evalsvc.charts.frontier import MAX_DETAILED, View, frontier_figure

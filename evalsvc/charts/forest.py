@@ -1,4 +1,4 @@
-"""Figures of intervals in rows: tasks of a comparison, rules of a gate; and bars of items lost and gained."""
+"""Forest plots of tasks and of rules, and bar charts of items lost and gained."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ROW = 26
 
 
 def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: float | None = None) -> go.Figure:
-    """Draw the paired difference of every task with its interval, the worst task on top.
+    """Draw the paired difference of every task with its interval, the worst task at the top.
 
     Args:
-        arms: Name and comparisons of each arm; all in one unit.
-        margin: The largest loss that is tolerated, in that unit.
+        arms: Name and comparisons of each arm; all with the same unit.
+        margin: The largest tolerated loss, in that unit.
     """
     worst: dict[str, float] = {}
     for _, tasks in arms:
@@ -53,7 +53,7 @@ def _tasks(arm: str, tasks: Sequence[FullComparison], number: int, rows: Sequenc
         mode="markers",
         name=safe(arm),
         marker={
-            # Filled: moved significantly, after Holm's correction over all tasks.
+            # Filled markers: significant after Holm's correction over all tasks.
             "symbol": [marker(number) + ("" if task.moved else "-open") for task in tasks],
             "size": 9,
             "color": colour(number),
@@ -109,7 +109,7 @@ def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
 
 
 def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
-    """Draw every rule's interval against what it must exceed: it passes if the interval lies to the right."""
+    """Draw every rule's interval and threshold: a rule passes if its interval is to the right of the threshold."""
     figure = go.Figure()
     names = [safe(rule.rule) for rule in rules]
     markers = {"pass": ("circle", BETTER), "fail": ("x", WORSE), "inconclusive": ("diamond-open", GREY)}

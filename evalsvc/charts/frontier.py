@@ -1,4 +1,4 @@
-"""Figure of the frontier: learning against retention or a cost, one point per arm, the base at the origin."""
+"""Figure of the frontier: learning and retention or a cost, one point per arm, the base at the origin."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from evalsvc.records.frontier import Frontier, Point
 
 _SMALL, _LARGE = 7.0, 26.0
 MAX_DETAILED = 60
-"""With more arms, only those on the frontier show intervals, and the legend names methods instead of runs."""
+"""With more arms, only those on the frontier have intervals, and the legend lists methods instead of runs."""
 
 Trace = dict[str, Any]
-"""A trace as a dict, which plotly validates once, when the figure is made: that is slow with many points."""
+"""A trace as a dict, which plotly validates only once, when the figure is built: validation is slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a figure of a frontier shows.
+    """Options of a frontier figure.
 
     Attributes:
         x, y: "learning", "retention", or a field of `Cost`.
-        size: A field of `Cost` that markers grow with; None: larger on the frontier.
+        size: A field of `Cost` shown as marker area; None for larger markers on the frontier.
         ellipses: Joint 90 % ellipses instead of an interval per axis.
-        methods: Whether each method's own frontier is drawn.
-        only: Methods to draw; None: all.
+        methods: Whether to draw each method's own frontier.
+        only: Methods to draw; None for all.
     """
 
     x: str = "learning"
@@ -43,7 +43,7 @@ class View:
 
 
 def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
-    """Draw every arm of a base; by default learning (x) against retention (y); right and up is better."""
+    """Draw every arm of a base, by default learning (x) and retention (y); right and up is better."""
     lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
     placed = [p for p in frontier.points if _value(p, view.x) is not None and _value(p, view.y) is not None]
     for point in placed:
@@ -55,7 +55,7 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     for points in lines.values():
         points.sort(key=lambda point: point.step or 0)
     drawn: Mapping[tuple[str, str], Sequence[Point | None]] = _by_method(lines) if crowded else lines
-    # Outlines keep a few markers apart; with a thousand markers they take a fifth of the drawing time.
+    # Outlines separate overlapping markers; with a thousand markers they take a fifth of the drawing time.
     outline = 0 if crowded else 1
     traces = [_line(*run, methods.index(run[0]), points, view, sizes, outline) for run, points in drawn.items()]
     for number, method in enumerate(methods):
@@ -71,7 +71,7 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
     traces.append(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
     traces += [_base(point, view) for point in placed if point.method == "base"]
     figure = frame_figure(go.Figure(traces), _title(view.x, frontier), _title(view.y, frontier), 560)
-    # Fixed margins: with automatic ones the browser draws all points twice to find out how much room numbers need.
+    # Fixed margins: with automatic margins the browser draws all points twice.
     figure.update_layout(margin={"l": 70, "b": 60}, xaxis_automargin=False, yaxis_automargin=False)
     for axis, add in ((view.y, figure.add_hline), (view.x, figure.add_vline)):
         if axis not in COSTS:
@@ -80,7 +80,7 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
 
 
 def _by_method(lines: Mapping[tuple[str, str], Sequence[Point]]) -> dict[tuple[str, str], list[Point | None]]:
-    """Return each method's training runs as one line with gaps: browsers are slow with hundreds of lines."""
+    """Join each method's training runs into one line with gaps: browsers are slow with hundreds of lines."""
     joined: dict[tuple[str, str], list[Point | None]] = defaultdict(list)
     for (method, _), points in lines.items():
         joined[method, method] += [*points, None]
@@ -94,12 +94,12 @@ def _value(point: Point, axis: str) -> float | None:
         return -point.forgetting
     cost = getattr(point.cost, axis)
     if cost is None and point.method == "base" and axis != "tokens_per_query":
-        return 0.0  # a base was not adapted, which cost nothing
+        return 0.0  # a base was not adapted
     return None if cost is None else float(cost)
 
 
 def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
-    """Return where a point lies on an axis, with its interval; costs have none."""
+    """Return a point's value on an axis with its interval; costs have no interval."""
     if axis == "learning":
         return point.learning, point.learning_low, point.learning_high
     if axis == "retention":
@@ -116,7 +116,7 @@ def _title(axis: str, frontier: Frontier) -> str:
 
 
 def _sizes(points: Sequence[Point], size: str | None) -> dict[str, float]:
-    """Return marker diameters by arm: area grows with the cost, so that twice the area is twice the cost."""
+    """Return marker diameters by arm; the area is proportional to the cost."""
     known = {p.arm: _value(p, size) for p in points} if size else {}
     most = max((value for value in known.values() if value is not None), default=0.0)
     if not most:
@@ -181,7 +181,7 @@ def _ellipses(method: str, points: Sequence[Point], number: int) -> Trace:
             t = 2 * math.pi * step / 40
             a, b = point.ellipse.major * math.cos(t), point.ellipse.minor * math.sin(t)
             x.append(point.learning + a * math.cos(turn) - b * math.sin(turn))
-            # The ellipse's angle has forgetting pointing up; here retention does.
+            # The ellipse's angle is for forgetting on the y axis; here it is retention.
             y.append(-(point.forgetting + a * math.sin(turn) + b * math.cos(turn)))
         x.append(None)
         y.append(None)
@@ -199,14 +199,14 @@ def _ellipses(method: str, points: Sequence[Point], number: int) -> Trace:
 
 
 def _front(points: Sequence[Point], view: View, shade: str, name: str, dash: str) -> Trace:
-    """Draw the staircase behind which every point is dominated."""
+    """Draw the frontier as a staircase; points behind it are dominated."""
     ends = sorted((_value(point, view.x) or 0.0, _value(point, view.y) or 0.0) for point in points)
     return {
         "type": "scatter",
         "x": [x for x, _ in ends],
         "y": [y for _, y in ends],
         "mode": "lines",
-        # Between two points only the value of the one that is worse on y, or more expensive on x, is reached.
+        # Between two points the attained value is that of the point that is worse on y, or more expensive on x.
         "line": {"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": shade, "dash": dash},
         "opacity": 0.6,
         "name": safe(name),
@@ -224,7 +224,7 @@ def _base(point: Point, view: View) -> Trace:
         "text": ["base"],
         "textposition": "top right",
         "marker": {"symbol": "cross", "size": 14, "color": GREY},
-        "hovertext": [f"{safe(point.arm)}: the base, at the origin by definition"],
+        "hovertext": [f"{safe(point.arm)}: the base (gain 0 by definition)"],
         "hoverinfo": "text",
     }
 

@@ -1,4 +1,4 @@
-"""Figures as files for papers: SVG and PNG, drawn by a browser on this machine through kaleido, without a network."""
+"""Writes figures as SVG and PNG files, with kaleido and a local browser, without network access."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from evalsvc.errors import EvalsvcError, UsageError
 
 FORMATS = ("svg", "png")
 WIDTH = 900
-"""Pixels; a PNG has twice as many, so that it is sharp in print."""
+"""Width in pixels; a PNG has twice as many, for print."""
 
-# By default kaleido's page loads MathJax from a content delivery network; a proxy address that nothing listens on
-# blocks every other request of the browser. plotly's JavaScript comes from the installed package.
+# By default kaleido loads MathJax from a content delivery network; an unused proxy address blocks all other requests of
+# the browser. plotly's JavaScript comes from the installed package.
 _OPTIONS = {"mathjax": False, "proxy_server": "http://127.0.0.1:9"}
 
 
@@ -23,7 +23,7 @@ def write_images(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
 
     Raises:
         UsageError: kaleido or a browser is missing.
-        EvalsvcError: The folder cannot be written, or the browser failed.
+        EvalsvcError: The folder cannot be written, or the browser fails.
     """
     try:
         import kaleido
@@ -46,6 +46,6 @@ def write_images(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
         ) from error
     except OSError as error:
         raise EvalsvcError(f"figures {folder}: cannot be written: {error.strerror or error}") from error
-    except Exception as error:  # a browser can fail in many ways
+    except Exception as error:  # kaleido raises many types of errors
         raise EvalsvcError(f"figures {folder}: the browser failed ({str(error).splitlines()[0]})") from error
     return [Path(str(file["path"])) for file in files]

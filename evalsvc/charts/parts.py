@@ -1,4 +1,4 @@
-"""Figures of a checkpoint's weight changes by layer, and of power against the number of items."""
+"""Figures of a checkpoint's weight changes by layer, and of power by number of items."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ OUTSIDE = "outside"
 
 
 def change_figure(change: WeightChange) -> go.Figure:
-    """Draw the relative norm of the change of every tensor: layers from left to right, their parts from top to bottom.
+    """Draw the relative norm of the change of every tensor, with layers on x and their parts on y.
 
-    Tensors that belong to no layer stand in the column on the left.
+    Tensors outside of layers are in the first column.
     """
     cells: dict[tuple[str, str], float] = {}
     for tensor in change.tensors:
@@ -44,7 +44,7 @@ def change_figure(change: WeightChange) -> go.Figure:
 
 
 def power_figure(ns: Sequence[int], powers: Sequence[float], n: int) -> go.Figure:
-    """Draw the probability that an unchanged checkpoint passes against the number of items; `n` is marked."""
+    """Draw the probability that an unchanged checkpoint passes by number of items; `n` is marked."""
     figure = go.Figure(
         go.Scatter(x=list(ns), y=list(powers), mode="lines", line={"color": BETTER, "width": 2}, name="power")
     )

@@ -1,7 +1,7 @@
-"""What all figures have in common: colours, markers, error bars, frames.
+"""Style of all figures: colours, markers, error bars, layout.
 
-Colours are Okabe and Ito's, which people with any kind of colour vision can tell apart; each series has a marker shape
-as well. Text from checkpoints is escaped: plotly renders a subset of HTML in labels.
+Colours are Okabe and Ito's, which are distinguishable with any kind of colour vision; each series also has its own
+marker. Text from checkpoints is escaped, because plotly renders a subset of HTML in labels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-# Okabe and Ito (2008), "Color Universal Design", without black and yellow, which fail on one of the two themes.
+# Okabe and Ito (2008), "Color Universal Design", without black and yellow, which lack contrast in one of the themes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 GREY, FAINT = "#7f7f7f", "rgba(127,127,127,0.2)"
@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
 
 
 def safe(text: str) -> str:
-    """Return text of any origin so that plotly shows it literally, shortened to fit beside a figure."""
+    """Return text escaped for plotly and truncated to `LONGEST` characters."""
     return escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
@@ -39,12 +39,12 @@ def colour(number: int) -> str:
 
 
 def marker(number: int) -> str:
-    """Return the marker of a series; colour and marker together repeat after thirty."""
+    """Return the marker of a series; combinations of colour and marker repeat after thirty series."""
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
 def bars(ends: Iterable[tuple[float, float | None, float | None]], shade: str) -> dict[str, object]:
-    """Return error bars from (middle, low, high); none where an end is not known."""
+    """Return error bars from (middle, low, high), with length 0 where an end is None."""
     rows = list(ends)
     return {
         "type": "data",
@@ -58,7 +58,7 @@ def bars(ends: Iterable[tuple[float, float | None, float | None]], shade: str) -
 
 
 def frame_figure(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
-    """Give a figure its axes' titles, its height and a legend above it."""
+    """Set a figure's axis titles, height and legend."""
     figure.update_layout(
         xaxis_title=x,
         yaxis_title=y,
@@ -73,14 +73,14 @@ def frame_figure(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
 
 
 def prepare_for_paper(figure: go.Figure) -> go.Figure:
-    """Give a figure the colours of a white page."""
+    """Set a figure's colours for a white page."""
     return figure.update_layout(template="plotly_white")
 
 
 def prepare_for_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
-    """Give a figure colours that can be read on a dark page and on a light one, so that it is drawn once for both.
+    """Set a figure's colours for dark and light pages, so that it is drawn only once.
 
-    Streamlit's theme, and what it adds to a figure that `selects`, would have the browser draw all of it twice.
+    Streamlit's theme, and its additions to a figure that `selects`, would make the browser draw it twice.
     """
     figure.layout.template = None
     figure.update_layout(
@@ -89,7 +89,7 @@ def prepare_for_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": _FAMILY, "color": "black"}},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
-        datarevision=1,  # equal numbers in new arrays are no reason to redraw
+        datarevision=1,  # do not redraw for new arrays with equal numbers
     )
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT)
@@ -97,10 +97,10 @@ def prepare_for_screen(figure: go.Figure, selects: bool = False) -> go.Figure:
 
 
 def describe_unit(unit: str | None) -> str:
-    """Return a unit as axes name it."""
+    """Return a unit's name on axes."""
     return "mean score" if unit in {"score", None} else str(unit).replace("_", " ")
 
 
 def read_plotly_javascript() -> str:
-    """Return plotly's JavaScript, for pages that must work without a network."""
+    """Return plotly's JavaScript, for pages that work without a network."""
     return str(get_plotlyjs())

@@ -1,4 +1,4 @@
-"""Figures over training steps: any metric with its interval; and forgetting against drift."""
+"""Figures of a metric over training steps, and of forgetting by token drift."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class PlottedCurve:
     """One measure of a training run.
 
     Attributes:
-        marked: The first step that breaks the margin, if one does.
+        marked_step: The first step above the margin, if any.
     """
 
     name: str
     steps: tuple[int, ...]
     changes: tuple[ChangeEstimate, ...]
-    marked: int | None = None
+    marked_step: int | None = None
 
 
 def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | None = None) -> go.Figure:
-    """Draw training runs step by step from the base at step 0, and the first step of each that breaks the limit."""
+    """Draw training runs by step, from the base at step 0; the first step above the limit is marked."""
     figure = go.Figure()
     for number, curve in enumerate(curves):
         rows = [(0.0, 0.0, 0.0), *((change.value, change.low, change.high) for change in curve.changes)]
@@ -44,16 +44,16 @@ def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | Non
                 marker={"symbol": marker(number), "size": 8},
             )
         )
-        if curve.marked is not None and curve.marked in steps:
+        if curve.marked_step is not None and curve.marked_step in steps:
             figure.add_trace(
                 go.Scatter(
-                    x=[curve.marked],
-                    y=[rows[steps.index(curve.marked)][0]],
+                    x=[curve.marked_step],
+                    y=[rows[steps.index(curve.marked_step)][0]],
                     mode="markers",
-                    name=f"{safe(curve.name)}: first step beyond the margin",
+                    name=f"{safe(curve.name)}: first step above the margin",
                     showlegend=False,
                     marker={"symbol": "circle-open", "size": 20, "color": WORSE, "line": {"width": 3}},
-                    hovertext=[f"{safe(curve.name)}: step {curve.marked:,} is the first beyond the margin"],
+                    hovertext=[f"{safe(curve.name)}: step {curve.marked_step:,} is the first above the margin"],
                     hoverinfo="text",
                 )
             )
@@ -65,7 +65,7 @@ def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | Non
 
 
 def drift_figure(runs: Sequence[TrainingRun], fitted: Line | None) -> go.Figure:
-    """Draw forgetting against drift, one point per checkpoint, with the least-squares line."""
+    """Draw forgetting by token drift, one point per checkpoint, with the least-squares line."""
     figure = go.Figure()
     known = [(run, run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
     for number, name in enumerate(dict.fromkeys(run.name for run, _, _ in known)):

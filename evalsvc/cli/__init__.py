@@ -1,6 +1,6 @@
-"""The command line: parse, call `evalsvc.api`, print, choose the exit code. Imports heavy packages only when needed.
+"""The command line: parses arguments, calls `evalsvc.api`, prints, sets the exit code. Imports heavy packages lazily.
 
-stdout carries the answer only; progress and log go to stderr. Exit codes: 0 done, 1 internal error, 2 usage or
+stdout has only the answer; progress and log go to stderr. Exit codes: 0 done, 1 internal error, 2 usage or
 configuration, 3 gate: fail, 4 gate: inconclusive, 5 evidence missing or not comparable.
 """
 
@@ -37,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# Each panel of the help stands where its first command does.
+# The order of the help's panels is that of their first commands.
 for part in (demo, submit, compare, trajectory, claims, gate, report):
     app.add_typer(part.app)
 app.add_typer(import_results.app, name="import", rich_help_panel=SHARE)
@@ -64,14 +64,14 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line, and turn every error into one line and an exit code."""
+    """Run the command line, and report every error as one line with an exit code."""
     try:
         sys.exit(app(prog_name="evalsvc", standalone_mode=False))
     except EvalsvcError as error:
         print(f"evalsvc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # typer's errors have no base class that all its versions share
+        if hasattr(error, "format_message"):  # typer's errors have no common base class across its versions
             _exit_with_usage(error)
         if os.environ.get("EVALSVC_DEBUG"):
             traceback.print_exc()
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _exit_with_usage(error: Any) -> NoReturn:
-    """Say in one line what is wrong with a command's arguments; without a message, its help was printed."""
+    """Print a usage error as one line; without a message, the help was printed."""
     if message := error.format_message().replace("Value error, ", "").removesuffix("."):
         command = error.ctx.command_path if error.ctx else "evalsvc"
         print(f"evalsvc: {message}; see `{command} --help`", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Commands about checkpoints: list, show, check."""
+"""Commands about checkpoints: list, show, compare, check."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def show_checkpoint(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what is known of a checkpoint; computes nothing.
+    """Show a checkpoint's method, cost, findings and weight change.
 
-    Method, cost, findings of checks, changes in its weights.
+    Shows stored results only; computes nothing.
     """
     from evalsvc.reports.checkpoints import InspectionReport, compare_command
     from evalsvc.scoring.inspect_checkpoint import read_checkpoint
@@ -60,7 +60,7 @@ def compare_checkpoint(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a checkpoint's weights with its base's, and keep the result.
+    """Compare a checkpoint's weights with its base's, and store the result.
 
     Reads all weights once.
     """
@@ -77,7 +77,8 @@ def check_checkpoint(
     checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder, or hub id[@rev].")],
     base: Source = None,
     suite: Annotated[
-        list[str] | None, typer.Option(help="Suite whose prompts must fit: name or file; repeatable.")
+        list[str] | None,
+        typer.Option(help="Suite whose prompts must fit into the context window: name or file; repeatable."),
     ] = None,
     device: Device = "auto",
     address: Address = None,

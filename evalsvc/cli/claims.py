@@ -1,4 +1,4 @@
-"""Commands about behaviour beyond accuracy: diversity, drift, claims."""
+"""Commands about diversity, drift and claims."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def diversity(arm: Arm, db: Db = None, address: Address = None, as_json: Json = 
 
 @app.command(rich_help_panel=UNDERSTAND, epilog="Example: evalsvc drift --base models/base --json")
 def drift(base: Base = None, db: Db = None, address: Address = None, as_json: Json = False) -> None:
-    """Show how far arms moved from their base (KL per token).
+    """Show the token drift of arms from their base (KL per token).
 
-    Also tests whether that predicts what they forgot.
+    Also tests whether drift predicts forgetting.
     """
     from evalsvc.analysis.stored_drift import load_drift
     from evalsvc.reports.diversity_and_drift import DriftReport
@@ -47,7 +47,7 @@ def claims(
 ) -> None:
     """Test common claims about adaptation on the stored arms.
 
-    Each is supported, refuted or undecided, and shown with the test that decided.
+    Each is supported, refuted or undecided, with the test behind the verdict.
     """
     from evalsvc.analysis.stored_claims import decide_stored_claims
     from evalsvc.reports.claims import ClaimsReport

@@ -23,7 +23,7 @@ def results(
 ) -> None:
     """Show the scores of suites and tasks.
 
-    Of suites by default, of tasks with --arm or --suite, of every metric with --json.
+    By suite; by task with --arm or --suite; every metric with --json.
     """
     print_report(api.results(arm, suite, db=db), as_json)
 
@@ -36,7 +36,7 @@ def compare(
     arm: Arm,
     base: Annotated[str | None, typer.Option(help="Compare with this arm.", show_default="its own base")] = None,
     other_prompts: Annotated[
-        bool, typer.Option("--other-prompts", help="Pair by document where the two arms had different prompts.")
+        bool, typer.Option("--other-prompts", help="Pair by document if the two arms had different prompts.")
     ] = False,
     db: Db = None,
     address: Address = None,
@@ -75,7 +75,7 @@ def frontier(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show learning against forgetting of all arms of a base.
+    """Show learning and forgetting of all arms of a base.
 
     Arms that no other arm dominates are marked.
     """

@@ -26,7 +26,7 @@ def demo(
 ) -> None:
     """Run everything once on tiny models; no network, some minutes.
 
-    Trains a base, adapts it in five ways, scores all of them, and shows what each learned and forgot.
+    Trains a base, adapts it in five ways, scores all arms, and shows what each learned and forgot.
     """
     with working(quiet) as (note, progress):
         from evalsvc.demo.run import run

@@ -1,4 +1,4 @@
-"""Commands that decide: gate, verify."""
+"""The commands `gate` and `verify`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ app = typer.Typer()
 )
 def gate(
     checkpoint: Arm,
-    policy: Annotated[Path, typer.Option(help="The YAML file of the rules that it must meet.")],
+    policy: Annotated[Path, typer.Option(help="YAML file with the rules that it must meet.")],
     base: Annotated[str | None, typer.Option(help="Compare with this arm.", show_default="its own base")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print the power analysis, and decide nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the power analysis only; no decision.")] = False,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Score what is missing first; CHECKPOINT may be new.")
     ] = False,
     suite: Annotated[
-        list[str] | None, typer.Option(help="File of a suite that the store does not know; repeatable.")
+        list[str] | None, typer.Option(help="File of a suite that is not in the store; repeatable.")
     ] = None,
     batch: Annotated[
-        bool, typer.Option("--batch", help="Correct for all candidates that were tried on these suites (Holm).")
+        bool, typer.Option("--batch", help="Correct for all candidates tested on these suites (Holm).")
     ] = False,
     half: Annotated[
         Half | None, typer.Option(help="Use one seeded half of the items: select on one, confirm on the other.")
@@ -87,7 +87,7 @@ def gate(
 
 @contextmanager
 def _write_refusals(checkpoint: str, junit: Path | None, markdown: Path | None) -> Iterator[None]:
-    """Write into every file that there is no verdict, if there is none."""
+    """Write the error to the JUnit and Markdown files if there is no verdict."""
     try:
         yield
     except EvalsvcError as error:
@@ -100,7 +100,7 @@ def _write_refusals(checkpoint: str, junit: Path | None, markdown: Path | None) 
 
 
 def _write_files(junit: Path | None, markdown: Path | None, xml: str, text: str) -> None:
-    """Write the files that options name, and append to the summary of a CI job, if there is one."""
+    """Write the JUnit and Markdown files, and append to the summary of a CI job, if there is one."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     for path, content, mode in (
         (junit, xml, "w"),

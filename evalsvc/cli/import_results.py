@@ -1,4 +1,4 @@
-"""Commands that import what others have computed: import lm-eval, items, matrix."""
+"""Commands that import results: import lm-eval, items, matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evalsvc.records.choices import Role
 
 app = typer.Typer(help="Import results of lm-eval, tables of items, matrices.", no_args_is_help=True)
 
-SuiteName = Annotated[str, typer.Option("--suite", help="Suite to keep them under.")]
+SuiteName = Annotated[str, typer.Option("--suite", help="Name of the suite for these results.")]
 RoleName = Annotated[Role, typer.Option("--role", help="Role of the suite.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only tasks that match this pattern; repeatable.")]
 MetricName = Annotated[
@@ -29,7 +29,9 @@ MethodName = Annotated[str, typer.Option("--method", help="How it was adapted: b
     "--suite nlp --role general",
 )
 def lm_eval(
-    results: Annotated[list[Path], typer.Argument(help="results_*.json; several, named ...step1000.json, are steps.")],
+    results: Annotated[
+        list[Path], typer.Argument(help="results_*.json; several files named ...step1000.json are steps.")
+    ],
     suite: SuiteName,
     role: RoleName,
     samples: Annotated[list[Path] | None, typer.Option(help="File that --log_samples wrote; repeatable.")] = None,
@@ -42,7 +44,7 @@ def lm_eval(
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Import results that lm-eval has written; with samples they can be compared item by item."""
+    """Import results files of lm-eval; with samples, arms can be compared item by item."""
     report = api.import_lm_eval(
         results,
         suite=suite,
@@ -73,7 +75,9 @@ def items(
     task_column: Annotated[str | None, typer.Option("--task-column", help="Column with the task's name.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Column with the prompt, or its hash.")] = None,
     answer: Annotated[str | None, typer.Option(help="Column with the parsed answer.")] = None,
-    cluster: Annotated[str | None, typer.Option(help="Column that is equal for items that belong together.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Column with the cluster of items that are not independent.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The arm that the others were adapted from.")] = None,
     method: MethodName = "unknown",
     task: Tasks = None,
@@ -81,7 +85,7 @@ def items(
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Import a Parquet table of items, whose columns the options name."""
+    """Import a Parquet table of item scores; options name its columns."""
     report = api.import_items(
         table,
         suite=suite,

@@ -1,4 +1,4 @@
-"""Options that several commands share, the help's panels, and the forwarding of a command to a cluster."""
+"""Options of several commands, panels of the help, and forwarding of commands to a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN, UNDERSTAND, DECIDE, SHARE, MANAGE = "Run", "Understand", "Decide", "Share",
 
 
 def _forward(address: str | None) -> None:
-    """Run this very command on a cluster instead, if one is named."""
+    """Run this command on a cluster instead, if an address is given."""
     if not address:
         return
     from evalsvc.scoring.remote import run_remotely
@@ -35,20 +35,20 @@ Address = Annotated[
         envvar="EVALSVC_ADDRESS",
         is_eager=True,
         callback=_forward,
-        help="Run on the head of this Ray cluster (http://head:8265), with its paths.",
+        help="Run on the head node of this Ray cluster (http://head:8265); paths are on that node.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Arm = Annotated[str, typer.Argument(help="The adapted arm: label, name, path or digest.")]
 Base = Annotated[str | None, typer.Option("--base", help="The base: label, name, path or digest.")]
-Source = Annotated[str | None, typer.Option("--base", help="The base that it was adapted from: folder or hub id.")]
+Source = Annotated[str | None, typer.Option("--base", help="Its base: folder or hub id.")]
 Method = Annotated[str | None, typer.Option(help="How it was adapted: full, lora, qlora, cpt, ...")]
 Step = Annotated[int | None, typer.Option(min=0, help="Training step.")]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Ray workers; 0 scores in this process.", show_default="one per GPU or core"),
 ]
-Device = Annotated[settings.Device, typer.Option(help="Device that scores.")]
+Device = Annotated[settings.Device, typer.Option(help="Device for scoring.")]
 Dtype = Annotated[settings.Dtype, typer.Option(help="Number format; auto: float32 on CPU, else bfloat16.")]
 AllowTaskCode = Annotated[bool, typer.Option("--allow-task-code", help="Allow tasks to run their own Python code.")]

@@ -1,4 +1,4 @@
-"""What commands print: answers on stdout, notes and progress on stderr."""
+"""Output of commands: answers on stdout, notes and progress on stderr."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def show(*parts: RenderableType) -> None:
 
     from evalsvc.reports.report import PIPE_WIDTH
 
-    # Tables that go to a file or a pipe are not folded to a terminal's width.
+    # Tables in a file or a pipe are not wrapped to a terminal's width.
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(*parts, sep="\n")
 
 
@@ -41,7 +41,7 @@ def show_note(report: Report) -> None:
 
 @contextlib.contextmanager
 def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
-    """Yield `note` and `progress` for a long command; whatever libraries print meanwhile goes to stderr."""
+    """Yield `note` and `progress` for a long command; output of libraries goes to stderr meanwhile."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -73,10 +73,10 @@ def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int,
         speed = bar.tasks[-1].speed
         bar.update(task[0], completed=done, rate=f"{speed:,.0f}/s" if speed else "")
 
-    # Notes come from inside the context, so they are printed above the bar.
+    # Notes are printed inside the context, so they appear above the bar.
     with contextlib.redirect_stdout(sys.stderr), bar:
         try:
             yield note, progress
         except KeyboardInterrupt:
-            note("interrupted; the same command resumes where it stopped")
+            note("interrupted; run the same command again to resume")
             raise

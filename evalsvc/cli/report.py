@@ -1,4 +1,4 @@
-"""Commands that share what the store has: report, dashboard."""
+"""The commands `report` and `dashboard`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def report(
     base: Base = None,
     figures: Annotated[
         Path | None,
-        typer.Option(help="Also write every figure as SVG and PNG into this folder; needs evalsvc[figures]."),
+        typer.Option(help="Also write every figure as SVG and PNG to this folder; needs evalsvc[figures]."),
     ] = None,
     db: Db = None,
 ) -> None:
     """Write one HTML file that opens from disk.
 
-    It holds the dashboard's figures, tables, decisions and claims.
+    It contains the dashboard's figures, tables, decisions and claims.
     """
     from evalsvc.reports.html import write_report
 
@@ -57,7 +57,7 @@ def dashboard(
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
-        # Walking a large store's objects takes longer than a page, and comes before its last tables are sent.
+        # A garbage collection after each script run takes longer than the page, and delays its last tables.
         "runner.postScriptGC": "false",
     }
     flags = [part for key, value in options.items() for part in (f"--{key}", value)]

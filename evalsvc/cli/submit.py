@@ -1,4 +1,4 @@
-"""Commands that score: submit; and status, which watches it."""
+"""The commands `submit` and `status`."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ Suites = Annotated[list[str] | None, typer.Option(help="Suite name or file; repe
 GpuHours = Annotated[float | None, typer.Option(min=0, help="Cost: GPU-hours of training.")]
 CpuHours = Annotated[float | None, typer.Option(min=0, help="Cost: CPU-hours of training without a GPU.")]
 TrainTokens = Annotated[int | None, typer.Option(min=0, help="Cost: tokens trained on.")]
-PeakMemory = Annotated[float | None, typer.Option(min=0, help="Cost: peak memory of training.")]
+PeakMemory = Annotated[float | None, typer.Option(min=0, help="Cost: peak memory of training, in GB (1e9 bytes).")]
 TrainSamples = Annotated[int | None, typer.Option(min=0, help="Cost: samples trained on.")]
-AnnotationCost = Annotated[float | None, typer.Option(min=0, help="Cost: of annotating the data.")]
+AnnotationCost = Annotated[float | None, typer.Option(min=0, help="Cost: annotation of the data, in your currency.")]
 TrainableShare = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of parameters trained.", show_default="an adapter's own")
 ]
 Rendering = Annotated[
-    TemplateSource | None, typer.Option(help="Whose chat template renders all prompts, if the two differ.")
+    TemplateSource | None, typer.Option(help="Whose chat template renders all prompts, if base and checkpoint differ.")
 ]
 Rerun = Annotated[bool, typer.Option("--rerun", help="Score the base twice to measure run-to-run noise (A/A).")]
-Merged = Annotated[bool, typer.Option("--merged", help="Score adapters merged too, as arms of their own.")]
+Merged = Annotated[bool, typer.Option("--merged", help="Also score merged adapters, as separate arms.")]
 Quantised = Annotated[Quantisation | None, typer.Option(help="Quantise all weights, base included.")]
 Shots = Annotated[
-    int | None, typer.Option(min=1, help="ICL: score the base with this many worked examples on domain suites.")
+    int | None, typer.Option(min=1, help="ICL: score the base with this number of worked examples on domain suites.")
 ]
 Prompts = Annotated[
     list[str] | None,
@@ -63,7 +63,7 @@ def submit(
     base: Source = None,
     suite: Suites = None,
     method: Method = None,
-    name: Annotated[str | None, typer.Option(help="Name of its arm.", show_default="the folder's name")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the arm.", show_default="the folder's name")] = None,
     step: Step = None,
     gpu_hours: GpuHours = None,
     cpu_hours: CpuHours = None,

@@ -34,9 +34,9 @@ def show_suite(suite: SuiteName, as_json: Json = False) -> None:
 
 @app.command("check", epilog="Example: evalsvc suites check suites/mine.yaml")
 def check_suite(suite: SuiteName, allow_task_code: AllowTaskCode = False, as_json: Json = False) -> None:
-    """Check a suite's tasks, and show the margin that its items resolve.
+    """Check a suite's tasks, and show the margin that their items resolve.
 
-    Loads every task; checks golds, metrics and filters.
+    Loads every task; checks gold answers, metrics and filters.
     """
     from evalsvc.harness.suite_check import check
     from evalsvc.reports.suites import SuiteCheckReport

@@ -22,9 +22,9 @@ def trajectory(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show a training run step by step, against a margin.
+    """Show a training run by step, compared with a margin.
 
-    Shows every task's curve, the first step above the margin, and the best one below it.
+    Shows every task's curve, the first step above the margin, and the best step below it.
     """
     report = api.trajectory(name, margin=margin, db=db, note=lambda text: typer.echo(text, err=True))
     print_report(report, as_json)
@@ -34,7 +34,7 @@ def trajectory(
     rich_help_panel=UNDERSTAND, epilog="Example: evalsvc import matrix runs/*.json && evalsvc continual --json"
 )
 def continual(db: Db = None, address: Address = None, as_json: Json = False) -> None:
-    """Show imported matrices: ACC, BWT, FWT, average forgetting.
+    """Show metrics of imported matrices: ACC, BWT, FWT, average forgetting.
 
     Also learning accuracy and intransigence, and the mean of each method over its runs.
     """
@@ -42,5 +42,5 @@ def continual(db: Db = None, address: Address = None, as_json: Json = False) -> 
 
     matrices = api.find_store(db).matrices()
     if not matrices:
-        raise EvidenceError("the store has no matrix; import one: evalsvc import matrix FILE.json")
+        raise EvidenceError("the store has no matrix; run: evalsvc import matrix FILE.json")
     print_report(ContinualReport(tuple(matrices)), as_json)

@@ -1,18 +1,18 @@
-"""Scores and a Policy -> a verdict, kept as a decision that can be verified.
+"""Gates: tests whether a checkpoint meets a policy, and stores the decision, which can be verified.
 
-policy      policy files -> Policy
-rules       a Policy and paired scores -> Rules with their evidence
-measure     a rule's evidence as its test takes it
+policy      reads policy files
+rules       rules of a policy, with their evidence
+measure     tests one rule: estimate, interval, items needed
 waivers     which waivers apply
-verdict     rules -> Outcome
-sequential  the same while scores still come in
-batch       the correction for many candidates on the same suites
-evidence    what a Policy asks for, out of a store
-power       a Policy and sizes of suites -> what it can resolve
-power_plan  the same for the suites of a store or a submission, with the compute that it takes
-evaluate    score what a Policy asks for, until it is decided
-what_if     the same evidence under another margin, level or size
-decisions   a checkpoint and a Policy -> a decision that is kept
-verify      a kept decision, recomputed from the stored scores
-advisor     the cheapest way of adapting that a policy lets pass
+verdict     decides on complete evidence
+sequential  decides at interim looks, while scores still come in
+batch       correction for several candidates on the same suites
+evidence    reads the evidence that a policy needs from a store
+power       power analysis of a policy, given the sizes of its suites
+power_plan  power analysis for a store or a submission, with the compute that scoring takes
+evaluate    scores the suites of a policy until it is decided
+what_if     tests the same evidence with another margin, alpha or number of items
+decisions   decides on the evidence in a store, and stores the decision
+verify      recomputes a stored decision
+advisor     finds the cheapest arm that learns and does not forget
 """

@@ -1,8 +1,8 @@
-"""Decide on the evidence in a store, keep the decision with all that it rests on, and verify kept decisions.
+"""Decides on the evidence in a store, and stores the decision.
 
 A decision record is JSON: digests of base, checkpoint, suites and policy, versions, seeds, the input of every test, the
-rules' outcomes, waivers and looks. It is kept in the store, chained to the last one of its base, and as a file in the
-folder `<store>.decisions`.
+rules' outcomes, waivers and interim looks. It is stored in the store, chained to the last one of its base, and as a
+file in the folder `<store>.decisions`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Question:
 
     Attributes:
         checkpoint, base: Labels, names, paths or digests of arms.
-        batch: Whether to correct for all candidates that were tried on the same suites.
-        half: Only look at one seeded half of every task's items: one to choose on, the other to confirm with.
+        batch: Whether to correct for all candidates that were tested on the same suites.
+        half: Use only one seeded half of every task's items: "select" to select, "confirm" to confirm a checkpoint.
     """
 
     checkpoint: str
@@ -59,17 +59,17 @@ class Question:
     half: Half | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be answered, before anything is scored."""
+        """Refuse options that exclude each other, before anything is scored."""
         mode = self.policy.mode
         if self.half and mode != "fixed":
-            raise PolicyError(f"mode {mode}: halves are for mode fixed; take one of the two out")
+            raise PolicyError(f"mode {mode}: --half needs mode fixed; remove --half, or set mode: fixed")
         if self.batch and mode == "group_sequential":
-            raise PolicyError("a batch is corrected by p-values, which mode group_sequential has none of; use another")
+            raise PolicyError("mode group_sequential: has no p-values, which --batch needs; use another mode")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostItem:
-    """An item that the base got right and the checkpoint does not."""
+    """An item with a lower score in the checkpoint than in the base."""
 
     suite: str
     task: str
@@ -81,10 +81,10 @@ class LostItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A decision as it was kept.
+    """A decision as stored.
 
     Attributes:
-        warnings: What its reader should know of earlier attempts.
+        warnings: Waivers that do not apply, and earlier candidates on the same suites.
     """
 
     outcome: Outcome
@@ -102,16 +102,16 @@ def decide(
     plans: Sequence[str] | None = None,
     items: Items | None = None,
 ) -> Decision:
-    """Decide, and keep the decision.
+    """Decide, and store the decision.
 
     Args:
-        fraction: Share of the items that has been asked so far, in the looks' order.
-        plans: Digests of the plans that hold them; None takes the newest whole ones.
-        items: How many items the whole tasks have, if that is less than all.
+        fraction: Share of the items that is scored so far, in the order of the interim looks.
+        plans: Digests of the plans with these items; None for the newest whole plans.
+        items: Number of items of the whole tasks, if not all are scored.
 
     Raises:
-        UsageError: A name means no arm, or the policy can never be met.
-        EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided then.
+        UsageError: A name matches no arm, or the policy cannot be met.
+        EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided.
     """
     evidence, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
     decisions = Decisions(store.path)
@@ -145,10 +145,10 @@ def judge_question(
     items: Items | None = None,
     today: date | None = None,
 ) -> tuple[Evidence, Outcome]:
-    """Return what a decision would rest on and be, without keeping it.
+    """Return evidence and outcome of a decision, without storing it.
 
     Raises:
-        UsageError: A name means no arm, or the policy can never be met.
+        UsageError: A name matches no arm, or the policy cannot be met.
         EvidenceError: Evidence is missing, incomplete or not comparable.
     """
     policy = question.policy
@@ -156,10 +156,11 @@ def judge_question(
     adapted = find_arm(arms, question.checkpoint)
     base = find_arm(arms, question.base) if question.base else find_base(arms, adapted)
     if base.digest == adapted.digest:
-        raise EvidenceError(f"{base.checkpoint.label} is the base itself: name the checkpoint that should replace it")
+        raise EvidenceError(f"{base.checkpoint.label} is the base itself; name an adapted checkpoint")
     if base.numerics != adapted.numerics:
         raise EvidenceError(
-            f"{adapted.checkpoint.label} and {base.checkpoint.label} were scored under different numerics; submit both"
+            f"{adapted.checkpoint.label} and {base.checkpoint.label} were scored with different numerics; submit both "
+            "again"
         )
     evidence = gather(store, policy, base, adapted, plans=plans, items=items, half=question.half)
     return evidence, judge(policy, evidence, fraction, today or datetime.now(UTC).date())
@@ -170,7 +171,7 @@ def judge(policy: Policy, evidence: Evidence, fraction: float, today: date) -> O
 
     Raises:
         EvidenceError: Evidence is missing, incomplete or not comparable.
-        PolicyError: The policy can never be met by so few items.
+        PolicyError: The policy cannot be met with so few items.
     """
     rules = build_rules(policy, evidence.pairs, evidence.ratios)
     check_possible(policy, _sizes(evidence.pairs))
@@ -193,7 +194,7 @@ def _sizes(pairs: Sequence[TaskPair]) -> dict[str, tuple[TaskSize, ...]]:
 
 
 def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
-    """Return the items that were lost most, of the tasks that lost most and are not waived."""
+    """Return the items with the largest losses, of the tasks with the largest losses that are not waived."""
     if outcome.verdict == "pass" and not outcome.is_degraded:
         return ()
     retention = [rule for rule in outcome.rules if rule.kind == "retention"]
@@ -221,7 +222,7 @@ def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[Lost
 
 
 def _losses(pair: TaskPair) -> list[tuple[TaskPair, int, float, float]]:
-    """Return the samples that an adapted arm lost, worst first, with both arms' scores."""
+    """Return the samples that the adapted arm lost, the largest loss first, with both arms' scores."""
     samples, in_base, in_adapted = np.intersect1d(pair.base.samples, pair.adapted.samples, return_indices=True)
     base, adapted = pair.base.values[in_base], pair.adapted.values[in_adapted]
     gain = orient(adapted - base, pair.base.higher_is_better)
@@ -263,7 +264,7 @@ def _build_decision_record(
 
 
 def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
-    """Return what can be recomputed of a decision."""
+    """Return the part of a record that `verify` recomputes."""
     return {
         "inputs": [_input(pair) for pair in evidence.pairs],
         "ratios": [asdict(ratio) for ratio in evidence.ratios],
@@ -281,7 +282,7 @@ def _arm(arm: StoredArm) -> Record:
 
 
 def suite_record(run: PlannedRun) -> Record:
-    """Return what a record says of a suite."""
+    """Return a suite's entry in a decision record."""
     return {
         "suite": run.suite,
         "role": run.role,
@@ -325,7 +326,9 @@ def _write(store: Path, record: Record) -> Path:
         folder.mkdir(exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise EvalsvcError(f"decision {path}: cannot be written: {error.strerror}; the store has it") from error
+        raise EvalsvcError(
+            f"decision {path}: cannot be written: {error.strerror}; the decision is in the store"
+        ) from error
     return path
 
 
@@ -333,7 +336,7 @@ def _write(store: Path, record: Record) -> Path:
 
 
 def _evidence_key(evidence: Evidence, half: Half | None) -> str:
-    """Return the name of base and suite versions: what several candidates can be tried on."""
+    """Return the digest of base and suite versions, which is equal for candidates tested on the same evidence."""
     suites = sorted(run.part_of or run.digest for run in evidence.plans)
     return digest("evidence", evidence.base.digest, half or "", *suites)
 
@@ -349,7 +352,7 @@ def _warnings(outcome: Outcome, others: Sequence[Attempt], question: Question) -
         candidates = len(others) + 1
         chance = familywise_error(question.policy.alpha, candidates)
         warnings.append(
-            f"{candidates} candidates were tried on these suites: the chance that one at the margin passes is up to "
-            f"{chance:.0%}; --batch corrects for all of them, --half confirm decides on items that chose none"
+            f"{candidates} candidates were tested on these suites: the probability that one at the margin passes is up "
+            f"to {chance:.0%}; --batch corrects for all of them, --half confirm uses items not used for selection"
         )
     return tuple(warnings)

@@ -1,8 +1,8 @@
-"""Scores a checkpoint on what a policy asks for, until that is decided.
+"""Scores a checkpoint on the suites of a policy until it is decided.
 
-Where a policy decides early, items are scored in the order of the interim looks: each look is a plan of its own,
-part of the suite's whole plan, and answers that the store has are reused; after the look that decides, scoring
-stops. Looks that decided nothing are deleted from the store: a decision leaves the plan that it rests on, and no other.
+With interim looks, items are scored in the order of the looks. Each look has its own plan, a part of the suite's whole
+plan; stored responses are reused. Scoring stops after the look that decides. Looks that decided nothing are removed
+from the store, so that only the plan of the decision remains.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Note = Callable[[str], None]
 
 
 def evaluate(store: Store, question: Question, submission: Submission, progress: Progress, note: Note) -> Decision:
-    """Score a checkpoint on the policy's suites, for as long as that is needed, and decide.
+    """Score a checkpoint on the policy's suites until it is decided, and store the decision.
 
     Raises:
         UsageError: The checkpoint, a suite or the policy cannot be used.
@@ -39,7 +39,7 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
     files = suite_files(store, question.policy, submission.suites)
     prepared = prepare(store, replace(submission, suites=tuple(files.values())), progress, note)
     if len(prepared.arms) != 2:
-        raise CheckpointError(f"a gate decides on one checkpoint, and {len(prepared.arms) - 1} were given; name one")
+        raise CheckpointError(f"{len(prepared.arms) - 1} checkpoints are given, a gate decides on one; name one")
     check_possible(question.policy, count_sizes(prepared.planned))
     base, adapted = (arm.checkpoint.digest for arm in prepared.arms)
     resolved = replace(question, checkpoint=adapted, base=base)
@@ -72,7 +72,7 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
             note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
             if outcome.verdict != "inconclusive":
                 return decide(store, question, fraction=fraction, plans=plans, items=items)
-            # Its scores are a part of those to come, and its answers are kept.
+            # The next look contains its items, and reuses the stored responses.
             Runs(store.path).remove_looks(plans, prepared.arms[0].key, prepared.arms[1].key, driver_name())
         _all_done(score(store, prepared, progress, note, executor))
     return decide(store, question)
@@ -81,7 +81,7 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
 def _part(
     suite_plan: Planned, places: Mapping[sequential.Key, Floats], items: Items, fraction: float, policy: Policy
 ) -> Planned:
-    """Return the part of a suite that a look asks; the whole of it where its evidence does not grow."""
+    """Return the part of a suite that a look scores; the whole suite if it has no interim looks."""
     suite = suite_plan.plan.suite
     if (suite, suite_plan.plan.tasks[0].name) not in places:
         return suite_plan
@@ -89,7 +89,7 @@ def _part(
     chosen = {}
     for task in suite_plan.plan.tasks:
         there = places[suite, task.name]
-        # A few items of every task, so that each has an estimate; those beyond the look are not counted yet.
+        # At least the first items of every task, so that each has an estimate; later looks count them.
         few = sequential.find_foremost(there, sequential.SMALLEST)
         chosen[task.name] = [bool(kept) for kept in masks[suite, task.name] | few]
     if all(all(mask) for mask in chosen.values()):
@@ -98,7 +98,7 @@ def _part(
 
 
 def _complete(store: Store, prepared: Prepared) -> bool:
-    """Whether the store has both arms' whole runs already, so that looking early saves nothing."""
+    """Whether both arms have finished all whole runs, so that interim looks save nothing."""
     if not store.path.is_file():
         return False
     done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
@@ -109,5 +109,6 @@ def _all_done(jobs: Sequence[RunJob]) -> None:
     failed = [job for job in jobs if job.state != "done"]
     if failed:
         raise EvidenceError(
-            f"{len(failed)} of {len(jobs)} runs failed (first: {failed[0].error}), so nothing was decided; try again"
+            f"{len(failed)} of {len(jobs)} runs failed (first: {failed[0].error}), so nothing was decided; "
+            "run the gate again"
         )

@@ -1,6 +1,6 @@
-"""What a policy asks for, out of a store: paired scores on its suites, or why there are none.
+"""Reads the evidence of a policy from a store: paired scores on its suites.
 
-Fails closed: whatever is missing, unfinished, unpaired or stale is an error that says what to do about it.
+Evidence that is missing, unfinished, unpaired or stale is an error that names the next step, never a verdict.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from evalsvc.store.runs import PlannedRun, Runs
 from evalsvc.store.store import Store
 
 Items = Mapping[sequential.Key, int]
-"""Items of whole tasks, where evidence is not complete."""
+"""Number of items of whole tasks, for interim looks."""
 Scores = Mapping[int, Mapping[sequential.Key, TaskScores]]
 """Scores by arm, by suite and task."""
-_AT_ONCE = 10_000_000
-"""Requests whose scores are in memory at the same time, or those of one arm if it was asked more."""
+_BATCH_REQUESTS = 10_000_000
+"""Number of requests whose scores are in memory at the same time; at least those of one arm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a decision rests on.
+    """The evidence of a decision.
 
     Attributes:
-        sampled: Digests of the plans whose sampled answers `ratios` are of.
+        sampled: Digests of the plans of the sampled answers behind `ratios`.
     """
 
     base: StoredArm
@@ -63,8 +63,8 @@ def gather(
     """Return both arms' scores on the policy's suites.
 
     Args:
-        plans: Digests of the plans that hold them; None takes the newest whole ones.
-        sampled: Digests of the plans of sampled answers; None takes the newest.
+        plans: Digests of the plans to use; None for the newest whole plans.
+        sampled: Digests of the plans of sampled answers; None for the newest.
 
     Raises:
         EvidenceError: A suite, run, task or item is missing, or the base or a suite is stale.
@@ -86,23 +86,23 @@ def gather_all(
     half: Half | None = None,
     sampled: Sequence[str] | None = None,
 ) -> Iterator[Evidence | EvidenceError]:
-    """Yield the evidence on each of several arms, or why there is none; scores are read some arms at a time."""
+    """Yield the evidence on each arm, or the error; scores are read in batches of arms."""
     in_order = policy.mode != "fixed" or half is not None
     reader = _EvidenceReader.of(Runs(store.path), policy, base, several, plans, sampled, in_order=in_order)
-    at_once = max(1, _AT_ONCE // max(1, sum(run.requests for run in reader.runs)))
+    at_once = max(1, _BATCH_REQUESTS // max(1, sum(run.requests for run in reader.runs)))
     for start in range(0, len(several), at_once):
         part = several[start : start + at_once]
-        comparable = [arm.number for arm in part if arm.number not in reader.wrong]
+        comparable = [arm.number for arm in part if arm.number not in reader.errors]
         scores: Scores = {}
         if comparable:
-            # What was chosen and not given are the newest plans, which is what a store reads by itself.
+            # Without `plans`, the chosen runs are on the newest plans, which the store uses by default.
             digests = None if plans is None else [run.digest for run in reader.runs]
             by_arm = store.task_scores(base.number, comparable, digests, policy.suites)
             scores = {arm: {(s.suite, s.task): s for s in tasks} for arm, tasks in by_arm.items()}
         for arm in part:
             try:
-                if arm.number in reader.wrong:
-                    raise reader.wrong[arm.number]
+                if arm.number in reader.errors:
+                    raise reader.errors[arm.number]
                 pairs = tuple(reader.pairs(base, arm, scores, items or {}, half))
                 ratios = _compute_ratios(store, base, arm, reader.sampled) if policy.diversity else ()
             except EvidenceError as error:
@@ -115,19 +115,19 @@ def gather_all(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EvidenceReader:
-    """What both arms were asked, as one look at a store tells.
+    """Runs and sizes of the evidence, from one snapshot of the store.
 
     Attributes:
-        runs: The base's, which are the same for every arm that can be compared on them.
-        sampled: Digests of the plans whose sampled answers count.
-        wrong: Why arms cannot be compared, by number.
-        sizes: By suite, task, number of items and weight of each of its tasks.
-        numbers: Digests of the samples by number, where a seeded order of the items matters.
+        runs: The base's runs, the same for every arm that can be compared.
+        sampled: Digests of the plans of the sampled answers.
+        errors: Why arms cannot be compared, by arm number.
+        sizes: By suite, name, number of items and weight of each task.
+        numbers: Digests of the samples by number, if the random order of the items is needed.
     """
 
     runs: tuple[PlannedRun, ...]
     sampled: tuple[str, ...]
-    wrong: dict[int, EvidenceError]
+    errors: dict[int, EvidenceError]
     sizes: dict[str, list[tuple[str, int, float]]]
     numbers: dict[int, str] | None
 
@@ -144,7 +144,7 @@ class _EvidenceReader:
         in_order: bool,
     ) -> _EvidenceReader:
         chosen: list[PlannedRun] = []
-        wrong: dict[int, EvidenceError] = {}
+        errors: dict[int, EvidenceError] = {}
         rests_on: dict[int, tuple[str, ...]] = {}
         with stored.snapshot():
             runs: dict[int, list[PlannedRun]] = {arm.number: [] for arm in (base, *several)}
@@ -156,7 +156,7 @@ class _EvidenceReader:
                 try:
                     chosen = _choose_runs(policy, base, arm, both, plans)
                 except EvidenceError as error:
-                    wrong[arm.number] = error
+                    errors[arm.number] = error
                 else:
                     rests_on[arm.number] = (*(run.digest for run in chosen), *_choose_sampled_plans(both, policy))
             digests = [run.digest for run in chosen]
@@ -167,9 +167,9 @@ class _EvidenceReader:
         for arm in several:
             if problem := stale.get(rests_on.get(arm.number, ())):
                 label = arm.checkpoint.label
-                wrong[arm.number] = EvidenceError(f"{problem}; submit {label} again, or add --evaluate")
+                errors[arm.number] = EvidenceError(f"{problem}; submit {label} again, or add --evaluate")
         answers = _choose_sampled_plans(of_base, policy) if sampled is None else tuple(sampled)
-        return cls(runs=tuple(chosen), sampled=answers, wrong=wrong, sizes=sizes, numbers=numbers)
+        return cls(runs=tuple(chosen), sampled=answers, errors=errors, sizes=sizes, numbers=numbers)
 
     def pairs(
         self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items, half: Half | None
@@ -201,7 +201,7 @@ class _EvidenceReader:
 def _choose_runs(
     policy: Policy, base: StoredArm, adapted: StoredArm, runs: Sequence[PlannedRun], plans: Sequence[str] | None
 ) -> list[PlannedRun]:
-    """Return the base's runs that count, given both arms', oldest plan first.
+    """Return the base's runs to use, from both arms' runs, oldest plan first.
 
     Raises:
         EvidenceError: One is missing or unfinished.
@@ -213,13 +213,17 @@ def _choose_runs(
 
 
 def _stale(files: Mapping[str, Sequence[tuple[str, str]]]) -> str | None:
-    """Return which suite says something else by now, given each one's files."""
+    """Return the first suite whose files changed, with the change; None if there is none.
+
+    Args:
+        files: Path and digest of each file, by suite.
+    """
     problems = ((suite, find_changed_files(of_suite)) for suite, of_suite in files.items())
     return next((f"suite {suite!r}: {problem}" for suite, problem in problems if problem), None)
 
 
 def _choose_sampled_plans(runs: Sequence[PlannedRun], policy: Policy) -> tuple[str, ...]:
-    """Return the digests of the plans whose sampled answers count: of each suite the newest that is done."""
+    """Return the digests of the plans of sampled answers: of each suite the newest finished plan."""
     sampled = [run for run in runs if run.role == "diversity" and run.state == "done" and run.part_of is None]
     return tuple({run.suite: run.digest for run in sampled}.values()) if policy.diversity else ()
 
@@ -227,7 +231,7 @@ def _choose_sampled_plans(runs: Sequence[PlannedRun], policy: Policy) -> tuple[s
 def _compute_ratios(
     store: Store, base: StoredArm, adapted: StoredArm, plans: Sequence[str]
 ) -> tuple[DiversityRatio, ...]:
-    """Return what is left of the base's diversity, by every measure that falls when answers collapse.
+    """Return the diversity ratios to the base, of every measure that decreases when answers collapse.
 
     Raises:
         EvidenceError: The two arms' sampled answers cannot be compared.
@@ -250,10 +254,10 @@ def _compute_ratios(
 
 
 def _stderr(ratio: float, low: float, high: float, prompts: int) -> float:
-    """Return a ratio's standard error by the wider side of its interval, so that a skewed one is not taken for narrow.
+    """Return a ratio's standard error, from the wider side of its interval.
 
-    Where no prompt differs, resampling cannot tell how many others would: that of as many pairs without a discordant
-    one then, by the end of Tango's interval for them, z^2 / (n + z^2).
+    If no prompt differs, the bootstrap interval has width 0; then the half-width of Tango's interval for n pairs
+    without a discordant one is used, z^2 / (n + z^2).
     """
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     return max(ratio - low, high - ratio) / z or z / (prompts + z**2)
@@ -266,8 +270,8 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
     base_runs = [run for run in whole if run.arm == base.number]
     if not base_runs:
         raise EvidenceError(
-            f"suite {suite!r}: the policy asks for it, and {of_base} was never scored on it; "
-            f"evalsvc submit {label} --suite {suite}"
+            f"suite {suite!r}: is in the policy, and {of_base} has no scores on it; "
+            f"run: evalsvc submit {label} --suite {suite}"
         )
     newest = base_runs[-1]
     if any(run.plan > newest.plan for run in whole):
@@ -277,7 +281,7 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
         )
     adapted_run = next((run for run in whole if run.arm == adapted.number and run.plan == newest.plan), None)
     if adapted_run is None:
-        raise EvidenceError(f"suite {suite!r}: {label} was not scored on its newest version; submit {label} again")
+        raise EvidenceError(f"suite {suite!r}: {label} has no scores on its newest version; submit {label} again")
     for who, run in ((of_base, newest), (label, adapted_run)):
         if run.state != "done":
             raise EvidenceError(
@@ -292,5 +296,5 @@ def _take_half(pair: TaskPair, half: Half) -> TaskPair:
     first = sequential.find_foremost(pair.places, (len(pair.places) + 1) // 2)
     mask = first if half == "select" else ~first
     if not mask.any():
-        raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items to be halved")
+        raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items for two halves; remove --half")
     return replace(pair.part(mask), items=int(mask.sum()))

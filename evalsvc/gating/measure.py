@@ -1,4 +1,4 @@
-"""A rule's evidence as its test takes it: estimate, interval, items needed, smallest margin that can be resolved."""
+"""Tests one rule: estimate, interval, items needed, smallest margin that the items resolve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evalsvc.stats.power import UnchangedMean, scale_items, unchanged_variance
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRule:
-    """A rule's evidence, as its test takes it."""
+    """A rule with its test and the comparisons behind it."""
 
     rule: Rule
     test: MarginTest
@@ -34,7 +34,7 @@ def measure_rule(rule: Rule, z_alpha: float) -> MeasuredRule:
     """Test one rule.
 
     Args:
-        z_alpha: Of the bounds of its interval.
+        z_alpha: One-sided normal quantile of the interval's ends.
 
     Raises:
         EvidenceError: A task has no interval.
@@ -57,13 +57,13 @@ def compare_rule_tasks(rule: Rule) -> tuple[Comparison, ...]:
         if comparison.lost is None and comparison.stderr is None:
             raise EvidenceError(
                 f"{rule.name}: {comparison.task} has {comparison.n} item{'s' if comparison.n > 1 else ''} and no "
-                "standard error, so nothing can be shown; ask more items"
+                "standard error, so it cannot be tested; use more items"
             )
     return compared
 
 
 def build_paired(comparison: Comparison) -> PairedDifference:
-    """Return a comparison as its test takes it, better counted positive."""
+    """Return a comparison as input of the test; positive is better."""
     counts = None
     if comparison.lost is not None and comparison.gained is not None and comparison.clusters is None:
         worse, better = comparison.lost, comparison.gained
@@ -86,7 +86,7 @@ def _ratio_test(ratio: DiversityRatio, threshold: float, z_alpha: float) -> Marg
 
 
 def name_test(m: MeasuredRule) -> str:
-    """Return the name of the procedure behind a rule's interval."""
+    """Return the name of the procedure that gives a rule's interval."""
     names = sorted({c.test for c in m.comparisons}) or ["t of the ratio"]
     return names[0] if len(m.comparisons) <= 1 else f"MOVER of {len(m.comparisons)} x {' and '.join(names)}"
 
@@ -99,17 +99,17 @@ def _standard_error(m: MeasuredRule) -> float:
 
 
 def items_needed(m: MeasuredRule, z_alpha: float) -> int | None:
-    """Return the items that would show the rule to hold in 80 % of cases, were the estimate the truth."""
+    """Return the number of items with 80 % power to show that the rule holds, if the estimate were true."""
     distance = m.test.difference - m.rule.threshold
-    if distance <= 1e-6:  # at the threshold but for rounding: no number of items would do
+    if distance <= 1e-6:  # at the threshold: no number of items is enough
         return None
-    # Where no item has changed yet, the bound itself says how much is not known.
+    # If no item changed, the standard error is 0; the bound is used instead.
     error = _standard_error(m) or (m.test.difference - m.test.low) / z_alpha
     return max(m.n + 1, scale_items(m.n, error, distance, z_alpha))
 
 
 def smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
-    """Return the smallest margin that these items resolve in 80 % of unchanged checkpoints."""
+    """Return the smallest margin that these items resolve with 80 % power for an unchanged checkpoint."""
     shares, items = m.rule.shares, tuple(c.n for c in m.comparisons)
     variances = tuple(unchanged_variance(c.stderr or 0.0, c.gain, c.n) for c in m.comparisons)
     if (ratio := m.rule.ratio) is not None:

@@ -1,7 +1,7 @@
-"""Policy files: what a checkpoint must meet to be promoted. YAML is read by `yaml_files`; decides nothing.
+"""Policy files: the rules that a checkpoint must meet to be promoted.
 
-A policy that could never pass, because a suite has too few items for its margin, is refused before any compute. Waivers
-are read one by one: one that cannot be understood does not waive, and is shown with the reason.
+A policy that cannot pass, because a suite has too few items for its margin, is refused before scoring. Waivers are read
+one by one: an invalid waiver does not apply, and is shown with the reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FRACTIONS: Mapping[Mode, tuple[float, ...]] = {
     "group_sequential": tuple(k / 5 for k in range(1, 6)),
     "finite_pool": tuple(k / 20 for k in range(1, 21)),
 }
-"""Share of the items at each look."""
+"""Share of the items at each interim look."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -70,7 +70,7 @@ class Require(Strict):
 
 
 class Waiver(Strict):
-    """One rule is not asked of one checkpoint, for a reason, by somebody, until a day."""
+    """Exempts one checkpoint from one rule, with a reason, an owner and an expiry date."""
 
     rule: str = Field(min_length=1)
     checkpoint: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
@@ -81,7 +81,7 @@ class Waiver(Strict):
 
 @dataclass(frozen=True, slots=True)
 class WaiverEntry:
-    """A waiver as it was read: the waiver, or what is wrong with it."""
+    """A waiver as read from the file: the waiver, or why it is invalid."""
 
     text: str
     waiver: Waiver | None = None
@@ -117,21 +117,21 @@ class Policy(Strict):
                 if names.count(name) > 1:
                     raise ValueError(f"{key}: suite {name!r} appears {names.count(name)} times; name it once")
         if self.group_margin is not None and not self.retention:
-            raise ValueError("group_margin: there is no retention suite to take the mean of; add retention, or drop it")
+            raise ValueError("group_margin: there is no retention suite; add retention, or remove group_margin")
         return self
 
     @property
     def suites(self) -> tuple[str, ...]:
-        """Names of all suites that the policy asks for, each once."""
+        """Names of all suites of the policy, each once."""
         named = [*(self.learning.suites if self.learning else ()), *(entry.suite for entry in self.retention)]
         return tuple(dict.fromkeys([*named, *([self.drift.suite] if self.drift else [])]))
 
     def digest(self) -> str:
-        """Return the digest of what the policy says."""
+        """Return the digest of the policy's content."""
         return digest("policy", canonical(self.model_dump(mode="json")))
 
     def waiver_entries(self) -> list[WaiverEntry]:
-        """Return the waivers, those that cannot be understood included."""
+        """Return all waivers, including invalid ones."""
         entries = []
         for entry in self.waivers:
             text = canonical(_plain(entry))
@@ -147,7 +147,7 @@ class Policy(Strict):
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a YAML file as JSON can hold it."""
+    """Return a value of a YAML file as JSON types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -159,16 +159,16 @@ def load_policy(path: Path) -> Policy:
     """Read a policy file.
 
     Raises:
-        PolicyError: It cannot be read, is not YAML, or breaks a rule; the message names file and key.
+        PolicyError: It cannot be read, is not YAML, or is invalid; the message names file and key.
     """
     return parse_policy(read_yaml(path, "policy", PolicyError), f"policy {path}")
 
 
 def parse_policy(content: Mapping[str, Any], name: str = "policy") -> Policy:
-    """Return the policy that a file's content describes.
+    """Return the policy with a file's content.
 
     Raises:
-        PolicyError: It breaks a rule; the message begins with `name`.
+        PolicyError: It is invalid; the message begins with `name`.
     """
     try:
         policy = Policy.model_validate(content)
@@ -180,7 +180,7 @@ def parse_policy(content: Mapping[str, Any], name: str = "policy") -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class TaskSize:
-    """How many items a task of a suite has, and its weight there."""
+    """Number of items of a task, and its weight in the suite."""
 
     task: str
     items: int
@@ -188,15 +188,15 @@ class TaskSize:
 
 
 def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) -> None:
-    """Refuse a policy that not even an unchanged checkpoint could pass.
+    """Refuse a policy that not even an unchanged checkpoint can pass.
 
     Args:
-        sizes: Suite name to its tasks; suites that are not there are not checked.
+        sizes: Suite name -> its tasks; suites without an entry are not checked.
 
     Raises:
-        PolicyError: A rule has too few items for its margin; the message says how many it would need.
+        PolicyError: A rule has too few items for its margin; the message has the number needed.
     """
-    if policy.mode == "finite_pool":  # the whole pool is certain of itself, however small
+    if policy.mode == "finite_pool":  # no sampling error once the whole pool is scored
         return
     z_alpha = z_of(last_alpha(policy))
     for entry in policy.retention:
@@ -205,8 +205,8 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
             needed = smallest_passing_n(entry.per_task_margin or 0.0, z_alpha)
             if task.items < needed:
                 raise PolicyError(
-                    f"retention/{entry.suite}/{task.task}: {task.items} items cannot show that a loss stays below "
-                    f"{entry.per_task_margin}, not even if none changes; needs {needed} items, or a wider margin"
+                    f"retention/{entry.suite}/{task.task}: {task.items} items cannot show that a loss is below "
+                    f"{entry.per_task_margin}, even if none changes; needs {needed} items, or a larger margin"
                 )
         _check_mean(f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, z_alpha)
     if policy.group_margin is not None:
@@ -216,14 +216,14 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
 
 
 def last_alpha(policy: Policy) -> float:
-    """Return the level at which a rule is tested when all its items are in."""
+    """Return the level at which a rule is tested when all items are scored."""
     if policy.mode != "group_sequential":
         return policy.alpha
     return NormalDist().cdf(-spending_bounds(FRACTIONS[policy.mode], policy.alpha)[-1])
 
 
 def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, z_alpha: float) -> None:
-    """Refuse a mean over suites that has too few items even if none of them changes."""
+    """Refuse a margin on a mean over suites that has too few items, even if none of them changes."""
     whole = {suite: sum(task.weight for task in tasks) for suite, tasks in suites.items()}
     parts = tuple(
         (task.items, task.weight / whole[suite] / len(suites)) for suite, tasks in suites.items() for task in tasks
@@ -233,6 +233,6 @@ def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: f
     if parts and unchanged_bound(shares, items, z_alpha) >= margin:
         needed = smallest_passing_n(margin, z_alpha, items, shares)
         raise PolicyError(
-            f"{rule}: {sum(items):,} items cannot show that a loss stays below {margin}, not even if none changes; "
-            f"needs {needed:,} items, or a wider margin"
+            f"{rule}: {sum(items):,} items cannot show that a loss is below {margin}, even if none changes; "
+            f"needs {needed:,} items, or a larger margin"
         )

@@ -1,6 +1,6 @@
-"""The power analysis of a policy: what each rule can resolve on its suites, before anything is computed.
+"""Power analysis of a policy: the margin that each rule resolves on its suites, before scoring.
 
-Pure: no I/O, no database. The formulas are those of `stats.power`.
+Pure: no I/O, no database. The formulas are in `stats.power`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleForecast:
-    """What a rule will be able to say.
+    """The power analysis of one rule.
 
     Attributes:
-        margin: As the policy says it; for learning the gain that must be exceeded.
-        discordance: Mean share of items that change either way, and whether it was seen or is assumed.
-        resolvable: The smallest margin (for learning: gain beyond `margin`) that is shown in 80 % of cases.
-        power: Chance that an unchanged checkpoint passes; None for learning, where it should not.
-        needed_n: Items for a power of 80 % at the policy's margin.
+        margin: Margin of the policy; for learning the gain that must be exceeded.
+        discordance: Mean share of items that change either way.
+        seen: Whether the discordance was measured on stored arms; else it is assumed.
+        resolvable: Smallest margin (for learning: gain beyond `margin`) that is shown with 80 % power.
+        power: Probability that an unchanged checkpoint passes; None for learning, where it should not pass.
+        needed_n: Items for 80 % power at the policy's margin; None for learning.
     """
 
     rule: str
@@ -40,11 +41,11 @@ class RuleForecast:
 def forecast(
     policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]], discordance: Mapping[Key, float]
 ) -> list[RuleForecast]:
-    """Return what each learning and retention rule can resolve.
+    """Return the power analysis of each learning and retention rule.
 
     Args:
-        sizes: Suite name to its tasks.
-        discordance: Of each suite and task, as far as checkpoints of the base have shown it.
+        sizes: Suite name -> its tasks.
+        discordance: Discordance by suite and task, as measured on stored arms; others are assumed.
     """
     forecasts = []
     for suite in policy.learning.suites if policy.learning else ():
@@ -86,7 +87,7 @@ def _rule(
         items=tuple(items),
         variances=tuple(variances),
         z_alpha=z_of(last_alpha(policy)),
-        is_bounded=policy.mode != "finite_pool",  # the whole pool is certain of itself, however small
+        is_bounded=policy.mode != "finite_pool",  # no sampling error once the whole pool is scored
     )
     return RuleForecast(
         rule=name,

@@ -1,4 +1,4 @@
-"""What a policy can resolve on the suites of a store or a submission, and the requests that it takes to score them."""
+"""Power analysis of a policy on the suites of a store or a submission, with the requests that scoring takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from evalsvc.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class PowerPlan:
-    """What a policy can resolve, the requests that it takes, and the seconds, where earlier runs tell."""
+    """Power analysis of a policy, the number of requests to score, and the seconds, if known from earlier runs."""
 
     rules: tuple[RuleForecast, ...]
     requests: int
@@ -31,14 +31,14 @@ class PowerPlan:
 
 
 def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, suites: Sequence[str]) -> PowerPlan:
-    """Return what a policy can resolve for a checkpoint, before anything is computed.
+    """Return the power analysis of a policy for a checkpoint, before scoring.
 
     Args:
-        checkpoint: An arm of the store, or one that is yet to be submitted.
-        suites: Files of suites that the store does not know.
+        checkpoint: An arm in the store, or a checkpoint that is not submitted yet.
+        suites: Files of suites that are not in the store.
 
     Raises:
-        UsageError: A suite is not known, or the policy can never be met.
+        UsageError: A suite is not known, or the policy cannot be met.
     """
     known, adapted = _find_known_arms(store, checkpoint, base)
     sizes: dict[str, tuple[TaskSize, ...]] = {}
@@ -66,15 +66,15 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
 
 
 def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
-    """Return what a policy can resolve on a submission that is ready to be scored.
+    """Return the power analysis of a policy on a prepared submission.
 
     Raises:
-        PolicyError: It asks for a suite that is not submitted, or can never be met.
+        PolicyError: A suite of the policy is not submitted, or the policy cannot be met.
     """
     sizes = count_sizes(prepared.planned)
     for suite in policy.suites:
         if suite not in sizes:
-            raise PolicyError(f"the policy asks for suite {suite!r}, which is not submitted; add --suite {suite}")
+            raise PolicyError(f"suite {suite!r}: is in the policy, and not submitted; add --suite {suite}")
     check_possible(policy, sizes)
     discordance: Mapping[sequential.Key, float] = {}
     requests, rate = len(prepared.arms) * sum(len(suite_plan.plan.requests) for suite_plan in prepared.planned), None
@@ -100,7 +100,7 @@ def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
 
 
 def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, float]:
-    """Return the share of items that adapted arms of a base changed either way, their median, by suite and task."""
+    """Return the discordance by suite and task: the median over the adapted arms of a base."""
     arms = [a for a in store.arms() if a.checkpoint.parent == base.checkpoint.digest and a.numerics == base.numerics]
     scores = store.task_scores(base.number, [arm.number for arm in arms])
     shares: dict[sequential.Key, list[float]] = {}
@@ -111,11 +111,11 @@ def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, floa
             if compared.lost is not None and compared.gained is not None:
                 share = (compared.lost + compared.gained) / compared.n
                 shares.setdefault((adapted_scores.suite, adapted_scores.task), []).append(share)
-    return {key: float(np.median(shares)) for key, shares in shares.items()}
+    return {key: float(np.median(of_task)) for key, of_task in shares.items()}
 
 
 def _find_known_arms(store: Store, checkpoint: str, base: str | None) -> tuple[StoredArm | None, StoredArm | None]:
-    """Return the arms of base and checkpoint, each if the store has it."""
+    """Return the arms of base and checkpoint; None for one that is not in the store."""
     if not store.path.is_file():
         return None, None
     arms = store.arms()
@@ -144,10 +144,10 @@ def _load_planned_suite(file: str) -> Planned:
 
 
 def suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str, str]:
-    """Return the file or shipped name of each of a policy's suites: those given, else the store's, else shipped ones.
+    """Return the file or name of each suite of a policy: as given, else from the store, else a shipped suite.
 
     Raises:
-        UsageError: A suite is nowhere to be found.
+        UsageError: A suite is not found.
     """
     named = {find_suite(name).name: name for name in given}
     known_runs = Runs(store.path) if store.path.is_file() else None

@@ -1,7 +1,7 @@
-"""A policy and paired scores in, rules with their evidence out. Pure: no I/O, no database.
+"""Builds the rules of a policy with their evidence. Pure: no I/O, no database.
 
-Every rule says "the mean gain over these tasks exceeds a threshold" (for retention the threshold is -margin), and is
-tested once in each direction.
+Every rule states "the mean gain over these tasks exceeds a threshold" (for retention the threshold is -margin), and is
+tested in both directions.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from evalsvc.records.vocabulary import Floats
 
 Mask = NDArray[np.bool_]
 RuleKind = Literal["learning", "retention", "drift", "diversity"]
-# Remembered as long as the scores are in memory: many gates may be asked of an arm.
-_COMPARED: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
+# Cached as long as the scores are in memory, for several gates on one arm.
+_COMPARISONS: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class TaskPair:
     """Both arms' scores on one task.
 
     Attributes:
-        items: Items of the whole task; more than the base's samples while a run goes on.
-        places: float64 [samples of the base], each sample's place in one random order of all items; only needed where
-            evidence is looked at before it is complete.
+        items: Number of items of the whole task; more than the base's samples at an interim look.
+        places: float64 [samples of the base], each sample's place in the random order of all items; only needed for
+            interim looks and halves.
     """
 
     base: TaskScores
@@ -45,14 +45,14 @@ class TaskPair:
 
     @property
     def comparison(self) -> Comparison:
-        """Both arms on all samples that there are."""
-        known = _COMPARED.setdefault(self.adapted, WeakKeyDictionary())
+        """The comparison of both arms on all available samples."""
+        known = _COMPARISONS.setdefault(self.adapted, WeakKeyDictionary())
         if self.base not in known:
             known[self.base] = compare_values(self.base, self.adapted)
         return known[self.base]
 
     def part(self, mask: Mask) -> TaskPair:
-        """Return the pair on some of the base's samples; `items` stays."""
+        """Return the pair on some of the base's samples; `items` does not change."""
         if mask.all():
             return self
         base = self.base
@@ -86,14 +86,15 @@ class DiversityRatio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One demand of a policy.
+    """One rule of a policy with its evidence.
 
     Attributes:
-        kind: Which part of a policy asks for it.
-        suite, task: What it is about; None for a rule about all of them together, or about sampled answers.
-        margin: As the policy says it.
-        threshold: What the gain must exceed.
-        pairs: The tasks that it is about, and their shares in the mean.
+        kind: The part of the policy that it comes from.
+        suite, task: Suite and task of the rule; None for the group of all suites, all tasks, or sampled answers.
+        margin: Margin of the policy.
+        threshold: The value that the gain must exceed.
+        pairs: Scores of both arms on its tasks.
+        shares: Shares of the tasks in the mean.
     """
 
     kind: RuleKind
@@ -108,14 +109,14 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """What people call it: kind/suite, kind/suite/task, "retention/group" or "diversity/suite/task/measure"."""
+        """Name of the rule: kind/suite, kind/suite/task, "retention/group" or "diversity/suite/task/measure"."""
         if self.ratio is not None:
             return f"{self.kind}/{self.ratio.suite}"
         return "/".join((self.kind, *((self.suite or "group",) if self.task is None else (str(self.suite), self.task))))
 
     @property
     def grows(self) -> bool:
-        """Whether its evidence comes in bit by bit; other suites are asked as a whole at the first look."""
+        """Whether its items are split over interim looks; other suites are scored completely at the first look."""
         return self.ratio is None and self.unit == UNIT_INTERVAL
 
 
@@ -123,7 +124,7 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
     """Return a policy's rules with the evidence for each.
 
     Raises:
-        EvidenceError: A suite, task or ratio that the policy needs is missing, incomplete or of another kind.
+        EvidenceError: A suite, task or ratio of the policy is missing or incomplete, or its metric does not fit.
     """
     rules: list[Rule] = []
     if policy.learning:
@@ -148,12 +149,12 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
     if policy.diversity:
         if not ratios:
             raise EvidenceError(
-                "diversity: the store has no ratio of generated diversity for this checkpoint and its base; "
-                "submit both on a suite with role diversity, or take the rule out of the policy"
+                "diversity: the store has no sampled answers of this checkpoint and its base; "
+                "submit both on a suite with role diversity, or remove the rule from the policy"
             )
         rules += [_build_diversity_rule(ratio, policy.diversity.min_ratio) for ratio in ratios]
     if not rules:
-        raise EvidenceError("the policy has no rule, so there is nothing to decide; add learning or retention to it")
+        raise EvidenceError("the policy has no rule; add learning or retention to it")
     return rules
 
 
@@ -182,16 +183,16 @@ def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:
     if not (math.isfinite(ratio.value) and math.isfinite(ratio.stderr) and ratio.stderr > 0 and ratio.n > 1):
         raise EvidenceError(
             f"diversity/{ratio.suite}: the ratio {ratio.value} with standard error {ratio.stderr} of {ratio.n} prompts "
-            "is no evidence; submit both arms again"
+            "cannot be tested; submit both arms again"
         )
     return Rule(kind="diversity", margin=least, threshold=least - 1, unit="ratio", ratio=ratio)
 
 
 def _find_suite_pairs(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, bits: bool = False) -> list[TaskPair]:
-    """Return a suite's tasks, each fit to be tested."""
+    """Return a suite's tasks, after checking that each can be tested."""
     tasks = [pair for pair in pairs if pair.base.suite == suite]
     if not tasks:
-        raise EvidenceError(f"suite {suite!r}: the policy asks for it, and the base has no finished run on it")
+        raise EvidenceError(f"suite {suite!r}: is in the policy, and the base has no finished run on it; submit it")
     for pair in tasks:
         _check_pair(pair, policy.require.min_coverage, bits=bits)
     return tasks
@@ -210,9 +211,9 @@ def _check_pair(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
             f"the policy needs {min_coverage:.1%}; submit the checkpoint again"
         )
     if bits and base.aggregation != "bits_per_byte":
-        raise EvidenceError(f"{name}: drift is measured in bits per byte, and its metric is {base.metric}")
+        raise EvidenceError(f"{name}: a drift rule needs bits per byte, and the task's metric is {base.metric}")
     if not bits and not (base.aggregation == "mean" and base.is_bounded and adapted.is_bounded):
         raise EvidenceError(
-            f"{name}: a margin is a share of items, and {base.metric} is not a mean of values in [0, 1]; "
+            f"{name}: a margin needs a mean of values in [0, 1], and {base.metric} is not one; "
             "use another metric of the task, or a drift rule"
         )

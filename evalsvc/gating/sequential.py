@@ -1,12 +1,12 @@
-"""Verdicts while evidence still comes in, in one seeded random order of items. Pure: no I/O, no database.
+"""Verdicts at interim looks, in one seeded random order of items. Pure: no I/O, no database.
 
 * group_sequential: five looks, each at the same share of every task, with bounds that keep the error at alpha over all
-  of them; what fails is corrected for the number of rules.
-* finite_pool: the verdict of the full suite, predicted: each rule bets against its own failure, and a wrong prediction
-  has probability at most alpha however often one looks. It is about these items, not about ability.
+  looks; failures are corrected for the number of rules.
+* finite_pool: predicts the verdict on the full suite by betting on each rule; a wrong prediction has probability at
+  most alpha, for any number of looks. The verdict is about these items, not about the ability in general.
 
-Looks are replayed from the items' order, so that the verdict is the same whether evidence came in bit by bit or all
-at once. Suites in other units than scores are asked as a whole at the first look.
+Looks are recomputed from the items' order, so that the verdict is the same whether scores came in gradually or all at
+once. Suites with other units than scores are scored completely at the first look.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from evalsvc.stats.sequential import spending_bounds
 SEED = 1234
 
 SMALLEST = 2
-"""Items of every task that are asked at the first look, so that each task has an estimate."""
+"""Minimum number of items of every task at the first look, so that each task has an estimate."""
 
 Key = tuple[str, str]
 """Suite and task."""
@@ -51,12 +51,12 @@ def draw_place(sample: str, seed: int = SEED) -> float:
 def take_first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: float, mode: Mode) -> dict[Key, Mask]:
     """Return which samples of each task belong to the first `fraction` of the order.
 
-    Group-sequential looks take the same share of every task. A finite pool is one order over all tasks, of which each
-    task's and each suite's items are a random sample as well.
+    Group-sequential looks use the same share of every task. A finite pool has one order over all tasks, in which the
+    items of each task and suite are a random sample as well.
 
     Args:
-        places: Of the samples that there are; at least those that belong.
-        items: How many the whole task has.
+        places: Places of the available samples; at least those of the first `fraction`.
+        items: Number of items of the whole task.
     """
     if mode != "finite_pool":
         chosen = {}
@@ -71,7 +71,7 @@ def take_first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction:
 
 
 class _Look:
-    """What is seen at a look: of each task that grows, the items in the order's first part."""
+    """The items of each growing task that are used at an interim look."""
 
     def __init__(self, number: int, masks: Mapping[Key, Mask]) -> None:
         self.number = number
@@ -80,9 +80,9 @@ class _Look:
         self._parts: dict[Key, TaskPair] = {}
 
     def of(self, rule: Rule) -> Rule:
-        """Return a rule about what is seen: at least the first few items of every task, so that there is an estimate.
+        """Return a rule on the items of this look, at least `SMALLEST` per task.
 
-        Rules share the parts of tasks, and so their comparisons.
+        Rules share the parts of tasks, and thus their comparisons.
         """
         if not rule.grows:
             return rule
@@ -101,10 +101,10 @@ def find_foremost(places: Floats, count: int) -> Mask:
 
 class _Judge(Protocol):
     def at(self, look: _Look) -> list[Verdict]:
-        """Return every rule's verdict at a look, given the looks before."""
+        """Return every rule's verdict at a look, given the earlier looks."""
 
     def outcomes(self, look: _Look) -> list[RuleOutcome]:
-        """Return all that is known of every rule at the last look."""
+        """Return every rule's outcome at the last look."""
 
 
 def decide(
@@ -115,16 +115,16 @@ def decide(
     today: date,
     fraction: float = 1.0,
 ) -> Outcome:
-    """Replay the looks up to `fraction` of the items, and decide at the first one that can.
+    """Recompute the looks up to `fraction` of the items, and decide at the first look that can.
 
     Raises:
-        EvidenceError: Nothing is left to decide, or a rule has no evidence.
+        EvidenceError: All rules are waived, or a rule has no evidence.
     """
     judged = judge_waivers(waivers, rules, checkpoint, today)
     waived = describe_waivers(judged)
     tested = [rule for rule in rules if rule.name not in waived]
     if not tested:
-        raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
+        raise EvidenceError("every rule of the policy is waived, so nothing was decided; remove a waiver")
     growing = {key_of(pair): pair for rule in rules if rule.grows for pair in rule.pairs}
     whole = {key_of(pair): pair for rule in rules if not rule.grows for pair in rule.pairs}
     items = {key: pair.items for key, pair in growing.items()}
@@ -153,17 +153,19 @@ def key_of(pair: TaskPair) -> Key:
 
 def _places(pair: TaskPair) -> Floats:
     if pair.places is None or len(pair.places) != len(pair.base.samples):
-        raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: its items have no order, so looks cannot be replayed")
+        raise EvidenceError(
+            f"{pair.base.suite}/{pair.base.task}: its items have no order, so looks cannot be recomputed"
+        )
     return pair.places
 
 
 class _Bounds:
-    """Group-sequential: a rule is decided when its interval at a look's bound leaves the threshold on one side."""
+    """Group-sequential: a rule is decided when its interval at a look's bound excludes the threshold."""
 
     def __init__(self, policy: Policy, rules: Sequence[Rule], waived: Mapping[str, str]) -> None:
         self._alpha, self._rules, self._waived = policy.alpha, rules, waived
         fractions = FRACTIONS["group_sequential"]
-        # Only the first rejection of Holm's procedure makes the verdict, and that one is Bonferroni's.
+        # The verdict only depends on the first rejection of Holm's procedure, whose level is Bonferroni's.
         per_rule = bonferroni(policy.alpha, len(rules) - len(waived))
         self._pass = spending_bounds(fractions, policy.alpha)
         self._fail = spending_bounds(fractions, per_rule)
@@ -171,11 +173,11 @@ class _Bounds:
         self._decided: dict[str, tuple[Verdict, int]] = {}
 
     def _levels(self, grows: bool, look: _Look) -> tuple[float, float]:
-        # Evidence that does not grow is the same at every look, and so tested once.
+        # Rules without interim looks have the same evidence at every look, and are tested once.
         return (self._pass[look.number - 1], self._fail[look.number - 1]) if grows else self._once
 
     def _ends(self, look: _Look) -> dict[Key, tuple[float, Floats, Floats]]:
-        """Return every task's difference and bounds at a look; worked out together, because rules share tasks."""
+        """Return every task's difference and bounds at a look; computed together, because rules share tasks."""
         ends: dict[Key, tuple[float, Floats, Floats]] = {}
         for grows in (True, False):
             rules = [look.of(rule) for rule in self._rules if rule.grows == grows]
@@ -210,7 +212,7 @@ class _Bounds:
         outcomes = []
         for rule in self._rules:
             verdict, number = self._decided.get(rule.name, ("inconclusive", look.number))
-            # The interval at a look's bound is a repeated confidence interval: valid however often one looks.
+            # The interval at a look's bound is a repeated confidence interval, valid for any number of looks.
             m = measure_rule(look.of(rule), self._levels(rule.grows, look)[0])
             outcomes.append(build_outcome(m, verdict, z_of(self._alpha), self._waived.get(rule.name), look=number))
         return outcomes
@@ -228,7 +230,7 @@ class _Stream:
 
 
 class _Bets:
-    """Finite pool: a rule is decided when a bet against its opposite has won enough, or the pool is known."""
+    """Finite pool: a rule is decided when the wealth of the bets reaches 1 / alpha, or the pool is complete."""
 
     def __init__(self, policy: Policy, rules: Sequence[Rule], waived: Mapping[str, str]) -> None:
         self._alpha, self._rules, self._waived = policy.alpha, rules, waived
@@ -247,7 +249,7 @@ class _Bets:
         return _Stream(items=items, pool=pool, scale=scale, above=above, below=below)
 
     def _p(self, look: _Look) -> list[tuple[float, float]]:
-        """Return every rule's p-values, valid however often one looks, the second after Holm."""
+        """Return every rule's p-values for pass and fail, valid for any number of looks; the second after Holm."""
         p_values = []
         for position, rule in enumerate(self._rules):
             if rule.grows:
@@ -256,7 +258,7 @@ class _Bets:
                 wealth = (stream.above[seen - 1], stream.below[seen - 1]) if seen else (0.0, 0.0)
                 p_values.append((math.exp(-max(0.0, wealth[0])), math.exp(-max(0.0, wealth[1]))))
             else:
-                # The whole suite has been scored: its own difference is what is predicted elsewhere.
+                # The suite is scored completely: its difference decides.
                 holds = measure_rule(rule, z_of(self._alpha)).test.difference > rule.threshold
                 p_values.append((0.0, 1.0) if holds else (1.0, 0.0))
         tested = [n for n, rule in enumerate(self._rules) if rule.name not in self._waived]
@@ -302,10 +304,10 @@ class _Bets:
 
 
 def compute_gains(pair: TaskPair) -> Floats:
-    """Return the adapted arm's gain on each of the base's samples, in [-1, 1], better counted positive.
+    """Return the adapted arm's gain on each of the base's samples, in [-1, 1]; positive is better.
 
     Raises:
-        EvidenceError: The adapted arm lacks a sample: a pool with holes says nothing about the whole.
+        EvidenceError: The adapted arm lacks a sample; a finite pool must be complete.
     """
     where = np.searchsorted(pair.adapted.samples, pair.base.samples)
     where = np.minimum(where, len(pair.adapted.samples) - 1)

@@ -1,12 +1,11 @@
-"""Rules with their evidence in, a verdict out. Pure: no I/O, no database.
+"""Verdicts on complete evidence. Pure: no I/O, no database.
 
-* **pass** if every rule that is not waived is shown to hold: an intersection-union test, so that no correction for many
-  rules is needed (Berger 1982);
-* **fail** if some rule is shown not to hold after Holm's correction over all of them;
-* **inconclusive** otherwise, with the items that would have been needed.
+* **pass** if every rule that is not waived is shown to hold: an intersection-union test, which needs no correction for
+  the number of rules (Berger 1982);
+* **fail** if some rule is shown not to hold, after Holm's correction over all rules;
+* **inconclusive** otherwise, with the number of items needed.
 
-What cannot be evaluated raises EvidenceError and is never a verdict. `sequential` decides while
-evidence still comes in.
+Rules that cannot be tested raise EvidenceError, never a verdict. `sequential` decides at interim looks.
 """
 
 from __future__ import annotations
@@ -32,21 +31,22 @@ EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleOutcome:
-    """What became of a rule.
+    """The outcome of a rule.
 
     Attributes:
         rule: Its name: kind/suite, kind/suite/task, "retention/group" or "diversity/suite/task/measure".
-        suite, task: What it is about; None for a rule about all of them together, or about sampled answers.
-        threshold: What the estimate must exceed, in its unit.
-        estimate: Adapted minus base, better counted positive; for diversity the ratio minus 1.
+        suite, task: Suite and task of the rule; None for the group of all suites, all tasks, or sampled answers.
+        threshold: The value that the estimate must exceed, in its unit.
+        estimate: Adapted minus base, positive is better; for diversity the ratio minus 1.
         low, high: Ends of its interval, each a one-sided bound at the policy's alpha.
-        n: Items behind it.
-        needed_n: Items that would decide at the present estimate, if more would; None if it is decided or none would.
-        resolvable_margin: The smallest margin that these items resolve in 80 % of unchanged checkpoints.
+        n: Number of items.
+        needed_n: Items needed to show that the rule holds, if the estimate were true; None if the rule is decided, or
+            more items would not change it.
+        resolvable_margin: Smallest margin that these items resolve with 80 % power for an unchanged checkpoint.
         p_pass, p_fail: One-sided p-values, the second after Holm; None in mode group_sequential, where bounds decide.
-        degraded: Whether the loss is real (its interval excludes zero), whatever the margin says.
-        waived: Why the rule is not asked of this checkpoint, if it is waived.
-        look: Number of the look at which it was decided, where evidence was looked at more than once.
+        degraded: Whether the loss is significant (the interval is below zero), whatever the margin.
+        waived: Reason, owner and expiry of the waiver, if the rule is waived.
+        look: Number of the interim look that decided, if there were several.
     """
 
     rule: str
@@ -75,7 +75,7 @@ class RuleOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterimLook:
-    """One look at growing evidence: items of both arms seen, of all, and the verdict then."""
+    """One interim look: number of items used, number of all items (`of`), and the verdict."""
 
     number: int
     fraction: float
@@ -86,12 +86,12 @@ class InterimLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCorrection:
-    """A candidate's p-value among those of all that were tried on the same suites.
+    """A candidate's p-value, corrected for all candidates that were tested on the same suites.
 
     Attributes:
         others: The other candidates' p-values, by checkpoint digest.
-        p: Of the whole policy: the largest of its rules'.
-        adjusted: The same after Holm's correction over all candidates.
+        p: p-value of the whole policy, the largest of its rules.
+        adjusted: `p` after Holm's correction over all candidates.
     """
 
     others: Mapping[str, float]
@@ -101,11 +101,11 @@ class BatchCorrection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A verdict with its reasons.
+    """A verdict with the outcomes of all rules.
 
     Attributes:
-        waivers: What became of each waiver: applied, expired, for another checkpoint, not understood.
-        batch: The correction for all candidates, if one was asked for; `batch.correct_for_batch` makes it.
+        waivers: Each waiver with its state, such as "applied" or "expired on ...".
+        batch: The correction for all candidates by `batch.correct_for_batch`, if requested.
     """
 
     verdict: Verdict
@@ -121,12 +121,12 @@ class Outcome:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether a rule's loss is real."""
+        """Whether the loss of any rule is significant."""
         return any(rule.degraded for rule in self.rules)
 
     @property
     def is_blocked_by_batch(self) -> bool:
-        """Whether all rules pass, and only the correction for all candidates keeps the policy from passing."""
+        """Whether all rules pass, and only the correction for all candidates prevents a pass."""
         return self.verdict != "pass" and all(rule.verdict == "pass" or rule.waived for rule in self.rules)
 
 
@@ -139,17 +139,17 @@ def decide(
     """Decide on complete evidence.
 
     Args:
-        checkpoint: Digest of the adapted checkpoint, which waivers name.
-        today: The day on which waivers must not have expired.
+        checkpoint: Digest of the adapted checkpoint, which waivers refer to.
+        today: The date for the expiry of waivers.
 
     Raises:
-        EvidenceError: Nothing is left to decide, or a rule has no evidence.
+        EvidenceError: All rules are waived, or a rule has no evidence.
     """
     judged = judge_waivers(waivers, rules, checkpoint, today)
     waived = describe_waivers(judged)
     tested = [position for position, rule in enumerate(rules) if rule.name not in waived]
     if not tested:
-        raise EvidenceError("every rule of the policy is waived, so nothing was decided; let a waiver expire")
+        raise EvidenceError("every rule of the policy is waived, so nothing was decided; remove a waiver")
     z_alpha = z_of(policy.alpha)
     measured = [measure_rule(rule, z_alpha) for rule in rules]
     p_fail = np.array([m.test.p_below for m in measured])
@@ -169,7 +169,7 @@ def decide(
 
 
 def combine_verdicts(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict of all rules together, given each one's that is not waived."""
+    """Return the overall verdict, given the verdicts of all rules that are not waived."""
     distinct = set(verdicts)
     if "fail" in distinct:
         return "fail"
@@ -186,7 +186,7 @@ def build_outcome(
     p_fail: float | None = None,
     look: int | None = None,
 ) -> RuleOutcome:
-    """Return what became of a rule, with what it would have needed if it is undecided."""
+    """Return the outcome of a rule, with the items needed if it is inconclusive."""
     test, counts = m.test, [task.counts for task in m.tasks]
     lost = sum(c[0] for c in counts if c) if counts and all(counts) else None
     gained = sum(c[1] for c in counts if c) if counts and all(counts) else None

@@ -1,4 +1,4 @@
-"""Decision records, read and recomputed from the scores in the store: does what was decided still hold?"""
+"""Verifies decision records by recomputing them from the scores in the store."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def read_record(path: Path) -> Record:
     """Read a decision record.
 
     Raises:
-        EvidenceError: The file is no decision record.
+        EvidenceError: The file is not a decision record.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EvidenceError(f"decision {path}: cannot be read: {error}") from error
     if not isinstance(record, dict) or record.get("kind") != "evalsvc decision":
-        raise EvidenceError(f"decision {path}: is no decision record; `evalsvc gate` writes them")
+        raise EvidenceError(f"decision {path}: is not a decision record; `evalsvc gate` writes decision records")
     if record.get("schema") != SCHEMA:
         raise EvidenceError(f"decision {path}: has schema {record.get('schema')}, this evalsvc reads {SCHEMA}")
     return record
@@ -45,7 +45,7 @@ def read_rules(record: Record) -> list[RuleOutcome]:
 
 
 def _complete_rule(rule: Record) -> Record:
-    """Return a rule of a record with what records that version 0.1.0 wrote do not say: they have it in its name."""
+    """Return a rule of a record with the fields that version 0.1.0 did not write, derived from its name."""
     kind, suite, task = (*rule["rule"].split("/", 2), None)[:3]
     threshold = {"learning": rule["margin"], "diversity": rule["margin"] - 1}.get(kind, -rule["margin"])
     if kind == "diversity" or (kind, suite, task) == ("retention", "group", None):
@@ -54,13 +54,13 @@ def _complete_rule(rule: Record) -> Record:
 
 
 def find_differences(store: Store, record: Record) -> list[str]:
-    """Recompute a decision from the stored scores, and return what differs; nothing if it holds.
+    """Recompute a decision from the stored scores, and return the differences; none if it holds.
 
-    Numbers are compared to nine digits: another processor adds up in another order.
+    Numbers are compared to nine digits, because the order of summation depends on the processor.
     """
     differences = []
     if record_digest(record) != record.get("digest"):
-        differences.append("the record was edited: its content does not give its digest")
+        differences.append("the record was edited: its digest does not match its content")
     try:
         differences += _chain_problems(Decisions(store.path).chain(record["base"]["digest"]), record)
         complete = {**record, "rules": [_complete_rule(rule) for rule in record["rules"]]}
@@ -80,13 +80,13 @@ def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
             problems.append(f"decision {number} of this base was edited in the store: {kept['digest'][:12]}")
         if kept["previous"] != previous:
             problems.append(
-                f"decision {number} of this base does not follow from the one before: one is missing or changed"
+                f"decision {number} of this base does not follow the previous one: a decision is missing or was changed"
             )
         previous = kept["digest"]
     if record["digest"] not in [kept["digest"] for kept in chain]:
         problems.append(f"the store has no decision {record['digest'][:12]}")
     elif record not in chain:
-        problems.append(f"the store's decision {record['digest'][:12]} says something else")
+        problems.append(f"the store's decision {record['digest'][:12]} has other content")
     return problems
 
 
@@ -95,7 +95,7 @@ def _recompute(store: Store, record: Record) -> Record:
     arms = {arm.digest: arm for arm in store.arms()}
     for who in ("base", "checkpoint"):
         if record[who]["key"] not in arms:
-            raise EvidenceError(f"the store has no scores of {record[who]['arm']} any more")
+            raise EvidenceError(f"the store no longer has scores of {record[who]['arm']}")
     evidence = gather(
         store,
         policy,
@@ -106,7 +106,7 @@ def _recompute(store: Store, record: Record) -> Record:
         half=record["half"],
         sampled=record.get("sampled"),
     )
-    if "sampled" not in record:  # it was written before they were kept
+    if "sampled" not in record:  # written before the plans of sampled answers were recorded
         evidence = replace(evidence, ratios=tuple(DiversityRatio(**ratio) for ratio in record["ratios"]))
     day = datetime.fromisoformat(record["decided"]).date()
     outcome = judge(policy, evidence, record["fraction"], day)
@@ -137,12 +137,12 @@ def _find_differences(record: Record, recomputed: Record) -> list[str]:
                     )
                     differences.append(f"{key} {name}: {changes}")
         else:
-            differences.append(f"{key}: the record says {record.get(key)!r}, the stored scores give {value!r}"[:300])
+            differences.append(f"{key}: the record has {record.get(key)!r}, the stored scores give {value!r}"[:300])
     return differences
 
 
 def _same(recorded: Any, recomputed: Any) -> bool:
-    """Whether a record says what is computed now; what it says beyond that, nothing was decided on."""
+    """Whether a recorded value equals the recomputed one; further keys of the record are ignored."""
     if isinstance(recorded, dict) and isinstance(recomputed, dict):
         return all(key in recorded and _same(recorded[key], value) for key, value in recomputed.items())
     if isinstance(recorded, list) and isinstance(recomputed, list):

@@ -1,4 +1,4 @@
-"""Which waivers of a policy apply to a checkpoint, and why the others do not. Pure."""
+"""Which waivers of a policy apply to a checkpoint, and why others do not. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evalsvc.gating.rules import Rule
 def judge_waivers(
     entries: Sequence[WaiverEntry], rules: Sequence[Rule], checkpoint: str, today: date
 ) -> list[tuple[WaiverEntry, str]]:
-    """Return each waiver with what became of it; only "applied" waives."""
+    """Return each waiver with its state; only waivers with state "applied" waive a rule."""
     names = {rule.name for rule in rules}
     judged = []
     for entry in entries:
@@ -34,7 +34,7 @@ def judge_waivers(
 
 
 def describe_waivers(judged: Iterable[tuple[WaiverEntry, str]]) -> dict[str, str]:
-    """Return, by rule, why it is waived, who says so and until when."""
+    """Return the reason, owner and expiry of the waiver of each waived rule, by rule."""
     return {
         entry.waiver.rule: f"{entry.waiver.reason} ({entry.waiver.owner}, until {entry.waiver.expires})"
         for entry, state in judged

@@ -1,4 +1,4 @@
-"""The same evidence under another margin, level or number of items. Pure: no I/O, no database; keeps no decision."""
+"""Tests the same evidence with another margin, alpha or number of items. Pure; stores no decision."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from evalsvc.stats.power import UnchangedMean, expected_discordance, unchanged_v
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """What one retention rule would say.
+    """The outcome of a retention rule with other settings.
 
     Attributes:
-        estimate: Gain, better counted positive; low and high are one-sided bounds at alpha each.
-        power: Chance that a checkpoint passes that is as good as its base and changes as many items.
-        needed_n: Items at which that chance is 80 %.
+        estimate: Gain, positive is better.
+        low, high: One-sided bounds of the estimate, each at alpha.
+        power: Probability that an unchanged checkpoint with the same discordance passes.
+        needed_n: Items for a power of 80 %.
     """
 
     verdict: Verdict
@@ -36,9 +37,9 @@ class WhatIf:
 
 
 def recompute_under(tasks: Sequence[Comparison], margin: float, alpha: float, factor: float = 1.0) -> WhatIf:
-    """Test whether the mean loss over some tasks stays below a margin, were there `factor` times as many items.
+    """Test whether the mean loss over some tasks is below a margin, with `factor` times as many items.
 
-    Lost and gained items are scaled with the number of items: the shares that were seen are taken for the truth.
+    The numbers of lost and gained items are scaled with the number of items.
 
     Raises:
         UsageError: There is no task with an interval, or a number is out of range.
@@ -46,8 +47,8 @@ def recompute_under(tasks: Sequence[Comparison], margin: float, alpha: float, fa
     usable = [task for task in tasks if task.lost is not None or task.stderr is not None]
     if not usable or not (0 < margin < 1 and 0 < alpha <= 0.2 and factor > 0):
         raise UsageError(
-            f"{len(usable)} tasks, margin {margin}, alpha {alpha}, factor {factor}: must be at least one task with an "
-            "interval, a margin between 0 and 1, an alpha up to 0.2 and a positive factor"
+            f"{len(usable)} tasks with an interval, margin {margin}, alpha {alpha}, factor {factor}: must have at "
+            "least one task, a margin between 0 and 1, an alpha up to 0.2 and a positive factor"
         )
     shares = compute_task_shares([(task.suite, task.weight) for task in usable])
     scaled = [_scale_task(build_paired(task), factor) for task in usable]
@@ -73,7 +74,7 @@ def recompute_under(tasks: Sequence[Comparison], margin: float, alpha: float, fa
 def compute_power_curve(
     tasks: Sequence[Comparison], margin: float, alpha: float, factors: Sequence[float]
 ) -> list[tuple[int, float]]:
-    """Return items and power at several multiples of the items that there are."""
+    """Return number of items and power, for several multiples of the present number of items."""
     answers = [recompute_under(tasks, margin, alpha, factor) for factor in factors]
     return [(answer.n, answer.power) for answer in answers]
 
@@ -92,7 +93,7 @@ def _scale_task(task: PairedDifference, factor: float) -> PairedDifference:
 
 
 def _measure_unchanged(tasks: Sequence[Comparison], shares: Sequence[float], z_alpha: float) -> UnchangedMean:
-    """Return the mean under no change, with the discordance that was seen."""
+    """Return the mean of an unchanged checkpoint, with the measured discordance."""
     return UnchangedMean(
         shares=tuple(shares),
         items=tuple(task.n for task in tasks),

@@ -1,4 +1,4 @@
-"""What is known of checkpoints: their cost, what adapting changed in their weights, what checks found."""
+"""Checkpoints: cost, weight changes, findings of checks."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ class CheckpointsReport(Report):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CheckReport(Report):
-    """What was found in checkpoints, as `checkpoints check` shows it."""
+    """Findings of checks of checkpoints, as `checkpoints check` shows them."""
 
     ROWS: ClassVar[str] = "findings"
     checkpoints: tuple[Checkpoint, ...]
     findings: tuple[Finding, ...]
 
     def content(self) -> dict[str, Any]:
-        """Return what was checked, and what was found."""
+        """Return the checkpoints and the findings."""
         return {"checkpoints": [describe_arm(checkpoint) for checkpoint in self.checkpoints], "findings": self.findings}
 
     def tables(self) -> list[Table | Text]:
-        """Return findings, errors first; a checkpoint without any is listed too."""
+        """Return a table of findings, errors first, with a row for each checkpoint without findings."""
         return [_findings_table(self.findings, self.checkpoints)]
 
 
@@ -81,7 +81,7 @@ def _findings_table(findings: Sequence[Finding], checkpoints: Sequence[Checkpoin
     labels = {finding.checkpoint.split(" (")[0] for finding in findings}
     for checkpoint in checkpoints:
         if checkpoint.label not in labels:
-            table.add_row("✓", checkpoint.label, "", "nothing found")
+            table.add_row("✓", checkpoint.label, "", "no findings")
     return table
 
 
@@ -90,7 +90,7 @@ class InspectionReport(Report):
     """One checkpoint, as `checkpoints show` and `checkpoints compare` show it.
 
     Attributes:
-        command: Computes the change in its weights, where that is not known.
+        command: Command that computes the weight change, shown if it is not computed yet.
     """
 
     ROWS: ClassVar[str] = "tensors"
@@ -98,7 +98,7 @@ class InspectionReport(Report):
     command: str = ""
 
     def content(self) -> dict[str, Any]:
-        """Return what it is, what it cost, what changed in its weights, and what checks found."""
+        """Return identity, cost, weight change and findings."""
         checkpoint, change, memory = self.inspection.checkpoint, self.inspection.change, self.inspection.memory
         changed = None
         if change is not None:
@@ -125,7 +125,7 @@ class InspectionReport(Report):
         return [] if change is None else list(change["tensors"])
 
     def tables(self) -> list[Table | Text]:
-        """Return what it is and what it cost, what changed in its weights, and what checks found."""
+        """Return tables of facts with cost, of the weight change, and of findings."""
         inspection = self.inspection
         facts = new_table(inspection.checkpoint.label, "", "")
         facts.show_header = False
@@ -146,31 +146,31 @@ def _list_facts(inspection: CheckpointReport, command: str) -> list[tuple[str, s
         ("folder", checkpoint.path),
         ("digest", checkpoint.digest),
         ("tokenizer", checkpoint.tokenizer),
-        ("adapted from", checkpoint.parent or "nothing: it is a base"),
+        ("adapted from", checkpoint.parent or "- (a base)"),
     ]
     if change is not None:
         share = change.trainable / change.parameters
         facts.append(("trainable", f"{change.trainable:,} parameters, {share:.3%} of {change.parameters:,}"))
     elif checkpoint.parent is not None and not checkpoint.is_prompted:
-        facts.append(("change in weights", f"not computed yet: {command}"))
+        facts.append(("weight change", f"not computed yet; run: {command}"))
     facts += list_costs(checkpoint.cost)
     if memory is not None:
-        facts.append(("memory to train", _describe_memory(checkpoint, memory)))
+        facts.append(("training memory", _describe_memory(checkpoint, memory)))
     return facts
 
 
 def compare_command(source: str, base: str | None = None) -> str:
-    """Return the command that computes what adapting changed in a checkpoint's weights.
+    """Return the command that computes a checkpoint's weight change.
 
     Args:
         source: Folder, or label or digest in the store.
-        base: Folder or hub id, unless the store or the checkpoint says what it was adapted from.
+        base: Folder or hub id of the base, if neither the store nor the checkpoint names it.
     """
     return shlex.join(["evalsvc", "checkpoints", "compare", source, *(["--base", base] if base else [])])
 
 
 def list_costs(cost: Cost) -> list[tuple[str, str]]:
-    """Return the entries of a cost card, those that are not known included."""
+    """Return name and value of every cost, "-" if it is not known."""
     return [
         (name, format_amount(value))
         for name, value in (
@@ -198,10 +198,10 @@ def _describe_memory(checkpoint: Checkpoint, memory: TrainingMemory) -> str:
 
 def _change_table(change: WeightChange) -> Table:
     table = new_table(
-        "What changed",
+        "Weight change",
         *("layers", "#tensors", "#parameters", "#changed", "#relative norm", "#rank-90", "#effective rank"),
-        caption=f"changed: {change.tolerance}; relative norm: norm of the change over norm of the base's weights;\n"
-        "ranks: medians over changed matrices, estimated where the smaller side is above 1024; not a verdict",
+        caption=f"changed: {change.tolerance}; relative norm: norm of the change / norm of the base's weights;\n"
+        "ranks: medians over changed matrices, estimated if the smaller side is above 1024; descriptive only",
     )
     for group in group_changes(change):
         table.add_row(

@@ -1,4 +1,4 @@
-"""Decisions for CI servers: Markdown and JUnit XML, also of what could not be decided."""
+"""Decisions for CI servers: Markdown and JUnit XML, also if there is no decision."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U001
 
 
 def write_markdown(decision: Decision) -> str:
-    """Return a decision as Markdown, for a job's summary."""
+    """Return a decision as Markdown, for the summary of a CI job."""
     lines = [f"### {MARKS[decision.outcome.verdict]} {_escape_markdown(write_headline(decision))}", ""]
     lines += ["| verdict | rule | estimate | interval | margin | n | lost | gained | test | note |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---:|---|---|"]
@@ -52,7 +52,7 @@ def write_markdown(decision: Decision) -> str:
 
 
 def write_refusal_markdown(checkpoint: str, error: str) -> str:
-    """Return why nothing was decided, as Markdown."""
+    """Return the error that prevented a decision, as Markdown."""
     return f"### ✗ NO VERDICT: {_escape_markdown(checkpoint)}\n\n{_escape_markdown(error)}\n"
 
 
@@ -62,7 +62,7 @@ def _quote_item(item: LostItem) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """Return text that Markdown and HTML show as it is."""
+    """Return text escaped for Markdown and HTML."""
     return re.sub(r"([\\`*_{}\[\]()#+!|~@])", r"\\\1", html.escape(to_one_line(text), quote=False))
 
 
@@ -70,7 +70,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def write_junit(decision: Decision) -> str:
-    """Return a decision as JUnit XML: one test case per rule, and one for a batch whose correction decided."""
+    """Return a decision as JUnit XML: one test case per rule, and one for a batch correction that prevents a pass."""
     outcome = decision.outcome
     suite = ElementTree.Element("testsuite", {"name": _to_xml(f"evalsvc gate {decision.record['checkpoint']['arm']}")})
     properties = ElementTree.SubElement(suite, "properties")
@@ -94,13 +94,13 @@ def write_junit(decision: Decision) -> str:
             ElementTree.SubElement(case, "system-out").text = _to_xml(description)
     if outcome.is_blocked_by_batch and outcome.batch is not None:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": "batch"})
-        message = f"corrected for all candidates, the p-value is {outcome.batch.adjusted:.4f}"
+        message = f"p-value after correction for all candidates: {outcome.batch.adjusted:.4f}"
         ElementTree.SubElement(case, "failure", {"type": outcome.verdict, "message": message})
     return _build_document(suite)
 
 
 def write_refusal_junit(checkpoint: str, error: str) -> str:
-    """Return why nothing was decided, as JUnit XML with one error."""
+    """Return the error that prevented a decision, as JUnit XML."""
     suite = ElementTree.Element("testsuite", {"name": _to_xml(f"evalsvc gate {checkpoint}")})
     case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": "evidence"})
     ElementTree.SubElement(case, "error", {"type": "evidence", "message": _to_xml(error)})
@@ -132,5 +132,5 @@ def _build_document(suite: ElementTree.Element) -> str:
 
 
 def _to_xml(text: str) -> str:
-    """Return text without the characters that XML 1.0 cannot hold."""
+    """Return text without the characters that XML 1.0 does not allow."""
     return _NOT_XML.sub("\ufffd", text)

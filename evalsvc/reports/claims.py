@@ -33,7 +33,7 @@ class ClaimsReport(Report):
 
 
 def claims_table(claims: Sequence[DecidedClaim]) -> Table:
-    """Show every claim with its verdict, the test that decided, and the numbers behind it."""
+    """Return a table of every claim with its verdict, test, reason and numbers."""
     table = new_table("Claims", "claim", "about", "verdict", "test", "reason", "evidence")
     for claim in claims:
         verdict = Text(claim.verdict, style=_STYLES[claim.verdict])

@@ -1,4 +1,4 @@
-"""Two arms compared, with what stands behind the means."""
+"""The comparison of two arms, with details of every task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ComparisonReport(Report):
 
     @property
     def roles(self) -> tuple[RoleTotal, ...]:
-        """The mean of every role, better counted positive."""
+        """The mean of every role; positive is better."""
         return self.comparison.roles
 
     def content(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class ComparisonReport(Report):
         }
 
     def tables(self) -> list[Table | Text]:
-        """Return every task, worst first within its suite; the mean of every role; and what means hide."""
+        """Return tables of tasks (worst first within each suite), of role means, and of task details."""
         return [self._tasks(), self._roles(), *self._details(), new_line(LEVEL_NOTE)]
 
     def _tasks(self) -> Table:
@@ -101,18 +101,18 @@ class ComparisonReport(Report):
         return table
 
     def _details(self) -> list[Table]:
-        """Return which tasks moved, and what a difference of means hides; nothing if no task has either."""
+        """Return a table of significance and details of tasks; none if no task has p-value or blind spots."""
         tasks = [t for t in sort_by_loss(self.tasks) if t.p_value is not None or t.blind_spots]
         if not tasks:
             return []
         table = new_table(
-            "Behind the means",
+            "Task details",
             *("task", "moved", "#p (Holm)", "#q (BH)", "#lost", "#gained", "#by chance", "#re-run lost", "#agreement"),
             *("#unparsed", "#Brier drift", "notes"),
             caption="moved: significant at 5 % after Holm's correction over all tasks; q: false discovery rate, for "
-            "exploring;\nlost, gained: shares of the items; by chance: share of lost and of gained items that guessing "
-            "may explain, a rough estimate;\nre-run lost: share lost between two runs of the base; agreement: share "
-            "of items answered alike, right or wrong;\nunparsed: answers that could not be parsed, base / adapted",
+            "exploration;\nlost, gained: shares of the items; by chance: share that guessing may explain, "
+            "an upper bound;\nre-run lost: share lost between two runs of the base; agreement: share of items with the "
+            "same answer, right or wrong;\nunparsed: answers that could not be parsed, base / adapted",
         )
         for task in tasks:
             table.add_row(*_detail_cells(task), style="bold" if task.moved else None)
@@ -120,7 +120,7 @@ class ComparisonReport(Report):
 
 
 def sort_by_loss(tasks: Sequence[FullComparison]) -> list[FullComparison]:
-    """Return tasks by suite, the greatest loss first within each."""
+    """Return tasks by suite, the largest loss first within each suite."""
     suites = list(dict.fromkeys(task.suite for task in tasks))
     return sorted(tasks, key=lambda task: (suites.index(task.suite), task.gain))
 
@@ -144,7 +144,7 @@ def _detail_cells(task: FullComparison) -> list[str]:
 
 
 def list_notes(task: FullComparison) -> list[str]:
-    """Return what a reader must know before believing a comparison."""
+    """Return warnings about a comparison: blind spots, coverage, clusters, format loss."""
     lines = list(task.blind_spots)
     if task.coverage < 1:
         lines.append(f"only {task.coverage:.1%} of the base's items")

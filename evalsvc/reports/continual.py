@@ -19,7 +19,7 @@ from evalsvc.stats.paired import t_interval
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ContinualReport(Report):
-    """Matrices, as `continual` shows them; every figure with its divisor."""
+    """Metrics of matrices, as `continual` shows them; every figure with its divisor."""
 
     ROWS: ClassVar[str] = "runs"
     matrices: tuple[Matrix, ...]
@@ -45,8 +45,8 @@ class ContinualReport(Report):
             "Tasks learned one after the other",
             *("run", "method", "#seed", "#tasks", "#ACC", "#LA", "#BWT", "#forgetting", "#FWT", "#intransigence"),
             caption=f"BWT, forgetting and FWT are divided by T - 1, ACC, LA and intransigence by T (T = "
-            f"{', '.join(map(str, sizes))});\nBWT is negative, forgetting positive where something is lost; "
-            "forgetting is from the best stage, so at least -BWT",
+            f"{', '.join(map(str, sizes))});\nBWT is negative and forgetting positive where scores dropped; "
+            "forgetting is measured from the best stage, so it is at least -BWT",
         )
         for matrix in self.matrices:
             summary = matrix.summary

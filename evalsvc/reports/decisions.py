@@ -1,6 +1,6 @@
-"""Decisions of a gate: verdict, rules, lost items, and whether a decision still holds.
+"""Decisions of a gate: verdict, rules, lost items; and the verification of a decision.
 
-Texts of items come from data sets: they are cut, and escaped for where they go.
+Texts of items come from data sets; they are truncated and escaped.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class GateReport(Report):
         return self.decision.outcome.rules
 
     def content(self) -> dict[str, Any]:
-        """Return the verdict, every rule, looks, waivers, lost items, and where the decision is kept."""
+        """Return the verdict, every rule, looks, waivers, lost items, and the path of the decision record."""
         record, outcome = self.decision.record, self.decision.outcome
         looks = outcome.looks
         return {
@@ -81,13 +81,15 @@ class GateReport(Report):
         }
 
     def tables(self) -> list[Table | Text]:
-        """Return the verdict, every rule, what undecided rules need, lost items and warnings."""
+        """Return the verdict, every rule, items that inconclusive rules need, lost items and warnings."""
         decision, outcome = self.decision, self.decision.outcome
         parts: list[Table | Text] = [new_line(write_headline(decision), "bold"), self._rules_table()]
         if outcome.looks:
             last = outcome.looks[-1]
             saved = f"{format_percent(1 - last.items / last.of)} saved"
-            parts.append(new_line(f"decided at look {last.number} with {last.items:,} of {last.of:,} items ({saved})"))
+            parts.append(
+                new_line(f"decided at interim look {last.number} with {last.items:,} of {last.of:,} items ({saved})")
+            )
         parts += [new_line(line) for line in list_shortages(decision)]
         if decision.lost:
             lost = new_table("Worst lost items", "task", "base", "adapted", "target", "item")
@@ -131,7 +133,7 @@ def write_headline(decision: Decision) -> str:
 
 
 def describe_shortage(rule: RuleOutcome) -> str:
-    """Return what an undecided rule would need, in words; empty if it is decided."""
+    """Return how many more items an inconclusive rule needs, in words; empty if the rule is decided."""
     if rule.verdict != "inconclusive":
         return ""
     resolves = f"{rule.n:,} items resolve a margin of {rule.resolvable_margin:.3f}"
@@ -141,7 +143,7 @@ def describe_shortage(rule: RuleOutcome) -> str:
 
 
 def list_shortages(decision: Decision) -> list[str]:
-    """Return which rules lack items, and how many, where that is why nothing is decided."""
+    """Return the items that inconclusive rules need, one line per rule; empty unless the verdict is inconclusive."""
     if decision.outcome.verdict != "inconclusive":
         return []
     return [
@@ -152,7 +154,7 @@ def list_shortages(decision: Decision) -> list[str]:
 
 
 def format_rule(rule: RuleOutcome) -> list[str]:
-    """Return the cells of a rule's row."""
+    """Return the cells of a rule's table row."""
     notes = [f"waived: {rule.waived}" if rule.waived else "", "degraded" if rule.degraded else ""]
     return [
         f"{MARKS[rule.verdict]} {rule.verdict}",
@@ -170,10 +172,10 @@ def format_rule(rule: RuleOutcome) -> list[str]:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class VerifyReport(Report):
-    """Whether a decision holds, as `verify` shows it.
+    """The verification of a decision, as `verify` shows it.
 
     Attributes:
-        differences: What the stored scores give now, and what the record has instead; empty if the decision holds.
+        differences: Differences between the record and the recomputed decision; empty if the decision holds.
     """
 
     ROWS: ClassVar[str] = "differences"
@@ -186,7 +188,7 @@ class VerifyReport(Report):
         return not self.differences
 
     def content(self) -> dict[str, Any]:
-        """Return whether the decision holds, and what differs."""
+        """Return whether the decision holds, and the differences."""
         return {
             "decision": self.record.get("digest"),
             "equal": self.is_equal,
@@ -198,7 +200,7 @@ class VerifyReport(Report):
         return [{"difference": difference} for difference in self.differences]
 
     def tables(self) -> list[Table | Text]:
-        """Return what differs, a line each."""
+        """Return one line per difference."""
         if self.differences:
             return [new_line(difference) for difference in self.differences]
         record = self.record
@@ -209,7 +211,7 @@ class VerifyReport(Report):
 
 
 def quote(doc: str) -> str:
-    """Return the part of an item that people should read: its longest text, else all of it."""
+    """Return the longest text field of a document, else the whole document."""
     try:
         content = json.loads(doc)
     except ValueError:
@@ -219,7 +221,7 @@ def quote(doc: str) -> str:
 
 
 def truncate(text: str, longest: int = LONGEST_QUOTE) -> str:
-    """Return one line of printable text, cut at `longest` characters."""
+    """Return one line of printable text, truncated to `longest` characters."""
     line = to_one_line(text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
 

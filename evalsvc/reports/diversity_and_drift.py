@@ -19,7 +19,7 @@ from evalsvc.stats.diversity import WORSE_WHEN
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DiversityReport(Report):
-    """The diversity of an arm's sampled answers against its base's, as `diversity` shows it."""
+    """The diversity of an arm's sampled answers compared with its base's, as `diversity` shows it."""
 
     ROWS: ClassVar[str] = "tasks"
     arm: str
@@ -35,7 +35,7 @@ class DiversityReport(Report):
         for task in self.tasks:
             table = new_table(
                 f"{self.arm}: {task.task}, {task.answers} answers per prompt",
-                *("measure", "collapse is", "#prompts", "#base", "#adapted", "#ratio", "#90 % interval"),
+                *("measure", "worse if", "#prompts", "#base", "#adapted", "#ratio", "#90 % interval"),
                 caption="means over prompts; ratio: adapted mean over base mean, same prompts and seeds",
             )
             for ratio in task.ratios:
@@ -54,10 +54,10 @@ class DiversityReport(Report):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DriftReport(Report):
-    """How far arms moved from their base, as `drift` shows it.
+    """Token drift of arms from their base, as `drift` shows it.
 
     Attributes:
-        claim: Whether drift predicts forgetting.
+        claim: The claim that drift predicts forgetting, with its verdict.
     """
 
     ROWS: ClassVar[str] = "arms"

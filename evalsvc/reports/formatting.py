@@ -1,4 +1,4 @@
-"""How numbers, intervals and tables look, wherever they are printed."""
+"""Formats numbers, intervals and tables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
-LEVEL_NOTE = "Intervals are two-sided at 90 %: their ends are the one-sided 5 % bounds that decisions use."
+LEVEL_NOTE = "Intervals are two-sided at 90 %; their ends are the one-sided 5 % bounds that decisions use."
 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
 class PlainTable(Table):
-    """A table that shows text as it is: names from checkpoints, suites and items are never markup."""
+    """A table that shows text literally: names from checkpoints, suites and items are not markup."""
 
     def add_row(
         self, *renderables: RenderableType | None, style: StyleType | None = None, end_section: bool = False
@@ -24,7 +24,7 @@ class PlainTable(Table):
 
 
 def new_table(title: str, *columns: str, caption: str | None = None) -> Table:
-    """Make a table; columns whose name begins with # hold numbers."""
+    """Make a table; columns whose name begins with # contain numbers."""
     table = PlainTable(
         title=Text(drop_controls(title), style="table.title"),
         title_justify="left",
@@ -39,12 +39,12 @@ def new_table(title: str, *columns: str, caption: str | None = None) -> Table:
 
 
 def new_line(text: str, style: str = "") -> Text:
-    """Make a line that stands beside tables, and is never folded."""
+    """Make a line of text that is never wrapped."""
     return Text(drop_controls(text), style=style, no_wrap=True, overflow="ignore")
 
 
 def drop_controls(text: str) -> str:
-    """Return text whose control characters are spaces; line breaks stay."""
+    """Return text with control characters replaced by spaces, except line breaks."""
     return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
@@ -62,7 +62,7 @@ def format_signed(value: float | None) -> str:
     """Format a difference with its sign, "-" if there is none."""
     if value is None:
         return "-"
-    rounded = round(value, 3) + 0.0  # + 0.0 takes the sign off a zero
+    rounded = round(value, 3) + 0.0  # + 0.0 turns -0.0 into 0.0
     return f"{value:+.4g}" if abs(value) >= 100 else f"{rounded:+.3f}"
 
 
@@ -77,7 +77,7 @@ def format_levels(low: float | None, high: float | None) -> str:
 
 
 def format_count(value: int | None) -> str:
-    """Format a number of things, "-" if it is not known."""
+    """Format a count, "-" if it is not known."""
     return "-" if value is None else f"{value:,}"
 
 
@@ -99,7 +99,7 @@ def format_p_value(p: float | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a time in the unit that suits it."""
+    """Format a duration in hours, minutes or seconds."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""Learning against forgetting: points, the frontier of each method, methods at equal levels."""
+"""Learning and forgetting: points, the frontier of each method, methods at equal levels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FrontierReport(Report):
         }
 
     def tables(self) -> list[Table | Text]:
-        """Return the points, and, where there are several methods, each one's frontier and one against another."""
+        """Return a table of points and, with several methods, tables of their frontiers and at equal levels."""
         tables: list[Table | Text] = [points_table(self.frontier)]
         if len(self.frontier.methods) < 2:
             return tables
@@ -71,12 +71,14 @@ class FrontierReport(Report):
 
 
 def points_table(frontier: Frontier) -> Table:
-    """Show the points of a frontier, by learning."""
-    corner = ", ".join(f"{name} {round(at, 3):g}" for name, at in zip(frontier.axes, frontier.reference, strict=True))
+    """Return a table of the points of a frontier, ordered by learning."""
+    reference = ", ".join(
+        f"{name} {round(at, 3):g}" for name, at in zip(frontier.axes, frontier.reference, strict=True)
+    )
     caption = [
-        "● on the frontier: no other arm dominates it; P(frontier): share of resamples of the items in which it is",
+        "● on the frontier: no other arm dominates it; P(frontier): share of resamples in which it is on the frontier",
         f"units: learning {frontier.learning_unit}, forgetting {frontier.forgetting_unit} (positive is worse); "
-        f"hypervolume {frontier.hypervolume:.4f} from {corner}",
+        f"hypervolume {frontier.hypervolume:.4f} from {reference}",
     ]
     costs = [name for name in frontier.axes if name not in {"learning", "forgetting"}]
     if frontier.left_out:
@@ -111,17 +113,17 @@ def points_table(frontier: Frontier) -> Table:
 
 
 def sort_by_learning(frontier: Frontier) -> list[Point]:
-    """Return a frontier's points, the one that learned most first."""
+    """Return a frontier's points in order of decreasing learning."""
     return sorted(frontier.points, key=lambda point: (-point.learning, point.forgetting))
 
 
 def _level_table(comparison: LevelComparison, compared: str, level: str) -> Table:
-    """Show methods compared in one of learning and forgetting, where they are equal in the other."""
+    """Return a table of methods compared in learning at equal forgetting, or the other way round."""
     table = new_table(
         f"{compared} at equal {level} ({level} {format_signed(comparison.at)})",
         *("method", "#value", "#90 % interval", "#reached"),
         caption="by linear interpolation between the points of each method's frontier, base included;\n"
-        f"reached: share of resamples in which the method gets to this {level}",
+        f"reached: share of resamples in which the method reaches this {level}",
     )
     reads: Sequence[tuple[str, MethodValue | MethodDifference]] = [
         *((read.method, read) for read in comparison.methods),

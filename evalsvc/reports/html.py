@@ -1,4 +1,4 @@
-"""One self-contained HTML file: opens from disk without a network, can be attached to a pull request."""
+"""The report: one self-contained HTML file, which opens from disk without a network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from evalsvc.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class ReportSections:
-    """What a report shows beside the frontier and its comparisons: of all of it, what the store has."""
+    """Further sections of a report, as far as the store has them: trajectories, claims, decisions."""
 
     trajectories: tuple[Trajectory, ...] = ()
     cards: tuple[DecidedClaim, ...] = ()
@@ -42,7 +42,7 @@ def load_sections(store: Store, base_digest: str, base: str) -> ReportSections:
     """Return the trajectories, claims and decisions of a base's arms."""
     try:
         runs = follow_runs(store, base=base_digest)
-    except EvidenceError:  # no step is finished: the frontier's caption names them
+    except EvidenceError:  # no step is finished; the frontier's caption lists them
         runs = []
     try:
         cards = decide_stored_claims(store, base)
@@ -54,7 +54,7 @@ def load_sections(store: Store, base_digest: str, base: str) -> ReportSections:
 def build_figures(
     frontier: Frontier, compared: Sequence[ArmComparison], rest: ReportSections = ReportSections()
 ) -> dict[str, Any]:
-    """Return a report's plotly figures by names that are also names of files, in order: the dashboard's."""
+    """Return a report's plotly figures in order, by names that are also file names."""
     figures: dict[str, Any] = {"frontier": charts.frontier_figure(frontier, charts.View(methods=True))}
     for position, comparison in enumerate(compared):
         in_score = [task for task in comparison.tasks if task.unit == "score"]
@@ -71,7 +71,7 @@ def build_figures(
     return {name: charts.prepare_for_paper(figure) for name, figure in figures.items()}
 
 
-def html(
+def render_page(
     frontier: Frontier,
     compared: Sequence[ArmComparison],
     rest: ReportSections,
@@ -91,7 +91,7 @@ def html(
         figures={name: _script_safe(figure.to_json()) for name, figure in figures.items()},
         config=_script_safe(json.dumps(charts.CONFIG)),
         note=LEVEL_NOTE,
-        made=f"{created:%Y-%m-%d %H:%M %Z}",
+        created=f"{created:%Y-%m-%d %H:%M %Z}",
         version=__version__,
     )
 
@@ -109,12 +109,12 @@ def write_report(store: Store, base: str | None, path: Path) -> dict[str, Any]:
     on_frontier = {point.arm for point in frontier.points if point.on_method_frontier}
     shown = [arm for arm in family.arms if len(family.arms) <= charts.MAX_DETAILED or arm.label in on_frontier]
     comparisons = compare_many(store, family.base, shown)
-    # Arms without all scores are named in the frontier's caption.
+    # Arms that lack scores are listed in the frontier's caption.
     compared = [comparison for comparison in comparisons if not isinstance(comparison, EvidenceError)]
     rest = load_sections(store, family.base.checkpoint.digest, family.base.checkpoint.digest)
     figures = build_figures(frontier, compared, rest)
     try:
-        path.write_text(html(frontier, compared, rest, figures, datetime.now(UTC)), encoding="utf-8")
+        path.write_text(render_page(frontier, compared, rest, figures, datetime.now(UTC)), encoding="utf-8")
     except OSError as error:
         raise EvalsvcError(f"report {path}: cannot be written: {error.strerror}") from error
     return figures
@@ -133,7 +133,7 @@ def _slug(label: str) -> str:
 
 
 def _script_safe(text: str) -> str:
-    """Return JSON for a script element, which a "<" could end."""
+    """Return JSON escaped for a script element, which "</script>" in a text would end."""
     return text.replace("<", "\\u003c")
 
 

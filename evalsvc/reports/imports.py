@@ -1,4 +1,4 @@
-"""What was imported from results of others."""
+"""Imported scores and matrices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evalsvc.reports.report import Report
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ImportReport(Report):
-    """Arms with their scores, as `import lm-eval` and `import items` show them."""
+    """Imported arms, as `import lm-eval` and `import items` show them."""
 
     ROWS: ClassVar[str] = "imported"
     imported: tuple[Imported, ...]
@@ -45,7 +45,7 @@ class ImportReport(Report):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MatrixImportReport(Report):
-    """Matrices, as `import matrix` shows them."""
+    """Imported matrices, as `import matrix` shows them."""
 
     ROWS: ClassVar[str] = "matrices"
     matrices: tuple[Matrix, ...]

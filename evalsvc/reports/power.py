@@ -1,4 +1,4 @@
-"""What a policy can resolve, before anything is scored."""
+"""Power analysis of a policy, before scoring."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class PowerReport(Report):
 
     @property
     def power(self) -> float:
-        """The chance that an unchanged checkpoint meets all retention rules, if they were independent."""
+        """The probability that an unchanged checkpoint passes all retention rules, if they were independent."""
         return math.prod(1.0 if rule.power is None else rule.power for rule in self.rules)
 
     def content(self) -> dict[str, Any]:
-        """Return every rule's power, and what there is to score."""
+        """Return every rule's power, and the requests to score."""
         return {
             "rules": self.rules,
             "power": self.power,
@@ -50,9 +50,9 @@ class PowerReport(Report):
         table = new_table(
             "Power analysis",
             *("rule", "#margin", "#n", "#changed", "", "#resolves", "#power", "#needs n"),
-            caption=f"an unchanged checkpoint meets all retention rules in about {format_percent(self.power)} of runs\n"
-            f"to score: {self.plan.requests:,} requests, {time}\n"
-            "changed: share of items that adapting changes, as stored arms show it or assumed\n"
+            caption=f"probability that an unchanged checkpoint passes all retention rules: about "
+            f"{format_percent(self.power)}\nto score: {self.plan.requests:,} requests, {time}\n"
+            "changed: share of items that change, measured on stored arms or assumed\n"
             "resolves: smallest margin with 80 % power; needs n: items for 80 % power at the policy's margin",
         )
         for rule in self.rules:
@@ -61,7 +61,7 @@ class PowerReport(Report):
                 f"{rule.margin:g}",
                 format_count(rule.n),
                 f"{rule.discordance:.1%}",
-                "seen" if rule.seen else "assumed",
+                "measured" if rule.seen else "assumed",
                 format_number(rule.resolvable),
                 format_percent(rule.power),
                 format_count(rule.needed_n),

@@ -1,6 +1,6 @@
-"""One answer in every form in which it is given: JSON object, DataFrame, tables, HTML.
+"""Base class of reports: JSON object, DataFrame, tables, HTML.
 
-Every JSON object carries `schema`; its names are those of the vocabulary.
+Every JSON object has a key `schema`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 PIPE_WIDTH = 200
-"""Columns of tables that do not go to a terminal."""
+"""Width in characters of tables that are not printed to a terminal."""
 
 
 class Report(ABC):
-    """The answer to one question. Subclasses are frozen records of what was found.
+    """The answer to one question. Subclasses are frozen records.
 
     Attributes:
         ROWS: Key of `to_dict()` whose entries are the rows of `to_pandas()`.
@@ -37,11 +37,11 @@ class Report(ABC):
 
     @abstractmethod
     def content(self) -> dict[str, Any]:
-        """Return what the JSON object holds beside `schema`: records, and the names that they go by."""
+        """Return the JSON object without `schema`: records by key."""
 
     @abstractmethod
     def tables(self) -> list[Table | Text]:
-        """Return what is printed for people."""
+        """Return the printed tables and lines."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that the command prints with --json."""
@@ -96,7 +96,7 @@ def _escape(text: object) -> str:
 
 
 def describe_arm(checkpoint: Checkpoint, label: str | None = None) -> dict[str, Any]:
-    """Return what every JSON object has about a checkpoint, or about an arm with a label of its own."""
+    """Return the keys that every JSON object has for a checkpoint, or for an arm with another label."""
     return {
         "arm": label or checkpoint.label,
         "checkpoint": checkpoint.path,

@@ -57,8 +57,8 @@ class ResultsReport(Report):
         table = new_table(
             "Results",
             *("arm", "method", "suite", "role", "#tasks", "#items", "metric", "#mean"),
-            caption="mean: over tasks, where they share a metric\n"
-            "for every task: evalsvc results --arm ARM or --suite SUITE; for every metric: --json",
+            caption="mean: over tasks with the same metric\n"
+            "all tasks: evalsvc results --arm ARM or --suite SUITE; all metrics: --json",
         )
         for tasks in suites.values():
             metrics = sorted({task.metric for task in tasks})

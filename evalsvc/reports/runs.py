@@ -1,4 +1,4 @@
-"""Runs: how far they have come."""
+"""Runs and their progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunsReport(Report):
 
     Attributes:
         alive: For each run, whether the process that drives it still runs.
-        reused: For each run of a submission, the requests that were answered before; None for `status`.
+        reused: For each run of a submission, the number of requests with stored responses; None for `status`.
     """
 
     ROWS: ClassVar[str] = "runs"
@@ -89,7 +89,7 @@ class RunsReport(Report):
         table = new_table("Runs", "arm", "method", "suite", "role", "state", "#answered", "#of", "updated", "note")
         for run, lives in zip(self.runs, self.alive, strict=True):
             stopped = run.state in {"queued", "running"} and not lives
-            look = "an interim look of a gate" if run.part_of else ""
+            look = "interim look of a gate" if run.part_of else ""
             table.add_row(
                 run.arm.label,
                 run.arm.checkpoint.method,
@@ -99,6 +99,6 @@ class RunsReport(Report):
                 format_count(run.answered),
                 format_count(run.requests),
                 f"{run.updated:%Y-%m-%d %H:%M}",
-                run.error or ("its driver has ended: submit again to resume" if stopped else look),
+                run.error or ("its driver has stopped; submit again to resume" if stopped else look),
             )
         return [table]

@@ -1,4 +1,4 @@
-"""Suites, and what a check of one found."""
+"""Suites, and the checks of their tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SuitesReport(Report):
     suites: tuple[Suite, ...]
 
     def content(self) -> dict[str, Any]:
-        """Return what every suite's file says."""
+        """Return the content of every suite's file."""
         return {"suites": [suite.model_dump(mode="json") for suite in self.suites]}
 
     def tables(self) -> list[Table | Text]:
@@ -43,7 +43,7 @@ class SuiteReport(Report):
     suite: Suite
 
     def content(self) -> dict[str, Any]:
-        """Return what the suite's file says, and where it is."""
+        """Return the content and the path of the suite's file."""
         return {"suite": self.suite.model_dump(mode="json"), "path": self.suite.path}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ class SuiteReport(Report):
         return tasks
 
     def tables(self) -> list[Table | Text]:
-        """Return the suite's file as it is."""
+        """Return the text of the suite's file."""
         return [Text(f"# {self.suite.path}\n{self.suite.path.read_text(encoding='utf-8')}", end="")]
 
 
@@ -68,12 +68,12 @@ class SuiteCheckReport(Report):
         return {"tasks": self.tasks}
 
     def tables(self) -> list[Table | Text]:
-        """Return what the tasks are, and how small a loss their items can exclude."""
+        """Return one table: the tasks, and the smallest loss that their items exclude."""
         table = new_table(
-            "Checked",
+            "Tasks",
             *("task", "kind", "#n", "#shots", "metric", "filter", "code", "#margin"),
-            caption="margin: the smallest loss that n binary items exclude with 80 % power, for an unchanged model\n"
-            "of which one answer in ten changes; a larger n resolves a smaller margin",
+            caption="margin: smallest loss that n binary items exclude with 80 % power, for an unchanged model of "
+            "which 10 % of the answers change;\na larger n resolves a smaller margin",
         )
         for task in self.tasks:
             table.add_row(

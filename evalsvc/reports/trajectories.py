@@ -1,4 +1,4 @@
-"""Training runs, step by step."""
+"""Training runs by step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evalsvc.reports.formatting import format_interval, format_number, format_si
 from evalsvc.reports.report import Report
 
 MOST_COLUMNS = 8
-"""Of a table of curves: of more steps, some are shown."""
+"""Maximum number of steps in a table of curves; of more steps, evenly spaced ones are shown."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,7 +37,7 @@ class TrajectoryReport(Report):
         ]
 
     def tables(self) -> list[Table | Text]:
-        """Return two tables per run: its steps against the margin, and every task's curve."""
+        """Return two tables per run: its steps compared with the margin, and every task's curve."""
         return [table for run in self.trajectories for table in (_steps_table(run), _curves_table(run))]
 
 
@@ -63,9 +63,9 @@ def _steps_table(run: Trajectory) -> Table:
 def _curves_table(run: Trajectory) -> Table:
     last = len(run.steps) - 1
     shown = sorted({round(i * last / (MOST_COLUMNS - 1)) for i in range(MOST_COLUMNS)}) if run.steps else []
-    caption = "below best: the best of base and steps, minus the last; biased upwards a little, as a maximum is"
+    caption = "below best: the best of base and steps, minus the last step; slightly biased upward, as it is a maximum"
     if not all(curve.paired for curve in run.curves):
-        caption += "\npublished levels, not paired by item"
+        caption += "\npublished results, not paired by item"
     table = new_table(
         "Curves",
         *("role", "task", "metric", "#base", *(f"#{run.steps[i].step}" for i in shown), "#below best", "trend"),
@@ -85,7 +85,7 @@ def _curves_table(run: Trajectory) -> Table:
 
 
 def describe_conclusions(run: Trajectory) -> tuple[str, str]:
-    """Return in words where a run exceeds the margin, and which step to keep."""
+    """Return in words the first step above the margin, and the step to keep."""
     if run.first_proven is not None:
         broken = f"step {run.first_proven:,} is the first whose forgetting is significantly above the margin"
     elif run.first_above is not None:
@@ -98,7 +98,7 @@ def describe_conclusions(run: Trajectory) -> tuple[str, str]:
         kept = "no step is significantly below the margin (one-sided 5 %)"
     else:
         kept = (
-            f"step {run.best_step:,} learned most of the steps significantly below it (one-sided 5 %); "
+            f"step {run.best_step:,} has the highest learning among steps significantly below it (one-sided 5 %); "
             "it was selected on these items"
         )
     return broken, kept
@@ -109,7 +109,7 @@ def _change_cells(change: ChangeEstimate | None) -> tuple[str, str]:
 
 
 def _name_side(forgetting: ChangeEstimate | None, margin: float) -> str:
-    """Return on which side of the margin forgetting is, if its interval says so."""
+    """Return "above" or "below" the margin if the interval excludes it, else "undecided"; "-" without interval."""
     if forgetting is None or forgetting.low is None or forgetting.high is None:
         return "-"
     if forgetting.low > margin:

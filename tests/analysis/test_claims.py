@@ -109,7 +109,7 @@ def test_a_method_of_no_known_group_is_left_out_and_named() -> None:
     assert card.evidence == (
         "peft: lora0 +0.900, lora1 +0.900, lora2 +0.900",
         "full: grpo0 +0.500, grpo1 +0.510, grpo2 +0.520",
-        "our-own0 is left out: its method 'our-own' belongs to no known group of methods",
+        "our-own0 is left out: its method 'our-own' is not in a known group of methods",
     )
 
 

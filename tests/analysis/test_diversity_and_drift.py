@@ -208,7 +208,8 @@ def test_drift_across_tokenizers_is_refused_by_name(
     said = evalsvc("submit", retokenized / "full", *where)
     full, base = (checkpoint_of(Store(db), name) for name in ("full", "base"))
     why = (
-        f"full: its tokenizer ({full.tokenizer[:12]}) differs from that of its base base ({base.tokenizer[:12]}), and KL "
+        f"full: its tokenizer ({full.tokenizer[:12]}) differs from that of its base base "
+        f"({base.tokenizer[:12]}), and KL "
         "per token needs the same tokens; save the base's tokenizer"
     )
     assert (said.code, f"warning: {why}" in " ".join(said.err.split())) == (0, True)

@@ -73,14 +73,14 @@ def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
         find_base(store.arms(), find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
     unfinished = make_arm(10, parent=BASE.checkpoint)
     store.register([unfinished], [GENERAL], "host:1")
-    with pytest.raises(EvidenceError, match="2 tasks have no scores to compare"):
+    with pytest.raises(EvidenceError, match="2 tasks have no scores of the adapted arm"):
         stored.compare_arms(store, "c10")
 
 
 def test_numerics_are_never_mixed(store: Store) -> None:
     half = Arm(CHILD.checkpoint, replace(NUMERICS, dtype="bfloat16"))
     store.register([half], [GENERAL], "host:1")
-    with pytest.raises(EvidenceError, match="under different numerics"):
+    with pytest.raises(EvidenceError, match="with different numerics"):
         stored.compare_arms(store, "lora@10", "lora@20")
 
 
@@ -111,7 +111,7 @@ def test_other_prompts_are_refused_unless_they_are_declared(db: Path) -> None:
     store.register([CHILD], [same_documents], "host:1")
     store.finish(BASE, GENERAL, grade_plan(GENERAL, [1.0] * 6))
     store.finish(CHILD, same_documents, grade_plan(same_documents, [1.0] * 4 + [0.0] * 2))
-    with pytest.raises(EvidenceError, match=r"6 of 6 documents were asked with other prompts.*--other-prompts"):
+    with pytest.raises(EvidenceError, match=r"6 of 6 documents have different prompts.*--other-prompts"):
         stored.compare_arms(store, "lora@10", "c1")
     (found,) = stored.compare_arms(store, "lora@10", "c1", other_prompts=True).tasks
     assert (found.n, found.lost, found.coverage) == (6, 2, 1.0)

@@ -97,7 +97,7 @@ def test_published_pythia_steps_are_a_trajectory_without_pairing(data: Path, db:
     assert found["steps"][-1]["forgetting"]["high"] < -0.2  # it learned these tasks: negative forgetting
     assert not any(curve["paired"] for curve in found["curves"])
     shown = evalsvc("trajectory", "--db", db)
-    assert "published levels, not paired by item" in shown.out
+    assert "published results, not paired by item" in shown.out
     assert evalsvc("trajectory", "nope", "--db", db).code == 2
 
 

@@ -32,7 +32,7 @@ from evalsvc.gating.verdict import decide
 from evalsvc.records.arms import COSTS, Cost
 from evalsvc.records.frontier import Ellipse, Frontier, Point
 from evalsvc.records.weight_changes import TensorChange, WeightChange
-from evalsvc.reports.html import ReportSections, build_figures, html
+from evalsvc.reports.html import ReportSections, build_figures, render_page
 from tests.support.evidence import Array, make_binary, make_pair, make_text_pair
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -112,7 +112,7 @@ def test_names_from_checkpoints_are_never_markup() -> None:
     found = frontier(point(EVIL, EVIL, 0.5, 0.4, trajectory=EVIL))
     for trace in json.loads(frontier_figure(found).to_json())["data"]:
         assert "<img" not in json.dumps(trace)
-    page = html(found, [], ReportSections(), build_figures(found, []), datetime.now(UTC))
+    page = render_page(found, [], ReportSections(), build_figures(found, []), datetime.now(UTC))
     body = re.sub(r"<script>.*?</script>", "", page.replace("\n", " "), count=1)  # plotly's own source
     assert "<img" not in body
     assert "alert(2)</script>" not in body
@@ -120,7 +120,7 @@ def test_names_from_checkpoints_are_never_markup() -> None:
 
 def test_the_page_holds_everything_it_needs() -> None:
     found = frontier(point("f", "full", 0.5, 0.4))
-    page = html(found, [], ReportSections(), build_figures(found, []), datetime(2026, 1, 2, tzinfo=UTC))
+    page = render_page(found, [], ReportSections(), build_figures(found, []), datetime(2026, 1, 2, tzinfo=UTC))
     assert "Plotly.react(name" in page
     around = page.replace(read_plotly_javascript(), "")
     assert not re.search(r"https?://", around)

@@ -45,7 +45,7 @@ def test_show_only_reads_and_compare_computes_once(
     lora = Store(stored).arms()[1].checkpoint
     assert CheckpointFacts(stored).change(lora) is None
     table = evalsvc("checkpoints", "show", "lora", "--db", stored, "--quiet").out
-    assert "not computed yet: evalsvc checkpoints compare lora" in table
+    assert "not computed yet; run: evalsvc checkpoints compare lora" in table
 
     answer = evalsvc("checkpoints", "compare", "lora", "--db", stored, "--json", "--quiet").json
     groups = {group["group"]: group for group in answer["change"]["groups"]}
@@ -95,7 +95,7 @@ def test_check(evalsvc: Run, models: Path, tmp_path: Path) -> None:
     assert [c["arm"] for c in done.json["checkpoints"]] == ["base", "run@10", "run@20"]
     assert {finding["severity"] for finding in done.json["findings"]} == {"note"}
     table = evalsvc("checkpoints", "check", models / "run", "--device", "cpu").out
-    assert "nothing found" in table
+    assert "no findings" in table
     model = LlamaForCausalLM.from_pretrained(models / "base")
     get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"])).save_pretrained(str(tmp_path / "zero"))
     refused = evalsvc("checkpoints", "check", tmp_path / "zero", "--device", "cpu")

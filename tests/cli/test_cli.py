@@ -282,7 +282,7 @@ def test_an_interrupt_says_how_to_resume(
     monkeypatch.setattr("evalsvc.scoring.submit.submit", interrupt)
     done = evalsvc("submit", models / "run", "--db", filled[0])
     assert done.code == 130
-    assert "the same command resumes where it stopped" in done.err
+    assert "run the same command again to resume" in done.err
 
 
 def test_the_address_is_taken_out_of_what_is_sent(monkeypatch: pytest.MonkeyPatch, evalsvc: Run) -> None:

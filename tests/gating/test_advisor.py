@@ -74,7 +74,7 @@ def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyP
     assert [one.verdict for one in quick.arms] == ["fail", "no arm", "short", "pass", "not needed", "no arm"]
     assert quick.arms[2].reason == "retention/facts: -0.200, must exceed -0.05"
     assert quick.choice == found.choice
-    monkeypatch.setattr(evidence, "_AT_ONCE", 1)  # one arm's scores after the other
+    monkeypatch.setattr(evidence, "_BATCH_REQUESTS", 1)  # one arm's scores after the other
     assert (
         advise(
             store,

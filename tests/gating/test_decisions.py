@@ -109,9 +109,9 @@ def test_a_usage_error_is_exit_code_2(evalsvc: Run, said: Callable[..., Path], d
     filled(db)
     for change, arguments, message in (
         ({"alpa": 1}, ["c2"], "alpa: unknown key"),
-        ({"retention": [{"suite": "core", "margin": 0.002}]}, ["c2"], "items, or a wider margin"),
+        ({"retention": [{"suite": "core", "margin": 0.002}]}, ["c2"], "items, or a larger margin"),
         ({}, ["nobody"], "not in the store by label, name"),
-        ({"mode": "finite_pool"}, ["c2", "--half", "select"], "halves are for mode fixed"),
+        ({"mode": "finite_pool"}, ["c2", "--half", "select"], "--half needs mode fixed"),
     ):
         done = evalsvc("gate", *arguments, "--policy", said(**change), "--db", db)
         assert (done.code, done.out) == (2, ""), done
@@ -442,7 +442,7 @@ def test_changed_scores_and_a_changed_ledger_are_caught(evalsvc: Run, said: Call
     done = evalsvc("verify", paths[2], "--db", db)
     assert (done.code, "decision 1 of this base was edited" in done.out) == (5, True)
     sql(db, "DELETE FROM decisions WHERE decision = 1")
-    assert "does not follow from the one before" in evalsvc("verify", paths[2], "--db", db).out
+    assert "does not follow the previous one" in evalsvc("verify", paths[2], "--db", db).out
     sql(db, "DELETE FROM decisions")
     assert "the store has no decision" in evalsvc("verify", paths[2], "--db", db).out
 
@@ -526,7 +526,7 @@ def test_many_candidates_until_one_passes_are_told_and_can_be_corrected(
         assert found["verdict"] == "pass"
     assert alone is not None
     assert alone["warnings"] == []
-    assert any("3 candidates were tried" in warning and "14%" in warning for warning in found["warnings"])
+    assert any("3 candidates were tested" in warning and "14%" in warning for warning in found["warnings"])
     batch = decided(evalsvc, policy, db, "c5", "--batch")
     p = max(rule["p_pass"] for rule in batch["rules"])
     assert 0.05 / 3 < p <= 0.05

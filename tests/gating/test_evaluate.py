@@ -183,7 +183,7 @@ def test_an_arm_of_the_store_is_gated_by_its_label(
 def test_a_trajectory_is_no_candidate(gate: Callable[..., Any]) -> None:
     done = gate("run", "fixed", 0.6)
     assert (done.code, done.out) == (2, "")
-    assert "2 were given; name one" in done.err
+    assert "2 checkpoints are given, a gate decides on one" in done.err
 
 
 def test_a_run_that_fails_is_no_evidence(gate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, db: Path) -> None:
@@ -275,7 +275,7 @@ def test_submitting_under_a_policy_plans_first(
     elsewhere = policy_of(tmp_path, retention=[{"suite": "clinic", "margin": 0.2}])
     done = evalsvc(*arguments, "--policy", elsewhere, "--db", db)
     assert (done.code, db.exists()) == (2, False)
-    assert "'clinic', which is not submitted" in done.err
+    assert "suite 'clinic': is in the policy, and not submitted" in done.err
     possible = policy_of(tmp_path, retention=[{"suite": "core", "margin": 0.2}])
     done = evalsvc(*arguments, "--policy", possible, "--db", db)
     assert done.code == 0

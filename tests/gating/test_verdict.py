@@ -254,7 +254,7 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
     "no scores": (KEEP, list, "suite 's'"),
     "no learning suite": ({"learning": {"suites": ["x"]}}, lambda: [GOOD], "suite 'x'"),
     "no drift suite": ({"drift": {"suite": "x", "max_bits_per_byte_increase": 1}}, lambda: [GOOD], "suite 'x'"),
-    "no diversity": ({**KEEP, "diversity": {"min_ratio": 0.8}}, lambda: [GOOD], "no ratio of generated diversity"),
+    "no diversity": ({**KEEP, "diversity": {"min_ratio": 0.8}}, lambda: [GOOD], "no sampled answers"),
     "half of the items": (KEEP, lambda: [without(GOOD.adapted.values, 250)], "50.0%"),
     "one item less": (KEEP, lambda: [without(GOOD.adapted.values, 499)], "99.8%"),
     "no item": (KEEP, lambda: [without(GOOD.adapted.values, 0)], "0.0%"),
@@ -262,8 +262,8 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
     "infinite": (KEEP, lambda: [holed(math.inf)], "is not a number"),
     "beyond one": (KEEP, lambda: [holed(7.0)], "is not a mean of values in"),
     "scored twice": (KEEP, lambda: [twice()], "two scores"),
-    "accuracy as drift": (DRIFT, lambda: [GOOD], "drift is measured in bits per byte"),
-    "bits as accuracy": (KEEP, lambda: [make_text_pair("s", "t", np.ones(60), 0)], "a margin is a share of items"),
+    "accuracy as drift": (DRIFT, lambda: [GOOD], "a drift rule needs bits per byte"),
+    "bits as accuracy": (KEEP, lambda: [make_text_pair("s", "t", np.ones(60), 0)], "a margin needs a mean of values"),
     "other metric": (KEEP, lambda: [replace(GOOD, adapted=replace(GOOD.adapted, metric="f1"))], "different metrics"),
     "other filter": (KEEP, lambda: [replace(GOOD, adapted=replace(GOOD.adapted, filter="f"))], "different metrics"),
     "other items": (
@@ -296,7 +296,7 @@ def test_a_ratio_without_spread_is_no_evidence() -> None:
         DiversityRatio(suite="open", metric="m", value=1.0, stderr=0.0, n=50),
         DiversityRatio(suite="open", metric="m", value=1, stderr=0.1, n=1),
     ):
-        with pytest.raises(EvidenceError, match="is no evidence"):
+        with pytest.raises(EvidenceError, match="cannot be tested"):
             judged(policy(diversity={"min_ratio": 0.8}), [], (ratio,))
 
 

@@ -116,7 +116,7 @@ def test_junit_says_what_the_correction_for_a_batch_blocked(db: Path) -> None:
     ((suite,),) = (parsed(ci.write_junit(blocked)),)
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     assert set(cases) == {"retention/core", "batch"}
-    assert cases["batch"].find("failure").get("message").startswith("corrected for all candidates, the p-value is ")
+    assert cases["batch"].find("failure").get("message").startswith("p-value after correction for all candidates: ")
 
 
 def test_junit_survives_any_text(decision: Decision) -> None:

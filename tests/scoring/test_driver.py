@@ -203,7 +203,7 @@ def test_status_of_a_killed_run_says_how_to_resume(models: Path, task_folder: Pa
     process.communicate()
     command = [sys.executable, "-m", "evalsvc", "status", "--db", str(db)]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "its driver has ended: submit again to resume" in table
+    assert "its driver has stopped; submit again to resume" in table
     answer = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
     assert {entry["driver_alive"] for entry in answer["runs"]} == {False}
 

@@ -94,7 +94,7 @@ def test_bounds_widen_with_z() -> None:
 
 @pytest.mark.parametrize("tasks", [[], [PairedDifference(1, 0.0, math.nan)]])
 def test_nothing_to_test_is_refused(tasks: list[PairedDifference]) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match="must have"):
         margin_test(tasks, [1.0] * len(tasks), -0.02, Z)
 
 
