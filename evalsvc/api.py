@@ -291,11 +291,11 @@ def gate(
     from evalsvc.gating.evaluate import evaluate as score_and_decide
 
     compute = _compute(workers, device, dtype)
-    submission = _submission_of(store, question, _to_texts(suites), compute, allow_task_code)
+    submission = _build_submission(store, question, _to_texts(suites), compute, allow_task_code)
     return GateReport(score_and_decide(store, question, submission, progress or _ignore, note or _log_note))
 
 
-def _submission_of(
+def _build_submission(
     store: Store, question: Question, suites: tuple[str, ...], compute: Compute, allow_task_code: bool
 ) -> Submission:
     """Return the submission that scores the missing items."""

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import BETTER, GREY, WORSE, bars, colour, describe_unit, frame_figure, marker, safe
+from evalsvc.charts.style import (
+    BETTER,
+    GREY,
+    WORSE,
+    build_error_bars,
+    describe_unit,
+    escape_label,
+    frame_figure,
+    pick_colour,
+    pick_marker,
+)
 from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.records.comparisons import FullComparison
 
@@ -36,7 +46,7 @@ def forest_figure(arms: Sequence[tuple[str, Sequence[FullComparison]]], margin: 
         title += f"<br>dashed: margin {margin:g}"
     frame_figure(figure, title, "", 145 + _ROW * len(rows) * max(1, (len(arms) + 1) // 2))
     figure.update_yaxes(
-        tickvals=list(rows.values()), ticktext=[safe(name) for name in rows], range=[len(rows) - 0.4, -0.6]
+        tickvals=list(rows.values()), ticktext=[escape_label(name) for name in rows], range=[len(rows) - 0.4, -0.6]
     )
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     if margin:
@@ -49,17 +59,18 @@ def _tasks(arm: str, tasks: Sequence[FullComparison], number: int, rows: Sequenc
     return go.Scatter(
         x=[middle for middle, _, _ in ends],
         y=list(rows),
-        error_x=bars(ends, colour(number)),
+        error_x=build_error_bars(ends, pick_colour(number)),
         mode="markers",
-        name=safe(arm),
+        name=escape_label(arm),
         marker={
             # Filled markers: significant after Holm's correction over all tasks.
-            "symbol": [marker(number) + ("" if task.moved else "-open") for task in tasks],
+            "symbol": [pick_marker(number) + ("" if task.moved else "-open") for task in tasks],
             "size": 9,
-            "color": colour(number),
+            "color": pick_colour(number),
         },
         hovertext=[
-            f"<b>{safe(arm)}</b><br>{safe(task.suite)}/{safe(task.task)}, {safe(task.metric)}, n = {task.n:,}<br>"
+            f"<b>{escape_label(arm)}</b><br>{escape_label(task.suite)}/{escape_label(task.task)}, "
+            f"{escape_label(task.metric)}, n = {task.n:,}<br>"
             f"{_interval(*end)}<br>" + (f"significantly {task.moved}" if task.moved else "no significant change")
             for task, end in zip(tasks, ends, strict=True)
         ],
@@ -75,7 +86,7 @@ def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
     """Draw the shares of items lost (left) and gained (right) per binary task, and the A/A floor of losses."""
     known = [(task, task.lost, task.gained) for task in tasks if task.lost is not None and task.gained is not None]
     known.sort(key=lambda row: row[0].gain)
-    names = [safe(f"{task.suite}/{task.task}") for task, _, _ in known]
+    names = [escape_label(f"{task.suite}/{task.task}") for task, _, _ in known]
     figure = go.Figure()
     for change, side, shade in (("lost", -1, WORSE), ("gained", 1, BETTER)):
         counts = [lost if side < 0 else gained for _, lost, gained in known]
@@ -111,7 +122,7 @@ def transitions_figure(tasks: Sequence[FullComparison]) -> go.Figure:
 def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
     """Draw every rule's interval and threshold: a rule passes if its interval is to the right of the threshold."""
     figure = go.Figure()
-    names = [safe(rule.rule) for rule in rules]
+    names = [escape_label(rule.rule) for rule in rules]
     markers = {"pass": ("circle", BETTER), "fail": ("x", WORSE), "inconclusive": ("diamond-open", GREY)}
     for verdict, (symbol, shade) in markers.items():
         decided = [(name, rule) for name, rule in zip(names, rules, strict=True) if rule.verdict == verdict]
@@ -119,13 +130,13 @@ def rules_figure(rules: Sequence[RuleOutcome]) -> go.Figure:
             go.Scatter(
                 x=[rule.estimate for _, rule in decided],
                 y=[name for name, _ in decided],
-                error_x=bars([(rule.estimate, rule.low, rule.high) for _, rule in decided], shade),
+                error_x=build_error_bars([(rule.estimate, rule.low, rule.high) for _, rule in decided], shade),
                 mode="markers",
                 name=verdict,
                 marker={"symbol": symbol, "size": 10, "color": shade},
                 hovertext=[
                     f"<b>{name}</b>: {rule.verdict}<br>{_interval(rule.estimate, rule.low, rule.high)} "
-                    f"{safe(rule.unit)}<br>must exceed {rule.threshold:+g}, n = {rule.n:,}"
+                    f"{escape_label(rule.unit)}<br>must exceed {rule.threshold:+g}, n = {rule.n:,}"
                     for name, rule in decided
                 ],
                 hoverinfo="text",

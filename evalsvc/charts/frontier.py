@@ -10,7 +10,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import GREY, bars, colour, describe_unit, frame_figure, marker, safe
+from evalsvc.charts.style import (
+    GREY,
+    build_error_bars,
+    describe_unit,
+    escape_label,
+    frame_figure,
+    pick_colour,
+    pick_marker,
+)
 from evalsvc.records.arms import COSTS
 from evalsvc.records.frontier import Frontier, Point
 
@@ -67,7 +75,7 @@ def frontier_figure(frontier: Frontier, view: View = View()) -> go.Figure:
             traces.append(_ellipses(method, with_intervals, number))
         if view.methods:
             front = [point for point in own if point.on_method_frontier]
-            traces.append(_front(front, view, colour(number), f"frontier of {method}", "dash"))
+            traces.append(_front(front, view, pick_colour(number), f"frontier of {method}", "dash"))
     traces.append(_front([p for p in placed if p.on_frontier], view, GREY, "frontier", "solid"))
     traces += [_base(point, view) for point in placed if point.method == "base"]
     figure = frame_figure(go.Figure(traces), _title(view.x, frontier), _title(view.y, frontier), 560)
@@ -134,17 +142,17 @@ def _line(
     outline: int,
 ) -> Trace:
     """Draw a training run, or several with gaps between them."""
-    shade = colour(number)
+    shade = pick_colour(number)
     return {
         "type": "scatter",
         "x": [point and _value(point, view.x) for point in points],
         "y": [point and _value(point, view.y) for point in points],
         "mode": "lines+markers",
-        "name": safe(name if name == method or name.startswith(method) else f"{method}: {name}"),
-        "legendgroup": safe(method),
+        "name": escape_label(name if name == method or name.startswith(method) else f"{method}: {name}"),
+        "legendgroup": escape_label(method),
         "line": {"width": 1, "dash": "dot", "color": shade},
         "marker": {
-            "symbol": marker(number),
+            "symbol": pick_marker(number),
             "size": [sizes[point.arm] if point else 0.0 for point in points],
             "color": shade,
             "line": {"width": outline, "color": "white"},
@@ -161,10 +169,10 @@ def _intervals(method: str, points: Sequence[Point], number: int, view: View) ->
         "type": "scatter",
         "x": [middle for middle, _, _ in x],
         "y": [middle for middle, _, _ in y],
-        "error_x": bars(x, colour(number)),
-        "error_y": bars(y, colour(number)),
+        "error_x": build_error_bars(x, pick_colour(number)),
+        "error_y": build_error_bars(y, pick_colour(number)),
         "mode": "none",
-        "legendgroup": safe(method),
+        "legendgroup": escape_label(method),
         "showlegend": False,
         "hoverinfo": "skip",
     }
@@ -190,9 +198,9 @@ def _ellipses(method: str, points: Sequence[Point], number: int) -> Trace:
         "x": x,
         "y": y,
         "mode": "lines",
-        "line": {"width": 1, "color": colour(number)},
+        "line": {"width": 1, "color": pick_colour(number)},
         "opacity": 0.6,
-        "legendgroup": safe(method),
+        "legendgroup": escape_label(method),
         "showlegend": False,
         "hoverinfo": "skip",
     }
@@ -209,7 +217,7 @@ def _front(points: Sequence[Point], view: View, shade: str, name: str, dash: str
         # Between two points the attained value is that of the point that is worse on y, or more expensive on x.
         "line": {"shape": "hv" if view.x in COSTS else "vh", "width": 2, "color": shade, "dash": dash},
         "opacity": 0.6,
-        "name": safe(name),
+        "name": escape_label(name),
         "hoverinfo": "skip",
     }
 
@@ -224,14 +232,14 @@ def _base(point: Point, view: View) -> Trace:
         "text": ["base"],
         "textposition": "top right",
         "marker": {"symbol": "cross", "size": 14, "color": GREY},
-        "hovertext": [f"{safe(point.arm)}: the base (gain 0 by definition)"],
+        "hovertext": [f"{escape_label(point.arm)}: the base (gain 0 by definition)"],
         "hoverinfo": "text",
     }
 
 
 def _hover(point: Point) -> str:
     lines = [
-        f"<b>{safe(point.arm)}</b> ({safe(point.method)})",
+        f"<b>{escape_label(point.arm)}</b> ({escape_label(point.method)})",
         f"learning {point.learning:+.3f} [{point.learning_low:+.3f}, {point.learning_high:+.3f}]",
         f"forgetting {point.forgetting:+.3f} [{point.forgetting_low:+.3f}, {point.forgetting_high:+.3f}]",
         f"on the frontier in {point.p_on_frontier:.0%} of resamples",
@@ -243,5 +251,5 @@ def _hover(point: Point) -> str:
     known = [(words, getattr(point.cost, name)) for name, words in COSTS.items()]
     lines += [f"{words} {value:,.4g}" for words, value in known if value is not None]
     if point.dominated_by:
-        lines.append(f"dominated by {safe(point.dominated_by)} (95 %)")
+        lines.append(f"dominated by {escape_label(point.dominated_by)} (95 %)")
     return "<br>".join(lines)

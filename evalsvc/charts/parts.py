@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from evalsvc.charts.style import BETTER, GREY, WORSE, frame_figure, safe
+from evalsvc.charts.style import BETTER, GREY, WORSE, escape_label, frame_figure
 from evalsvc.records.weight_changes import WeightChange
 
 _LAYER = re.compile(r"^(?:.*\.)?(?:layers|h|blocks|block|layer)\.(\d+)\.(.+)$")
@@ -31,7 +31,7 @@ def change_figure(change: WeightChange) -> go.Figure:
         go.Heatmap(
             z=[[cells.get((part, layer)) for layer in layers] for part in names],
             x=layers,
-            y=[safe(part) for part in names],
+            y=[escape_label(part) for part in names],
             colorscale="Cividis",
             colorbar={"title": "relative<br>norm"},
             hovertemplate="layer %{x}, %{y}: %{z:.3g}<extra></extra>",

@@ -28,22 +28,22 @@ CONFIG: dict[str, Any] = {
 """plotly's options for showing a figure; the camera button saves it as SVG."""
 
 
-def safe(text: str) -> str:
+def escape_label(text: str) -> str:
     """Return text escaped for plotly and truncated to `LONGEST` characters."""
     return escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
-def colour(number: int) -> str:
+def pick_colour(number: int) -> str:
     """Return the colour of a series."""
     return COLOURS[number % len(COLOURS)]
 
 
-def marker(number: int) -> str:
+def pick_marker(number: int) -> str:
     """Return the marker of a series; combinations of colour and marker repeat after thirty series."""
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
-def bars(ends: Iterable[tuple[float, float | None, float | None]], shade: str) -> dict[str, object]:
+def build_error_bars(ends: Iterable[tuple[float, float | None, float | None]], shade: str) -> dict[str, object]:
     """Return error bars from (middle, low, high), with length 0 where an end is None."""
     rows = list(ends)
     return {

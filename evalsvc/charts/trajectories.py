@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from evalsvc.analysis.claims import TrainingRun
 from evalsvc.analysis.trajectory import ChangeEstimate
-from evalsvc.charts.style import GREY, WORSE, bars, colour, frame_figure, marker, safe
+from evalsvc.charts.style import GREY, WORSE, build_error_bars, escape_label, frame_figure, pick_colour, pick_marker
 from evalsvc.stats.regression import Line
 
 
@@ -37,11 +37,11 @@ def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | Non
             go.Scatter(
                 x=steps,
                 y=[middle for middle, _, _ in rows],
-                error_y=bars(rows, colour(number)),
+                error_y=build_error_bars(rows, pick_colour(number)),
                 mode="lines+markers",
-                name=safe(curve.name),
-                line={"color": colour(number), "width": 2},
-                marker={"symbol": marker(number), "size": 8},
+                name=escape_label(curve.name),
+                line={"color": pick_colour(number), "width": 2},
+                marker={"symbol": pick_marker(number), "size": 8},
             )
         )
         if curve.marked_step is not None and curve.marked_step in steps:
@@ -50,10 +50,10 @@ def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | Non
                     x=[curve.marked_step],
                     y=[rows[steps.index(curve.marked_step)][0]],
                     mode="markers",
-                    name=f"{safe(curve.name)}: first step above the margin",
+                    name=f"{escape_label(curve.name)}: first step above the margin",
                     showlegend=False,
                     marker={"symbol": "circle-open", "size": 20, "color": WORSE, "line": {"width": 3}},
-                    hovertext=[f"{safe(curve.name)}: step {curve.marked_step:,} is the first above the margin"],
+                    hovertext=[f"{escape_label(curve.name)}: step {curve.marked_step:,} is the first above the margin"],
                     hoverinfo="text",
                 )
             )
@@ -75,9 +75,11 @@ def drift_figure(runs: Sequence[TrainingRun], fitted: Line | None) -> go.Figure:
                 x=[drift for _, drift, _ in rows],
                 y=[forgetting for _, _, forgetting in rows],
                 mode="markers",
-                name=safe(name),
-                marker={"symbol": marker(number), "size": 9, "color": colour(number)},
-                hovertext=[f"<b>{safe(run.arm)}</b><br>KL {x:.4f} nats<br>forgetting {y:+.3f}" for run, x, y in rows],
+                name=escape_label(name),
+                marker={"symbol": pick_marker(number), "size": 9, "color": pick_colour(number)},
+                hovertext=[
+                    f"<b>{escape_label(run.arm)}</b><br>KL {x:.4f} nats<br>forgetting {y:+.3f}" for run, x, y in rows
+                ],
                 hoverinfo="text",
             )
         )

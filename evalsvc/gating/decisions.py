@@ -131,7 +131,7 @@ def decide(
         outcome=outcome,
         record=record,
         path=_write(store.path, record),
-        lost=lost_items(store, evidence, outcome),
+        lost=list_lost_items(store, evidence, outcome),
         warnings=_warnings(outcome, others, question),
     )
 
@@ -193,7 +193,7 @@ def _sizes(pairs: Sequence[TaskPair]) -> dict[str, tuple[TaskSize, ...]]:
     return sizes
 
 
-def lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
+def list_lost_items(store: Store, evidence: Evidence, outcome: Outcome) -> tuple[LostItem, ...]:
     """Return the items with the largest losses, of the tasks with the largest losses that are not waived."""
     if outcome.verdict == "pass" and not outcome.is_degraded:
         return ()

@@ -17,7 +17,7 @@ from evalsvc.gating import sequential
 from evalsvc.gating.decisions import Decision, Question, decide, judge_question
 from evalsvc.gating.evidence import Items
 from evalsvc.gating.policy import FRACTIONS, Policy, check_possible
-from evalsvc.gating.power_plan import count_sizes, suite_files
+from evalsvc.gating.power_plan import count_sizes, find_suite_files
 from evalsvc.harness.plan import Planned, select_samples
 from evalsvc.records.vocabulary import Floats
 from evalsvc.scoring.driver import Progress, RunJob
@@ -36,7 +36,7 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
         UsageError: The checkpoint, a suite or the policy cannot be used.
         EvidenceError: A run failed, or evidence is not comparable.
     """
-    files = suite_files(store, question.policy, submission.suites)
+    files = find_suite_files(store, question.policy, submission.suites)
     prepared = prepare(store, replace(submission, suites=tuple(files.values())), progress, note)
     if len(prepared.arms) != 2:
         raise CheckpointError(f"{len(prepared.arms) - 1} checkpoints are given, a gate decides on one; name one")

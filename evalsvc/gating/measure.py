@@ -98,7 +98,7 @@ def _standard_error(m: MeasuredRule) -> float:
     return math.sqrt(sum(share**2 * (c.stderr or 0.0) ** 2 for share, c in parts))
 
 
-def items_needed(m: MeasuredRule, z_alpha: float) -> int | None:
+def compute_needed_items(m: MeasuredRule, z_alpha: float) -> int | None:
     """Return the number of items with 80 % power to show that the rule holds, if the estimate were true."""
     distance = m.test.difference - m.rule.threshold
     if distance <= 1e-6:  # at the threshold: no number of items is enough
@@ -108,7 +108,7 @@ def items_needed(m: MeasuredRule, z_alpha: float) -> int | None:
     return max(m.n + 1, scale_items(m.n, error, distance, z_alpha))
 
 
-def smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
+def compute_smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
     """Return the smallest margin that these items resolve with 80 % power for an unchanged checkpoint."""
     shares, items = m.rule.shares, tuple(c.n for c in m.comparisons)
     variances = tuple(unchanged_variance(c.stderr or 0.0, c.gain, c.n) for c in m.comparisons)

@@ -47,7 +47,7 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
     numbers = [arm.number for arm in (known, adapted) if arm is not None]
     runs = [run for run in stored_runs.of_arms(numbers) if run.part_of is None] if numbers else []
     done = {(run.arm, run.digest) for run in runs if run.state == "done"}
-    for suite, file in suite_files(store, policy, suites).items():
+    for suite, file in find_suite_files(store, policy, suites).items():
         stored = [run for run in runs if run.suite == suite and known is not None and run.arm == known.number]
         if stored and suite not in {find_suite(name).name for name in suites}:
             sizes[suite] = tuple(TaskSize(*row) for row in stored_runs.task_sizes([stored[-1].digest])[suite])
@@ -143,7 +143,7 @@ def _load_planned_suite(file: str) -> Planned:
     return planning.plan(loading.load(suite), Rendering(None, suite.system_prompt))
 
 
-def suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str, str]:
+def find_suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str, str]:
     """Return the file or name of each suite of a policy: as given, else from the store, else a shipped suite.
 
     Raises:

@@ -87,11 +87,11 @@ class _Look:
         if not rule.grows:
             return rule
         for pair in rule.pairs:
-            key = key_of(pair)
+            key = get_key(pair)
             if key not in self._parts:
                 few = self.seen[key] < SMALLEST
                 self._parts[key] = pair.part(find_foremost(_places(pair), SMALLEST) if few else self._masks[key])
-        return replace(rule, pairs=tuple(self._parts[key_of(pair)] for pair in rule.pairs))
+        return replace(rule, pairs=tuple(self._parts[get_key(pair)] for pair in rule.pairs))
 
 
 def find_foremost(places: Floats, count: int) -> Mask:
@@ -125,8 +125,8 @@ def decide(
     tested = [rule for rule in rules if rule.name not in waived]
     if not tested:
         raise EvidenceError("every rule of the policy is waived, so nothing was decided; remove a waiver")
-    growing = {key_of(pair): pair for rule in rules if rule.grows for pair in rule.pairs}
-    whole = {key_of(pair): pair for rule in rules if not rule.grows for pair in rule.pairs}
+    growing = {get_key(pair): pair for rule in rules if rule.grows for pair in rule.pairs}
+    whole = {get_key(pair): pair for rule in rules if not rule.grows for pair in rule.pairs}
     items = {key: pair.items for key, pair in growing.items()}
     places = {key: _places(pair) for key, pair in growing.items()}
     at_once = sum(pair.items for key, pair in whole.items() if key not in growing)
@@ -146,7 +146,7 @@ def decide(
     return Outcome(verdict=verdict, rules=tuple(judge.outcomes(look)), waivers=tuple(judged), looks=tuple(looks))
 
 
-def key_of(pair: TaskPair) -> Key:
+def get_key(pair: TaskPair) -> Key:
     """Return a pair's suite and task."""
     return pair.base.suite, pair.base.task
 
@@ -182,7 +182,7 @@ class _Bounds:
         for grows in (True, False):
             rules = [look.of(rule) for rule in self._rules if rule.grows == grows]
             tasks = {
-                key_of(p): build_paired(c)
+                get_key(p): build_paired(c)
                 for rule in rules
                 for p, c in zip(rule.pairs, compare_rule_tasks(rule), strict=True)
             }
@@ -199,7 +199,7 @@ class _Bounds:
                 z = measure_rule(rule, above).test.z
                 holds, broken = z >= above, z <= -below
             else:
-                parts = zip(*(ends[key_of(pair)] for pair in rule.pairs), strict=True)
+                parts = zip(*(ends[get_key(pair)] for pair in rule.pairs), strict=True)
                 low, high = combine_bounds(rule.shares, *(np.stack(part, axis=-1) for part in parts))
                 holds, broken = low[0] > rule.threshold, high[1] < rule.threshold
             if broken:
@@ -268,7 +268,7 @@ class _Bets:
 
     @staticmethod
     def _count_seen(rule: Rule, look: _Look) -> int:
-        return sum(look.seen[key_of(pair)] for pair in rule.pairs)
+        return sum(look.seen[get_key(pair)] for pair in rule.pairs)
 
     def _verdict(self, p: tuple[float, float]) -> Verdict:
         return "fail" if p[1] <= self._alpha else "pass" if p[0] <= self._alpha else "inconclusive"

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from evalsvc.errors import EvidenceError
-from evalsvc.gating.measure import MeasuredRule, items_needed, measure_rule, name_test, smallest_margin
+from evalsvc.gating.measure import MeasuredRule, compute_needed_items, compute_smallest_margin, measure_rule, name_test
 from evalsvc.gating.policy import Policy, WaiverEntry
 from evalsvc.gating.rules import Rule, RuleKind
 from evalsvc.gating.waivers import describe_waivers, judge_waivers
@@ -202,8 +202,8 @@ def build_outcome(
         high=test.high,
         margin=m.rule.margin,
         n=m.n,
-        needed_n=items_needed(m, z_alpha) if verdict == "inconclusive" else None,
-        resolvable_margin=smallest_margin(m, z_alpha),
+        needed_n=compute_needed_items(m, z_alpha) if verdict == "inconclusive" else None,
+        resolvable_margin=compute_smallest_margin(m, z_alpha),
         test=name_test(m),
         unit=m.rule.unit,
         lost=lost,

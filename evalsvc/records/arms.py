@@ -162,7 +162,7 @@ class Arm:
     @property
     def label(self) -> str:
         """The checkpoint's label, with quantisation and merging if any."""
-        return served_label(self.checkpoint, self.serving)
+        return format_label(self.checkpoint, self.serving)
 
 
 class ServedCheckpoint(Protocol):
@@ -207,7 +207,7 @@ def find_reference(arm: ServedCheckpoint, arms: Iterable[AnyArm]) -> AnyArm | No
     return None
 
 
-def served_label(checkpoint: Checkpoint, serving: Serving) -> str:
+def format_label(checkpoint: Checkpoint, serving: Serving) -> str:
     """Return a checkpoint's label with how it is served: "lora@400", "lora@400 (nf4, merged)"."""
     return f"{checkpoint.label} ({serving.words})" if serving.words else checkpoint.label
 

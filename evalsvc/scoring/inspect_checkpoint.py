@@ -123,7 +123,7 @@ def _find(store: Store, source: str, base: str | None, progress: Progress) -> tu
     """Return a checkpoint and the folder of its base: from the store, else from its folder.
 
     Raises:
-        UsageError: There is no such checkpoint, or a folder holds several.
+        UsageError: There is no such checkpoint, or a folder contains several.
     """
     if store.path.is_file() and not Path(source).is_dir():
         arms = store.arms()

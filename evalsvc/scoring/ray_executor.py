@@ -1,8 +1,8 @@
-"""The only importer of ray: shards on worker actors, embedded or on a running cluster, and commands sent to a cluster.
+"""The executor on Ray workers, in an embedded or a running cluster. With `remote`, the only module that imports ray.
 
-A worker is an actor that keeps one base in memory. Actors never restart by themselves (`max_restarts=0`): an actor that
-restarts into a lost node fails every call within seconds and eats up the attempts of many shards. The driver replaces a
-dead worker, feeds the new one only after it answered a ping, and gives a shard up after it took three workers with it.
+A worker is an actor that keeps one base in memory. Actors do not restart by themselves (`max_restarts=0`): an actor
+that restarts on a lost node fails every call within seconds and uses up the attempts of many shards. The driver replaces
+a dead worker, sends shards to the new one only after it answered a ping, and fails a shard on which three workers died.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 def import_ray() -> Any:
-    """Import ray, with the settings that it reads when it is imported for the first time."""
+    """Import ray; sets the environment variables that it reads on its first import."""
     if "ray" in sys.modules:
         return sys.modules["ray"]
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_worker_niceness", "0")  # the default of 15 starves workers on a busy machine
     if not os.environ.get("RAY_ADDRESS") and not _has_token():
-        # An embedded cluster lives as long as this process: its token need not be written to the home folder.
+        # An embedded cluster ends with this process, so its token is not written to the home folder.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
@@ -51,8 +51,8 @@ def _has_token() -> bool:
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
-def cluster_gpus() -> float:
-    """Return how many GPUs the cluster at RAY_ADDRESS has; 0 without a cluster."""
+def count_cluster_gpus() -> float:
+    """Return the number of GPUs of the cluster at RAY_ADDRESS; 0 without a cluster."""
     if not os.environ.get("RAY_ADDRESS"):
         return 0.0
     with RayExecutor(_no_scorer):
@@ -64,10 +64,10 @@ def _no_scorer() -> ShardScorer:
 
 
 class _RayOutput(io.TextIOBase):
-    """Takes what Ray prints on stdout, such as worker deaths: stdout is for the command's answer."""
+    """Redirects Ray's output on stdout, such as worker deaths, to the log: stdout is for the command's answer."""
 
     def write(self, text: str) -> int:
-        """Log the text where a debugging user sees it."""
+        """Log the text at level debug."""
         if text.strip():
             _log.debug("%s", text.rstrip())
         return len(text)
@@ -91,8 +91,8 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class _Seat:
-    """A worker, as known to the driver."""
+class _WorkerHandle:
+    """The driver's handle of a worker."""
 
     actor: Any
     shard: Shard | None = None
@@ -106,15 +106,15 @@ class RayExecutor:
         """Describe the workers; nothing starts before the context is entered.
 
         Args:
-            workers: How many; None takes one per GPU of the cluster if `gpus`, else one per core.
-            gpus: GPUs per worker, may be a fraction.
+            workers: Number of workers; None for one per GPU of the cluster if `gpus`, else one per core.
+            gpus: GPUs per worker; may be a fraction.
         """
         self._factory = factory
         self._workers = workers
         self._gpus = gpus
         self._embedded = not os.environ.get("RAY_ADDRESS")
-        self._seats: dict[Any, _Seat] = {}  # by the object reference that the driver waits for
-        self._idle: list[_Seat] = []  # between two runs
+        self._handles: dict[Any, _WorkerHandle] = {}  # by the object reference of the running call
+        self._idle: list[_WorkerHandle] = []  # between two runs
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._undo = ExitStack()
         self._failed_starts = 0  # workers in a row that died before they answered
@@ -132,7 +132,7 @@ class RayExecutor:
                 ray.init(**options)
             except Exception as error:  # ray raises ConnectionError, RuntimeError, ValueError, ... from here
                 where = os.environ.get("RAY_ADDRESS", "this machine")
-                raise EvalsvcError(f"Ray on {where} does not start or answer: {explain(error)}") from error
+                raise EvalsvcError(f"Ray on {where} does not start or does not answer: {explain(error)}") from error
             self._undo = undo.pop_all()
         return self
 
@@ -140,9 +140,9 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray = import_ray()
-        for seat in (*self._seats.values(), *self._idle):
-            ray.kill(seat.actor)
-        self._seats.clear()
+        for handle in (*self._handles.values(), *self._idle):
+            ray.kill(handle.actor)
+        self._handles.clear()
         self._idle.clear()
         ray.shutdown()
         self._undo.close()
@@ -156,38 +156,38 @@ class RayExecutor:
         ray = import_ray()
         queue = AffinityQueue(shards)
         idle, self._idle = self._idle, []
-        for seat in idle:
-            self._assign(seat, queue)
+        for handle in idle:
+            self._assign(handle, queue)
         for _ in range(min(self._worker_count() - len(idle), len(queue))):
             self._start_worker()
-        while self._seats:
-            finished, _ = ray.wait(list(self._seats), num_returns=1, timeout=1.0)
+        while self._handles:
+            finished, _ = ray.wait(list(self._handles), num_returns=1, timeout=1.0)
             for reference in finished:
-                yield from self._collect(self._seats.pop(reference), reference, queue)
+                yield from self._collect(self._handles.pop(reference), reference, queue)
 
-    def _collect(self, seat: _Seat, reference: Any, queue: AffinityQueue) -> Iterator[ShardResult]:
-        """Take what a worker gave back, and give it more work, or put another in its place."""
+    def _collect(self, handle: _WorkerHandle, reference: Any, queue: AffinityQueue) -> Iterator[ShardResult]:
+        """Yield a worker's result, and assign its next shard; replaces a dead worker."""
         ray = import_ray()
-        shard, seat.shard = seat.shard, None
+        shard, handle.shard = handle.shard, None
         try:
             answer = ray.get(reference)
             self._failed_starts = 0
-            if shard is not None:  # else it was the ping
+            if shard is not None:  # None for the ping
                 yield answer
         except ray.exceptions.RayTaskError as error:  # the scorer raised: the worker lives, the shard is bad
             if shard is None:
                 raise EvalsvcError(f"a worker cannot start: {explain(error.cause or error)}") from error
             yield ShardResult.of_error(shard, explain(error.cause or error))
         except ray.exceptions.RayError as error:
-            ray.kill(seat.actor)
+            ray.kill(handle.actor)
             yield from self._handle_death(shard, error, queue)
             if queue:
                 self._start_worker()
             return
-        self._assign(seat, queue)
+        self._assign(handle, queue)
 
     def _handle_death(self, shard: Shard | None, error: Exception, queue: AffinityQueue) -> Iterator[ShardResult]:
-        """Queue a dead worker's shard again, or give it up."""
+        """Queue a dead worker's shard again, or fail it after `MAX_DEATHS` attempts."""
         if shard is None:
             self._failed_starts += 1
             if self._failed_starts >= MAX_DEATHS:
@@ -214,13 +214,13 @@ class RayExecutor:
         cores = 1 if self._gpus or not self._embedded else max(1, core_count() // self._worker_count())
         worker = ray.remote(num_cpus=cores, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(_Worker)
         actor = worker.remote(self._factory)
-        self._seats[actor.ping.remote()] = _Seat(actor)
+        self._handles[actor.ping.remote()] = _WorkerHandle(actor)
 
-    def _assign(self, seat: _Seat, queue: AffinityQueue) -> None:
-        others = {busy.holds.weights for busy in self._seats.values() if busy.holds}
-        shard = queue.take(seat.holds, others)
+    def _assign(self, handle: _WorkerHandle, queue: AffinityQueue) -> None:
+        others = {busy.holds.weights for busy in self._handles.values() if busy.holds}
+        shard = queue.take(handle.holds, others)
         if shard is None:
-            self._idle.append(seat)
+            self._idle.append(handle)
             return
-        seat.shard, seat.holds = shard, shard.arm
-        self._seats[seat.actor.score.remote(shard)] = seat
+        handle.shard, handle.holds = shard, shard.arm
+        self._handles[handle.actor.score.remote(shard)] = handle

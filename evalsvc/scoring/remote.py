@@ -1,4 +1,4 @@
-"""An evalsvc command sent to a cluster's head through Ray's Jobs API."""
+"""Runs an evalsvc command on a cluster's head node through Ray's Jobs API."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from evalsvc.scoring.ray_executor import import_ray
 
 
 def run_remotely(address: str, arguments: Sequence[str], *, answer: TextIO, log: TextIO) -> int:
-    """Run an evalsvc command on a cluster's head through Ray's Jobs API, and return its exit code.
+    """Run an evalsvc command on a cluster's head node through Ray's Jobs API, and return its exit code.
 
-    Output and log of a job come back as one stream: with `--json` among the arguments the line that holds the object
-    goes to `answer` and all else to `log`, without it everything goes to `answer`.
+    A job has one stream for output and log. With `--json` among the arguments, the line with the JSON object goes to
+    `answer` and all other lines to `log`; without it all lines go to `answer`.
 
     Raises:
         EvalsvcError: The cluster does not answer, or refuses the token.

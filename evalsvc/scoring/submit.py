@@ -22,7 +22,7 @@ from evalsvc.scoring.executors import Executor, InProcessExecutor, make_scorer
 from evalsvc.scoring.preflight import examine_checkpoints, examine_windows, refuse_errors
 from evalsvc.scoring.probe import run_probe
 from evalsvc.scoring.prompted import plan_prompted
-from evalsvc.scoring.ray_executor import RayExecutor, cluster_gpus
+from evalsvc.scoring.ray_executor import RayExecutor, count_cluster_gpus
 from evalsvc.scoring.rendering import choose_template_source, plan_suite
 from evalsvc.scoring.submission import Submission
 from evalsvc.settings import Compute, cache_dir
@@ -230,7 +230,7 @@ def choose_numerics(compute: Compute) -> Numerics:
     """Return how numbers will be computed: on the cluster's GPUs if it has any, else on this machine's best device."""
     from evalsvc.engine.devices import chosen_device, chosen_dtype  # torch takes seconds to import
 
-    device = "cuda" if compute.device == "auto" and cluster_gpus() else chosen_device(compute.device)
+    device = "cuda" if compute.device == "auto" and count_cluster_gpus() else chosen_device(compute.device)
     return Numerics(
         device=device,
         dtype=chosen_dtype(compute.dtype, device),

@@ -38,7 +38,7 @@ class Transitions(NamedTuple):
 
 
 def transitions(base: Floats, adapted: Floats) -> Transitions:
-    """Count the items that changed; both arrays hold 0 and 1, in the same order of items."""
+    """Count the items that changed; both arrays contain 0 and 1, in the same order of items."""
     return Transitions(int((base > adapted).sum()), int((adapted > base).sum()), len(base))
 
 

@@ -16,8 +16,8 @@ from evalsvc.records.arms import (
     Cost,
     Serving,
     find_reference,
+    format_label,
     identify_reference,
-    served_label,
 )
 from evalsvc.records.serialise import build_record
 from evalsvc.store.database import Connection
@@ -144,7 +144,7 @@ class StoredArm:
     @property
     def label(self) -> str:
         """The checkpoint's label, with quantisation and merging if any."""
-        return served_label(self.checkpoint, self.serving)
+        return format_label(self.checkpoint, self.serving)
 
     @property
     def is_rerun(self) -> bool:

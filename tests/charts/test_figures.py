@@ -23,7 +23,7 @@ from evalsvc.charts.forest import forest_figure, rules_figure, transitions_figur
 from evalsvc.charts.frontier import View, frontier_figure
 from evalsvc.charts.images import write_images
 from evalsvc.charts.parts import change_figure
-from evalsvc.charts.style import BETTER, COLOURS, GREY, WORSE, marker, read_plotly_javascript
+from evalsvc.charts.style import BETTER, COLOURS, GREY, WORSE, pick_marker, read_plotly_javascript
 from evalsvc.charts.trajectories import PlottedCurve, curves_figure
 from evalsvc.errors import UsageError
 from evalsvc.gating.policy import Policy
@@ -278,7 +278,7 @@ def test_colours_are_told_apart_by_every_colour_vision(vision: str) -> None:
     assert apart(WORSE, BETTER) > 80
     light, dark = "#ffffff", "#0e1117"  # the two themes of Streamlit
     assert min(apart(of, ground) for of in (*COLOURS, GREY) for ground in (light, dark)) > 35
-    assert len({marker(number) for number in range(len(COLOURS))}) == len(COLOURS)  # and shape tells as well
+    assert len({pick_marker(number) for number in range(len(COLOURS))}) == len(COLOURS)  # and shape tells as well
 
 
 def test_every_rule_is_drawn_against_what_its_estimate_must_exceed() -> None:

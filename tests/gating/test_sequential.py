@@ -48,13 +48,13 @@ def test_the_verdict_is_the_same_bit_by_bit_and_all_at_once(mode: Any, seed: int
     pairs = [make_pair("s", f"t{n}", make_binary(8 + 2 * seed, 6, 100 + 60 * n, seed + n)) for n in range(3)]
     said = policy(mode)
     whole = judged(said, pairs)
-    places = {sequential.key_of(p): sequential._places(p) for p in pairs}
-    items = {sequential.key_of(p): p.items for p in pairs}
+    places = {sequential.get_key(p): sequential._places(p) for p in pairs}
+    items = {sequential.get_key(p): p.items for p in pairs}
     for share in FRACTIONS[mode]:
         masks = sequential.take_first(places, items, share, mode)
         seen = []
         for p in pairs:
-            mask = masks[sequential.key_of(p)]
+            mask = masks[sequential.get_key(p)]
             if mask.sum() < sequential.SMALLEST:
                 mask = np.argsort(np.argsort(sequential._places(p))) < sequential.SMALLEST
             there = p.part(mask)
@@ -67,7 +67,7 @@ def test_the_verdict_is_the_same_bit_by_bit_and_all_at_once(mode: Any, seed: int
 
 def test_a_look_takes_the_same_share_of_every_task() -> None:
     pairs = [make_pair("s", f"t{n}", make_binary(0, 0, n)) for n in (10, 101, 500)]
-    places = {sequential.key_of(p): sequential._places(p) for p in pairs}
+    places = {sequential.get_key(p): sequential._places(p) for p in pairs}
     before: dict[sequential.Key, Any] = {}
     for share in FRACTIONS["group_sequential"]:
         masks = sequential.take_first(places, {key: len(p) for key, p in places.items()}, share, "group_sequential")
@@ -79,7 +79,7 @@ def test_a_look_takes_the_same_share_of_every_task() -> None:
 
 def test_a_finite_pool_is_drawn_from_all_tasks_at_random() -> None:
     pairs = [make_pair("s", f"t{n}", make_binary(0, 0, n)) for n in (300, 600)]
-    places = {sequential.key_of(p): sequential._places(p) for p in pairs}
+    places = {sequential.get_key(p): sequential._places(p) for p in pairs}
     masks = sequential.take_first(places, {key: len(p) for key, p in places.items()}, 0.5, "finite_pool")
     assert sum(int(mask.sum()) for mask in masks.values()) == 450
     for mask in masks.values():
