@@ -1,8 +1,9 @@
 """The executor on Ray workers, in an embedded or a running cluster. With `remote`, the only module that imports ray.
 
 A worker is an actor that keeps one base in memory. Actors do not restart by themselves (`max_restarts=0`): an actor
-that restarts on a lost node fails every call within seconds and uses up the attempts of many shards. The driver replaces
-a dead worker, sends shards to the new one only after it answered a ping, and fails a shard on which three workers died.
+that restarts on a lost node fails every call within seconds and uses up the attempts of many shards. The driver
+replaces a dead worker, sends shards to the new one only after it answered a ping, and fails a shard on which three
+workers died.
 """
 
 from __future__ import annotations

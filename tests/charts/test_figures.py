@@ -124,7 +124,7 @@ def test_the_page_holds_everything_it_needs() -> None:
     assert "Plotly.react(name" in page
     around = page.replace(read_plotly_javascript(), "")
     assert not re.search(r"https?://", around)
-    assert "Not placed, scores are missing: late" in page
+    assert "Arms not shown, because they lack scores: late" in page
     assert "2026-01-02" in page
 
 
