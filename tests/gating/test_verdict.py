@@ -260,7 +260,7 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
     "no item": (KEEP, lambda: [without(GOOD.adapted.values, 0)], "0.0%"),
     "not a number": (KEEP, lambda: [holed(math.nan)], "is not a number"),
     "infinite": (KEEP, lambda: [holed(math.inf)], "is not a number"),
-    "beyond one": (KEEP, lambda: [holed(7.0)], "is not a mean of values in"),
+    "beyond one": (KEEP, lambda: [holed(7.0)], "a margin needs a mean of values in"),
     "scored twice": (KEEP, lambda: [twice()], "two scores"),
     "accuracy as drift": (DRIFT, lambda: [GOOD], "a drift rule needs bits per byte"),
     "bits as accuracy": (KEEP, lambda: [make_text_pair("s", "t", np.ones(60), 0)], "a margin needs a mean of values"),
@@ -276,7 +276,7 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
     "an f1": (
         KEEP,
         lambda: [TaskPair(replace(GOOD.base, aggregation="other"), replace(GOOD.adapted, aggregation="other"), 500)],
-        "is not a mean",
+        "a margin needs a mean",
     ),
 }
 
