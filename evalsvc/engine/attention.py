@@ -1,9 +1,9 @@
 """Exact attention over a pack: each row sees its own history, and nothing is padded, copied or computed twice.
 
-A row's attention is put together from its own trunk or block and from every trunk above it, each computed by itself,
-and merged by log-sum-exp: with outputs o, p and log-sum-exps l, m of two sets of keys, attention over both is
-o + (p - o) sigmoid(m - l), and its log-sum-exp log(exp l + exp m). The models are left alone: they find the function
-through transformers' attention interface, which also hands over grouped heads, sliding windows, soft caps and sinks.
+Attention of a row over its own trunk or block, and over every trunk above it, is computed separately and merged by
+log-sum-exp: with outputs o, p and log-sum-exps l, m of two sets of keys, attention over both is
+o + (p - o) sigmoid(m - l), and its log-sum-exp log(exp l + exp m). Models are not modified: they call this function
+through transformers' attention interface, which also passes grouped heads, sliding windows, soft caps and sinks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Pair = tuple[Tensor, Tensor]
 """Attention [batch, heads, rows, size], and its log-sum-exp [batch, heads, rows]."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Pair]
-"""Queries, keys, values, a mask to add, and whether a row sees only what is not after it."""
+"""Queries, keys, values, an additive mask, and whether attention is causal."""
 
 States = tuple[Tensor, Tensor, Tensor]
 
@@ -44,9 +44,9 @@ class _BlockBatch:
 
     Attributes:
         gather: int64 [blocks * size], rows of the pack, padded with row 0.
-        places, rows: Where in the batch the real rows are, and which they are; int64 [real rows].
+        places, rows: Index in the batch, and row of the pack, of each row that is not padding; int64 [real rows].
         visible: bool [blocks, 1, size, size].
-        masks: The same as a number to add, by sliding window.
+        masks: The same as an additive mask, by sliding window.
     """
 
     blocks: int
@@ -60,7 +60,7 @@ class _BlockBatch:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Layer:
-    """One layer's states [1, heads, rows, size], and how it attends."""
+    """One layer's states [1, heads, rows, size], and its attention settings."""
 
     number: int
     query: Tensor
@@ -72,7 +72,7 @@ class Layer:
 
 
 class Attends(Protocol):
-    """Computes attention while it is the active one."""
+    """Computes attention while it is active."""
 
     def attend(self, layer: Layer) -> Pair:
         """Return attention [1, heads, rows, size], and its log-sum-exp [1, heads, rows]."""
@@ -80,11 +80,11 @@ class Attends(Protocol):
 
 
 class Registered:
-    """What transformers calls instead of its own attention; a process runs one forward pass at a time.
+    """The function that transformers calls as its attention; a process runs one forward pass at a time.
 
     Attributes:
-        active: Does the work.
-        windows: Sliding windows that layers asked for.
+        active: Computes the attention.
+        windows: Sliding windows of the layers seen so far.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Registered:
             softcap=softcap,
         )
         out, lse = self.active.attend(layer)
-        if s_aux is not None:  # a sink takes part in the softmax, but has no value
+        if s_aux is not None:  # an attention sink is part of the softmax, but has no value
             out *= torch.sigmoid(lse - s_aux.float().view(1, -1, 1)).unsqueeze(-1).to(out.dtype)
         return out.transpose(1, 2), None
 
@@ -134,7 +134,7 @@ class PackAttention:
 
     Attributes:
         kept: Keys and values of trunks that later packs need.
-        seen: Keys and values of the present pack's rows, by layer, if `keep_all`.
+        seen: Keys and values of the current pack's rows, by layer, if `keep_all`.
     """
 
     def __init__(self, *, keep_all: bool = False) -> None:
@@ -156,12 +156,12 @@ class PackAttention:
         return hidden
 
     def drop(self, pack: Pack) -> None:
-        """Forget what packs after this one do not need."""
+        """Free the states that packs after this one do not need."""
         for trunk in pack.drop:
             self.kept.pop(trunk, None)
 
     def attend(self, layer: Layer) -> Pair:
-        """Put every row's attention together."""
+        """Return every row's attention over its own unit and all trunks above."""
         pack, query, key, value, window = self._pack, layer.query, layer.key, layer.value, layer.window
         assert pack is not None
         attend = kernel(layer)
@@ -209,15 +209,17 @@ class PackAttention:
                 at = self._positions[group.gather].view(group.blocks, 1, group.size)
                 visible = visible & (at.unsqueeze(3) - at.unsqueeze(2) < window)
             group.masks[window] = additive(visible, query.dtype)
-        found, found_lse = attend(query, key, value, group.masks[window], False)
-        heads = found.shape[1]
-        out[0].index_copy_(1, group.rows, found.transpose(0, 1).reshape(heads, -1, found.shape[3])[:, group.places])
-        lse[0].index_copy_(1, group.rows, found_lse.transpose(0, 1).reshape(heads, -1)[:, group.places])
+        block_out, block_lse = attend(query, key, value, group.masks[window], False)
+        heads = block_out.shape[1]
+        out[0].index_copy_(
+            1, group.rows, block_out.transpose(0, 1).reshape(heads, -1, block_out.shape[3])[:, group.places]
+        )
+        lse[0].index_copy_(1, group.rows, block_lse.transpose(0, 1).reshape(heads, -1)[:, group.places])
 
     def _ancestor(
         self, ancestor: Ancestor, window: int | None, attend: Kernel, states: States, out: Tensor, lse: Tensor
     ) -> None:
-        """Merge what a range of rows sees of a trunk into their attention."""
+        """Merge attention over a trunk into that of a range of rows below it."""
         assert self._pack is not None
         length, depth, start, end = ancestor.length, ancestor.depth, ancestor.start, ancestor.end
         positions = self._pack.positions[start:end]
@@ -236,7 +238,7 @@ class PackAttention:
         extend(attend, query[:, :, start:end], keys, values, seen, out[:, :, start:end], lse[:, :, start:end])
 
     def _trunk_mask(self, start: int, end: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """Return None where causal attention is all there is to say."""
+        """Return the mask of a trunk; None if plain causal attention is enough."""
         if not window or end - start <= window:
             return None
         place = (start, end, -1, -1, window)
@@ -248,9 +250,9 @@ class PackAttention:
 
 
 class FlexPackAttention(PackAttention):
-    """The same in one kernel per layer, on devices where many small calls cost more than a mask.
+    """The same in one kernel per layer, for devices where many small calls are slower than one call with a mask.
 
-    Keys are the kept beginnings of the trunks above, one after another, and behind them the pack's own rows.
+    Keys are the kept prefixes of the trunks above, one after another, followed by the pack's own rows.
     """
 
     def run(self, decoder: Any, pack: Pack, device: torch.device) -> Tensor:
@@ -262,7 +264,7 @@ class FlexPackAttention(PackAttention):
                 lengths[ancestor.trunk] = max(lengths.get(ancestor.trunk, 0), ancestor.length)
         self._above = lengths
         places = {trunk: place for place, trunk in enumerate(lengths)}
-        # Of every trunk above, how many rows each row of the pack sees.
+        # For every trunk above: how many of its rows each row of the pack sees.
         limits = np.zeros((len(lengths) + 1, len(pack.tokens)), np.int64)
         depths = dict.fromkeys(lengths, 0)
         for ancestor in pack.ancestors:
@@ -281,7 +283,7 @@ class FlexPackAttention(PackAttention):
         return super().run(decoder, pack, device)
 
     def attend(self, layer: Layer) -> Pair:
-        """Attend under one mask."""
+        """Return attention over all keys, computed with one mask."""
         number, query, key, value = layer.number, layer.query, layer.key, layer.value
         window, softcap = layer.window, layer.softcap
         keys = torch.cat([*(self.kept[t][number][0][:, :, :n] for t, n in self._above.items()), key], 2)
@@ -315,13 +317,13 @@ class FlexPackAttention(PackAttention):
 
         def visible(_batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
             own = column - above
-            mine = (own >= 0) & (own <= row) & (row < ends[own.clamp(min=0)])
+            sees = (own >= 0) & (own <= row) & (row < ends[own.clamp(min=0)])
             if above:
                 at = column.clamp(max=above - 1)
-                mine = mine | ((own < 0) & (index[at] < limits[trunk[at], row]))
+                sees = sees | ((own < 0) & (index[at] < limits[trunk[at], row]))
             if window:
-                mine = mine & (places[above + row] - places[column] < window)
-            return mine
+                sees = sees & (places[above + row] - places[column] < window)
+            return sees
 
         return visible
 
@@ -332,7 +334,7 @@ def _flex(device: str) -> Any:
 
 
 def pack_attention(device: torch.device, *, keep_all: bool = False) -> PackAttention:
-    """Return the way of attending that suits a device."""
+    """Return the attention implementation for a device."""
     return FlexPackAttention(keep_all=keep_all) if device.type == "cuda" else PackAttention(keep_all=keep_all)
 
 
@@ -348,7 +350,7 @@ def forward(decoder: Any, active: Attends, tokens: Tensor, positions: Tensor) ->
 
 
 class Sight(NamedTuple):
-    """Which keys some rows see: a mask to add, and the rows that see none of them."""
+    """Which keys some rows see: an additive mask, and the rows that see no key."""
 
     mask: Tensor
     blind: Tensor
@@ -371,7 +373,7 @@ def extend(
 
 
 def kernel(layer: Layer) -> Kernel:
-    """Return the fastest attention for a layer that also yields the log-sum-exp."""
+    """Return the fastest attention function for a layer that also returns the log-sum-exp."""
     scale, softcap = layer.scale, layer.softcap
     if layer.query.device.type == "cpu" and softcap is None and layer.query.shape[3] == layer.value.shape[3]:
 
@@ -398,7 +400,7 @@ def kernel(layer: Layer) -> Kernel:
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return 0 where visible and minus infinity elsewhere; a row that sees nothing gets its first column."""
+    """Return 0 where visible, else minus infinity; a row that sees no key gets 0 in its first column."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)
     mask[..., 0].masked_fill_(~visible.any(-1), 0.0)
     return mask
@@ -417,7 +419,7 @@ def _groups(pack: Pack, device: torch.device) -> list[_BlockBatch]:
         rows = starts + torch.arange(size)
         real = rows < stops
         rows = torch.where(real, rows, 0)
-        # Row i sees row j if j is not after i, and i is below j; padding sees and is seen by nobody.
+        # Row i sees row j if j is not after i, and i is below j; padding neither sees nor is seen.
         below = (rows.unsqueeze(1) <= rows.unsqueeze(2)) & (rows.unsqueeze(2) < ends[rows].unsqueeze(1))
         visible = below & real.unsqueeze(1) & real.unsqueeze(2)
         places = real.flatten().nonzero()[:, 0]

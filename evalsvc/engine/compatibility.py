@@ -1,6 +1,6 @@
-"""Does it fit: tensors their architecture, an adapter its base, a tokenizer its embeddings?
+"""Compatibility of tensors with their architecture, of an adapter with its base, of a tokenizer with its embeddings.
 
-Models are built on torch's meta device, where tensors have shapes and no memory: nothing here reads weights.
+Models are built on torch's meta device, where tensors have shapes but no memory: this module reads no weights.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _LEFT_FROM_AN_ADAPTER = re.compile(r"\.(?:lora_|ia3_|base_layer|modules_to_save)
 
 
 def examine_fit(checkpoint: Checkpoint, base: Checkpoint | None, tensors: Shapes) -> list[Finding]:
-    """Return what does not fit, without loading weights.
+    """Return findings about what is incompatible, without loading weights.
 
     Args:
-        base: What it was adapted from; None for a base.
+        base: What the checkpoint was adapted from; None for a base.
         tensors: Shapes of the tensors in the checkpoint's files, by name.
     """
     silence()
@@ -41,10 +41,14 @@ def examine_fit(checkpoint: Checkpoint, base: Checkpoint | None, tensors: Shapes
     except CheckpointError as error:
         return [Finding("error", "architecture", checkpoint.label, str(error))]
     if checkpoint.is_adapter:
-        found = list(_adapter(checkpoint, config, tensors))
+        findings = list(_adapter(checkpoint, config, tensors))
     else:
-        found = [*_full(checkpoint), *_family(checkpoint, base, config)]
-    return found if any(item.severity == "error" for item in found) else [*found, *_tokens(checkpoint, base, config)]
+        findings = [*_full(checkpoint), *_family(checkpoint, base, config)]
+    return (
+        findings
+        if any(finding.severity == "error" for finding in findings)
+        else [*findings, *_tokens(checkpoint, base, config)]
+    )
 
 
 def _config(folder: str) -> PretrainedConfig:
@@ -54,7 +58,7 @@ def _config(folder: str) -> PretrainedConfig:
         reason = first_line(error)
         if "trust_remote_code" in str(error):
             known = f"{len(CONFIG_MAPPING)} architectures of transformers"
-            reason = f"its architecture is code of its own, which is never run, and none of the {known}"
+            reason = f"its architecture needs custom code, which is never run, and is not among the {known}"
         raise CheckpointError(f"its configuration cannot be loaded: {reason}") from error
     return config
 
@@ -71,7 +75,7 @@ def _empty_model(config: PretrainedConfig) -> Any:
 def _full(checkpoint: Checkpoint) -> Iterator[Finding]:
     loader: Any = AutoModelForCausalLM
     try:
-        _, told = loader.from_pretrained(
+        _, info = loader.from_pretrained(
             checkpoint.path,
             device_map="meta",
             output_loading_info=True,
@@ -84,21 +88,19 @@ def _full(checkpoint: Checkpoint) -> Iterator[Finding]:
         text = f"cannot be loaded as a causal language model: {first_line(error)}"
         yield Finding("error", "architecture", checkpoint.label, text)
         return
-    if wrong := sorted(told["mismatched_keys"]):
-        name, here, wanted = wrong[0]
+    if wrong := sorted(info["mismatched_keys"]):
+        name, here, configured = wrong[0]
         text = (
-            f"{len(wrong)} tensors have other shapes than its configuration says (first: {name} is {_by(here)}, must "
-            f"be {_by(wanted)}); they would be replaced by random numbers"
+            f"the shapes of {len(wrong)} tensors differ from its configuration (first: {name} is {_by(here)}, must "
+            f"be {_by(configured)}); they would be replaced by random numbers"
         )
         yield Finding("error", "shapes", checkpoint.label, text)
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(info["missing_keys"]):
         text = f"{len(missing)} tensors are missing (first: {missing[0]}); they would be replaced by random numbers"
         yield Finding("error", "missing-tensors", checkpoint.label, text)
-    if unexpected := sorted(told["unexpected_keys"]):
+    if unexpected := sorted(info["unexpected_keys"]):
         rest = [name for name in unexpected if _LEFT_FROM_AN_ADAPTER.search(name)]
-        first = (
-            f"{len(unexpected)} tensors belong to no module and would be left out (first: {(rest or unexpected)[0]})"
-        )
+        first = f"{len(unexpected)} tensors belong to no module and would be ignored (first: {(rest or unexpected)[0]})"
         text = f"{first}; merge the adapter before saving" if rest else first
         yield Finding("error" if rest else "warning", "unexpected-tensors", checkpoint.label, text)
 
@@ -110,21 +112,21 @@ def _by(shape: Sequence[int]) -> str:
 def _sizes(config: PretrainedConfig) -> dict[str, Any]:
     text = config.get_text_config()
     names = {"architecture": "model_type", "hidden size": "hidden_size", "depth": "num_hidden_layers"}
-    return {what: getattr(text, name, None) for what, name in names.items()}
+    return {noun: getattr(text, name, None) for noun, name in names.items()}
 
 
 def _family(checkpoint: Checkpoint, base: Checkpoint | None, config: PretrainedConfig) -> Iterator[Finding]:
     if base is None:
         return
-    theirs = _config(base.path)
-    ours, other = _sizes(config), _sizes(theirs)
-    for what in ours:
-        if ours[what] != other[what]:
-            text = f"its {what} is {ours[what]}, the base's {other[what]}: it was not adapted from this base"
+    base_config = _config(base.path)
+    sizes, base_sizes = _sizes(config), _sizes(base_config)
+    for noun in sizes:
+        if sizes[noun] != base_sizes[noun]:
+            text = f"its {noun} is {sizes[noun]}, the base's {base_sizes[noun]}: it was not adapted from this base"
             yield Finding("warning", "base-shape", checkpoint.label, text)
-    rows, before = config.get_text_config().vocab_size, theirs.get_text_config().vocab_size
+    rows, before = config.get_text_config().vocab_size, base_config.get_text_config().vocab_size
     if rows != before:
-        text = f"its vocabulary has {rows} rows and the base's {before}: read perplexities per byte, not per token"
+        text = f"its vocabulary has {rows} rows, the base's {before}: compare perplexities per byte, not per token"
         yield Finding("note", "vocabulary", checkpoint.label, text)
 
 
@@ -144,7 +146,7 @@ def _adapter(checkpoint: Checkpoint, config: PretrainedConfig, tensors: Shapes) 
         expected = expected_tensors(checkpoint.path, config)
     except Exception as error:  # peft raises ValueError, TypeError, KeyError, ... on what it cannot inject
         if "meta" in str(error).lower():
-            return  # a few types compute with the base's weights when they are made: only scoring can tell
+            return  # a few types need the base's weights when they are created: only scoring can check them
         text = f"cannot be attached to {checkpoint.base_path}: {first_line(error)}"
         yield Finding("error", "adapter-keys", checkpoint.label, text)
         return
@@ -152,12 +154,12 @@ def _adapter(checkpoint: Checkpoint, config: PretrainedConfig, tensors: Shapes) 
     for name in sorted(tensors.keys() & expected.keys()):
         if tensors[name] != expected[name]:
             text = (
-                f"{name} is {_by(tensors[name])}, and this base needs {_by(expected[name])}: it was trained on a base "
+                f"{name} is {_by(tensors[name])}, this base needs {_by(expected[name])}: it was trained on a base "
                 f"of another size (this one: hidden size {sizes['hidden size']}, depth {sizes['depth']})"
             )
             yield Finding("error", "adapter-shapes", checkpoint.label, text)
             return
-    # Embeddings that an adapter carries along are held against the base's by their content, elsewhere.
+    # `checkpoints.file_checks` compares embeddings in an adapter's files with the base's by content.
     extra = [name for name in tensors.keys() - expected.keys() if not re.search("embed|lm_head|wte", name)]
     if extra:
         deepest = max((int(m[1]) + 1 for name in extra if (m := _LAYER.search(name))), default=0)
@@ -169,20 +171,20 @@ def _adapter(checkpoint: Checkpoint, config: PretrainedConfig, tensors: Shapes) 
         yield Finding("error", "adapter-keys", checkpoint.label, text)
     if missing := sorted(expected.keys() - tensors.keys()):
         text = (
-            f"{len(missing)} of {len(expected)} tensors that its configuration promises are missing (first: "
-            f"{missing[0]}): those modules would answer as the base does"
+            f"{len(missing)} of {len(expected)} tensors of its configuration are missing (first: {missing[0]}): "
+            "those modules would behave like the base's"
         )
         yield Finding("error", "adapter-keys", checkpoint.label, text)
 
 
 def expected_tensors(folder: str, config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of the tensors that an adapter on this architecture consists of; may raise anything."""
+    """Return name and shape of all tensors of an adapter on this architecture; may raise any exception."""
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
     adapter = PeftConfig.from_pretrained(folder)
     for name in ("init_lora_weights", "init_weights"):
         if isinstance(getattr(adapter, name, None), str):
-            setattr(adapter, name, True)  # pissa and friends decompose weights, which are not there
+            setattr(adapter, name, True)  # PiSSA and similar methods decompose weights, which are not loaded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.device("meta"):
@@ -203,36 +205,41 @@ def _tokens(checkpoint: Checkpoint, base: Checkpoint | None, config: PretrainedC
     rows, largest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1)
     if largest >= rows:
         text = (
-            f"its tokenizer has ids up to {largest}, and the embeddings {rows} rows: the tokenizer is another model's"
+            f"its tokenizer has ids up to {largest}, its embeddings only {rows} rows: the tokenizer belongs to "
+            "another model"
         )
         yield Finding("error", "vocabulary", checkpoint.label, text)
     elif largest + 1 < rows and base is None:
-        text = f"its embeddings have {rows} rows for {largest + 1} tokens (padding); they are left as they are"
+        text = f"its embeddings have {rows} rows for {largest + 1} tokens (padding); they are not resized"
         yield Finding("note", "vocabulary", checkpoint.label, text)
     if base is not None and base.tokenizer != checkpoint.tokenizer:
         yield from _against_base(checkpoint, tokenizer, load_tokenizer(base))
 
 
-def _against_base(checkpoint: Checkpoint, mine: Any, theirs: Any) -> Iterator[Finding]:
-    ours, other = mine.get_vocab(), theirs.get_vocab()
-    if ours != other:
-        added, gone = sorted(ours.keys() - other.keys()), sorted(other.keys() - ours.keys())
-        moved = [token for token in ours.keys() & other.keys() if ours[token] != other[token]]
+def _against_base(checkpoint: Checkpoint, tokenizer: Any, base_tokenizer: Any) -> Iterator[Finding]:
+    tokens, base_tokens = tokenizer.get_vocab(), base_tokenizer.get_vocab()
+    if tokens != base_tokens:
+        added, gone = sorted(tokens.keys() - base_tokens.keys()), sorted(base_tokens.keys() - tokens.keys())
+        moved = [token for token in tokens.keys() & base_tokens.keys() if tokens[token] != base_tokens[token]]
         parts = [
-            f"{len(tokens)} tokens {what} (first: {min(tokens)!r})"
-            for tokens, what in ((added, "more"), (gone, "fewer"), (moved, "under other ids"))
-            if tokens
+            f"{len(group)} tokens {change} (first: {min(group)!r})"
+            for group, change in ((added, "added"), (gone, "removed"), (moved, "with other ids"))
+            if group
         ]
         text = f"its tokenizer differs from the base's: {', '.join(parts)}; per-token metrics are not comparable"
         yield Finding("warning", "tokenizer", checkpoint.label, text)
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        before, after = getattr(theirs, name, None), getattr(mine, name, None)
+        before, after = getattr(base_tokenizer, name, None), getattr(tokenizer, name, None)
         if before != after:
             text = f"its {name} is {after!r}, the base's {before!r}"
             severity: Any = "warning" if name in {"bos_token", "eos_token"} else "note"
             yield Finding(severity, "special-tokens", checkpoint.label, text)
-    if mine.chat_template != theirs.chat_template:
-        which = "has a chat template and the base none" if not theirs.chat_template else "has another chat template"
-        which = which if mine.chat_template else "has no chat template and the base one"
-        text = f"{which}; choose what prompts of both arms are rendered with: --rendering base, adapted or plain"
+    if tokenizer.chat_template != base_tokenizer.chat_template:
+        if not base_tokenizer.chat_template:
+            difference = "has a chat template, but the base has none"
+        elif not tokenizer.chat_template:
+            difference = "has no chat template, but the base has one"
+        else:
+            difference = "its chat template differs from the base's"
+        text = f"{difference}; choose how the prompts of both arms are rendered: --rendering base, adapted or plain"
         yield Finding("warning", "chat-template", checkpoint.label, text)

@@ -2,19 +2,19 @@
 
 The rules that scores depend on:
 
-1. Context and continuation are encoded *together* and cut where the context's own encoding ends; spaces at the end of
-   the context move to the continuation first. Where one token spans the cut, the continuation would lose tokens or
-   become empty (lm-eval stops with an AssertionError); only if it becomes empty is it encoded by itself here.
+1. Context and continuation are encoded *together* and split where the context's own encoding ends; spaces at the end of
+   the context are moved to the continuation first. If one token spans the split, the continuation loses tokens or
+   becomes empty (lm-eval stops with an AssertionError); only if it becomes empty is it encoded separately here.
 2. An empty context is the tokenizer's BOS (else EOS) token.
 3. A text that starts with the BOS text gets no second BOS.
-4. What does not fit the window is cut from the left.
-5. An encoder-decoder reads the context on one side and the continuation, encoded by itself, on the other; a text has
-   no perplexity under it.
-6. A rolling text is cut into windows that predict every token once, the first after a BOS; the last window takes as
-   much of the text before it as fits.
+4. Tokens that do not fit the window are cut from the left.
+5. An encoder-decoder reads the context in the encoder and the continuation, encoded separately, in the decoder; it has
+   no perplexity of a text.
+6. A rolling text is cut into windows that predict every token once, the first after a BOS; the last window has as much
+   preceding text as fits.
 
-Encoding the same long context again with each of its continuations is most of the work. It is saved where it provably
-changes nothing: see `words_are_apart`.
+Most of the work is encoding the same long context again with each of its continuations. It is skipped where that
+provably changes nothing: see `words_are_apart`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _DEFAULT_MAX_GEN_TOKS = 256
 _UNLIMITED = int(1e30)
 _BATCH = 1024
 _TAIL = 32
-"""Characters of a context that are encoded again with each continuation, at least."""
+"""Minimum number of characters of a context that are encoded again with each continuation."""
 
 
 class RequestError(ValueError):
-    """A request that this model cannot answer; says why."""
+    """A request that this model cannot answer; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +51,10 @@ class Scored:
     """Tokens to score.
 
     Attributes:
-        tokens: Model input followed by nothing that is not predicted: context + continuation[:-1], window applied;
-            of an encoder-decoder the context. int32 [length].
-        targets: The continuation's tokens; target i is predicted at position len(tokens) - len(targets) + i, by an
-            encoder-decoder after the targets before it. int32 [targets].
+        tokens: Model input: context + continuation[:-1], cut to the window; for an encoder-decoder the context.
+            int32 [length].
+        targets: The continuation's tokens; target i is predicted at position len(tokens) - len(targets) + i, for an
+            encoder-decoder at position i of the decoder. int32 [targets].
         truncated: Tokens cut from the left.
     """
 
@@ -88,25 +88,25 @@ class Encoder:
         self._words_are_apart = words_are_apart(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return token ids, int32, with the special tokens that the tokenizer adds by itself."""
-        found: dict[str, Tokens] = {}
+        """Return token ids, int32, with the special tokens that the tokenizer adds by default."""
+        tokens: dict[str, Tokens] = {}
         unique = list(dict.fromkeys(texts))
         for special in (True, False):
             group = [text for text in unique if self._takes_special(text) is special]
             for batch in _batches(group):
-                found.update(zip(batch, _ids(self._tokenize(batch, special)), strict=True))
-        return [found[text] for text in texts]
+                tokens.update(zip(batch, _ids(self._tokenize(batch, special)), strict=True))
+        return [tokens[text] for text in texts]
 
     def _takes_special(self, text: str) -> bool:
         return not text.startswith(self._prefix_text)
 
     def _tokenize(self, texts: list[str], special: bool) -> BatchEncoding:
-        # The default is not the same as True for every tokenizer.
+        # For some tokenizers the default differs from True.
         options = {} if special else {"add_special_tokens": False}
-        found: BatchEncoding = self.tokenizer(
+        encoded: BatchEncoding = self.tokenizer(
             texts, return_attention_mask=False, return_token_type_ids=False, **options
         )
-        return found
+        return encoded
 
     def loglikelihood(self, requests: Sequence[Request]) -> list[Scored | RequestError]:
         """Encode (context, continuation) requests."""
@@ -115,7 +115,7 @@ class Encoder:
             return self._two_sided(pairs)
         alone = iter(self._alone([continuation for context, continuation in pairs if not context]))
         joined = iter(self._encode_joined([pair for pair in pairs if pair[0]]))
-        found: list[Scored | RequestError] = []
+        encoded: list[Scored | RequestError] = []
         for context, continuation in pairs:
             if context:
                 before, after = next(joined)
@@ -125,8 +125,8 @@ class Encoder:
                 before, after = np.array([self.prefix], np.int32), next(alone)
                 if len(after) and after[0] == self.prefix:
                     after = after[1:]
-            found.append(self._window(before, after, continuation))
-        return found
+            encoded.append(self._window(before, after, continuation))
+        return encoded
 
     def _alone(self, texts: list[str]) -> list[Tokens]:
         return [ids for batch in _batches(texts) for ids in _ids(self._tokenize(batch, special=False))]
@@ -143,7 +143,7 @@ class Encoder:
                 before.update(zip(batch, _ids(encoded), strict=True))
                 if self._words_are_apart:
                     cuts |= {text: cut for n, text in enumerate(batch) if (cut := _find_cut(encoded, n, text))}
-        # A cut counts only if it gives the context's own tokens.
+        # A cut is valid only if the text after it has the same tokens as in the whole context.
         kept = list(cuts)
         for context, tail in zip(
             kept, self._alone([context[cuts[context].character :] for context in kept]), strict=True
@@ -153,26 +153,26 @@ class Encoder:
         whole = self.encode([context + continuation for context, continuation in pairs if context not in cuts])
         tails = self._alone([c[cuts[c].character :] + continuation for c, continuation in pairs if c in cuts])
         next_whole, next_tail = iter(whole), iter(tails)
-        found = []
+        parts = []
         for context, _ in pairs:
             length = len(before[context])
             if cut := cuts.get(context):
-                found.append((before[context], next(next_tail)[length - cut.token :]))
+                parts.append((before[context], next(next_tail)[length - cut.token :]))
             else:
-                found.append((before[context], next(next_whole)[length:]))
-        return found
+                parts.append((before[context], next(next_whole)[length:]))
+        return parts
 
     def _two_sided(self, pairs: list[tuple[str, str]]) -> list[Scored | RequestError]:
         sources = self.encode([context for context, _ in pairs])
-        found: list[Scored | RequestError] = []
+        encoded: list[Scored | RequestError] = []
         for (context, text), source, target in zip(pairs, sources, self._alone([c for _, c in pairs]), strict=True):
             tokens = source if context else np.array([self.prefix], np.int32)
             kept = tokens[-self.max_length :]
             if 0 < len(target) <= self.max_length:
-                found.append(Scored(kept, target, len(tokens) - len(kept)))
+                encoded.append(Scored(kept, target, len(tokens) - len(kept)))
             else:
-                found.append(_bad_length(len(target), self.max_length, text))
-        return found
+                encoded.append(_bad_length(len(target), self.max_length, text))
+        return encoded
 
     def _window(self, context: Tokens, continuation: Tokens, text: str) -> Scored | RequestError:
         if not 0 < len(continuation) <= self.max_length:
@@ -184,19 +184,19 @@ class Encoder:
     def rolling(self, requests: Sequence[Request]) -> list[list[Scored] | RequestError]:
         """Return the windows of each text; each predicts tokens that no other window predicts."""
         size = self.max_length
-        found: list[list[Scored] | RequestError] = []
+        encoded: list[list[Scored] | RequestError] = []
         if self.two_sided:
-            return [RequestError("an encoder-decoder gives no likelihood of a text by itself")] * len(requests)
+            return [RequestError("an encoder-decoder has no likelihood of a text without a prompt")] * len(requests)
         for tokens in self.encode([request.arguments[0] for request in requests]):
-            # What stands before the text's first token is the prefix; a window of n targets sees size - n more.
+            # The prefix precedes the text's first token; a window of n targets has size - n more tokens before them.
             row = np.concatenate([np.array([self.prefix], np.int32), tokens])
             windows = []
             for start in range(0, len(tokens), size):
                 targets = tokens[start : start + size]
                 end = start + len(targets)
                 windows.append(Scored(row[max(0, end - size) : end], targets))
-            found.append(windows or RequestError("the text has no tokens"))
-        return found
+            encoded.append(windows or RequestError("the text has no tokens"))
+        return encoded
 
     def prompts(self, requests: Sequence[Request]) -> list[Prompt | RequestError]:
         """Encode (context, generation settings) requests."""
@@ -205,12 +205,12 @@ class Encoder:
         marked = [bool(bos) and text.startswith(str(bos)) for text in texts]
         plain = self._plain([text for text, mark in zip(texts, marked, strict=True) if not mark])
         alone = iter(self._alone([text for text, mark in zip(texts, marked, strict=True) if mark]))
-        found: list[Prompt | RequestError] = []
+        encoded: list[Prompt | RequestError] = []
         for request, mark in zip(requests, marked, strict=True):
             tokens = next(alone) if mark else next(plain)
             _, max_new_tokens, _ = generation_settings(json.loads(request.arguments[1]))
-            found.append(self._prompt(tokens, max_new_tokens))
-        return found
+            encoded.append(self._prompt(tokens, max_new_tokens))
+        return encoded
 
     def _plain(self, texts: list[str]) -> Iterator[Tokens]:
         return (ids for batch in _batches(texts) for ids in _ids(self._tokenize(batch, special=True)))
@@ -219,7 +219,7 @@ class Encoder:
         room = self.max_length - (0 if self.two_sided else max_new_tokens)
         if room <= 0:
             return RequestError(
-                f"{max_new_tokens} tokens are to be generated, which leaves no prompt in a window of {self.max_length}"
+                f"max_new_tokens is {max_new_tokens}, which leaves no prompt in a window of {self.max_length}"
             )
         if not len(tokens):
             return RequestError("the prompt has no tokens")
@@ -234,7 +234,7 @@ def _bad_length(length: int, window: int, text: str) -> RequestError:
 
 
 class _Cut(NamedTuple):
-    """A place between two words of a context: the number of its first character and of its first token."""
+    """A position between two words of a context: the index of the next character and of the next token."""
 
     character: int
     token: int
@@ -245,9 +245,9 @@ _SAMPLE = "alpha beta gamma delta"
 
 
 def words_are_apart(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer encodes what stands before and after a space between two letters independently.
+    """Whether a tokenizer encodes the texts before and after a space between two letters independently.
 
-    True only if its pre-tokenizer splits there, and special tokens are added at the beginning alone.
+    True only if its pre-tokenizer splits there, and special tokens are added only at the beginning.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     splitter = backend.pre_tokenizer if backend is not None else None
@@ -260,7 +260,7 @@ def words_are_apart(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _find_cut(encoded: BatchEncoding, number: int, text: str) -> _Cut | None:
-    """Return the last cut of a text that leaves some text behind it, at which a token begins."""
+    """Return the last cut that leaves at least `_TAIL` characters after it and falls on the start of a token."""
     end = len(text) - _TAIL
     places = [match.start() for match in _BETWEEN_WORDS.finditer(text, max(0, end - 4 * _TAIL), max(0, end))]
     if not places:
@@ -286,7 +286,7 @@ def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
 
 
 def generation_settings(settings: dict[str, Any]) -> tuple[tuple[str, ...], int, dict[str, Any]]:
-    """Split a task's generation settings into stop texts, token limit, and what sampling needs.
+    """Split a task's generation settings into stop texts, token limit, and sampling settings.
 
     Names and precedence are lm-eval's; sampling without a temperature means temperature 1.
     """
@@ -318,7 +318,7 @@ def cut_at_stops(text: str, stops: Sequence[str]) -> str:
 
 
 def context_window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the most tokens that a model reads at once, from its configuration, else its tokenizer."""
+    """Return a model's context window in tokens, from its configuration, else its tokenizer."""
     text_config = getattr(config, "text_config", None) or config
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         value = getattr(text_config, name, None)
@@ -343,10 +343,10 @@ def load_encoder(checkpoint: Checkpoint) -> Encoder:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """Return a checkpoint's tokenizer; an adapter without one of its own has its base's.
+    """Return a checkpoint's tokenizer; for an adapter without one, its base's.
 
     Raises:
-        CheckpointError: Neither folder holds one that loads.
+        CheckpointError: No tokenizer can be loaded from either folder.
     """
     problem: Exception | None = None
     for path in dict.fromkeys((checkpoint.path, checkpoint.resident)):
@@ -362,7 +362,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 
 def first_line(error: Any) -> str:
-    """Return an exception's first line, with its type where the text says nothing."""
+    """Return an exception's type and the first line of its message."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
@@ -370,7 +370,7 @@ def first_line(error: Any) -> str:
 def render_chat(
     tokenizer: PreTrainedTokenizerBase, history: list[dict[str, str]], *, add_generation_prompt: bool = True
 ) -> str:
-    """Apply the tokenizer's chat template; a template that refuses the system role is given the rest, as in lm-eval."""
+    """Apply the tokenizer's chat template; if it refuses the system role, without system messages, as lm-eval does."""
 
     def render(messages: list[dict[str, str]]) -> str:
         return str(

@@ -1,10 +1,10 @@
-"""Generation on a trie: prompts share what they have in common, and answers grow side by side.
+"""Generation on a trie: prompts share their prefixes, and many answers are generated at the same time.
 
-Prompts come from packs in depth-first order; as soon as a prompt's last row is computed, its answer begins, and while
-fewer answers than slots are growing, the next pack is run. Every step feeds one token per growing answer. An answer's
-own keys and values stand in a slot; what its *family* of neighbouring prompts begins with is kept once for all of them.
-Each answer ends by its own stop texts. Tokens are chosen as transformers' `generate` chooses them, sampled ones from
-the request's own random stream, so that no answer depends on its neighbours.
+Prompts come from packs in depth-first order. When a prompt's last row has been computed, its answer starts; while
+there are free slots, the next pack is run. Every step adds one token to each active answer. An answer's own keys and
+values are stored in a slot; the common prefix of its *family* of neighbouring prompts is stored once for all of them.
+Each answer ends at its own stop texts. Tokens are chosen as transformers' `generate` chooses them, and sampled from a
+random stream per request, so that no answer depends on its neighbours.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from evalsvc.records.shards import Prompts
 from evalsvc.records.vocabulary import Ints
 
 CPU_SLOTS = 16
-"""Answers that grow at the same time on a CPU; the prompts of one pack may be more."""
+"""Answers that are generated at the same time on a CPU; one pack may have more prompts."""
 
 GPU_SLOTS = 256
 
 _FAMILY_ROWS = 64
-"""Shortest common beginning that is kept once for several prompts."""
+"""Shortest common prefix that is stored once for several prompts."""
 
 _FEW = 4
 """Slots that are added at a time."""
@@ -67,13 +67,13 @@ class _Family:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Answer:
-    """A growing answer.
+    """An answer that is being generated.
 
     Attributes:
         prompt: The prompt's tokens.
-        chooser: Chooses the next token; None takes the likeliest.
-        tokens: What has been generated.
-        length: Rows of its slot in use.
+        chooser: Chooses the next token; None takes the most likely one.
+        tokens: The tokens generated so far.
+        length: Rows in use of its slot.
     """
 
     number: int
@@ -84,8 +84,8 @@ class _Answer:
     tokens: list[int] = field(default_factory=list)
 
 
-def follows(model: Any, wish: GenerationSettings) -> bool:
-    """Whether answers to a wish grow one token at a time, greedy or sampled; no beams, no second model."""
+def can_generate(model: Any, wish: GenerationSettings) -> bool:
+    """Whether this module supports some settings: greedy or sampled, one answer, no beams, no second model."""
     config, rest = model._prepare_generation_config(None, **wish.sampling)
     simple = config.get_generation_mode() in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
     return simple and not rest and not config.stop_strings and (config.num_return_sequences or 1) == 1
@@ -98,8 +98,8 @@ def generate(
     """Return the generated tokens of each request.
 
     Args:
-        rows: Rows per forward pass over prompts. When memory runs out, it begins anew with half of them, and half as
-            many answers side by side.
+        rows: Rows per forward pass over prompts. When memory runs out, generation starts again with half as many rows
+            and half as many answers at the same time.
 
     Raises:
         torch.OutOfMemoryError: A single answer does not fit.
@@ -142,30 +142,30 @@ class _Run:
         self._slots = _Slots(self._device, self._side_by_side, own)
         self._growing: list[_Answer] = []
         self._ends: list[frozenset[int]] = [frozenset()] * len(wishes)
-        self._found: list[list[int]] = [[] for _ in wishes]
+        self._tokens: list[list[int]] = [[] for _ in wishes]
 
     def finish(self) -> list[list[int]]:
         """Return the tokens of all answers."""
         while self._growing or self._packs:
             self._step()
-        return self._found
+        return self._tokens
 
     def _step(self) -> None:
-        """Begin answers while there is room, then feed one token to each."""
+        """Start answers while there are free slots, then add one token to each."""
         while self._packs and len(self._growing) < self._side_by_side:
             self._begin(self._packs.pop())
         if not self._growing:
             return
         tokens = torch.tensor([answer.tokens[-1] for answer in self._growing], device=self._device)
         at = [len(answer.prompt) + len(answer.tokens) - 1 for answer in self._growing]
-        self._slots.ready(self._growing, at)
+        self._slots.prepare_step(self._growing, at)
         hidden = forward(self._decoder, self._slots, tokens, torch.tensor(at, device=self._device))
         for answer in self._growing:
             answer.length += 1
         self._choose(list(self._growing), hidden)
 
     def _begin(self, pack: Pack) -> None:
-        """Run a pack, and give every prompt that ends in it a slot and its first token."""
+        """Run a pack, and start the answer of every prompt that ends in it: a slot and its first token."""
         low, high = np.searchsorted(self._work.ends[self._order], [pack.first, pack.first + len(pack.tokens)])
         hidden = self._prefill.run(self._decoder, pack, self._device)
         fresh = []
@@ -178,7 +178,7 @@ class _Run:
                 family.states = _history(self._prefill, pack, path, 0, family.length)
             answer.length = len(prompt) - family.length
             own = _history(self._prefill, pack, path, family.length, len(prompt))
-            self._slots.put(len(self._growing), own, answer.length)
+            self._slots.fill(len(self._growing), own, answer.length)
             self._growing.append(answer)
             fresh.append(answer)
         self._prefill.drop(pack)
@@ -188,7 +188,7 @@ class _Run:
             self._choose(fresh, hidden[torch.tensor(rows, device=self._device)])
 
     def _choose(self, answers: list[_Answer], hidden: Tensor) -> None:
-        """Choose the next token of some answers, and end those that are complete."""
+        """Choose the next token of some answers, and finish those that are complete."""
         complete = []
         for first in range(0, len(answers), self._head.chunk):
             logits = self._head(hidden[first : first + self._head.chunk])
@@ -207,7 +207,7 @@ class _Run:
             self._end(answer)
 
     def _end(self, answer: _Answer) -> None:
-        self._found[answer.number] = answer.tokens
+        self._tokens[answer.number] = answer.tokens
         family = answer.family
         family.waiting -= 1
         if not family.waiting:
@@ -219,7 +219,7 @@ class _Run:
             self._slots.move(len(self._growing), place)
 
     def _chooser(self, number: int, length: int) -> Chooser | None:
-        """Return what transformers' `generate` would choose tokens by, and note the tokens that end an answer."""
+        """Return the token chooser of transformers' `generate`, and record the tokens that end an answer."""
         model, wish = self._model, self._wishes[number]
         config, _ = model._prepare_generation_config(None, max_new_tokens=wish.max_new_tokens, **wish.sampling)
         model._prepare_special_tokens(config, True, self._device, batch_size=1)
@@ -246,17 +246,17 @@ class _Run:
 
 
 class _SharedRows(NamedTuple):
-    """Rows of a step whose prompts begin alike."""
+    """Rows of a step whose prompts have a common prefix."""
 
     rows: Tensor
     family: _Family
 
 
 class _Slots:
-    """Keys and values of growing answers, and the attention of a step over them."""
+    """Keys and values of active answers, and the attention of a step over them."""
 
     def __init__(self, device: torch.device, slots: int, rows: int) -> None:
-        """Make slots: of as many rows as the longest answer may take, so that they need not be copied to grow."""
+        """Create slots with as many rows as the longest answer may need, so that they are never copied to grow."""
         self._device = device
         self._slots, self._rows = slots, rows
         self._keys: dict[int, Tensor] = {}
@@ -267,7 +267,7 @@ class _Slots:
         self._masks: dict[int | None, Tensor] = {}
         self._seen: dict[tuple[int, int], Sight] = {}
 
-    def put(self, place: int, states: States, length: int) -> None:
+    def fill(self, place: int, states: States, length: int) -> None:
         """Fill a slot with a prompt's states."""
         for layer, (keys, values) in states.items():
             for store, rows in ((self._keys, keys), (self._values, values)):
@@ -283,8 +283,8 @@ class _Slots:
             for states in store.values():
                 states[place] = states[source]
 
-    def ready(self, answers: Sequence[_Answer], positions: Sequence[int]) -> None:
-        """Make ready for a step of the answers in the first slots."""
+    def prepare_step(self, answers: Sequence[_Answer], positions: Sequence[int]) -> None:
+        """Prepare a step of the answers in the first slots."""
         self._lengths = torch.tensor([answer.length for answer in answers], device=self._device)
         self._positions = torch.tensor(positions, device=self._device)
         self._used = max(answer.length for answer in answers) + 1
@@ -298,16 +298,18 @@ class _Slots:
         self._masks, self._seen = {}, {}
 
     def attend(self, layer: Layer) -> Pair:
-        """Attend to each answer's own rows and to what its family begins with."""
+        """Return attention of each answer over its own rows and its family's prefix."""
         number, query, key, value, window = layer.number, layer.query, layer.key, layer.value, layer.window
         attend = kernel(layer)
         count, rows = len(self._lengths), self._used
-        each = torch.arange(count, device=self._device)
+        slots = torch.arange(count, device=self._device)
         for store, states in ((self._keys, key), (self._values, value)):
-            store[number][each, :, self._lengths] = states[0].transpose(0, 1)
+            store[number][slots, :, self._lengths] = states[0].transpose(0, 1)
         keys, values = self._keys[number][:count, :, :rows], self._values[number][:count, :, :rows]
-        found, found_lse = attend(query[0].transpose(0, 1).unsqueeze(2), keys, values, self._mask(window, query), False)
-        out, lse = found.transpose(0, 2).contiguous(), found_lse.permute(2, 1, 0).contiguous()
+        slot_out, slot_lse = attend(
+            query[0].transpose(0, 1).unsqueeze(2), keys, values, self._mask(window, query), False
+        )
+        out, lse = slot_out.transpose(0, 2).contiguous(), slot_lse.permute(2, 1, 0).contiguous()
         for place, group in enumerate(self._groups):
             own, own_lse = out[:, :, group.rows], lse[:, :, group.rows]
             keys, values = (states[None] for states in group.family.states[number])
@@ -316,7 +318,7 @@ class _Slots:
         return out, lse
 
     def _mask(self, window: int | None, query: Tensor) -> Tensor:
-        """Return what hides the rows of a slot that are not filled or too far back, [answers, 1, 1, rows]."""
+        """Return the mask of a slot's rows that are empty or outside the window, [answers, 1, 1, rows]."""
         if window not in self._masks:
             back = self._lengths[:, None] - torch.arange(self._used, device=self._device)
             visible = (back >= 0) & (back < window) if window else back >= 0
@@ -324,7 +326,7 @@ class _Slots:
         return self._masks[window]
 
     def _sight(self, place: int, window: int | None, query: Tensor) -> Sight | None:
-        """Return what a group's rows see of their family's beginning; None for all of it."""
+        """Return which rows of their family's prefix a group's rows see; None for all of them."""
         if not window:
             return None
         if (place, window) not in self._seen:
@@ -335,7 +337,7 @@ class _Slots:
 
 
 def _row_bytes(model: Any) -> int:
-    """Return what a token's keys and values take in all layers, at most."""
+    """Return the bytes of a token's keys and values in all layers, at most."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -343,9 +345,9 @@ def _row_bytes(model: Any) -> int:
 
 
 def _room(slots: int, rows: int, like: Tensor, before: Tensor | None) -> Tensor:
-    """Return states [slots, heads, rows, size] for more answers than `before` had room for, what is new zero.
+    """Return states [slots, heads, rows, size] for more answers than `before` had slots; the new ones are zero.
 
-    Zero, because a masked row still takes part in a product, where anything but a number would spread.
+    Zero, because a masked row is still part of a product, where a NaN would spread.
     """
     room = like.new_zeros(slots, like.shape[0], rows, like.shape[2])
     if before is not None:
@@ -358,14 +360,14 @@ def _history(attention: PackAttention, pack: Pack, path: Ints, start: int, stop:
     last = int(path[-1]) - pack.first
     inside = path[path >= pack.first] - pack.first
     outside = len(path) - len(inside)
-    mine = torch.from_numpy(inside[max(0, start - outside) : max(0, stop - outside)])
+    own_rows = torch.from_numpy(inside[max(0, start - outside) : max(0, stop - outside)])
     own = {trunk.number for trunk in pack.trunks}
     above = sorted(
         (ancestor.depth, ancestor.length, ancestor.trunk)
         for ancestor in pack.ancestors
         if ancestor.start <= last < ancestor.end and ancestor.trunk not in own
     )
-    found: States = {}
+    history: States = {}
     for layer, seen in attention.seen.items():
         pieces: tuple[list[Tensor], list[Tensor]] = ([], [])
         for depth, length, trunk in above:
@@ -374,14 +376,14 @@ def _history(attention: PackAttention, pack: Pack, path: Ints, start: int, stop:
                 for piece, states in zip(pieces, attention.kept[trunk][layer], strict=True):
                     piece.append(states[0, :, low:high])
         for piece, states in zip(pieces, seen, strict=True):
-            piece.append(states[0].index_select(1, mine.to(states.device)))
-        found[layer] = torch.cat(pieces[0], 1), torch.cat(pieces[1], 1)
-    return found
+            piece.append(states[0].index_select(1, own_rows.to(states.device)))
+        history[layer] = torch.cat(pieces[0], 1), torch.cat(pieces[1], 1)
+    return history
 
 
 def _families(work: Prompts, order: Ints) -> list[_Family]:
-    """Return the family of every prompt: neighbours with so much in common that it is worth keeping apart."""
-    found: list[_Family] = [_Family(0, 1)] * len(order)
+    """Return the family of every prompt: neighbours whose common prefix is long enough to be stored once."""
+    families: list[_Family] = [_Family(0, 1)] * len(order)
     family = _Family(0, 0)
     previous: Ints = np.zeros(0, np.int64)
     for number in order.tolist():
@@ -397,8 +399,8 @@ def _families(work: Prompts, order: Ints) -> list[_Family]:
             if family.waiting == 1:
                 family.length = 0
             family = _Family(len(path), 1)
-        found[number] = family
+        families[number] = family
         previous = path
     if family.waiting == 1:
         family.length = 0
-    return found
+    return families

@@ -25,12 +25,12 @@ CPU_PACK_ROWS = 1536
 GPU_PACK_ROWS = 16_384
 
 LOGITS = 2**22
-"""Logits that exist at once."""
+"""Logits that are in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A model's final hidden states and its output head, from which its predictions come back without the model.
+    """A model's final hidden states and output head, from which its predictions can be recomputed without the model.
 
     Attributes:
         rows: int64 [u], rows of the trie, increasing.
@@ -45,14 +45,14 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredShard:
-    """What a model says of the requests of a shard.
+    """A model's scores of the requests of a shard.
 
     Attributes:
         loglikelihood: Nats, float64 [requests].
         greedy: Whether every target is the most likely token, bool [requests].
         kl: Forward KL divergence of the model's prediction from the reference's at every scored token, in nats,
             float64 [n]; None without a reference.
-        reference: The model as a reference for others; None unless asked for.
+        reference: The model as a reference for others; None unless `keep` was set.
     """
 
     loglikelihood: Floats
@@ -62,7 +62,7 @@ class ScoredShard:
 
 
 class Head:
-    """Hidden states to logits, as the model itself does it."""
+    """Converts hidden states to logits, as the model itself does."""
 
     def __init__(self, model: Any) -> None:
         config = model.config.get_text_config()
@@ -89,11 +89,11 @@ class Head:
 
 
 def pack_rows(model: Any) -> int:
-    """Return how many rows a forward pass may have, from the memory that is free."""
+    """Return how many rows a forward pass may have, given the free memory."""
     config = model.config.get_text_config()
     weight = next(model.parameters())
     width = max(config.hidden_size, getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
-    # Some sixteen activations of the widest layer, and the keys and values of every layer.
+    # About sixteen activations of the widest layer, and the keys and values of every layer.
     per_row = weight.element_size() * (16 * width + 2 * config.num_hidden_layers * config.hidden_size)
     most = GPU_PACK_ROWS if weight.device.type == "cuda" else CPU_PACK_ROWS
     fitting = max(1, spare_memory(weight.device) // per_row)
@@ -113,10 +113,10 @@ def score(
     """Score a shard's requests.
 
     Args:
-        rows: Rows per forward pass; halved when memory runs out, and what was scored until then is kept.
+        rows: Rows per forward pass; halved when memory runs out, keeping the scores computed before.
         block: Rows of the largest subtree that is computed with a mask.
-        reference: Compare every prediction with this model's, if it is over the same vocabulary.
-        keep: Return what is needed to take this model as a reference.
+        reference: Compute KL divergences from this model's predictions, if it has the same vocabulary.
+        keep: Return this model's states as a reference for others.
 
     Raises:
         torch.OutOfMemoryError: A forward pass over a single block does not fit.
@@ -134,11 +134,11 @@ def score(
                 raise
         rows //= 2
         state.forget()
-        trie, number = tries.prune_trie(work.trie, work.rows[~state.done])
+        trie, number = tries.prune_trie(work.trie, work.rows[~state.scored])
 
 
 class _State:
-    """What has been scored so far. Scored tokens are held in order of their rows."""
+    """The scores so far. Scored tokens are in order of their rows."""
 
     def __init__(self, model: Any, work: Likelihoods, reference: Reference | None, keep: bool) -> None:
         self._decoder, self._head = model.get_decoder(), Head(model)
@@ -150,35 +150,35 @@ class _State:
         self._targets = torch.from_numpy(work.targets[self._order].astype(np.int64)).to(self._device)
         n = len(work.rows)
         self._value, self._hit, self._kl = np.zeros(n), np.zeros(n, bool), np.zeros(n)
-        self._done = np.zeros(n, bool)
-        self._kept: list[tuple[Ints, Tensor]] | None = [] if keep else None
+        self._scored = np.zeros(n, bool)
+        self._states: list[tuple[Ints, Tensor]] | None = [] if keep else None
         self._attention = pack_attention(self._device)
 
     @property
-    def done(self) -> NDArray[np.bool_]:
-        """Which scored tokens are known, bool [n], in the work's order."""
-        done = np.empty_like(self._done)
-        done[self._order] = self._done
-        return done
+    def scored(self) -> NDArray[np.bool_]:
+        """Which tokens have been scored, bool [n], in the work's order."""
+        scored = np.empty_like(self._scored)
+        scored[self._order] = self._scored
+        return scored
 
     def forget(self) -> None:
-        """Begin another order of packs."""
+        """Drop kept states, before another list of packs."""
         self._attention = pack_attention(self._device)
 
     def take(self, pack: Pack, number: Ints) -> None:
-        """Run a pack and look at its scored rows.
+        """Run a pack and score its targets.
 
         Args:
-            number: The row of the work's trie of every row of the trie that the pack is from.
+            number: For every row of the pack's trie, its row in the work's trie.
         """
         hidden = self._attention.run(self._decoder, pack, self._device)
         self._attention.drop(pack)
-        mine = number[pack.first : pack.first + len(pack.tokens)]
-        low, high = np.searchsorted(self._rows, [mine[0], mine[-1] + 1]).tolist()
+        pack_rows = number[pack.first : pack.first + len(pack.tokens)]
+        low, high = np.searchsorted(self._rows, [pack_rows[0], pack_rows[-1] + 1]).tolist()
         rows, inverse = np.unique(self._rows[low:high], return_inverse=True)
-        if not len(rows) or self._done[low:high].all():
+        if not len(rows) or self._scored[low:high].all():
             return
-        states = hidden[torch.from_numpy(np.searchsorted(mine, rows)).to(self._device)]
+        states = hidden[torch.from_numpy(np.searchsorted(pack_rows, rows)).to(self._device)]
         where = torch.from_numpy(inverse).to(self._device)
         for first in range(0, len(rows), self._head.chunk):
             last = min(first + self._head.chunk, len(rows))
@@ -191,22 +191,22 @@ class _State:
             if self._reference is not None:
                 kl = _divergence(self._reference, rows[first:last], logits - normalizer.unsqueeze(1))
                 self._kl[a:b] = kl[at].double().cpu().numpy()
-        if self._kept is not None:
-            self._kept.append((rows, states))
-        self._done[low:high] = True
+        if self._states is not None:
+            self._states.append((rows, states))
+        self._scored[low:high] = True
 
     def sum_requests(self) -> ScoredShard:
         """Return the sums of every request."""
         owners, requests = self._work.owners[self._order], len(self._work.rolling)
         greedy = np.ones(requests, bool)
         greedy[owners[~self._hit]] = False
-        # By order of the work, not of the rows: the sum of a request does not depend on what else is in its shard.
+        # In the work's order, not that of rows: the sum of a request does not depend on other requests in its shard.
         value, kl = np.empty_like(self._value), np.empty_like(self._kl)
         value[self._order], kl[self._order] = self._value, self._kl
         total = np.bincount(self._work.owners, value, requests).astype(np.float64)
         reference = None
-        if self._kept is not None:
-            rows, states = zip(*self._kept, strict=True)
+        if self._states is not None:
+            rows, states = zip(*self._states, strict=True)
             reference = Reference(np.concatenate(rows), torch.cat(states), self._head)
         return ScoredShard(total, greedy, kl if self._reference is not None else None, reference)
 

@@ -1,10 +1,11 @@
-"""A trie as packs: how many rows go through the model at once, and what they attend to. NumPy only, no model.
+"""A trie as packs: the rows of one forward pass, and what they attend to. NumPy only, no model.
 
-A pack is a range of rows in depth-first order. Inside, a *trunk* is a stretch of one history, long or with much below
-it; a *block* is a small subtree, or several small subtrees of one parent. A row attends to the rows before it in its
-own trunk or block, and to the beginning of every trunk above: because rows are in depth-first order, the rows of a pack
-that see a trunk up to the same place are one range. Keys and values of a trunk are kept only as long as a later pack
-needs them, so memory is bounded by the longest history, not by the number of sequences.
+A pack is a range of rows in depth-first order. It consists of trunks and blocks. A *trunk* is a part of one history
+that is long or has many rows below it; a *block* is a small subtree, or several small subtrees of one parent. A row
+attends to the rows before it in its own trunk or block, and to a prefix of every trunk above: because rows are in
+depth-first order, the rows of a pack that see the same prefix of a trunk are one range. Keys and values of a trunk are
+kept only as long as a later pack needs them, so memory is bounded by the longest history, not by the number of
+sequences.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ BLOCK_ROWS = 256
 """Largest subtree that is computed with a mask instead of unit by unit."""
 
 MERGED_ROWS = 128
-"""Up to here small subtrees of one parent share a block: each then costs attention over all of them."""
+"""Largest block of several small subtrees of one parent; each of them then costs attention over the whole block."""
 
 
 class Trunk(NamedTuple):
-    """Rows `start` to `end` of a pack, one history; the first `keep` are needed by later packs."""
+    """Rows `start` to `end` of a pack, one history; later packs need the first `keep` of them."""
 
     number: int
     start: int
@@ -36,7 +37,7 @@ class Trunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ancestor:
-    """Rows `start` to `end` of a pack see the first `length` rows of a trunk above them, which begins at `depth`."""
+    """Rows `start` to `end` of a pack see the first `length` rows of a trunk above them, which starts at `depth`."""
 
     trunk: int
     length: int
@@ -47,7 +48,7 @@ class Ancestor:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pack:
-    """Rows that go through the model together. All row numbers but `first` count from the pack's first row.
+    """Rows of one forward pass. All row numbers except `first` count from the pack's first row.
 
     Attributes:
         first: The trie's number of the first row.
@@ -86,7 +87,7 @@ def packs(trie: Trie, rows: int, block: int = BLOCK_ROWS) -> list[Pack]:
     for number, ancestors in enumerate(seen):
         for ancestor in ancestors:
             needed.setdefault(ancestor.trunk, []).append((number, ancestor.length))
-    made: list[Pack] = []
+    packs: list[Pack] = []
     trunk = 0
     for number, group in enumerate(groups):
         low, high = group[0].start, group[-1].end
@@ -98,7 +99,7 @@ def packs(trie: Trie, rows: int, block: int = BLOCK_ROWS) -> list[Pack]:
                 trunk += 1
         oldest = own[0].number if own else trunk
         done = [t for t, uses in needed.items() if uses[-1][0] == number and t < oldest]
-        made.append(
+        packs.append(
             Pack(
                 first=low,
                 tokens=tokens[low:high],
@@ -110,7 +111,7 @@ def packs(trie: Trie, rows: int, block: int = BLOCK_ROWS) -> list[Pack]:
                 drop=tuple(done),
             )
         )
-    return made
+    return packs
 
 
 def _units(trie: Trie, ends: Ints, rows: int, size: int) -> list[_Unit]:
@@ -154,8 +155,8 @@ def _groups(units: list[_Unit], rows: int) -> list[list[_Unit]]:
 
 
 def _ancestors(group: list[_Unit], trunks: list[_Unit], first_rows: list[int], positions: Ints) -> list[Ancestor]:
-    """Return what the rows of a pack see of the trunks above them; row numbers are the trie's."""
-    # Trunk -> (length, start, end) of the range that still grows.
+    """Return which prefixes of the trunks above a pack's rows see; row numbers are the trie's."""
+    # Trunk -> (length, start, end) of the range that is not complete yet.
     growing: dict[int, tuple[int, int, int]] = {}
     ancestors: list[Ancestor] = []
 

@@ -1,7 +1,7 @@
-"""Which path a model takes: the trie if it gives the plain path's numbers on a probe, else the plain path.
+"""The parity check decides a model's path: the trie if it reproduces the plain path's numbers, else the plain path.
 
-A model's code may do what the trie cannot follow: carry a state from token to token, add a bias by distance, look at
-its attention mask. None of it can be told from a configuration, so the numbers decide.
+A model's code may do things that the trie does not support: carry a state from token to token, add a bias by distance,
+read its attention mask. A configuration does not show this, so the numbers are compared.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from evalsvc.engine.encoding import first_line
 from evalsvc.records.shards import Likelihoods, Tokens
 
 _ROWS, _BLOCK = 32, 8
-"""Sizes at which a short probe has trunks, blocks and ancestors from earlier packs."""
+"""Sizes at which a short check has trunks, blocks and ancestors from earlier packs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """A probe's outcome.
+    """Result of the parity check.
 
     Attributes:
-        trie: Whether the model's requests go through the trie.
-        reason: What was found, for people.
-        longest: Longest sequence that may; None for any.
+        trie: Whether the model's requests take the trie.
+        reason: The reason, shown to users.
+        longest: Longest sequence in tokens that may take the trie; None for any.
         attention: The model's own attention implementation, for the plain path.
     """
 
@@ -40,29 +40,29 @@ class Parity:
 
 
 def examine(model: Any, own: str) -> Parity:
-    """Score a few random sequences on both paths, and say which the model takes.
+    """Score a few random sequences on both paths, and return which path the model takes.
 
     Args:
-        own: The model's own attention implementation; it is in use afterwards.
+        own: The model's own attention implementation; it is set again afterwards.
     """
     config = model.config.get_text_config()
     if model.config.is_encoder_decoder:
         return Parity(False, "it is an encoder-decoder", None, own)
     if getattr(config, "attention_chunk_size", None):
         return Parity(False, "it attends in chunks", None, own)
-    work = probe(int(config.vocab_size), _lengths(config))
+    work = make_parity_work(int(config.vocab_size), _lengths(config))
     model.set_attn_implementation(own)
     expected, _ = unpacked.score(model, work)
     try:
         REGISTERED.windows.clear()
         model.set_attn_implementation(NAME)
-        found = likelihood.score(model, work, _ROWS, block=_BLOCK).loglikelihood
-    except Exception as error:  # whatever a model's code does not take
-        return Parity(False, f"its code does not take packed rows ({first_line(error)})", None, own)
+        packed = likelihood.score(model, work, _ROWS, block=_BLOCK).loglikelihood
+    except Exception as error:  # a model's code may raise anything on packed rows
+        return Parity(False, f"its code does not support packed rows ({first_line(error)})", None, own)
     finally:
         model.set_attn_implementation(own)
     tolerance = (1e-4, 1e-5) if next(model.parameters()).dtype == torch.float32 else (0.25, 0.02)
-    difference = np.abs(found - expected)
+    difference = np.abs(packed - expected)
     worst = float(difference.max())
     if not (difference <= tolerance[0] + tolerance[1] * np.abs(expected)).all():
         return Parity(False, f"its log-likelihoods on packed rows differ by {worst:.1g} nats", None, own)
@@ -70,11 +70,11 @@ def examine(model: Any, own: str) -> Parity:
     window = getattr(config, "sliding_window", None)
     if window and getattr(config, "use_sliding_window", True) and window not in REGISTERED.windows:
         longest = min(window, longest or window)
-    return Parity(True, f"largest difference on a probe {worst:.1g} nats", longest, own)
+    return Parity(True, f"largest difference in the parity check {worst:.1g} nats", longest, own)
 
 
-def probe(vocabulary: int, lengths: tuple[int, ...]) -> Likelihoods:
-    """Return random sequences that share, branch, nest and repeat."""
+def make_parity_work(vocabulary: int, lengths: tuple[int, ...]) -> Likelihoods:
+    """Return random sequences with shared prefixes, branches, nesting and repetitions."""
     rng = np.random.default_rng(1234)
 
     def some(n: int) -> Tokens:
@@ -101,15 +101,15 @@ def probe(vocabulary: int, lengths: tuple[int, ...]) -> Likelihoods:
 
 
 def _lengths(config: Any) -> tuple[int, ...]:
-    """Return lengths that a probe can afford, one of them beyond a short sliding window."""
+    """Return the lengths of the check's sequences, one of them beyond a short sliding window."""
     window = getattr(config, "sliding_window", None) or 0
     longest = getattr(config, "max_position_embeddings", None) or 64
-    wanted = (24, 40, window + 20) if 0 < window <= 256 else (24, 40)
-    return tuple(max(2, min(length, longest - 20)) for length in wanted)
+    lengths = (24, 40, window + 20) if 0 < window <= 256 else (24, 40)
+    return tuple(max(2, min(length, longest - 20)) for length in lengths)
 
 
 def _regime(config: Any) -> int | None:
-    """Return the length up to which positions are rotated alike, whatever else is in a pack."""
+    """Return the length up to which rotary embeddings do not depend on the length; None for any."""
     scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kinds = scaling.values() if all(isinstance(value, dict) for value in scaling.values()) else [scaling]
     if not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds):

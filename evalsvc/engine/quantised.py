@@ -1,11 +1,11 @@
-"""Full weights, quantised: the reference that an adapter trained on a quantised base (QLoRA) has to be held against.
+"""Full weights, quantised: the base that an adapter trained on a quantised base (QLoRA) is compared with.
 
-`int8` and `nf4` work on every device, and need no package: each weight is replaced by the nearest one that the format
-can hold, and stays an ordinary tensor of the compute dtype. A matrix product then is what dequantise-and-multiply gives
-(nf4: bit by bit what bitsandbytes 0.50 dequantises to); memory is not saved. Embeddings and the output head are left
-as they are, as in bitsandbytes.
+`int8` and `nf4` work on every device, and need no package: each weight is replaced by the nearest value of the format,
+and is stored as an ordinary tensor of the compute dtype. A matrix product then equals dequantise-and-multiply (nf4:
+exactly the values to which bitsandbytes 0.50 dequantises); no memory is saved. Embeddings and the output head are not
+quantised, as in bitsandbytes.
 
-* int8: symmetric, one scale per output, largest magnitude to 127 (LLM.int8's weight format, Dettmers et al. 2022a).
+* int8: symmetric, one scale per output, largest magnitude is 127 (LLM.int8's weight format, Dettmers et al. 2022a).
 * nf4: 4-bit NormalFloat, one scale per block of 64 (Dettmers et al. 2023, appendix E), without double quantisation.
 
 `bnb-int8` and `bnb-nf4` are bitsandbytes' own kernels on a CUDA device, which save the memory; bnb-int8 quantises
@@ -35,14 +35,16 @@ _CHUNK = 1 << 22
 
 
 def bitsandbytes(kind: Quantisation, device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return what makes transformers quantise while it loads.
+    """Return the configuration with which transformers quantises while loading.
 
     Raises:
-        UsageError: The package or a CUDA device is not there.
+        UsageError: The package or a CUDA device is missing.
     """
     if device.type != "cuda" or find_spec("bitsandbytes") is None:
-        what = "a CUDA device" if device.type != "cuda" else "the package bitsandbytes (pip install bitsandbytes)"
-        raise UsageError(f"quantisation {kind}: needs {what}; {kind.removeprefix('bnb-')} works without")
+        requirement = (
+            "a CUDA device" if device.type != "cuda" else "the package bitsandbytes (pip install bitsandbytes)"
+        )
+        raise UsageError(f"quantisation {kind}: needs {requirement}; {kind.removeprefix('bnb-')} works without it")
     if kind == "bnb-int8":
         return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
@@ -52,7 +54,7 @@ def bitsandbytes(kind: Quantisation, device: torch.device, dtype: torch.dtype) -
 
 @torch.no_grad()
 def quantise(model: PreTrainedModel, kind: Quantisation) -> None:
-    """Replace the weights of all linear layers but the output head by what a format holds of them, in place."""
+    """Round the weights of all linear layers except the output head to a format, in place."""
     head = cast(Any, model).get_output_embeddings()
     for module in model.modules():
         if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
@@ -74,11 +76,11 @@ def rounded_nf4(weight: torch.Tensor) -> torch.Tensor:
     flat = weight.contiguous().view(-1)
     code = torch.tensor(_NF4, device=weight.device)
     middles = (code[1:] + code[:-1]) / 2
-    found = torch.empty_like(flat)
+    rounded = torch.empty_like(flat)
     for start in range(0, len(flat), _CHUNK):
         part = flat[start : start + _CHUNK].float()
         blocks = torch.nn.functional.pad(part, (0, -len(part) % BLOCK)).view(-1, BLOCK)
         scale = blocks.abs().amax(dim=1, keepdim=True)
         levels = code[torch.bucketize(blocks / scale.clamp(min=1e-38), middles)]
-        found[start : start + _CHUNK] = (levels * scale).view(-1)[: len(part)].to(weight.dtype)
-    return found.view(weight.shape)
+        rounded[start : start + _CHUNK] = (levels * scale).view(-1)[: len(part)].to(weight.dtype)
+    return rounded.view(weight.shape)

@@ -1,9 +1,9 @@
-"""Full weights in memory, and adapters attached to them, merged, and taken off again.
+"""Full weights in memory, and adapters attached to them, merged, and detached again.
 
-One set of full weights stays resident. Another of the same architecture is put into the same modules, without building
-them anew. An adapter is attached unmerged, as lm-eval serves it, or merged into copies of the weights that it changes;
-the base's own tensors are never written. Embeddings are never resized: lm-eval does so for adapters whose base has a
-padded vocabulary, which changes the base's own scores.
+One set of full weights stays in memory. Another of the same architecture is loaded into the same modules, without
+building them again. An adapter is attached unmerged, as lm-eval serves it, or merged into copies of the weights that it
+changes; the base's own tensors are never written. Embeddings are never resized: lm-eval does so for adapters whose base
+has a padded vocabulary, which changes the base's own scores.
 """
 
 from __future__ import annotations
@@ -49,12 +49,7 @@ _NOT_ARCHITECTURE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "
 
 
 class Resident:
-    """The model that a worker holds, ready for one checkpoint at a time.
-
-    Attributes:
-        model: What to call: the base, with adapter layers in it, or a PEFT model around it.
-        parity: Which path the model takes.
-    """
+    """The model in a worker's memory, for one checkpoint at a time."""
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device = torch.device(device)
@@ -70,14 +65,14 @@ class Resident:
         self._parities: dict[str, Parity] = {}
 
     def hold(self, checkpoint: Checkpoint, serving: Serving = Serving()) -> Any:  # noqa: B008 (frozen)
-        """Return the model of a checkpoint as it is served, loading what is not there yet.
+        """Return the model of a checkpoint as it is served, loading what is not in memory yet.
 
         Raises:
             CheckpointError: Its files cannot be loaded, or the adapter does not fit its base or cannot be merged.
-            UsageError: It is to be quantised by what is not there.
+            UsageError: The quantisation needs a package or device that is missing.
         """
         if self._held is None or (checkpoint.digest, serving) != (self._held[0].digest, self._held[1]):
-            self._held = self._tokenizer = None  # whatever fails below leaves nothing half-loaded behind
+            self._held = self._tokenizer = None  # if anything below fails, nothing counts as loaded
             self._detach()
             self._hold_base(checkpoint.resident, serving.quantisation)
             if checkpoint.is_adapter:
@@ -85,16 +80,16 @@ class Resident:
                 if serving.merged:
                     self._merge(checkpoint)
             self._held = checkpoint, serving
-        # Layers that an adapter puts into the base are called through the base, whose attention can be chosen.
+        # Adapter layers inside the base are called through the base, whose attention implementation can be set.
         return self._adapted if self._adapted is not None and _adds_tokens(self._adapted) else self._base
 
     @property
     def parity(self) -> Parity:
-        """Which path the held model takes; probed once per architecture and kind of adapter."""
+        """The path that the held model takes; checked once per architecture and type of adapter."""
         kind = "" if self._adapted is None else str(self._adapted.peft_config["default"].peft_type)
         if kind not in self._parities:
             if self._adapted is not None and _adds_tokens(self._adapted):
-                self._parities[kind] = Parity(False, "its adapter puts tokens before the prompt", None, self._attention)
+                self._parities[kind] = Parity(False, "its adapter adds tokens to the prompt", None, self._attention)
             else:
                 self._parities[kind] = examine(self._base, self._attention)
         return self._parities[kind]
@@ -119,7 +114,7 @@ class Resident:
         self._base_path = path, quantisation
 
     def _exchange(self, path: str) -> bool:
-        """Put other weights into the modules that are there; False if they do not fit tensor by tensor."""
+        """Load other weights into the existing modules; return False if names or shapes of tensors differ."""
         if self._base is None or self._base_path is None or self._base_path[1] is not None:
             return False
         if _architecture(path) != _comparable(self._base.config):
@@ -127,7 +122,7 @@ class Resident:
         try:
             weights = _tensors(Path(path))
         except (OSError, CheckpointError, SafetensorError):
-            return False  # loading in the ordinary way says what is wrong
+            return False  # ordinary loading reports the problem
         expected = self._base.state_dict()
         tied = set(getattr(self._base, "all_tied_weights_keys", {}))
         if set(weights) != set(expected) - tied or any(weights[k].shape != expected[k].shape for k in weights):
@@ -151,7 +146,7 @@ class Resident:
         self._content = compute_content(cast(PreTrainedModel, self._base))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a misfit is reported below, as an error
+                warnings.simplefilter("ignore")  # tensors that do not fit are reported below, as an error
                 adapted = PeftModel.from_pretrained(cast(PreTrainedModel, self._base), checkpoint.path)
         except Exception as error:
             self._base_path = None  # a failed injection may have left adapter layers in the base
@@ -191,10 +186,10 @@ class Resident:
             return
         if hasattr(self._adapted.base_model, "unload"):
             self._base = self._adapted.base_model.unload()
-        else:  # prompt learning leaves the base's modules alone
+        else:  # prompt learning does not change the base's modules
             self._base = self._adapted.get_base_model()
         self._adapted = None
-        # PEFT leaves some kinds' trained copies in place, and some initialisations (OLoRA) write into the base's own
+        # For some types PEFT does not remove trained copies, and some initialisations (OLoRA) write to the base's own
         # weights: such a base is loaded again before anything else is scored.
         if compute_content(cast(PreTrainedModel, self._base)) != self._content:
             self._base, self._base_path = None, None
@@ -206,11 +201,11 @@ def load_full(
     """Return the model of a folder of full weights, ready to score.
 
     Args:
-        dtype: Of what is not quantised, and of computing.
+        dtype: Number format of weights that are not quantised, and of computation.
 
     Raises:
         CheckpointError: Its files cannot be loaded.
-        UsageError: bitsandbytes or a CUDA device is wanted, and is not there.
+        UsageError: The quantisation needs bitsandbytes or a CUDA device, which is missing.
     """
     by_bitsandbytes = quantisation is not None and quantisation.startswith("bnb")
     options: dict[str, Any] = {}
@@ -233,26 +228,26 @@ def load_full(
 
 
 def read_ahead(folder: str) -> None:
-    """Read a checkpoint's weights in the background, so that they are in the machine's memory when they are needed."""
+    """Read a checkpoint's weights in the background, so that they are in the page cache when they are needed."""
     try:
         files = list_weights(Path(folder))
         size = sum(file.stat().st_size for file in files)
-    except (OSError, CheckpointError):  # whoever needs the files will say so
+    except (OSError, CheckpointError):  # reported when the files are loaded
         return
     if size > psutil.virtual_memory().available // 2:
         return
 
-    def read() -> None:
+    def read_files() -> None:
         buffer = bytearray(1 << 20)
         for file in files:
             try:
                 with file.open("rb", buffering=0) as stream:
                     while stream.readinto(buffer):
                         pass
-            except OSError:  # whoever needs the file will say so
+            except OSError:  # reported when the file is loaded
                 return
 
-    threading.Thread(target=read, name="read-ahead", daemon=True).start()
+    threading.Thread(target=read_files, name="read-ahead", daemon=True).start()
 
 
 @torch.inference_mode()
@@ -282,7 +277,7 @@ def _comparable(config: Any) -> dict[str, Any]:
 def _architecture(path: str) -> dict[str, Any] | None:
     try:
         return _comparable(AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False))
-    except Exception:  # loading in the ordinary way says what is wrong
+    except Exception:  # ordinary loading reports the problem
         return None
 
 
@@ -302,7 +297,7 @@ def _generation(path: str, model: PreTrainedModel) -> GenerationConfig:
 
 
 def silence() -> None:
-    """Keep transformers' bars and advice off the terminal of the driver."""
+    """Hide the progress bars and warnings of transformers and peft."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("peft").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A shard in, its result out: what executors run, wherever they run it. Knows no task."""
+"""A shard in, its result out: run by every executor. Knows no task."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from evalsvc.records.shards import Likelihoods, Prompts, Shard, ShardResult
 from evalsvc.records.vocabulary import Floats
 
 REFERENCE_BYTES = 2**28
-"""Hidden states of references that are kept for the next arm."""
+"""Most bytes of references' hidden states that are kept for the next arm."""
 
 
 class Scorer:
-    """Scores shards, keeping the last base in memory."""
+    """Scores shards, and keeps the last base in memory."""
 
     def __init__(self, threads: int = 1) -> None:
         torch.set_num_threads(threads)
@@ -48,24 +48,24 @@ class Scorer:
         work = shard.work
         assert work is not None
         if shard.arm.numerics.rerun:
-            work = _other_way_round(work)
+            work = _reverse_items(work)
         if shard.next_weights and shard.next_weights != self._reads_ahead:
             read_ahead(shard.next_weights)
         self._reads_ahead = shard.next_weights
         divergences: dict[str, Floats] = {}
         if isinstance(work, Likelihoods):
             reference = self._reference(shard, shard.reference, work) if shard.reference is not None else None
-            model, parity = self._ready(shard.arm, work)
+            model, parity = self._prepare_model(shard.arm, work)
             responses, kl = _likelihoods(shard, model, work, parity, reference)
             if kl is not None:
                 order = np.argsort(work.owners, kind="stable")
                 pieces = np.split(kl[order], np.cumsum(np.bincount(work.owners, minlength=len(shard.requests)))[:-1])
                 divergences = dict(zip(shard.requests, pieces, strict=True))
         else:
-            model, parity = self._ready(shard.arm, work)
+            model, parity = self._prepare_model(shard.arm, work)
             responses = self._answers(shard.requests, shard.arm, model, work, parity)
         return ShardResult(
-            shard=replace(shard, work=None),  # the tokens need not travel back
+            shard=replace(shard, work=None),  # the driver has the tokens already
             responses=tuple(responses),
             worker=str(os.getpid()),
             seconds=time.monotonic() - started,
@@ -73,8 +73,8 @@ class Scorer:
             divergences=divergences,
         )
 
-    def _ready(self, arm: Arm, work: Likelihoods | Prompts) -> tuple[Any, Parity]:
-        """Return an arm's model, set to the path that a shard takes, and that path."""
+    def _prepare_model(self, arm: Arm, work: Likelihoods | Prompts) -> tuple[Any, Parity]:
+        """Return an arm's model, with the attention of the path that a shard takes, and that path."""
         served = arm.numerics.device, arm.numerics.dtype
         if self._resident is None or self._served != served:
             self._resident, self._served = Resident(*served), served
@@ -86,20 +86,20 @@ class Scorer:
         return model, parity
 
     def _reference(self, shard: Shard, arm: Arm, work: Likelihoods) -> Reference | None:
-        """Return the reference's predictions for a shard: computed once, while there is memory for them.
+        """Return the reference's predictions for a shard, computed once while they fit in memory.
 
-        None on the plain path, which does not look at whole distributions.
+        None on the plain path, which does not compute whole distributions.
         """
         place = arm.key, shard.key
         if place not in self._references:
-            model, parity = self._ready(arm, work)
+            model, parity = self._prepare_model(arm, work)
             if not parity.trie:
                 return None
-            found = likelihood.score(model, work, _rows(model, arm), keep=True).reference
-            assert found is not None
+            reference = likelihood.score(model, work, _rows(model, arm), keep=True).reference
+            assert reference is not None
             if self._head is None or self._head[0] != arm.key:  # one copy for all shards of a reference
-                self._head = arm.key, found.head.copy()
-            self._references[place] = replace(found, head=self._head[1])
+                self._head = arm.key, reference.head.copy()
+            self._references[place] = replace(reference, head=self._head[1])
             while len(self._references) > 1 and _bytes(self._references) > REFERENCE_BYTES:
                 self._references.popitem(last=False)
         return self._references[place]
@@ -112,7 +112,7 @@ class Scorer:
         by_settings = {settings: unpacked.GenerationSettings.of(settings, tokenizer) for settings in set(work.settings)}
         wishes = [by_settings[settings] for settings in work.settings]
         seeds = [_derive_seed(request, arm.numerics.rerun) for request in requests]
-        if parity.trie and all(generation.follows(model, wish) for wish in by_settings.values()):
+        if parity.trie and all(generation.can_generate(model, wish) for wish in by_settings.values()):
             rows = _rows(model, arm)
             answers = generation.generate(model, tokenizer, work, wishes, seeds, rows)
         else:
@@ -159,8 +159,8 @@ def _bytes(references: OrderedDict[tuple[str, str], Reference]) -> int:
     return sum(reference.hidden.nbytes for reference in references.values())
 
 
-def _other_way_round(work: Likelihoods | Prompts) -> Likelihoods | Prompts:
-    """Return a shard's work with its items in the opposite order, for a rerun."""
+def _reverse_items(work: Likelihoods | Prompts) -> Likelihoods | Prompts:
+    """Return a shard's work with its items in reverse order, for a rerun."""
     trie, at = tries.mirror_trie(work.trie)
     if isinstance(work, Likelihoods):
         return replace(work, trie=trie, rows=at[work.rows])
@@ -168,15 +168,15 @@ def _other_way_round(work: Likelihoods | Prompts) -> Likelihoods | Prompts:
 
 
 def _rows(model: Any, arm: Arm) -> int:
-    """Rows per forward pass."""
+    """Return the rows per forward pass."""
     return _batch(likelihood.pack_rows(model), arm)
 
 
 def _batch(usual: int, arm: Arm) -> int:
-    """Return the size of a batch: another one in a rerun, so that other items share one, and it rounds otherwise."""
+    """Return the size of a batch; it differs in a rerun, so that items are batched and rounded differently."""
     return usual if not arm.numerics.rerun else usual * 2 // (2 + arm.numerics.rerun)
 
 
 def _derive_seed(request: str, rerun: int) -> int:
-    """The random seed of a sampled answer: the request's own, whatever batch or worker it lands in."""
+    """Return the random seed of a sampled answer; it depends on the request, not on its batch or worker."""
     return int(request[:15], 16) + rerun

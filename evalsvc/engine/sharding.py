@@ -1,8 +1,8 @@
-"""A plan's requests as token tries, cut into shards: made once per tokenizer, and kept on disk for the next time.
+"""A plan's requests as token tries, cut into shards: built once per tokenizer, and cached on disk.
 
-Shards depend on requests and tokenizer alone: not on the order of the requests, the number of workers, the model, or on
-what has been scored already. Equal work therefore rounds equally, for the base as for every checkpoint, and after a
-resume as without one.
+Shards depend only on requests and tokenizer: not on the order of the requests, the number of workers, the model, or
+which requests have been scored already. Equal work is therefore rounded equally, for the base and every checkpoint, and
+with or without a resume.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from evalsvc.records.plans import Plan, Request
 from evalsvc.records.shards import Likelihoods, Prompts, Tokens, Trie
 
 SHARD_ROWS = 8192
-"""A shard has at least as many rows, if there are so many."""
+"""Minimum rows of a shard, except the last."""
 
 SHARE = 24
-"""A shard has at least so many times the rows that its beginning shares with the shard before, which it repeats."""
+"""Minimum rows of a shard as a multiple of the rows that its start shares with the shard before, which it repeats."""
 
 _FORMAT = "1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slice:
-    """One shard's part of a plan, whatever arm is scored.
+    """One shard's part of a plan, the same for every arm.
 
     Attributes:
         members: int32 [requests], numbers of the requests in the plan's order by digest.
@@ -62,7 +62,7 @@ class Cut:
 
     Attributes:
         requests: Digests, sorted.
-        refused: Reasons by digest, of requests that this tokenizer and window cannot ask.
+        refused: Requests that cannot be scored with this tokenizer and window: digest to reason.
     """
 
     requests: tuple[str, ...]
@@ -75,9 +75,9 @@ class Cut:
 
     @cached_property
     def prompt_tokens(self) -> float | None:
-        """Mean number of tokens before the answer, over all requests but texts; None if there are no others.
+        """Mean number of prompt tokens over all requests except rolling texts; None if all are rolling texts.
 
-        As the model reads them: after rendering, few-shot examples and retrieved passages included, and after cutting.
+        As the model reads them: after rendering, with few-shot examples and retrieved passages, and after truncation.
         """
         lengths = [_prompt_lengths(part.work) for part in self.slices]
         counted = np.concatenate(lengths) if lengths else np.zeros(0)
@@ -85,19 +85,19 @@ class Cut:
 
     @property
     def rows(self) -> int:
-        """Tokens that one pass over all slices computes."""
+        """Tokens that a forward pass over all slices computes."""
         return sum(part.work.trie.rows for part in self.slices)
 
 
 class Cutter:
-    """Cuts plans, each once per tokenizer and window; remembers on disk what it made."""
+    """Cuts plans into slices, each once per tokenizer and window, and caches the result on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._windows: dict[str, int] = {}
-        self._made: dict[str, Cut] = {}
+        self._cuts: dict[str, Cut] = {}
 
-    def cut(self, plan: Plan, checkpoint: Checkpoint) -> Cut:
+    def cut_plan(self, plan: Plan, checkpoint: Checkpoint) -> Cut:
         """Return a plan's slices for a checkpoint.
 
         Raises:
@@ -110,39 +110,39 @@ class Cutter:
         window = str(self._windows[checkpoint.digest])
         versions = [version(package) for package in ("transformers", "tokenizers")]
         name = digest("cut", _FORMAT, str(SHARD_ROWS), str(SHARE), plan.digest, checkpoint.tokenizer, window, *versions)
-        if name not in self._made:
+        if name not in self._cuts:
             file = self._folder / f"{name}.npz"
-            self._made[name] = _load(file, plan.requests) or self._make(file, plan, encoder or load_encoder(checkpoint))
-        return self._made[name]
+            self._cuts[name] = _load(file, plan.requests) or self._make(file, plan, encoder or load_encoder(checkpoint))
+        return self._cuts[name]
 
-    def same_tokens(self, plan: Plan, one: Checkpoint, other: Checkpoint) -> bool:
-        """Whether two checkpoints read a plan's requests as the same tokens of the same vocabulary.
+    def has_same_tokens(self, plan: Plan, first: Checkpoint, second: Checkpoint) -> bool:
+        """Whether two checkpoints encode a plan's requests as the same tokens of the same vocabulary.
 
-        Tokenizers may differ in what does not matter here, as in their chat template.
+        Tokenizers may differ in settings that have no effect on this plan, such as the chat template.
         """
-        if one.tokenizer == other.tokenizer:
+        if first.tokenizer == second.tokenizer:
             return True
-        if load_tokenizer(one).get_vocab() != load_tokenizer(other).get_vocab():
+        if load_tokenizer(first).get_vocab() != load_tokenizer(second).get_vocab():
             return False
-        cuts = self.cut(plan, one).slices, self.cut(plan, other).slices
+        cuts = self.cut_plan(plan, first).slices, self.cut_plan(plan, second).slices
         return len(cuts[0]) == len(cuts[1]) and all(
-            np.array_equal(mine.members, theirs.members)
-            and np.array_equal(mine.work.trie.tokens, theirs.work.trie.tokens)
-            and np.array_equal(mine.work.trie.starts, theirs.work.trie.starts)
-            for mine, theirs in zip(*cuts, strict=True)
+            np.array_equal(a.members, b.members)
+            and np.array_equal(a.work.trie.tokens, b.work.trie.tokens)
+            and np.array_equal(a.work.trie.starts, b.work.trie.starts)
+            for a, b in zip(*cuts, strict=True)
         )
 
     def _make(self, file: Path, plan: Plan, encoder: Encoder) -> Cut:
-        made = cut_requests(plan.requests, encoder)
-        _save(made, file)
-        return made
+        cut = cut_requests(plan.requests, encoder)
+        _save(cut, file)
+        return cut
 
 
 def _prompt_lengths(work: Likelihoods | Prompts) -> NDArray[np.int64]:
     positions = tries.positions(work.trie)
     if isinstance(work, Prompts):
         return positions[work.ends] + 1
-    # What predicts the first token of an answer is the last one of its prompt.
+    # The first token of an answer is predicted at the last token of its prompt.
     last = np.full(len(work.rolling), np.iinfo(np.int64).max)
     np.minimum.at(last, work.owners, positions[work.rows])
     return last[~work.rolling] + 1
@@ -157,17 +157,20 @@ def cut_requests(requests: Sequence[Request], encoder: Encoder) -> Cut:
         chosen = [ordered[number] for number in numbers]
         if kind == "loglikelihood":
             encoded: Any = [
-                item if isinstance(item, RequestError) else [item] for item in encoder.loglikelihood(chosen)
+                sequences if isinstance(sequences, RequestError) else [sequences]
+                for sequences in encoder.loglikelihood(chosen)
             ]
         elif kind == "loglikelihood_rolling":
             encoded = encoder.rolling(chosen)
         else:
             encoded = encoder.prompts(chosen)
-        for number, item in zip(numbers, encoded, strict=True):
-            items[number] = item
-    refused = {ordered[n].digest: str(item) for n, item in enumerate(items) if isinstance(item, RequestError)}
-    scored = {n: item for n, item in enumerate(items) if isinstance(item, list)}
-    prompts = {n: item for n, item in enumerate(items) if isinstance(item, Prompt)}
+        for number, sequences in zip(numbers, encoded, strict=True):
+            items[number] = sequences
+    refused = {
+        ordered[n].digest: str(sequences) for n, sequences in enumerate(items) if isinstance(sequences, RequestError)
+    }
+    scored = {n: sequences for n, sequences in enumerate(items) if isinstance(sequences, list)}
+    prompts = {n: sequences for n, sequences in enumerate(items) if isinstance(sequences, Prompt)}
     slices = [
         *(_likelihoods(ordered, {n: scored[n] for n in part}, encoder.two_sided) for part in _parts(scored)),
         *(_prompts(ordered, {n: prompts[n] for n in part}) for part in _prompt_parts(ordered, prompts)),
@@ -191,11 +194,11 @@ def _prompt_parts(ordered: list[Request], prompts: dict[int, Prompt]) -> Iterato
 
 
 def _cut_sorted(tokens: dict[int, Tokens], more: dict[int, int]) -> Iterator[list[int]]:
-    """Yield the requests of each slice: neighbours in the order of their tokens.
+    """Yield the numbers of each slice's requests, in lexicographic order of their tokens.
 
     Args:
         tokens: First sequence of each request.
-        more: Rows beyond those of the first sequence.
+        more: Rows of each request beyond those of its first sequence.
     """
     numbers = list(tokens)
     part: list[int] = []
@@ -243,11 +246,13 @@ def _prompts(ordered: list[Request], items: dict[int, Prompt]) -> Slice:
 # --------------------------------------------------------------------------------------------------------------- disk
 
 
-def _save(made: Cut, file: Path) -> None:
-    """Write a cut as one array per field, all slices one after another."""
-    arrays: dict[str, Any] = {"refused": np.array([part for item in made.refused.items() for part in item], np.str_)}
+def _save(cut: Cut, file: Path) -> None:
+    """Write a cut as one array per field, with all slices concatenated."""
+    arrays: dict[str, Any] = {
+        "refused": np.array([part for refusal in cut.refused.items() for part in refusal], np.str_)
+    }
     for kind in (Likelihoods, Prompts):
-        works = [(part.members, part.work) for part in made.slices if isinstance(part.work, kind)]
+        works = [(part.members, part.work) for part in cut.slices if isinstance(part.work, kind)]
         columns = {"members": [members for members, _ in works]}
         for field in fields(Trie):
             columns[field.name] = [getattr(work.trie, field.name) for _, work in works]
@@ -268,7 +273,7 @@ def _columns(kind: type[Likelihoods | Prompts]) -> list[str]:
 
 
 def _load(file: Path, requests: Sequence[Request]) -> Cut | None:
-    """Return a cut from disk; None if it is not there or damaged: it is made again then."""
+    """Return a cut from disk; None if the file is absent or damaged."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return _read_arrays(arrays, requests)

@@ -1,10 +1,11 @@
-"""A small plain trainer for the models of `evalsvc demo`: tokenizer, base, full fine-tuning, LoRA.
+"""A small trainer for the models of `evalsvc demo`: tokenizer, base, full fine-tuning, LoRA.
 
-Not a trainer for real work: one process, CPU, fp32, packed windows, AdamW with a short warm-up and a cosine decay. What
-it writes are ordinary Hugging Face folders, so that the demo's checkpoints go the way of all others. Texts are put
-between BOS and EOS and stand in one row of tokens; a window is a piece of that row that starts anywhere.
+Not for real training: one process, CPU, fp32, packed windows, AdamW with a short warm-up and a cosine decay. It writes
+ordinary Hugging Face folders, so that the demo's checkpoints are handled like all others. Texts are enclosed in BOS and
+EOS and concatenated to one row of tokens; a window is a piece of this row with a random start.
 
-All randomness comes from the recipe's seed: equal runs on one machine, with equally many threads, give equal weights.
+All randomness comes from the recipe's seed: on one machine, with the same number of threads, equal recipes give equal
+weights.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from evalsvc.records.arms import Cost
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 IGNORED = -100
-"""Target of a token that is read, but not learned."""
+"""Target of a token that has no loss."""
 
 Progress = Callable[[int, int], None]
-"""Called with steps done and steps in all."""
+"""Called with steps done and steps in total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +53,11 @@ class Recipe:
     """How to train.
 
     Attributes:
-        save_at: Steps after which a checkpoint is kept, increasing; training ends with the last.
+        save_at: Steps after which a checkpoint is saved, increasing; training ends with the last.
         batch: Windows per step.
         window: Tokens per window.
-        warmup: Steps until the learning rate is reached.
-        final: Share of the learning rate that is left in the end.
+        warmup: Steps of linear warm-up.
+        final: Learning rate at the end, as a share of `learning_rate`.
     """
 
     learning_rate: float
@@ -76,8 +77,8 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training run took: tokens fed, and seconds of wall time."""
+class TrainingResult:
+    """Size of a training run: tokens seen, and seconds of wall time."""
 
     tokens: int
     seconds: float
@@ -85,7 +86,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """All texts as one row: `targets` are `tokens`, except where nothing is to be learned. Both int64 [n]."""
+    """All texts as one row: `targets` are `tokens`, or `IGNORED` where there is no loss. Both int64 [n]."""
 
     tokens: torch.Tensor
     targets: torch.Tensor
@@ -99,11 +100,11 @@ def train_base(
     *,
     shape: Shape | None = None,
     words: Sequence[str] = (),
-) -> Trained:
-    """Train a tokenizer and a model from nothing, and save both in `folder` after the last step.
+) -> TrainingResult:
+    """Train a tokenizer and a model from scratch, and save both in `folder` after the last step.
 
     Args:
-        words: Further texts whose words the tokenizer is to know.
+        words: Further texts to train the tokenizer on.
     """
     silence()
     shape = shape or Shape()
@@ -137,12 +138,12 @@ def adapt(
     *,
     rank: int | None = None,
     learn_after: str | None = None,
-) -> Trained:
-    """Train a base further, and save `folder`/checkpoint-N with its cost card after every step N that the recipe names.
+) -> TrainingResult:
+    """Adapt a base, and save `folder`/checkpoint-N with its cost card after every step N of `save_at`.
 
     Args:
         rank: Rank of LoRA matrices on every linear layer, saved as an adapter; None trains and saves all weights.
-        learn_after: Learn only what follows this mark in each text, as in supervised fine-tuning; None learns all.
+        learn_after: Compute the loss only after this mark in each text, as in supervised fine-tuning; None: everywhere.
     """
     silence()
     torch.manual_seed(recipe.seed)
@@ -154,7 +155,7 @@ def adapt(
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     frozen = sum(count for count, trains in sizes if not trains)
     trained = sum(count for count, trains in sizes if trains)
-    share = trained / (frozen or trained)  # what LoRA adds is no part of the base
+    share = trained / (frozen or trained)  # LoRA's own parameters are not part of the base
     started = time.process_time()
 
     def save(step: int) -> None:
@@ -176,16 +177,16 @@ def adapt(
 
 
 def _with_lora(model: Any, rank: int) -> Any:
-    from peft import LoraConfig, get_peft_model  # takes a second, and most runs do not need it
+    from peft import LoraConfig, get_peft_model  # takes a second to import, and most runs do not need it
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft reads an attribute that transformers has renamed
+        warnings.simplefilter("ignore")  # peft uses an attribute that transformers has renamed
         return get_peft_model(model, config)
 
 
 def _peak_memory() -> int:
-    """Return the peak resident set of this process, bytes."""
+    """Return the peak resident set size of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -219,7 +220,7 @@ def _train_tokenizer(texts: Sequence[str], shape: Shape) -> PreTrainedTokenizerF
 
 
 def _row(tokenizer: Any, texts: Sequence[str], learn_after: str | None = None) -> _Row:
-    """Encode texts one after another; BOS, and what stands before the mark, is not learned."""
+    """Concatenate encoded texts; BOS and everything up to the mark have no loss."""
     heads = [text[: text.index(learn_after) + len(learn_after)] if learn_after else "" for text in texts]
     tokens: list[int] = []
     targets: list[int] = []
@@ -233,7 +234,7 @@ def _row(tokenizer: Any, texts: Sequence[str], learn_after: str | None = None) -
 # ----------------------------------------------------------------------------------------------------------- training
 
 
-def _train(model: Any, row: _Row, recipe: Recipe, progress: Progress, save: Callable[[int], None]) -> Trained:
+def _train(model: Any, row: _Row, recipe: Recipe, progress: Progress, save: Callable[[int], None]) -> TrainingResult:
     torch.set_num_threads(recipe.threads)
     started = time.monotonic()
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -258,11 +259,11 @@ def _train(model: Any, row: _Row, recipe: Recipe, progress: Progress, save: Call
         if step in recipe.save_at:
             save(step)
         progress(step, recipe.steps)
-    return Trained(recipe.steps * recipe.batch * recipe.window, time.monotonic() - started)
+    return TrainingResult(recipe.steps * recipe.batch * recipe.window, time.monotonic() - started)
 
 
 def _share(step: int, recipe: Recipe) -> float:
-    """Return the share of the learning rate at a step: up in a line, then down along a cosine."""
+    """Return the share of the learning rate at a step: linear warm-up, then cosine decay."""
     if step < recipe.warmup:
         return step / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)

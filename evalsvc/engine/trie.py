@@ -1,9 +1,9 @@
-"""Token sequences as a prefix trie: every shared beginning is one stretch of rows. NumPy only, no model.
+"""Token sequences as a prefix trie: every shared prefix is stored once. NumPy only, no model.
 
 A row is one token after one history. Rows are numbered in depth-first order of the sorted sequences, so that
 
-* everything below a row follows it without a gap: the rows from it to its *end*;
-* a sequence is a chain of at most one stretch of rows per branching on its way.
+* all descendants of a row follow it without a gap: the rows from it to its *end*;
+* a sequence is a chain of at most one range of rows per branching point.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ def in_order(sequences: Sequence[Tokens]) -> list[int]:
 
 
 def common(first: Tokens, second: Tokens) -> int:
-    """Return the number of tokens that two sequences have in common from the left."""
+    """Return the length of the common prefix of two sequences."""
     n = min(len(first), len(second))
     differs = first[:n] != second[:n]
     at = int(differs.argmax()) if n else 0
     return at if n and differs[at] else n
 
 
-def build(sequences: Sequence[Tokens], wanted: Sequence[int]) -> tuple[Trie, list[Tokens]]:
-    """Return the trie of some sequences, and for each sequence the rows of its last `wanted[i]` tokens."""
+def build(sequences: Sequence[Tokens], counts: Sequence[int]) -> tuple[Trie, list[Tokens]]:
+    """Return the trie of some sequences, and for each sequence the rows of its last `counts[i]` tokens."""
     tokens: list[Tokens] = []
     starts: list[int] = []
     depths: list[int] = []
     parents: list[int] = []
     path = np.zeros(max((len(sequence) for sequence in sequences), default=0), np.int32)
-    found: list[Tokens] = [path[:0]] * len(sequences)
+    rows_of: list[Tokens] = [path[:0]] * len(sequences)
     previous = path[:0]
     rows = 0
     for index in in_order(sequences):
@@ -50,11 +50,11 @@ def build(sequences: Sequence[Tokens], wanted: Sequence[int]) -> tuple[Trie, lis
             path[shared:length] = np.arange(rows, rows + length - shared)
             tokens.append(sequence[shared:])
             rows += length - shared
-        found[index] = path[length - wanted[index] : length].copy()
+        rows_of[index] = path[length - counts[index] : length].copy()
         previous = sequence
     joined = np.concatenate(tokens).astype(np.int32) if tokens else np.zeros(0, np.int32)
-    made = Trie(joined, np.array(starts, np.int32), np.array(depths, np.int32), np.array(parents, np.int32))
-    return made, found
+    trie = Trie(joined, np.array(starts, np.int32), np.array(depths, np.int32), np.array(parents, np.int32))
+    return trie, rows_of
 
 
 def positions(trie: Trie) -> Ints:
@@ -64,17 +64,17 @@ def positions(trie: Trie) -> Ints:
 
 
 def parents(trie: Trie) -> Ints:
-    """Return the row before every row, int64 [rows]; -1 at the beginning of a sequence."""
-    found = np.arange(-1, trie.rows - 1)
-    found[trie.starts] = trie.parents
-    return found
+    """Return the parent of every row, int64 [rows]; -1 at the beginning of a sequence."""
+    parents_of = np.arange(-1, trie.rows - 1)
+    parents_of[trie.starts] = trie.parents
+    return parents_of
 
 
 def ends(trie: Trie) -> Ints:
-    """Return for every row the first row that is not below it, int64 [rows]."""
-    found = np.empty(trie.rows, np.int64)
+    """Return for every row the next row that is not its descendant, int64 [rows]."""
+    ends_of = np.empty(trie.rows, np.int64)
     stop = trie.rows
-    # Of the segments to the right, those that can still end something: nearest last, depths increasing to the right.
+    # Segments to the right that may be the end of rows further left: nearest last, depths increasing.
     waiting = [(-1, trie.rows)]
     for start, depth in zip(trie.starts[::-1].tolist(), trie.depths[::-1].tolist(), strict=True):
         top = depth + stop - start - 1
@@ -83,20 +83,20 @@ def ends(trie: Trie) -> Ints:
             while waiting[nearest][0] > top:
                 nearest -= 1
             low = max(depth, waiting[nearest][0])
-            found[start + low - depth : start + top - depth + 1] = waiting[nearest][1]
+            ends_of[start + low - depth : start + top - depth + 1] = waiting[nearest][1]
             top = low - 1
         while waiting[-1][0] >= depth:
             waiting.pop()
         waiting.append((depth, start))
         stop = start
-    return found
+    return ends_of
 
 
-def prune_trie(trie: Trie, wanted: Tokens) -> tuple[Trie, Ints]:
-    """Return the trie of only what leads to the wanted rows, and the row of `trie` of each of its rows."""
+def prune_trie(trie: Trie, keep: Tokens) -> tuple[Trie, Ints]:
+    """Return the smallest trie with the rows `keep`, and for each of its rows the row of `trie`."""
     segment_of = np.searchsorted(trie.starts, np.arange(trie.rows), side="right") - 1
-    stops = trie.starts.astype(np.int64)  # of what is kept of each segment, which is a beginning of it
-    np.maximum.at(stops, segment_of[wanted], wanted.astype(np.int64) + 1)
+    stops = trie.starts.astype(np.int64)  # end of the part of each segment that is kept, a prefix of it
+    np.maximum.at(stops, segment_of[keep], keep.astype(np.int64) + 1)
     for segment in range(len(stops) - 1, -1, -1):
         parent = trie.parents[segment]
         if parent >= 0 and stops[segment] > trie.starts[segment]:
@@ -111,9 +111,9 @@ def prune_trie(trie: Trie, wanted: Tokens) -> tuple[Trie, Ints]:
 
 
 def mirror_trie(trie: Trie) -> tuple[Trie, Tokens]:
-    """Return the trie in the opposite order, the last sequence first, and where each row of `trie` stands in it."""
+    """Return the trie in reverse order, the last sequence first, and the new row of each row of `trie`."""
     depths = positions(trie)
-    # What came after everything below a row now comes before it, and so do the rows above it, as ever.
+    # Before a row now come the rows that came after all of its descendants, and, as before, its ancestors.
     at = depths + trie.rows - ends(trie)
     above = np.empty(trie.rows, np.int64)
     above[at] = np.where(parents(trie) >= 0, at[parents(trie)], -1)

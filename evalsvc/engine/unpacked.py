@@ -1,7 +1,7 @@
-"""The plain path: requests in padded batches, one full forward each. Works for every causal language model.
+"""The plain path: requests in padded batches, one full forward pass each. Works for every causal language model.
 
-Rows are right-padded without a mask, which causal attention never looks at; equal inputs share a row; the log-softmax
-is taken in float32 and at scored positions only.
+Rows are right-padded without a mask: causal attention never reads the padding. Equal inputs share a row. The
+log-softmax is computed in float32 and only at scored positions.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from evalsvc.records.shards import Likelihoods, Prompts, Tokens
 from evalsvc.records.vocabulary import Floats
 
 BATCH_TOKENS = 2048
-"""Padded tokens per forward; halved when memory runs out."""
+"""Padded tokens per forward pass; halved when memory runs out."""
 
 
 def score(model: Any, work: Likelihoods, budget: int = BATCH_TOKENS) -> tuple[Floats, NDArray[np.bool_]]:
     """Return log-likelihoods in nats, float64 [requests], and whether every target is the argmax, bool [requests].
 
     Args:
-        budget: Padded tokens per forward.
+        budget: Padded tokens per forward pass.
     """
     if model.config.is_encoder_decoder:
         owners, items = _two_sided_items(work)
-        found = [_two_sided(model, item) for item in items]
+        results = [_two_sided(model, sequence) for sequence in items]
     else:
         owners, items = items_of(work)
-        found = loglikelihoods(model, items, budget)
+        results = loglikelihoods(model, items, budget)
     requests = len(work.rolling)
     greedy: NDArray[np.bool_] = np.ones(requests, bool)
-    greedy[[owner for owner, (_, is_greedy) in zip(owners, found, strict=True) if not is_greedy]] = False
-    return np.bincount(owners, [value for value, _ in found], requests).astype(np.float64), greedy
+    greedy[[owner for owner, (_, is_greedy) in zip(owners, results, strict=True) if not is_greedy]] = False
+    return np.bincount(owners, [value for value, _ in results], requests).astype(np.float64), greedy
 
 
 def items_of(work: Likelihoods) -> tuple[list[int], list[Scored]]:
-    """Return the sequences that a trie was built from, and the request of each."""
+    """Return the sequences that a trie was built from, with the request of each."""
     parents = tries.parents(work.trie)
     rows, owners = work.rows, work.owners
     begins = [0, *(np.flatnonzero((parents[rows[1:]] != rows[:-1]) | (owners[1:] != owners[:-1])) + 1).tolist()]
@@ -66,20 +66,20 @@ def _two_sided_items(work: Likelihoods) -> tuple[list[int], list[Scored]]:
 
 
 @torch.inference_mode()
-def _two_sided(model: Any, item: Scored) -> tuple[float, bool]:
+def _two_sided(model: Any, sequence: Scored) -> tuple[float, bool]:
     source, target = (
-        torch.from_numpy(t.astype(np.int64))[None].to(_device(model)) for t in (item.tokens, item.targets)
+        torch.from_numpy(t.astype(np.int64))[None].to(_device(model)) for t in (sequence.tokens, sequence.targets)
     )
-    return _score(model(input_ids=source, labels=target).logits[0], item.targets)
+    return _score(model(input_ids=source, labels=target).logits[0], sequence.targets)
 
 
 @torch.inference_mode()
 def loglikelihoods(model: Any, items: Sequence[Scored], budget: int = BATCH_TOKENS) -> list[tuple[float, bool]]:
-    """Return (log-likelihood in nats, whether every target is the argmax) of each item."""
+    """Return (log-likelihood in nats, whether every target is the argmax) of each sequence."""
     rows: dict[tuple[int, ...], list[int]] = {}
-    for number, item in enumerate(items):
-        rows.setdefault(tuple(item.tokens.tolist()), []).append(number)
-    found: list[tuple[float, bool]] = [(0.0, False)] * len(items)
+    for number, sequence in enumerate(items):
+        rows.setdefault(tuple(sequence.tokens.tolist()), []).append(number)
+    results: list[tuple[float, bool]] = [(0.0, False)] * len(items)
     queue = sorted(rows, key=lambda tokens: (-len(tokens), tokens))
     while queue:
         batch = queue[: max(1, budget // len(queue[0]))]
@@ -90,16 +90,16 @@ def loglikelihoods(model: Any, items: Sequence[Scored], budget: int = BATCH_TOKE
                 raise
             budget = len(queue[0]) * (len(batch) // 2)
             continue
-        ahead = logits.shape[1] - len(batch[0])  # rows of virtual tokens that an adapter puts before the prompt
+        ahead = logits.shape[1] - len(batch[0])  # rows of virtual tokens that an adapter adds before the prompt
         for row, tokens in enumerate(batch):
             for number in rows[tokens]:
-                found[number] = _score(logits[row, ahead : ahead + len(tokens)], items[number].targets)
+                results[number] = _score(logits[row, ahead : ahead + len(tokens)], items[number].targets)
         queue = queue[len(batch) :]
-    return found
+    return results
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory ran out, on whatever device."""
+    """Whether an exception means that memory ran out, on any device."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
@@ -111,9 +111,9 @@ def _forward(model: Any, batch: Sequence[tuple[int, ...]]) -> torch.Tensor:
 
 def _score(logits: torch.Tensor, targets: Tokens) -> tuple[float, bool]:
     scored = logits[-len(targets) :].float()
-    wanted = torch.from_numpy(targets.astype(np.int64)).to(scored.device)
-    picked = scored.gather(1, wanted[:, None])[:, 0] - scored.logsumexp(1)
-    return float(picked.double().sum()), bool((scored.argmax(1) == wanted).all())
+    expected = torch.from_numpy(targets.astype(np.int64)).to(scored.device)
+    picked = scored.gather(1, expected[:, None])[:, 0] - scored.logsumexp(1)
+    return float(picked.double().sum()), bool((scored.argmax(1) == expected).all())
 
 
 def _device(model: Any) -> torch.device:
@@ -126,11 +126,11 @@ def _device(model: Any) -> torch.device:
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """How an answer is to be generated.
+    """Settings of an answer's generation.
 
     Attributes:
-        stops: Texts that end it; the tokenizer's EOS text is among them.
-        max_new_tokens: Most tokens to generate.
+        stops: Texts that end it; they include the tokenizer's EOS text.
+        max_new_tokens: Maximum number of tokens to generate.
         sampling: Settings for transformers' `generate`: do_sample, temperature, top_p, ...
     """
 
@@ -146,11 +146,11 @@ class GenerationSettings:
 
 
 class Stops:
-    """Says when an answer holds one of its stop texts."""
+    """Checks whether an answer contains one of its stop texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
         self._tokenizer, self._stops = tokenizer, stops
-        # A stop may arrive in other tokens than its own encoding: look back a little further.
+        # A stop text may be generated as other tokens than its own encoding: decode a few more.
         longest = max((len(tokenizer.encode(stop, add_special_tokens=False)) for stop in stops), default=0)
         self._look_back = longest + 2
 
@@ -161,7 +161,7 @@ class Stops:
 
 
 class _Criteria(StoppingCriteria):
-    """Stop texts, as transformers asks for them."""
+    """Stop texts, in transformers' interface."""
 
     def __init__(self, stops: Stops, start: int) -> None:
         self._stops, self._start = stops, start
@@ -180,17 +180,17 @@ def generate(
 ) -> list[list[int]]:
     """Return the generated tokens of each request.
 
-    One prompt at a time: a text then never depends on what else is in its batch.
+    One prompt at a time: so an answer does not depend on other prompts in a batch.
     """
     padding = next(
         (t for t in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) if t is not None), 0
     )
-    found = []
+    answers = []
     for end, wish, seed in zip(work.ends.tolist(), wishes, seeds, strict=True):
         prompt = work.trie.tokens[tries.path(work.trie, end)].astype(np.int64)
         tokens = torch.from_numpy(prompt)[None].to(_device(model))
         before, limit = len(prompt), wish.max_new_tokens
-        if model.config.is_encoder_decoder:  # lm-eval counts the prompt to the answer's limit
+        if model.config.is_encoder_decoder:  # lm-eval adds the prompt's length to the answer's limit
             before, limit = 1, len(prompt) + limit - 1
         torch.manual_seed(seed)
         output = model.generate(
@@ -202,8 +202,8 @@ def generate(
             use_cache=True,
             **wish.sampling,
         )
-        found.append(output[0, before:].tolist())
-    return found
+        answers.append(output[0, before:].tolist())
+    return answers
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], wish: GenerationSettings) -> str:

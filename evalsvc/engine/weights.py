@@ -1,9 +1,9 @@
-"""How far a checkpoint's weights are from its base's: tensor by tensor, and within a tensor block by block.
+"""The difference of a checkpoint's weights from its base's: tensor by tensor, and within a tensor block by block.
 
-Nothing is ever held whole: a block of both tensors is read, turned into float32 and compared. Norms and counts take one
-pass. Singular values of a difference come from its Gram matrix where the smaller side has at most 1024 rows, else from
-a randomised SVD (Halko, Martinsson and Tropp 2011, algorithm 4.4, one power iteration) with 256 columns: four passes.
-An adapter's difference is computed from its own factors; LoRA's singular values from those of a core of its rank.
+No tensor is in memory as a whole: a block of both tensors is read, converted to float32 and compared. Norms and counts
+need one pass. Singular values of a difference come from its Gram matrix if the smaller side has at most 1024 rows, else
+from a randomised SVD (Halko, Martinsson and Tropp 2011, algorithm 4.4, one power iteration) with 256 columns: four
+passes. An adapter's difference is computed from its own factors; LoRA's singular values from a matrix of its rank.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.stats.spectrum import complete_spectrum, effective_rank, rank_90
 
 TOLERANCE = 1e-5
-"""Absolute difference above which a weight counts as changed (as Mukherjee et al. 2025 count, for bfloat16)."""
+"""Absolute difference above which a weight counts as changed (Mukherjee et al. 2025, for bfloat16)."""
 EXACT = 1024
 COLUMNS = 256
 _BLOCK = 1 << 18
@@ -39,18 +39,18 @@ _DTYPES = {
 _PAIR = re.compile(r"\.lora_(embedding_)?([AB])(?:\.weight)?$")
 
 Progress = Callable[[int, int], None]
-"""Called with millions of weights compared and millions in all."""
+"""Called with millions of weights compared and millions in total."""
 
 
 class WeightMatrix(Protocol):
-    """A matrix that is read in pieces; a vector has one row."""
+    """A matrix that can be read in pieces; a vector has one row."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         ...
 
-    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+    def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
         """Return a piece as float32 [rows, columns]."""
         ...
 
@@ -63,8 +63,8 @@ class Stored:
         self.shape = (first, tensor.count // max(1, first))
         self.tensor, self.dtype = tensor, _DTYPES[tensor.dtype]
 
-    def read(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Return a piece as float32; whole rows in one read, parts of rows one by one."""
+    def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece as float32 [rows, columns]; whole rows in one read, parts of rows one by one."""
         width, size = columns.stop - columns.start, self.dtype.itemsize
         count = rows.stop - rows.start
         raw = bytearray(count * width * size)
@@ -81,7 +81,7 @@ def _fill(file: Any, view: memoryview) -> None:
     while len(view):
         count = file.readinto(view)
         if not count:
-            raise OSError("the file became shorter while it was read")
+            raise OSError("the file was truncated while it was read")
         view = view[count:]
 
 
@@ -93,9 +93,9 @@ class Between:
     base: WeightMatrix
     shape: tuple[int, int]
 
-    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+    def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
         """Return a piece of the difference."""
-        return self.adapted.read(rows, columns).sub_(self.base.read(rows, columns))
+        return self.adapted.read_piece(rows, columns).sub_(self.base.read_piece(rows, columns))
 
 
 @dataclass(slots=True)
@@ -111,13 +111,13 @@ class LowRank:
         """Rows and columns of the product."""
         return self.b.shape[0], self.a.shape[1]
 
-    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+    def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
         """Return a piece of the product."""
         product: torch.Tensor = self.b[rows] @ self.a[:, columns]
         return product.mul_(self.scale)
 
     def singular_values(self) -> torch.Tensor:
-        """Return the singular values that are not zero by construction, from the factors' triangles."""
+        """Return the singular values that are not zero by construction, from the factors' QR decompositions."""
         _, right = torch.linalg.qr(self.a.double().T)
         _, left = torch.linalg.qr(self.b.double())
         values: torch.Tensor = torch.linalg.svdvals(left @ right.T)
@@ -133,11 +133,11 @@ class Dora:
         self.factor = (magnitude.flatten() / torch.cat(norms))[:, None]
 
     def _sum(self, rows: slice, columns: slice) -> torch.Tensor:
-        return self.base.read(rows, columns).add_(self.low.read(rows, columns))
+        return self.base.read_piece(rows, columns).add_(self.low.read_piece(rows, columns))
 
-    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+    def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
         """Return a piece of the change."""
-        return self._sum(rows, columns).mul_(self.factor[rows]).sub_(self.base.read(rows, columns))
+        return self._sum(rows, columns).mul_(self.factor[rows]).sub_(self.base.read_piece(rows, columns))
 
 
 @dataclass(slots=True)
@@ -148,10 +148,10 @@ class Scaled:
     factor: torch.Tensor
     shape: tuple[int, int]
 
-    def read(self, rows: slice, columns: slice) -> torch.Tensor:
+    def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
         """Return a piece of the change."""
         factor = self.factor[rows] if self.factor.shape[0] > 1 else self.factor[:, columns]
-        return self.base.read(rows, columns).mul_(factor - 1)
+        return self.base.read_piece(rows, columns).mul_(factor - 1)
 
 
 class Rows:
@@ -166,9 +166,9 @@ class Rows:
         self.base, self.new, self.shape = base, new, base.shape
         self.places = {index: place for place, index in enumerate(indices)}
 
-    def read(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Return a piece of the change: zero but for the replaced rows."""
-        before = self.base.read(rows, columns)
+    def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Return a piece of the change: zero except for the replaced rows."""
+        before = self.base.read_piece(rows, columns)
         change = torch.zeros_like(before)
         for row in range(rows.start, rows.stop):
             if row in self.places:
@@ -180,14 +180,14 @@ class Rows:
 
 
 def _slices(rows: int, columns: int) -> Iterator[slice]:
-    """Cut rows into slices of about a quarter of a million elements."""
+    """Cut rows into slices of about `_BLOCK` elements."""
     step = max(1, _BLOCK // max(1, columns))
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
 
 
 def _pieces(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a matrix into pieces of at most a quarter of a million elements, long rows as well."""
+    """Cut a matrix into pieces of at most `_BLOCK` elements; long rows are cut as well."""
     width = min(columns, _BLOCK)
     for part in _slices(rows, width):
         for start in range(0, columns, width):
@@ -198,41 +198,41 @@ def _pieces(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
 def measure(
     name: str, shape: tuple[int, ...], base: WeightMatrix, difference: WeightMatrix, rounding: float = 0.0
 ) -> TensorChange:
-    """Measure a difference.
+    """Return size and rank of a difference.
 
     Args:
-        rounding: Relative error of the coarser of two number formats; smaller differences are not counted as changes.
+        rounding: Relative error of the coarser of two number formats; smaller differences do not count as changes.
     """
     changed, base_squares, squares = 0, 0.0, 0.0
     for rows, columns in _pieces(*difference.shape):
-        before, delta = base.read(rows, columns), difference.read(rows, columns)
+        before, delta = base.read_piece(rows, columns), difference.read_piece(rows, columns)
         base_squares += float(torch.linalg.vector_norm(before)) ** 2
         squares += float(torch.linalg.vector_norm(delta)) ** 2
         bound = before.abs_().mul_(rounding).clamp_(min=TOLERANCE) if rounding else TOLERANCE
         changed += int((delta.abs_() > bound).sum())
-    found = TensorChange(
+    change = TensorChange(
         name=name, shape=shape, changed=changed, base_norm=math.sqrt(base_squares), norm=math.sqrt(squares)
     )
     if len(shape) != 2 or min(difference.shape) < 2 or not math.isfinite(squares):
-        return found
+        return change
     if squares == 0:
         return TensorChange(
-            name=name, shape=shape, changed=changed, base_norm=found.base_norm, norm=0.0, rank_90=0, effective_rank=0.0
+            name=name, shape=shape, changed=changed, base_norm=change.base_norm, norm=0.0, rank_90=0, effective_rank=0.0
         )
     values = spectrum(difference, squares)
     return TensorChange(
         name=name,
         shape=shape,
         changed=changed,
-        base_norm=found.base_norm,
-        norm=found.norm,
+        base_norm=change.base_norm,
+        norm=change.norm,
         rank_90=rank_90(values),
         effective_rank=effective_rank(values),
     )
 
 
 def spectrum(matrix: WeightMatrix, squares: float) -> Floats:
-    """Return a matrix's singular values: exact up to 1024, else the largest 256 and a model of the others.
+    """Return a matrix's singular values: exact up to `EXACT`, else the largest ones and a model of the others.
 
     Args:
         squares: The matrix's squared Frobenius norm.
@@ -242,7 +242,7 @@ def spectrum(matrix: WeightMatrix, squares: float) -> Floats:
         return _numpy(matrix.singular_values())
     if smaller <= EXACT:
         return _numpy(torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp(min=0).sqrt())
-    # The last columns of a sketch are too small by far: they only help the others.
+    # The last columns of a sketch underestimate by far: they only improve the others.
     return complete_spectrum(_largest(matrix)[: COLUMNS * 3 // 4], squares, smaller)
 
 
@@ -251,11 +251,11 @@ def _gram(matrix: WeightMatrix) -> torch.Tensor:
     total = torch.zeros(min(rows, columns), min(rows, columns), dtype=torch.float64)
     if rows > columns:
         for part in _slices(rows, columns):
-            piece = matrix.read(part, slice(0, columns)).double()
+            piece = matrix.read_piece(part, slice(0, columns)).double()
             total.addmm_(piece.T, piece)
     else:
         for part in _slices(columns, rows):
-            piece = matrix.read(slice(0, rows), part).double()
+            piece = matrix.read_piece(slice(0, rows), part).double()
             total.addmm_(piece, piece.T)
     return total
 
@@ -274,8 +274,8 @@ def _largest(matrix: WeightMatrix) -> Floats:
 
 
 def _numpy(values: torch.Tensor) -> Floats:
-    found: Floats = values.numpy()
-    return found
+    array: Floats = values.numpy()
+    return array
 
 
 def _gram_of(tall: torch.Tensor) -> torch.Tensor:
@@ -287,7 +287,7 @@ def _gram_of(tall: torch.Tensor) -> torch.Tensor:
 
 
 def _orthonormal(tall: torch.Tensor) -> torch.Tensor:
-    """Orthonormalise columns in place, by their Gram matrix in float64: a QR would hold three copies."""
+    """Orthonormalise columns in place, by their Gram matrix in float64: a QR would need three copies."""
     values, vectors = torch.linalg.eigh(_gram_of(tall))
     kept = values > values[-1] * 1e-12
     change = (vectors * torch.where(kept, values.clamp(min=1e-300).rsqrt(), 0.0)).float()
@@ -300,7 +300,7 @@ def _times(matrix: WeightMatrix, right: torch.Tensor) -> torch.Tensor:
     rows, columns = matrix.shape
     product = torch.empty(rows, right.shape[1])
     for part in _slices(rows, columns):
-        torch.mm(matrix.read(part, slice(0, columns)), right, out=product[part])
+        torch.mm(matrix.read_piece(part, slice(0, columns)), right, out=product[part])
     return product
 
 
@@ -308,7 +308,7 @@ def _times_transposed(matrix: WeightMatrix, left: torch.Tensor) -> torch.Tensor:
     rows, columns = matrix.shape
     product = torch.zeros(columns, left.shape[1])
     for part in _slices(rows, columns):
-        product.addmm_(matrix.read(part, slice(0, columns)).T, left[part])
+        product.addmm_(matrix.read_piece(part, slice(0, columns)).T, left[part])
     return product
 
 
@@ -316,28 +316,28 @@ def _times_transposed(matrix: WeightMatrix, left: torch.Tensor) -> torch.Tensor:
 
 
 def full_change(adapted: Mapping[str, Tensor], base: Mapping[str, Tensor], progress: Progress) -> WeightChange:
-    """Compare full weights with their base's; of a grown vocabulary the rows that both have.
+    """Compare full weights with their base's; for an extended vocabulary, the rows that both have.
 
     Args:
         adapted, base: Tensors by name.
     """
     common = [name for name in adapted if name in base and _comparable(adapted[name], base[name])]
     total, done, mixed = sum(adapted[name].count for name in common), 0, False
-    found = []
+    changes = []
     for name in common:
         new, old = Stored(adapted[name]), Stored(base[name])
         rounding = max(torch.finfo(t.dtype).eps for t in (new, old)) / 2 if new.dtype != old.dtype else 0.0
         mixed = mixed or rounding > 0
         shape = (min(new.shape[0], old.shape[0]), new.shape[1])
         change = measure(name, adapted[name].shape, old, Between(new, old, shape), rounding)
-        found.append(change)
+        changes.append(change)
         done += adapted[name].count
         progress(done // 1_000_000, total // 1_000_000)
     return WeightChange(
         parameters=sum(tensor.count for tensor in base.values()),
-        trainable=sum(math.prod(tensor.shape) for tensor in found if tensor.norm),
+        trainable=sum(math.prod(tensor.shape) for tensor in changes if tensor.norm),
         tolerance=f"|difference| > {TOLERANCE:g}" + (" and half a step of the coarser number format" if mixed else ""),
-        tensors=tuple(found),
+        tensors=tuple(changes),
     )
 
 
@@ -348,30 +348,30 @@ def _comparable(new: Tensor, old: Tensor) -> bool:
 def adapter_change(
     folder: Path, adapter: Mapping[str, Tensor], base: Mapping[str, Tensor], progress: Progress
 ) -> WeightChange:
-    """Compute from an adapter's own tensors what it changes in its base.
+    """Return an adapter's changes of its base, computed from the adapter's own tensors.
 
-    LoRA, DoRA, IA3, trained tokens and whole modules that an adapter carries are computed; of other types only the
-    number of trainable parameters is known. Prompt-like types change no weight.
+    For LoRA, DoRA, IA3, trainable tokens and whole modules in an adapter; for other types only the number of trainable
+    parameters is known. Prompt-tuning types change no weight.
     """
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     differences = dict(_differences(config, adapter, base))
-    total, done, found = sum(base[name].count for name in differences), 0, []
+    total, done, changes = sum(base[name].count for name in differences), 0, []
     for name, difference in differences.items():
-        found.append(measure(name, base[name].shape, Stored(base[name]), difference()))
+        changes.append(measure(name, base[name].shape, Stored(base[name]), difference()))
         done += base[name].count
         progress(done // 1_000_000, total // 1_000_000)
     return WeightChange(
         parameters=sum(tensor.count for tensor in base.values()),
         trainable=sum(tensor.count for tensor in adapter.values()),
         tolerance=f"|difference| > {TOLERANCE:g}",
-        tensors=tuple(found),
+        tensors=tuple(changes),
     )
 
 
 def _differences(
     config: Mapping[str, Any], adapter: Mapping[str, Tensor], base: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Callable[[], WeightMatrix]]]:
-    """Yield name of a base's tensor, and a maker of what an adapter adds to it."""
+    """Yield the name of each changed tensor of the base, and a function that returns the change."""
     for name, tensor in adapter.items():
         short = name.removeprefix("base_model.model.")
         match = _PAIR.search(short)
@@ -409,13 +409,13 @@ def _scaled_maker(factor: Tensor, old: Tensor) -> Callable[[], WeightMatrix]:
 
 def _whole(tensor: Tensor) -> torch.Tensor:
     stored = Stored(tensor)
-    return stored.read(slice(0, stored.shape[0]), slice(0, stored.shape[1]))
+    return stored.read_piece(slice(0, stored.shape[0]), slice(0, stored.shape[1]))
 
 
 def _low_rank_maker(
     config: Mapping[str, Any], adapter: Mapping[str, Tensor], name_b: str, target: Tensor
 ) -> Callable[[], WeightMatrix]:
-    """Return a maker of scale * B A, in the orientation of the base's tensor; of DoRA's change where it is that."""
+    """Return a function that returns scale * B A, in the orientation of the base's tensor, or DoRA's change."""
 
     def make() -> WeightMatrix:
         name_a = name_b.replace("lora_B", "lora_A").replace("lora_embedding_B", "lora_embedding_A")
@@ -424,7 +424,7 @@ def _low_rank_maker(
         low = LowRank(a, b, _scale(config, module, a.shape[0]))
         if isinstance(config.get("init_lora_weights"), str):
             low = _subtract_start(low, config, _whole(target))
-        if low.shape != Stored(target).shape:  # embeddings, and layers that are stored the other way round
+        if low.shape != Stored(target).shape:  # embeddings, and layers that are stored transposed
             low = LowRank(b.T.contiguous(), a.T.contiguous(), low.scale)
         magnitude = next((t for n, t in adapter.items() if n.startswith(f"{module}.lora_magnitude_vector")), None)
         return Dora(Stored(target), low, _whole(magnitude)) if magnitude is not None else low
@@ -433,9 +433,9 @@ def _low_rank_maker(
 
 
 def _subtract_start(low: LowRank, config: Mapping[str, Any], weight: torch.Tensor) -> LowRank:
-    """Return scale * (B A - B0 A0): PiSSA and OLoRA take the product of the factors they start from off the base.
+    """Return scale * (B A - B0 A0): PiSSA and OLoRA subtract the product of their initial factors from the base.
 
-    The factors B0 and A0 are those that PEFT itself makes of the base's weight.
+    The initial factors B0 and A0 are those that PEFT computes from the base's weight.
     """
     from peft import LoraConfig, inject_adapter_in_model  # takes seconds
 
@@ -456,7 +456,7 @@ def _subtract_start(low: LowRank, config: Mapping[str, Any], weight: torch.Tenso
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """Return what LoRA multiplies B A with: alpha / r, or alpha / sqrt(r) with rslora."""
+    """Return LoRA's factor of B A: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     alpha = float(config.get("lora_alpha") or rank)
     for pattern, own in (config.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):

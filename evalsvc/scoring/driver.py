@@ -91,7 +91,7 @@ class Driver:
         self._cutter = cutter
         self.paths: dict[str, str] = {}
         tokens = {
-            (arm.key, suite.plan.digest): cutter.cut(
+            (arm.key, suite.plan.digest): cutter.cut_plan(
                 _choose_plan(arm, suite, replacements).plan, arm.checkpoint
             ).prompt_tokens
             for arm, suite in product(arms, planned)
@@ -193,7 +193,7 @@ class Driver:
         for job in self.jobs:
             if not job.waiting:
                 continue
-            cut = self._cutter.cut(job.scored_plan.plan, job.arm.checkpoint)
+            cut = self._cutter.cut_plan(job.scored_plan.plan, job.arm.checkpoint)
             failures = [Failure(key, reason) for key, reason in cut.refused.items() if key in job.waiting]
             if failures:
                 refused.append(
@@ -297,5 +297,5 @@ def _find_reference(arm: Arm, arms: Sequence[Arm], planned: Planned, cutter: Cut
     if arm.checkpoint.parent is None or arm.checkpoint.is_prompted or not has_drift(planned.plan):
         return None
     base = find_reference(arm, arms)
-    same = base is not None and cutter.same_tokens(planned.plan, arm.checkpoint, base.checkpoint)
+    same = base is not None and cutter.has_same_tokens(planned.plan, arm.checkpoint, base.checkpoint)
     return base if same else None

@@ -60,10 +60,10 @@ def _packages() -> list[EnvironmentCheck]:
 
 
 def _devices() -> list[EnvironmentCheck]:
-    from evalsvc.engine.devices import available  # torch takes seconds to import
+    from evalsvc.engine.devices import list_devices  # torch takes seconds to import
 
     return [
-        EnvironmentCheck("devices", "ok", ", ".join(available())),
+        EnvironmentCheck("devices", "ok", ", ".join(list_devices())),
         EnvironmentCheck("cores", "ok", f"{core_count()}: one worker per core on a CPU, one thread each"),
     ]
 

@@ -57,7 +57,7 @@ def examine_windows(checkpoints: Sequence[Checkpoint], plans: Sequence[Plan], cu
     seen: set[int] = set()
     for checkpoint in checkpoints:
         for plan in plans:
-            cut = cutter.cut(plan, checkpoint)
+            cut = cutter.cut_plan(plan, checkpoint)
             if id(cut) not in seen:
                 seen.add(id(cut))
                 findings += _cut_samples(checkpoint, plan, cut)

@@ -81,7 +81,7 @@ def run_probe(executor: Executor, arms: Sequence[Arm], cutter: Cutter) -> list[F
 
 
 def _shards(arm: Arm, cutter: Cutter) -> Iterator[Shard]:
-    cut = cutter.cut(PLAN, arm.checkpoint)
+    cut = cutter.cut_plan(PLAN, arm.checkpoint)
     for part in cut.slices:
         requests = cut.digests(part)
         yield Shard(key=digest("probe", *requests), arm=arm, requests=requests, work=part.work)

@@ -100,7 +100,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
         Finding("warning", "drift", checkpoint.label, why_no_drift(checkpoint, base))
         for checkpoint in adapted
         if not all(
-            cutter.same_tokens(suite_plan.plan, checkpoint, base)
+            cutter.has_same_tokens(suite_plan.plan, checkpoint, base)
             for suite_plan in planned
             if has_drift(suite_plan.plan)
         )
@@ -228,12 +228,12 @@ def make_executor(compute: Compute, device: str) -> Executor:
 
 def choose_numerics(compute: Compute) -> Numerics:
     """Return how numbers will be computed: on the cluster's GPUs if it has any, else on this machine's best device."""
-    from evalsvc.engine.devices import chosen_device, chosen_dtype  # torch takes seconds to import
+    from evalsvc.engine.devices import choose_device, choose_dtype  # torch takes seconds to import
 
-    device = "cuda" if compute.device == "auto" and count_cluster_gpus() else chosen_device(compute.device)
+    device = "cuda" if compute.device == "auto" and count_cluster_gpus() else choose_device(compute.device)
     return Numerics(
         device=device,
-        dtype=chosen_dtype(compute.dtype, device),
+        dtype=choose_dtype(compute.dtype, device),
         torch=_minor("torch"),
         transformers=_minor("transformers"),
     )

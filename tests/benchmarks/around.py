@@ -61,7 +61,7 @@ def _plan(file: str, cuts: str) -> dict[str, Any]:
     plan, base = _kept(Path(file))
     before = _peak_memory()
     started, cpu = time.perf_counter(), time.process_time()
-    made = Cutter(Path(cuts)).cut(plan, base)
+    made = Cutter(Path(cuts)).cut_plan(plan, base)
     return {
         "requests": len(plan.requests),
         "wall s": time.perf_counter() - started,

@@ -65,7 +65,7 @@ def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: py
     wishes = [unpacked.GenerationSettings.of(settings, TOKENIZER) for settings in work.settings]
     seeds = list(range(len(wishes)))
     expected = generation.generate(model, TOKENIZER, work, wishes, seeds, 256)
-    ready = generation._Slots.ready
+    ready = generation._Slots.prepare_step
     most: list[int] = []
 
     def scarce(self: generation._Slots, answers: Sequence[Any], positions: Sequence[int]) -> None:
@@ -74,7 +74,7 @@ def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: py
         most.append(len(answers))
         ready(self, answers, positions)
 
-    monkeypatch.setattr(generation._Slots, "ready", scarce)
+    monkeypatch.setattr(generation._Slots, "prepare_step", scarce)
     monkeypatch.setattr(generation, "BLOCK_ROWS", 8)
     assert generation.generate(model, TOKENIZER, work, wishes, seeds, 256) == expected
     assert 1 < max(most) <= 20
@@ -82,7 +82,7 @@ def test_out_of_memory_halves_the_answers_that_grow_side_by_side(monkeypatch: py
     def never(*_: Any) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(generation._Slots, "ready", never)
+    monkeypatch.setattr(generation._Slots, "prepare_step", never)
     with pytest.raises(torch.OutOfMemoryError):
         generation.generate(model, TOKENIZER, work, wishes, seeds, 256)
 
@@ -121,8 +121,8 @@ def test_texts_are_those_of_stock() -> None:
 
 def test_what_does_not_grow_token_by_token_is_left_to_transformers() -> None:
     model = architectures.make("llama")
-    assert generation.follows(model, unpacked.GenerationSettings((), 8, {"do_sample": True, "temperature": 0.5}))
-    assert not generation.follows(model, unpacked.GenerationSettings((), 8, {"do_sample": False, "num_beams": 3}))
+    assert generation.can_generate(model, unpacked.GenerationSettings((), 8, {"do_sample": True, "temperature": 0.5}))
+    assert not generation.can_generate(model, unpacked.GenerationSettings((), 8, {"do_sample": False, "num_beams": 3}))
 
 
 def test_an_answer_that_runs_into_eos_ends() -> None:

@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from evalsvc.engine import likelihood, unpacked
 from evalsvc.engine.attention import NAME, FlexPackAttention
 from evalsvc.engine.packs import packs
-from evalsvc.engine.parity import Parity, examine, probe
+from evalsvc.engine.parity import Parity, examine, make_parity_work
 from tests.support import architectures, tiny
 from tests.support.sequences import WINDOW, Item, build_work, make_sequences
 
@@ -103,7 +103,7 @@ def test_a_wrong_mask_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_probe_has_every_kind_of_unit() -> None:
-    made = packs(probe(300, (24, 40)).trie, 32, 8)
+    made = packs(make_parity_work(300, (24, 40)).trie, 32, 8)
     assert any(pack.trunks for pack in made)
     assert any(pack.blocks for pack in made)
     assert any(ancestor.trunk not in {t.number for t in pack.trunks} for pack in made for ancestor in pack.ancestors)

@@ -143,7 +143,7 @@ def test_adapters_that_put_tokens_before_the_prompt_take_the_plain_path(
     plain, with_tokens, again = (
         scorer.score(tiny.make_shards(asked, checkpoint)[0]) for checkpoint in (base, added, base)
     )
-    assert with_tokens.path == "plain: its adapter puts tokens before the prompt"
+    assert with_tokens.path == "plain: its adapter adds tokens to the prompt"
     assert plain.path.startswith("trie")
     assert again.responses == plain.responses
     assert with_tokens.responses[0].loglikelihood != pytest.approx(plain.responses[0].loglikelihood or 0, abs=1e-3)

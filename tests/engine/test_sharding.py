@@ -103,12 +103,12 @@ def test_a_cut_is_kept_on_disk_and_a_damaged_one_is_made_again(tmp_path: Path, b
         Request.of("generate_until", ("the dog", SETTINGS)),
     ]
     plan = fakes.make_bare_plan(requests)
-    made = Cutter(tmp_path).cut(plan, base)
+    made = Cutter(tmp_path).cut_plan(plan, base)
     assert list(made.refused) == [requests[5].digest]
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns
-    again = Cutter(tmp_path).cut(plan, base)
+    again = Cutter(tmp_path).cut_plan(plan, base)
     assert content(again) == content(made)
     assert file.stat().st_mtime_ns == written
     file.write_bytes(file.read_bytes()[:-200])
-    assert content(Cutter(tmp_path).cut(plan, base)) == content(made)
+    assert content(Cutter(tmp_path).cut_plan(plan, base)) == content(made)
