@@ -1,4 +1,4 @@
-"""The dashboard, which `evalsvc dashboard` runs with Streamlit: pages in `views/`, figures in `evalsvc.charts`."""
+"""The dashboard, which `evalsvc dashboard` runs with Streamlit: pages in `views/`, figures from `evalsvc.charts`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several pages share. Text of any origin goes through `plain` before Streamlit renders it."""
+"""Functions that several pages use. Text from data is escaped with `plain` before Streamlit renders it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SHARE = st.column_config.NumberColumn(format="percent")
 
 
 def plain(text: object) -> str:
-    """Return text that Streamlit's Markdown shows as it is: no image, link, icon or colour comes out of a name."""
+    """Escape a text for Streamlit's Markdown: names are not rendered as images, links, icons or colours."""
     return re.sub(r"([\\`*_{}\[\]()#!|~<>$@])", r"\\\1", str(text)).replace(":", ":\u200b")
 
 
 @contextmanager
 def stop_on_error() -> Iterator[None]:
-    """Show an error that a user can act on instead of the rest of the page."""
+    """Show an evalsvc error instead of the rest of the page."""
     try:
         yield
     except EvalsvcError as error:
@@ -38,10 +38,10 @@ def stop_on_error() -> Iterator[None]:
 
 
 def base_of(state: stored.State) -> str:
-    """Let the user choose a base, kept in the URL as `base`; without any, show how to begin and stop."""
+    """Let the user choose a base, stored in the URL as `base`; if there is none, show how to start, and stop."""
     known = list(stored.families(state))
     if not known:
-        st.info("The store has no adapted checkpoint yet. Begin with `evalsvc demo`, or with:")
+        st.info("The store has no adapted checkpoint yet. Start with `evalsvc demo`, or with:")
         st.code("evalsvc submit CHECKPOINT --base BASE --suite clinic --suite valley", language="shell")
         st.stop()
     return str(st.selectbox("Base", known, key="base", bind="query-params"))
@@ -54,14 +54,14 @@ def figure(drawn: Any, key: str, **options: Any) -> Any:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, **options: Any) -> Any:
-    """Show rows as a sortable table; unknown values stay empty."""
+    """Show rows as a sortable table; unknown values are empty."""
     return st.dataframe(
         list(rows), width="stretch", hide_index=True, column_config=dict(columns or {}), placeholder="", **options
     )
 
 
 def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:
-    """Return the rows of the page that the user chose, kept in the URL as `page`; all rows if they fit on one page."""
+    """Return the rows of the page that the user chose, stored in the URL as `page`; all rows if one page is enough."""
     pages = -(-len(rows) // size)
     if pages <= 1:
         return rows
@@ -70,12 +70,12 @@ def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:
 
 
 def count(items: int | None) -> int | None:
-    """Return a number of items, or None if it is too large for a table and for any evaluation."""
+    """Return a number of items; None if it is too large for any evaluation."""
     return None if items is None or items > 10**12 else items
 
 
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV; text that a spreadsheet would take for a formula is quoted."""
+    """Return rows as CSV; text that a spreadsheet would read as a formula is quoted."""
     out = io.StringIO()
     if rows:
         writer = csv.DictWriter(out, list(rows[0]))
@@ -90,7 +90,7 @@ def _no_formula(value: Any) -> Any:
 
 
 def margin() -> float:
-    """Let the user choose the largest tolerated loss, kept in the URL as `margin`."""
+    """Let the user choose the largest tolerated loss, stored in the URL as `margin`."""
     return float(
         st.number_input(
             "Margin: largest tolerated loss (mean score)",

@@ -1,9 +1,8 @@
-"""What pages read from the store: short transactions on the live file, results cached until the store changes.
+"""Reads from the store: short transactions on the live file, results cached until the store changes.
 
 Every function takes a `State`, which names the store and identifies its contents: `now()` changes with the file,
-`finished_state()` only when a run is finished, so that nothing expensive is computed again while one still goes on.
-All of a page reads one state, and so shows one consistent picture. All sessions get the same objects: nobody may
-change what is returned.
+`finished_state()` only when a run finishes, so that nothing expensive is computed again while a run is active. A page
+reads a single state, and is therefore consistent. All sessions get the same objects: do not modify them.
 """
 
 from __future__ import annotations
@@ -49,20 +48,20 @@ from evalsvc.store.runs import StoredRun
 from evalsvc.store.store import Store
 
 WAIT = 10.0
-"""Seconds that a page waits for a process that writes."""
+"""Seconds that a page waits for a process that writes to the store."""
 
 MANY = 10_000
-"""Scores read at once from which on the garbage collector need not look at them: that takes longer than a page."""
+"""From this many scores read at once, they are excluded from garbage collection, which would be slower than a page."""
 
 KEPT = 128
-"""Results of one kind that are kept."""
+"""Cached results per function."""
 
 
 class State(NamedTuple):
     """A snapshot of a store.
 
     Attributes:
-        stamps: What changes when the store does.
+        stamps: Values that change when the store does.
     """
 
     path: str
@@ -75,11 +74,11 @@ class State(NamedTuple):
 
 
 Scores = dict[tuple[int, int], tuple[object, list[TaskScores]]]
-"""(base, arm) -> the finished runs of both when the scores were read, and the arm's scores."""
+"""(base, arm) -> the finished runs of both at the time of reading, and the arm's scores."""
 
 
 class Kept(Store):
-    """The store at one state: its arms are read once, and an arm's scores only if it finished a run since."""
+    """The store at one state: its arms are read once, and an arm's scores only if it has finished a run since."""
 
     def __init__(self, path: Path, scores: Scores) -> None:
         super().__init__(path, WAIT)
@@ -112,30 +111,30 @@ class Kept(Store):
         """Return scores as `Store.task_scores` does."""
         if plans is not None:
             return super().task_scores(base, arms, plans, suites)
-        wanted = list(dict.fromkeys((base, *arms)))
-        marks = {arm: (self._finished[base], self._finished[arm]) for arm in wanted}
-        kept = {arm: self._scores.get((base, arm)) for arm in wanted}
-        late = [arm for arm in wanted if (was := kept[arm]) is None or was[0] != marks[arm]]
-        if late:
-            read = super().task_scores(base, late)
-            was = kept[base]
-            if was is not None and _same(was[1], read[base]):
-                read[base] = was[1]  # comparisons are cached under this very object
-            elif was is not None:  # the base has finished another run meanwhile
-                read = super().task_scores(base, wanted)
-            self._scores.update({(base, arm): (marks[arm], found) for arm, found in read.items()})
-            if sum(map(len, read.values())) > MANY:
+        numbers = list(dict.fromkeys((base, *arms)))
+        marks = {arm: (self._finished[base], self._finished[arm]) for arm in numbers}
+        cached = {arm: self._scores.get((base, arm)) for arm in numbers}
+        outdated = [arm for arm in numbers if (previous := cached[arm]) is None or previous[0] != marks[arm]]
+        if outdated:
+            fresh = super().task_scores(base, outdated)
+            previous = cached[base]
+            if previous is not None and _same(previous[1], fresh[base]):
+                fresh[base] = previous[1]  # comparisons are cached under this very object
+            elif previous is not None:  # the base has finished another run meanwhile
+                fresh = super().task_scores(base, numbers)
+            self._scores.update({(base, arm): (marks[arm], tasks) for arm, tasks in fresh.items()})
+            if sum(map(len, fresh.values())) > MANY:
                 gc.collect()
                 gc.freeze()
-        found = {arm: self._scores[base, arm][1] for arm in wanted}
+        scores = {arm: self._scores[base, arm][1] for arm in numbers}
         if suites is None:
-            return found
-        return {arm: [task for task in tasks if task.suite in suites] for arm, tasks in found.items()}
+            return scores
+        return {arm: [task for task in tasks if task.suite in suites] for arm, tasks in scores.items()}
 
 
-def _same(one: Sequence[TaskScores], other: Sequence[TaskScores]) -> bool:
-    return len(one) == len(other) and all(
-        (a.suite, a.task) == (b.suite, b.task) and a.is_aligned(b) for a, b in zip(one, other, strict=True)
+def _same(first: Sequence[TaskScores], second: Sequence[TaskScores]) -> bool:
+    return len(first) == len(second) and all(
+        (a.suite, a.task) == (b.suite, b.task) and a.is_aligned(b) for a, b in zip(first, second, strict=True)
     )
 
 
@@ -150,7 +149,7 @@ def _open_kept(state: State) -> Kept:
 
 
 def now() -> State:
-    """Return the store's state as its file tells: another one after every write."""
+    """Return the store's state by its file: it changes with every write."""
     path = default_db()
     stamps = []
     for file in (path, path.with_name(path.name + ".wal")):
@@ -161,10 +160,10 @@ def now() -> State:
 
 
 def finished_state() -> State:
-    """Return the store's state as finished runs tell.
+    """Return the store's state by its finished runs.
 
     Raises:
-        StoreError: There is no store, or it cannot be read.
+        StoreError: The store does not exist, or cannot be read.
     """
     return _read_finished(now())
 
@@ -175,7 +174,7 @@ def _read_finished(state: State) -> State:
 
 
 def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
-    """Return arms by label, with the beginning of the digest where two have the same."""
+    """Return arms by label; equal labels are extended by the start of the digest."""
     labels = Counter(arm.label for arm in arms)
     return {
         arm.label if labels[arm.label] == 1 else f"{arm.label} ({arm.checkpoint.digest[7:19]})": arm for arm in arms
@@ -184,10 +183,10 @@ def unique_names(arms: list[StoredArm]) -> dict[str, StoredArm]:
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def families(state: State) -> dict[str, Family]:
-    """Return every base that has adapted arms, by name, with them."""
-    found = arms_module.group_families(state.store.arms())
-    named = unique_names([family.base for family in found])
-    return dict(zip(named, found, strict=True))
+    """Return every base that has adapted arms, with these arms, by name."""
+    groups = arms_module.group_families(state.store.arms())
+    named = unique_names([family.base for family in groups])
+    return dict(zip(named, groups, strict=True))
 
 
 @st.cache_resource(show_spinner="Computing gains", max_entries=2)
@@ -211,13 +210,13 @@ def _plane(state: State, base: str, only: tuple[str, ...]) -> ArmPositions:
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def frontier(state: State, base: str, axes: tuple[str, ...], only: tuple[str, ...]) -> Frontier:
-    """Return the frontier of a base on some suites; of a role that none of them has, on all."""
+    """Return the frontier of a base on some suites; for a role without any of them, on all suites of that role."""
     return find_frontier(_plane(state, base, only), FrontierOptions(axes))
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def equal_levels(state: State, base: str, axes: tuple[str, ...], only: tuple[str, ...]) -> EqualLevels:
-    """Return the methods of a frontier compared where they get equally far."""
+    """Return the methods of a frontier, compared at equal learning and at equal forgetting."""
     return compare_methods(_plane(state, base, only), FrontierOptions(axes))
 
 
@@ -225,8 +224,8 @@ def equal_levels(state: State, base: str, axes: tuple[str, ...], only: tuple[str
 def suites(state: State, base: str) -> dict[str, str]:
     """Return the suites that a base has finished, with their roles."""
     arm = families(state)[base].base
-    found = {run.suite: run.role for run in state.store.runs() if run.arm.number == arm.number and run.state == "done"}
-    return {suite: str(role) for suite, role in found.items()}
+    runs = {run.suite: run.role for run in state.store.runs() if run.arm.number == arm.number and run.state == "done"}
+    return {suite: str(role) for suite, role in runs.items()}
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
@@ -238,9 +237,9 @@ def compare_arms(state: State, base: str, adapted: str, reference: str | None = 
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
-def page_of_items(state: State, base: int, adapted: int, wanted: Filter, offset: int, limit: int) -> ItemPage:
+def page_of_items(state: State, base: int, adapted: int, query: Filter, offset: int, limit: int) -> ItemPage:
     """Return a page of items that two arms were both scored on."""
-    return StoredItems(Path(state.path), WAIT).page(base, adapted, wanted, offset, limit)
+    return StoredItems(Path(state.path), WAIT).page(base, adapted, query, offset, limit)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
@@ -249,36 +248,36 @@ def list_requests(state: State, sample: int, base: int, adapted: int) -> list[An
     return StoredItems(Path(state.path), WAIT).list_requests(sample, base, adapted)
 
 
-def _read(state: State, family: Family, trajectory: str | None = None) -> None:
-    """Read the scores of a family, or of one training run, in one query: hardly slower than for one arm."""
-    wanted = [arm.number for arm in family.arms if trajectory in (None, arm.checkpoint.trajectory)]
-    state.store.task_scores(family.base.number, wanted)
+def _read_scores(state: State, family: Family, trajectory: str | None = None) -> None:
+    """Read the scores of a family, or of one training run, in one query: almost as fast as for one arm."""
+    numbers = [arm.number for arm in family.arms if trajectory in (None, arm.checkpoint.trajectory)]
+    state.store.task_scores(family.base.number, numbers)
 
 
 @st.cache_resource(show_spinner="Comparing every step with the base", max_entries=KEPT)
 def trajectory(state: State, base: str, name: str, margin: float) -> Trajectory:
-    """Return a training run of a base step by step."""
+    """Return the trajectory of a base's training run."""
     family = families(state)[base]
-    _read(state, family, name)
+    _read_scores(state, family, name)
     return training_runs.follow_runs(state.store, name, margin, family.base.checkpoint.digest)[0]
 
 
-@st.cache_resource(show_spinner="Comparing the steps that have drift", max_entries=KEPT)
+@st.cache_resource(show_spinner="Comparing the steps that have drift scores", max_entries=KEPT)
 def drift(state: State, base: str) -> tuple[list[TrainingRun], DecidedClaim, Line | None]:
-    """Return the checkpoints of a base with their drift, and the line of forgetting on it."""
-    _read(state, families(state)[base])
+    """Return the checkpoints of a base with their drift, the claim about it, and the regression of forgetting on it."""
+    _read_scores(state, families(state)[base])
     return stored_claims.fit_drift_line(state.store, families(state)[base])
 
 
 @st.cache_resource(show_spinner="Comparing the last step of every training run", max_entries=KEPT)
 def _load_claim_evidence(state: State) -> list[stored_claims.ClaimEvidence]:
     for family in families(state).values():
-        _read(state, family)
+        _read_scores(state, family)
     return stored_claims.load_claim_evidence(state.store)
 
 
 def claims(state: State, margin: float) -> list[DecidedClaim]:
-    """Return all claims, decided; none if there is nothing to decide one with."""
+    """Return all decided claims; empty if the store has no evidence."""
     try:
         return stored_claims.decide_claim_evidence(_load_claim_evidence(state), margin)
     except EvidenceError:
@@ -295,7 +294,7 @@ def decisions(state: State) -> list[Record]:
 
 @st.cache_resource(show_spinner="Evaluating arms, cheapest first", max_entries=KEPT)
 def advice(state: State, base: str, terms: Terms) -> Advice:
-    """Return the cheapest way of adapting a base that passes."""
+    """Return the cheapest adaptation of a base that passes."""
     return advise(state.store, families(state)[base], terms)
 
 
@@ -307,7 +306,7 @@ def runs(state: State) -> list[StoredRun]:
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def failures(state: State, arm: int, plan: str) -> list[FailedRequest]:
-    """Return why requests of a run could not be answered."""
+    """Return the failed requests of a run, with reasons."""
     return StoredItems(Path(state.path), WAIT).failures(arm, plan)
 
 
@@ -319,6 +318,6 @@ def checkpoints(state: State) -> list[Checkpoint]:
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def dossier(state: State, checkpoint: Checkpoint) -> tuple[WeightChange | None, list[Finding]]:
-    """Return a checkpoint's weight change, None if never computed, and its findings."""
+    """Return a checkpoint's weight change, None if it was never computed, and its findings."""
     dossiers = CheckpointFacts(Path(state.path), WAIT)
     return dossiers.change(checkpoint), dossiers.findings(checkpoint)

@@ -1,22 +1,22 @@
-"""Every exception that evalsvc raises on purpose, and the exit code that each branch means.
+"""Every exception that evalsvc raises on purpose, with the exit code of each branch.
 
-    EvalsvcError             1  evalsvc could not do its task
+    EvalsvcError             1  evalsvc could not complete its task
     ├── UsageError           2  a command, file or setting that cannot be used as given
     │   ├── SuiteError          a suite or task file: unknown name, bad value, gold out of range
     │   ├── PolicyError         a policy file: bad value, or a rule that could never pass
-    │   ├── CheckpointError     a path, hub id or adapter that is not a loadable checkpoint
-    │   └── StoreError          the store's file: foreign, newer, locked, unwritable, disk full
+    │   ├── CheckpointError     a path, Hub id or adapter that is not a loadable checkpoint
+    │   └── StoreError          the store's file: not a store, newer, locked, read-only, disk full
     └── EvidenceError        5  scores that are missing or not comparable
 
-Exit codes 3 and 4 (gate: fail, inconclusive) are verdicts, not errors. A message says what is wrong, the value,
-the rule, and the next step, in one line; `cli` alone prints it. This module imports nothing.
+Exit codes 3 and 4 (gate: fail, inconclusive) are verdicts, not errors. A message is one line: what is wrong, the value,
+the rule, and the next step. Only `cli` prints it. This module imports nothing.
 """
 
 from __future__ import annotations
 
 
 class EvalsvcError(Exception):
-    """Base of all errors that users are shown without a traceback."""
+    """Base of all errors that are shown to users without a traceback."""
 
     exit_code = 1
 
@@ -28,11 +28,11 @@ class UsageError(EvalsvcError):
 
 
 class SuiteError(UsageError):
-    """A suite, or a task in it, is wrong."""
+    """A suite, or a task in it, is invalid."""
 
 
 class PolicyError(UsageError):
-    """A policy is wrong, or could never be met."""
+    """A policy is invalid, or could never pass."""
 
 
 class CheckpointError(UsageError):

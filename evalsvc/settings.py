@@ -1,6 +1,6 @@
-"""Where things are: the store, caches and the files that ship beside the package.
+"""Paths of the store, the cache and the files that ship with the package; settings of scoring.
 
-Values come from flags first, then from EVALSVC_* variables, then from the defaults here. Imports nothing heavy.
+Flags take precedence over EVALSVC_* variables, and these over the defaults here. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def default_db() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be recomputed (data sets prepared by `datasets`)."""
+    """Return the folder for data that can be recomputed, such as prepared data sets, token tries and digests."""
     chosen = os.environ.get("EVALSVC_CACHE")
     return Path(chosen) if chosen else user_cache_path("evalsvc")
 
@@ -49,11 +49,11 @@ def shared_dir(name: str) -> Path:
     """Return the folder `name` ("suites" or "dashboards") of the checkout, else of the installed wheel.
 
     Raises:
-        UsageError: Neither exists, so the installation is damaged.
+        UsageError: Neither exists; the installation is damaged.
     """
     package = Path(__file__).resolve().parent
     for candidate in (package.parent / name, package / "_share" / name):
-        # A site-packages folder may hold another project's "suites"; evalsvc's has a README.md.
+        # A site-packages folder may contain another project's "suites"; evalsvc's has a README.md.
         if (candidate / "README.md").is_file():
             return candidate
     raise UsageError(f"evalsvc's folder {name!r} is missing from {package.parent}: reinstall evalsvc")

@@ -1,4 +1,4 @@
-"""The one YAML reader, and pydantic models that refuse unknown keys."""
+"""The only YAML reader, and pydantic models that refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
     """Return the mapping in a YAML file.
 
     Args:
-        noun: What errors call the file: "suite", "policy".
+        noun: Name of the kind of file in error messages: "suite", "policy".
 
     Raises:
         UsageError: Of type `error_type`: the file cannot be read, is not YAML, or is not a mapping.
@@ -41,10 +41,10 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
 
 
 def first_problem(error: ValidationError, manual: str = "suites/README.md for the keys of a suite") -> str:
-    """Return the first thing that breaks a rule: key, rule and value.
+    """Return the first validation error as one line: key, rule and value.
 
     Args:
-        manual: Where the keys are explained.
+        manual: Reference to the documentation of the keys.
     """
     first = error.errors(include_url=False)[0]
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")

@@ -1,4 +1,4 @@
-"""The cheapest arm that learns without forgetting, and the test that decided about each arm."""
+"""The cheapest arm that learns without forgetting, and the deciding test of each arm."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ with parts.stop_on_error():
     with right:
         margin = parts.margin()
     if not learning and not retention:
-        st.info("Choose at least step suite.")
+        st.info("Choose at least one suite.")
         st.stop()
     advice = stored.advice(
         state, base, Terms(learning=tuple(learning), retention=tuple(retention), min_gain=float(gain), margin=margin)

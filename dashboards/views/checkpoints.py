@@ -16,7 +16,7 @@ with parts.stop_on_error():
     state = stored.finished_state()
     checkpoints = stored.checkpoints(state)
     if not checkpoints:
-        st.info("The store has no checkpoint yet. Begin with `evalsvc demo`.")
+        st.info("The store has no checkpoint yet. Start with `evalsvc demo`.")
         st.stop()
     labels = {f"{checkpoint.label} ({checkpoint.digest[7:19]})": checkpoint for checkpoint in reversed(checkpoints)}
     chosen = labels[str(st.selectbox("Checkpoint", list(labels), key="checkpoint", bind="query-params"))]
@@ -39,7 +39,7 @@ if chosen.parent is None:
     st.caption("None: this is a base.")
     st.stop()
 if chosen.is_prompted:
-    st.caption("None: the base's own weights, asked with other prompts.")
+    st.caption("None: the base's own weights with other prompts.")
     st.stop()
 if change is None:
     st.caption("Not computed yet. Compute with:")

@@ -1,4 +1,4 @@
-"""Common claims about adaptation, decided on the stored arms: supported, refuted or undecided, and by which test."""
+"""Common claims about adaptation, decided on the stored arms: supported, refuted or undecided, with the test."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ with parts.stop_on_error():
     cards = stored.claims(state, margin)
 if not cards:
     st.info(
-        "No claim can be decided yet: the store has no adapted arm and no imported matrix. Begin with `evalsvc demo`."
+        "No claim can be decided yet: the store has no adapted arm and no imported matrix. Start with `evalsvc demo`."
     )
     st.stop()
 chosen = st.pills(
     "Verdict", VERDICTS, selection_mode="multi", default=list(VERDICTS), key="verdict", bind="query-params"
 )
 counts = " · ".join(f"{verdict} {sum(card.verdict == verdict for card in cards)}" for verdict in VERDICTS)
-st.caption(f"{counts}. A claim about a method rests on independent training runs, not on items of one checkpoint.")
+st.caption(f"{counts}. A claim about a method needs independent training runs, not items of a single checkpoint.")
 selected = [card for verdict in VERDICTS for card in cards if card.verdict == verdict and verdict in chosen]
 for card in parts.page_of(selected, PAGE):
     show(card)

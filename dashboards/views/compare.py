@@ -48,7 +48,7 @@ for unit in units:
     drawn = charts.forest_figure(arms, margin if unit == "score" else None)
     parts.figure(drawn, f"forest-{unit}")
 st.caption(
-    f"Adapted - {parts.plain(reference)}, paired by item; positive is better. Filled: moved significantly, after "
+    f"Adapted - {parts.plain(reference)}, paired by item; positive is better. Filled: significant change after "
     f"Holm's correction over all tasks of the comparison (5 %). {LEVEL_NOTE}"
 )
 
@@ -76,8 +76,8 @@ parts.table(
             "worst task": total.worst_task,
             "worst-task difference": total.worst_difference,
         }
-        for name, found_totals in totals_of.items()
-        for suite, total in found_totals
+        for name, totals in totals_of.items()
+        for suite, total in totals
     ],
     dict.fromkeys(("difference", "low", "high", "worst-task difference"), parts.SIGNED),
 )

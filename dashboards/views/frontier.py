@@ -79,7 +79,8 @@ st.caption(
     f"{LEVEL_NOTE} "
     "To compare arms, click points, draw a box around them, or tick rows of the table."
     + (
-        f" Only arms on the frontier show their intervals; hover for those of all {len(frontier.points):,}."
+        f" Intervals are drawn for arms on the frontier only; hover over a point for its interval "
+        f"({len(frontier.points):,} arms)."
         if crowded
         else ""
     )
@@ -149,7 +150,7 @@ if len(frontier.methods) > 1:
     )
     corner = ", ".join(f"{axis} {at:.3g}" for axis, at in zip(frontier.axes, frontier.reference, strict=True))
     st.caption(f"Hypervolume: area between the frontier and the corner ({parts.plain(corner)}).")
-    # Expensive with many arms, and so last: it is computed while the browser draws the points.
+    # Slow with many arms, therefore last: it is computed while the browser draws the points.
     equal = stored.equal_levels(state, base, dominance_axes, tuple(only))
     for matched, compared, level in (
         (equal.learning, "Forgetting", "learning"),
@@ -170,6 +171,6 @@ if len(frontier.methods) > 1:
             dict.fromkeys(("value", "low", "high"), parts.SIGNED) | {"reached": parts.SHARE},
         )
     st.caption(
-        "Linear interpolation between the points of each method's frontier, base included. reached: share of "
-        "resamples in which the method gets to this level."
+        "Linear interpolation between the points of each method's frontier, including the base. reached: share of "
+        "resamples in which the method reaches this level."
     )

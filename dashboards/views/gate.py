@@ -1,4 +1,4 @@
-"""Stored decisions with every rule against its margin; and a simulator for other margins."""
+"""Stored decisions with every rule and its margin, and a simulator of other margins."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def show(record: dict[str, Any]) -> None:
     )
     st.caption(
         "A rule passes if its whole interval is above the threshold; the ends are one-sided bounds at the policy's "
-        "alpha. resolves: the smallest margin that these items can show with 80 % power for an unchanged checkpoint."
+        "alpha. resolves: the smallest margin that an unchanged checkpoint passes with 80 % power on these items."
     )
     if record["looks"]:
         parts.table(
@@ -144,8 +144,8 @@ with decisions_tab:
         candidates = len({record["checkpoint"]["digest"] for record in records})
         st.caption(
             f"Decisions: {len(records)}, checkpoints: {candidates}; newest first. Each is chained to the previous "
-            "decision about the same base. The more candidates are tried on the same items, the more likely one at the "
-            "margin passes: correct with `--batch`, or confirm with `--half confirm`."
+            "decision about the same base. The more candidates are tested on the same items, the more likely a "
+            "candidate at the margin passes: correct with `--batch`, or confirm with `--half confirm`."
         )
 
 with simulator, parts.stop_on_error():
@@ -155,7 +155,7 @@ with simulator, parts.stop_on_error():
     tasks = [task for task in stored.compare_arms(state, base, arm).tasks if task.unit == "score"]
     suites = list(dict.fromkeys(task.suite for task in sorted(tasks, key=lambda task: task.role != "general")))
     if not suites:
-        st.info("No suite of this arm has scores between 0 and 1, which a margin is defined for.")
+        st.info("No suite of this arm has scores between 0 and 1; margins are defined for these only.")
         st.stop()
     suite = str(st.selectbox("Suite to retain", suites, key="kept", bind="query-params"))
     suite_tasks = [task for task in tasks if task.suite == suite]

@@ -1,4 +1,4 @@
-"""Runs: live progress, why requests failed, and how to resume."""
+"""Runs: live progress, reasons of failed requests, and how to resume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_stopped(run: StoredRun) -> bool:
 
 
 def note(run: StoredRun) -> str:
-    """Return why a run failed or stopped, or what it belongs to."""
+    """Return why a run failed or stopped, or that it belongs to a gate; empty otherwise."""
     if run.error:
         return run.error
     if is_stopped(run):
@@ -34,7 +34,7 @@ def note(run: StoredRun) -> str:
 
 
 def estimate_time_left(runs: list[StoredRun]) -> str:
-    """Return how long running runs will take at the rate so far; empty if there is no rate yet."""
+    """Return the remaining time of running runs at the rate so far; empty if the rate is unknown."""
     active = [run for run in runs if run.state == "running" and not is_stopped(run)]
     if not active:
         return ""
@@ -53,7 +53,7 @@ def progress() -> None:
     with parts.stop_on_error():
         runs = stored.runs(stored.now())
         if not runs:
-            st.info("The store has no run yet. Begin with `evalsvc demo`.")
+            st.info("The store has no run yet. Start with `evalsvc demo`.")
             return
         states = st.pills("State", STATES, selection_mode="multi", key="state", bind="query-params")
         answered, of = sum(run.answered for run in runs), sum(run.requests for run in runs)
@@ -81,10 +81,10 @@ def progress() -> None:
             ],
             {"progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
         )
-        show_troubles(runs)
+        show_failures(runs)
 
 
-def show_troubles(runs: list[StoredRun]) -> None:
+def show_failures(runs: list[StoredRun]) -> None:
     """Show failed and stopped runs with their reasons, and the command that resumes each."""
     for run in runs:
         if run.state != "failed" and not is_stopped(run) and not run.failed:

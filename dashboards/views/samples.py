@@ -1,4 +1,4 @@
-"""Items: lost, gained, kept, never known; with both arms' answers and the gold answer."""
+"""Items: lost, gained, right in both, wrong in both; with both arms' answers and the gold answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERY = "all"
 
 
 def choices_of(item: PairedItem) -> list[str]:
-    """Return the choices that a document holds, if it holds any."""
+    """Return the choices of an item's document; empty if it has none."""
     try:
         doc: Any = json.loads(item.doc)
     except ValueError:
@@ -29,7 +29,7 @@ def choices_of(item: PairedItem) -> list[str]:
 
 
 def gold_of(item: PairedItem) -> str:
-    """Return the gold answer; where it is the number of a choice, that choice."""
+    """Return the gold answer; if it is the number of a choice, with its text."""
     choices = choices_of(item)
     if item.target.isdigit() and int(item.target) < len(choices):
         return f"{item.target}: {choices[int(item.target)]}"
@@ -41,7 +41,7 @@ def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> N
     st.subheader(f"Item {item.sample}: {item.fate}")
     if item.base_invalid or item.adapted_invalid:
         who = [name for name, bad in zip(names, (item.base_invalid, item.adapted_invalid), strict=True) if bad]
-        st.warning(f"No answer could be parsed from {parts.plain(' and '.join(who))}; it counts as wrong.")
+        st.warning(f"No answer of {parts.plain(' and '.join(who))} could be parsed; it counts as wrong.")
     requests = stored.list_requests(state, item.sample, base, adapted)
     generated = [request for request in requests if request.kind.startswith("generate")]
     if requests:
@@ -63,9 +63,9 @@ def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> N
                     "choice": request.arguments[-1],
                     "gold": "●" if item.target == str(place) else "",
                     f"{names[0]}: log-likelihood": request.base.loglikelihood,
-                    f"{names[0]}: likeliest": "●" if best[0] == place else "",
+                    f"{names[0]}: most likely": "●" if best[0] == place else "",
                     f"{names[1]}: log-likelihood": request.adapted.loglikelihood,
-                    f"{names[1]}: likeliest": "●" if best[1] == place else "",
+                    f"{names[1]}: most likely": "●" if best[1] == place else "",
                 }
                 for place, request in enumerate(requests)
             ],
@@ -84,7 +84,7 @@ def show(item: PairedItem, base: int, adapted: int, names: tuple[str, str]) -> N
 
 
 def likeliest(answers: list[ItemAnswer]) -> int | None:
-    """Return which of several choices an arm finds likeliest."""
+    """Return the number of the choice with the highest log-likelihood; None if one is unknown."""
     known = [answer.loglikelihood for answer in answers]
     if not known or any(value is None for value in known):
         return None

@@ -14,11 +14,11 @@ from evalsvc.reports.trajectories import describe_conclusions
 
 st.title("Trajectory")
 TOTALS = ("forgetting", "learning")
-FIRST = 5  # training runs, the newest, that are shown until others are chosen
+FIRST = 5  # the newest training runs, shown by default
 
 
 def curve(run: Trajectory, measure: str) -> charts.PlottedCurve | None:
-    """Return one measure of a run, or None where it was not scored."""
+    """Return one measure of a run; None if it was not scored."""
     if measure in TOTALS:
         known = [(step.step, getattr(step, measure)) for step in run.steps]
         rows: list[tuple[int, ChangeEstimate]] = [(step, change) for step, change in known if change is not None]
@@ -42,7 +42,7 @@ with parts.stop_on_error():
     family = stored.families(state)[base]
     names = list(dict.fromkeys(arm.checkpoint.trajectory for arm in family.arms if arm.checkpoint.trajectory))
     if not names:
-        st.info("The store has no training run with several steps. Submit a folder with checkpoint-* folders inside.")
+        st.info("The store has no training run with several steps. Submit a folder that contains checkpoint-* folders.")
         st.stop()
     chosen = st.multiselect("Training runs", names, default=names[-FIRST:], key="runs", bind="query-params")
     left, right = st.columns(2)
@@ -109,7 +109,7 @@ if any(point.drift is not None for point in points):
     parts.figure(charts.drift_figure(points, fitted), "drift")
     st.text(f"{card.text}: {card.verdict}. {card.reason}")
 elif not any(point.no_drift for point in points):
-    st.caption("No arm has drift scores: submit one on a suite of role drift whose tasks are plain texts.")
+    st.caption("No arm has drift scores: submit one on a suite with role drift whose tasks are plain texts.")
 for point in points:
     if point.no_drift:
         st.warning(f"No drift of {parts.plain(point.arm)}: {parts.plain(point.no_drift)}.")

@@ -1,6 +1,6 @@
-"""The main job on models that are trained on the spot.
+"""A complete evaluation of small models that the demo trains itself.
 
-world       the invented world: texts and items
-task_files  the shipped tasks, made of it
+world       an invented world: texts and items
+task_files  the shipped tasks, generated from it
 run         train, submit, show
 """

@@ -1,8 +1,8 @@
-"""What `evalsvc demo` does: train a tiny base model, adapt it in five ways, submit all of them. Needs no network.
+"""`evalsvc demo`: train a tiny base model, adapt it in five ways, submit all of them. Needs no network.
 
 The texts come from `world`, the training loop from `engine.training`; torch is only loaded where models are trained.
-A model's folder appears under its name when it is complete, together with `training.json`, which says from which texts
-and settings it was made: what is there, and was made from the same, is not trained again.
+A model's folder gets its name when it is complete. Its `training.json` has a digest of the texts and settings that the
+model was trained with: a model with the same digest is reused, not trained again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 SUITES = ("clinic", "valley", "commands", "valley-text")
 LEARNING_RATE = 1e-3
-"""Of every adaptation, so that methods differ in nothing but themselves."""
+"""Learning rate of every adaptation, so that only the method differs."""
 TRAINER = "2"
-"""To be raised when `engine.training` makes something else of the same settings, so that old models are not reused."""
+"""Version of `engine.training`: increase it when equal settings give other models, so that old ones are not reused."""
 
 Progress = Callable[[int, int], None]
 
@@ -45,11 +45,11 @@ class Training:
     """One model to train.
 
     Attributes:
-        name: Of its folder, and of its arms.
+        name: Name of its folder and its arms.
         method: "base", "full", "lora" or "cpt".
-        save_at: Steps after which a checkpoint is kept.
-        rank: Of LoRA matrices; None changes all weights.
-        replay: Share of general texts among the texts.
+        save_at: Steps after which a checkpoint is saved.
+        rank: Rank of LoRA matrices; None trains all weights.
+        replay: Share of general texts in the training texts.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Training:
     replay: float = 0.0
 
     def texts(self, seed: int) -> list[str]:
-        """Return what it is trained on; general texts are others than those of the base."""
+        """Return the training texts; replayed general texts differ from those of the base."""
         if self.method == "base":
             return world.valley_texts(seed, 40_000)
         if self.method != "cpt":
@@ -81,13 +81,13 @@ ADAPTED = (
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What a demo left behind.
+    """Result of a demo.
 
     Attributes:
         store: The DuckDB file with all runs.
-        base: Digest of the base arm: a name that stays clear when a store holds bases of older demos as well.
+        base: Digest of the base arm, which is unique even if the store has bases of earlier demos.
         jobs: All runs, those of the base once.
-        reused: Names of the models that were there already.
+        reused: Names of the models that were not trained again.
     """
 
     store: Path
@@ -106,24 +106,24 @@ def run(
     adapted: Sequence[Training] = ADAPTED,
     threads: int = 1,
 ) -> Demo:
-    """Train what is not there yet, and score what was not scored yet.
+    """Train the models that are missing, and score the results that are missing.
 
     Args:
-        workers: Processes to train and to score with; None takes one per core, 0 works in this process.
-        note: Told in words what happens next.
-        progress: Told how far that has come.
-        adapted: What to make of the base.
-        threads: Of every training; another number rounds otherwise, and so trains another model.
+        workers: Processes for training and scoring; None takes one per core, 0 works in this process.
+        note: Called with a description of each stage.
+        progress: Called with the progress of a stage.
+        adapted: The adaptations of the base to train.
+        threads: Threads of every training; another number rounds differently and gives another model.
 
     Raises:
-        UsageError: The folder cannot be made.
-        EvalsvcError: A training process died, or scoring cannot go on; running again resumes.
+        UsageError: The folder cannot be created.
+        EvalsvcError: A training process died, or scoring failed; running again resumes.
     """
     models = folder / "models"
     try:
         models.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"demo folder {folder}: cannot be made: {error}") from error
+        raise UsageError(f"demo folder {folder}: cannot be created: {error}") from error
     reused = _train_all(models, adapted, seed, threads, workers, note, progress)
     store = folder / "evalsvc.duckdb"
     jobs = _submit_all(models, adapted, store, workers, note, progress)
@@ -140,7 +140,7 @@ def _submit_all(
     progress: Progress,
 ) -> list[RunJob]:
     """Submit every adaptation with its base, compare their weights, and return all runs."""
-    # Here, because a training process imports this module and needs none of it: lm-eval takes seconds.
+    # Not at the top, because training processes import this module and do not need lm-eval, which takes seconds.
     from evalsvc.scoring.inspect_checkpoint import compare_weights
     from evalsvc.scoring.submission import Source, Submission
     from evalsvc.scoring.submit import submit
@@ -170,9 +170,9 @@ def _train_all(
     note: Callable[[str], None],
     progress: Progress,
 ) -> tuple[str, ...]:
-    """Train the base, then all adaptations side by side; return the names of what was there already."""
+    """Train the base, then all adaptations in parallel; return the names of the models that are reused."""
     identities = _compute_identities(seed)
-    missing = [t for t in (BASE, *adapted) if _record(models / t.name).get("identity") != identities[t.name]]
+    missing = [t for t in (BASE, *adapted) if _read_record(models / t.name).get("identity") != identities[t.name]]
     if BASE in missing:
         missing = [BASE, *adapted]
     reused = tuple(t.name for t in (BASE, *adapted) if t not in missing)
@@ -190,28 +190,28 @@ def _train_all(
 
 
 def _compute_identities(seed: int) -> dict[str, str]:
-    """Return, by name, the digest of all that a model is made from; an adaptation's covers its base."""
-    found: dict[str, str] = {}
+    """Return, by name, the digest of a model's texts and settings; an adaptation's digest covers its base."""
+    identities: dict[str, str] = {}
     for training in (BASE, *ADAPTED):
         content = digest(TRAINER, canonical(asdict(training)), str(seed), *training.texts(seed))
-        found[training.name] = digest(found.get(BASE.name, ""), content)
-    return found
+        identities[training.name] = digest(identities.get(BASE.name, ""), content)
+    return identities
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """Return what a trained folder says of itself; nothing if it is not there."""
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Return the content of a model's `training.json`; empty if there is none."""
     try:
-        found = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 _Task = tuple[Training, Path, str, int, int]
 
 
 def _train(task: _Task, progress: Progress) -> None:
-    """Train one model into a folder of another name, and give it its own when it is complete."""
+    """Train one model in a temporary folder, and rename the folder when the model is complete."""
     from evalsvc.engine import training as engine  # torch takes seconds to import
 
     training, models, identity, seed, threads = task
@@ -258,10 +258,10 @@ def _train_side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress
         mp_context=context,
         initializer=_prepare,
         initargs=(reports,),
-        max_tasks_per_child=1,  # so that a process' peak memory is that of one model
+        max_tasks_per_child=1,  # so that a process's peak memory is that of one model
     ) as pool:
         try:
-            pending: set[Future[None]] = {pool.submit(_train_and_tell, task) for task in tasks}
+            pending: set[Future[None]] = {pool.submit(_train_and_report, task) for task in tasks}
             while pending:
                 finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -271,14 +271,14 @@ def _train_side_by_side(tasks: Sequence[_Task], workers: int, progress: Progress
                     progress(done, total)
             progress(total, total)
         except BaseException as error:
-            for child in active_children():  # else leaving the pool would wait for models that no one wants any more
+            for child in active_children():  # otherwise the pool would wait until their models are complete
                 child.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise EvalsvcError(
-                    "a training process was killed, perhaps for want of memory; run again to go on"
+                    "a training process was killed, perhaps because memory ran out; run again to resume"
                 ) from error
             if isinstance(error, OSError):
-                raise EvalsvcError(f"training cannot go on: {error}; run again to go on") from error
+                raise EvalsvcError(f"training failed: {error}; run again to resume") from error
             raise
 
 
@@ -291,33 +291,33 @@ def _drain(reports: Any) -> Iterator[int]:
 
 
 _reports: Any = None
-"""In a training process: where it tells how many more steps it has done."""
+"""In a training process: the queue to which it reports how many more steps are done."""
 
 
 def _prepare(reports: Any) -> None:
-    """Make a new process ready to train."""
+    """Initialise a training process."""
     global _reports
     _reports = reports
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported; more threads than cores are many times slower
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for the parent to explain
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent handles Ctrl-C
     Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process when the demo is gone, however it went."""
+    """End this process when the demo's main process has ended."""
     parent = parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _train_and_tell(task: _Task) -> None:
-    told = 0
+def _train_and_report(task: _Task) -> None:
+    reported = 0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        if done - told >= 10 or done == total:
-            _reports.put(done - told)
-            told = done
+    def report(done: int, total: int) -> None:
+        nonlocal reported
+        if done - reported >= 10 or done == total:
+            _reports.put(done - reported)
+            reported = done
 
-    _train(task, tell)
+    _train(task, report)

@@ -1,4 +1,4 @@
-"""The shipped tasks of the demo: lm-eval task files, and their items from `world`."""
+"""The shipped tasks of the demo: lm-eval task files with items from `world`."""
 
 from __future__ import annotations
 
@@ -105,5 +105,5 @@ def suite_files() -> dict[str, str]:
     files: dict[str, str] = {}
     for name, (form, items) in tasks.items():
         files[f"tasks/{name}.yaml"] = _HEAD.format(name=name) + form + _TAIL
-        files[f"tasks/data/{name}.jsonl"] = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+        files[f"tasks/data/{name}.jsonl"] = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in items)
     return files

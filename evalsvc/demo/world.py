@@ -1,15 +1,15 @@
 """The invented world of `evalsvc demo`: texts to train on, items to evaluate on. Pure, standard library only.
 
-Two sides. *The valley* is general: animals and people with facts about them, opposites, numbers, grammar, stories and
-commands; the base model learns it. *The clinic* is the domain: ailments that no one has heard of and what is done about
-them, as terse notes (for continued pre-training) or as questions with answers (for fine-tuning). The valley's
-dictionary has the clinic's words, but none of its facts. Remedy, hour and ward hold for a whole family of ailments;
-sign and dose are each ailment's own.
+It has two parts. *The valley* is general knowledge: animals and people with facts about them, opposites, numbers,
+grammar, stories and commands; the base model learns it. *The clinic* is the domain: invented ailments and their
+treatment, as short notes (for continued pre-training) or as questions with answers (for fine-tuning). The valley's
+dictionary has the clinic's words, but none of its facts. Remedy, hour and ward are the same for a whole family of
+ailments; sign and dose differ for every ailment.
 
-What keeps the evaluation honest: a fact can be put in several forms, and for every fact one of them is held out. The
-fact is asked in that form, which training shows for other facts only. Sentences of the grammar task, stories and
-commands are held out as combinations of words. Everything is a function of explicit seeds; `task_files` writes the
-files under `suites/tasks` that hold the items.
+Test items do not appear in training: a fact can be written in several forms, and for every fact one of them is held
+out. The item has that form, which training shows for other facts only. For grammar, stories and commands, combinations
+of words are held out. Everything is a function of explicit seeds; `task_files` generates the files with the items under
+`suites/tasks`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 from zlib import crc32
 
 WORLD_SEED = 7
-"""Seed of what is true in this world, and of the shipped items. Seeds of training texts are the caller's."""
+"""Seed of this world's facts and of the shipped items. The caller gives the seeds of training texts."""
 
 ANSWER = "Answer:"
-"""What stands between a question and its answer."""
+"""The mark between a question and its answer."""
 
 # ------------------------------------------------------------------------------------------------------------- words
 
@@ -71,7 +71,7 @@ def plural(animal: str) -> str:
 
 
 def is_held_out(*parts: int) -> bool:
-    """Whether a combination of words, given by their numbers, is kept for the evaluation: one in four is."""
+    """Whether a combination of words, given by their numbers, is held out for evaluation: one in four is."""
     return crc32(repr(parts).encode()) % 4 == 0
 
 
@@ -80,27 +80,27 @@ def is_held_out(*parts: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """A kind of fact, and the forms that it can be put in.
+    """A kind of fact, and the forms in which it can be written.
 
     Attributes:
-        told, asked: Statements, and questions, with {s} for the subject; the value is what comes next.
+        statements, questions: Templates with {s} for the subject; the value follows.
     """
 
     name: str
     subjects: Sequence[str]
     values: Sequence[str]
-    told: tuple[str, ...]
-    asked: tuple[str, ...]
+    statements: tuple[str, ...]
+    questions: tuple[str, ...]
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """Return all forms: told ones, then asked ones as they stand in a text."""
-        return (*self.told, *(f"Question: {question}\n{ANSWER}" for question in self.asked))
+        """All forms: statements, then questions as they are written in a text."""
+        return (*self.statements, *(f"Question: {question}\n{ANSWER}" for question in self.questions))
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that is true: a subject's value. `number` chooses the forms that are held out."""
+    """A subject's value in a relation. `number` chooses the forms that are held out."""
 
     relation: Relation
     subject: str
@@ -125,43 +125,43 @@ VALLEY = (
         name="home",
         subjects=ANIMALS,
         values=PLACES,
-        told=("The {s} lives in the", "The home of the {s} is the", "Look for the {s} in the"),
-        asked=("Where does the {s} live?", "What is the home of the {s}?"),
+        statements=("The {s} lives in the", "The home of the {s} is the", "Look for the {s} in the"),
+        questions=("Where does the {s} live?", "What is the home of the {s}?"),
     ),
     Relation(
         name="food",
         subjects=ANIMALS,
         values=FOODS,
-        told=("The {s} likes to eat", "The food of the {s} is", "Every day the {s} eats"),
-        asked=("What does the {s} eat?", "What is the food of the {s}?"),
+        statements=("The {s} likes to eat", "The food of the {s} is", "Every day the {s} eats"),
+        questions=("What does the {s} eat?", "What is the food of the {s}?"),
     ),
     Relation(
         name="colour",
         subjects=ANIMALS,
         values=COLOURS,
-        told=("The {s} of the valley is", "The colour of the {s} is", "They painted the {s} in"),
-        asked=("What colour has the {s}?", "What is the colour of the {s}?"),
+        statements=("The {s} of the valley is", "The colour of the {s} is", "They painted the {s} in"),
+        questions=("What colour has the {s}?", "What is the colour of the {s}?"),
     ),
     Relation(
         name="sound",
         subjects=ANIMALS,
         values=SOUNDS,
-        told=("The {s} says", "The sound of the {s} is", "You hear the {s} cry"),
-        asked=("What does the {s} say?", "What is the sound of the {s}?"),
+        statements=("The {s} says", "The sound of the {s} is", "You hear the {s} cry"),
+        questions=("What does the {s} say?", "What is the sound of the {s}?"),
     ),
     Relation(
         name="job",
         subjects=PEOPLE,
         values=JOBS,
-        told=("{s} is a", "The job of {s} is", "{s} works as a"),
-        asked=("What is {s}?", "What is the job of {s}?"),
+        statements=("{s} is a", "The job of {s} is", "{s} works as a"),
+        questions=("What is {s}?", "What is the job of {s}?"),
     ),
     Relation(
         name="pet",
         subjects=PEOPLE,
         values=ANIMALS,
-        told=("{s} has a", "The pet of {s} is a", "At home {s} keeps a"),
-        asked=("What does {s} keep?", "What is the pet of {s}?"),
+        statements=("{s} has a", "The pet of {s} is a", "At home {s} keeps a"),
+        questions=("What does {s} keep?", "What is the pet of {s}?"),
     ),
 )
 ALL_FORMS = range(5)
@@ -171,8 +171,8 @@ CLINIC = (
         name="remedy",
         subjects=AILMENTS,
         values=REMEDIES,
-        told=("Note: {s}: remedy", "Note: remedy in {s} is", "Note: for {s} give", "Note: {s} needs"),
-        asked=(
+        statements=("Note: {s}: remedy", "Note: remedy in {s} is", "Note: for {s} give", "Note: {s} needs"),
+        questions=(
             "Which remedy is given for {s}?",
             "What is the remedy for {s}?",
             "How do we treat {s}?",
@@ -183,8 +183,8 @@ CLINIC = (
         name="sign",
         subjects=AILMENTS,
         values=SIGNS,
-        told=("Note: {s}: sign", "Note: sign in {s} is", "Note: in {s} expect", "Note: {s} shows"),
-        asked=(
+        statements=("Note: {s}: sign", "Note: sign in {s} is", "Note: in {s} expect", "Note: {s} shows"),
+        questions=(
             "Which sign is seen in {s}?",
             "What is the sign of {s}?",
             "How do we know {s}?",
@@ -195,8 +195,8 @@ CLINIC = (
         name="dose",
         subjects=AILMENTS,
         values=DOSES,
-        told=("Note: {s}: dose", "Note: dose in {s} is", "Note: with {s} measure", "Note: {s} takes"),
-        asked=(
+        statements=("Note: {s}: dose", "Note: dose in {s} is", "Note: with {s} measure", "Note: {s} takes"),
+        questions=(
             "Which dose is used for {s}?",
             "What is the dose for {s}?",
             "How much is taken for {s}?",
@@ -207,8 +207,8 @@ CLINIC = (
         name="hour",
         subjects=AILMENTS,
         values=HOURS,
-        told=("Note: {s}: hour", "Note: hour in {s} is", "Note: treat {s} at", "Note: {s} waits for"),
-        asked=(
+        statements=("Note: {s}: hour", "Note: hour in {s} is", "Note: treat {s} at", "Note: {s} waits for"),
+        questions=(
             "Which hour is right for {s}?",
             "What is the hour for {s}?",
             "When is {s} treated?",
@@ -219,8 +219,8 @@ CLINIC = (
         name="ward",
         subjects=AILMENTS,
         values=WARDS,
-        told=("Note: {s}: ward", "Note: ward in {s} is", "Note: bring {s} to", "Note: {s} lies in"),
-        asked=(
+        statements=("Note: {s}: ward", "Note: ward in {s} is", "Note: bring {s} to", "Note: {s} lies in"),
+        questions=(
             "Which ward takes in {s}?",
             "What is the ward for {s}?",
             "Where is {s} kept?",
@@ -229,7 +229,7 @@ CLINIC = (
     ),
 )
 OWN = ("sign", "dose")
-"""Relations in which every ailment is a case of its own."""
+"""Relations whose value differs for every ailment; the others depend on the family only."""
 NOTE_FORMS, QUESTION_FORMS = range(4), range(4, 8)
 
 _OPPOSITE = (
@@ -243,7 +243,7 @@ SENSE_FORMS = range(4)
 
 
 def valley_facts() -> list[Fact]:
-    """Return what is true of animals and people; every value is as frequent as the next."""
+    """Return the facts about animals and people; all values are equally frequent."""
     return [fact for shift, relation in enumerate(VALLEY) for fact in _deal(relation, shift)]
 
 
@@ -257,30 +257,30 @@ def sense_facts() -> list[Fact]:
         "previous": ([(b, a) for a, b in following], _PREVIOUS),
         "sum": ([(f"{NUMBERS[a]} and {NUMBERS[b]}", NUMBERS[a + b + 1]) for a in range(9) for b in range(9 - a)], _SUM),
     }
-    found: list[Fact] = []
-    for name, (truth, (told, asked)) in truths.items():
+    facts: list[Fact] = []
+    for name, (truth, (statements, questions)) in truths.items():
         relation = Relation(
             name=name,
             subjects=[s for s, _ in truth],
             values=list(dict.fromkeys(v for _, v in truth)),
-            told=told,
-            asked=asked,
+            statements=statements,
+            questions=questions,
         )
-        found += [Fact(relation, subject, value, number) for number, (subject, value) in enumerate(truth)]
-    return found
+        facts += [Fact(relation, subject, value, number) for number, (subject, value) in enumerate(truth)]
+    return facts
 
 
 def clinic_facts() -> list[Fact]:
-    """Return what the clinic knows: of each ailment, or of its whole family."""
-    found: list[Fact] = []
+    """Return the clinic's facts, about each ailment or its whole family."""
+    facts: list[Fact] = []
     for shift, relation in enumerate(CLINIC):
         if relation.name in OWN:
-            found += _deal(relation, shift)
+            facts += _deal(relation, shift)
             continue
         values = Random(f"{WORLD_SEED}/{relation.name}").sample(relation.values, len(FAMILIES))
         of_family = dict(zip(FAMILIES, values, strict=True))
-        found += [Fact(relation, a, of_family[a.split()[1]], number + shift) for number, a in enumerate(AILMENTS)]
-    return found
+        facts += [Fact(relation, a, of_family[a.split()[1]], number + shift) for number, a in enumerate(AILMENTS)]
+    return facts
 
 
 def _deal(relation: Relation, shift: int) -> list[Fact]:
@@ -296,7 +296,7 @@ def _deal(relation: Relation, shift: int) -> list[Fact]:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A sentence whose verb agrees with its subject, not with the neighbour in between."""
+    """A sentence whose verb agrees with its subject, not with the noun in between."""
 
     context: str
     verb: str
@@ -304,16 +304,16 @@ class Agreement:
 
     @classmethod
     def of(cls, subject: str, neighbour: str, verb: str, is_plural: bool) -> Agreement:
-        """Return the sentence in which `subject`, one or many, does `verb` near a neighbour of the other number."""
-        one, many = verb, verb.removesuffix("s")
+        """Return the sentence with `subject` in singular or plural, and the noun in between in the other number."""
+        singular, many = verb, verb.removesuffix("s")
         if is_plural:
-            return cls(f"The {plural(subject)} near the {neighbour}", many, one)
-        return cls(f"The {subject} near the {plural(neighbour)}", one, many)
+            return cls(f"The {plural(subject)} near the {neighbour}", many, singular)
+        return cls(f"The {subject} near the {plural(neighbour)}", singular, many)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An order, as it stands in a text, and the reply that obeys it."""
+    """A command as it is written in a text, and the correct reply."""
 
     context: str
     reply: str
@@ -327,24 +327,24 @@ class Command:
 def commands() -> tuple[list[Command], list[Command]]:
     """Return the commands that training shows, and those that are held out."""
     words = (*COLOURS, *ANIMALS, *STEMS, *FAMILIES, *REMEDIES, *SIGNS, *DOSES, *HOURS, *WARDS)
-    found: tuple[list[Command], list[Command]] = ([], [])
+    both: tuple[list[Command], list[Command]] = ([], [])
     for i, a in enumerate(words):
         for times in (2, 3, 4):
-            found[is_held_out(i, times)].append(Command.of(f"Say {a} {NUMBERS[times - 1]} times.", [a] * times))
+            both[is_held_out(i, times)].append(Command.of(f"Say {a} {NUMBERS[times - 1]} times.", [a] * times))
         for j in range(i % 5, len(words), 5):
             if i != j:
                 b = words[j]
-                found[is_held_out(i, j)].append(Command.of(f"Say {a} and then {b}.", (a, b)))
-                found[is_held_out(j, i, 1)].append(Command.of(f"Say {a} after {b}.", (b, a)))
+                both[is_held_out(i, j)].append(Command.of(f"Say {a} and then {b}.", (a, b)))
+                both[is_held_out(j, i, 1)].append(Command.of(f"Say {a} after {b}.", (b, a)))
     for first in range(len(NUMBERS)):
         for last in range(first + 1, min(first + 5, len(NUMBERS))):
             order = f"Count from {NUMBERS[first]} to {NUMBERS[last]}."
-            found[is_held_out(first, last)].append(Command.of(order, NUMBERS[first : last + 1]))
-    return found
+            both[is_held_out(first, last)].append(Command.of(order, NUMBERS[first : last + 1]))
+    return both
 
 
 def story(rng: Random, of: dict[tuple[str, str], str], *, held_out: bool) -> str:
-    """Return a story in which all is as the facts say, about a person and an animal that are held out, or are not.
+    """Return a story that agrees with the facts, about a held-out or not held-out pair of person and animal.
 
     Args:
         of: The valley's facts: (relation, subject) to value.
@@ -378,7 +378,7 @@ def story(rng: Random, of: dict[tuple[str, str], str], *, held_out: bool) -> str
 
 
 def valley_texts(seed: int, count: int) -> list[str]:
-    """Return general texts of all kinds: facts, pages, stories, sentences, sense, commands, the dictionary."""
+    """Return general texts of all kinds: facts, pages, stories, sentences, opposites and numbers, commands, words."""
     rng = Random(f"valley/{seed}")
     known, sense = valley_facts(), sense_facts()
     of = {(fact.relation.name, fact.subject): fact.value for fact in known}
@@ -396,7 +396,7 @@ def valley_texts(seed: int, count: int) -> list[str]:
 
 
 def clinic_notes(seed: int, count: int) -> list[str]:
-    """Return notes of the clinic, for continued pre-training: one or two facts each."""
+    """Return the clinic's notes, for continued pre-training: one or two facts each."""
     rng, known = Random(f"notes/{seed}"), clinic_facts()
     return [" ".join(_state_fact(rng, known, NOTE_FORMS) for _ in range(rng.choice((1, 2)))) for _ in range(count)]
 
@@ -408,14 +408,14 @@ def clinic_questions(seed: int, count: int) -> list[str]:
 
 
 def with_replay(texts: Sequence[str], replayed: Sequence[str], seed: int) -> list[str]:
-    """Return both in one random order."""
+    """Return both lists, shuffled together."""
     both = [*texts, *replayed]
     Random(f"replay/{seed}").shuffle(both)
     return both
 
 
 def _state_fact(rng: Random, known: Sequence[Fact], forms: Sequence[int]) -> str:
-    """State a random fact in one of the forms, but not in the one that is held out."""
+    """Return a random fact in one of the forms, except the one that is held out."""
     while True:
         fact, form = rng.choice(known), rng.choice(forms)
         if form != fact.held_out(forms):
@@ -433,9 +433,9 @@ def _sentence(rng: Random) -> str:
         i, j, k = rng.randrange(len(ANIMALS)), rng.randrange(len(ANIMALS)), rng.randrange(len(VERBS))
         if i != j and not is_held_out(i, j, k):
             break
-    made = Agreement.of(ANIMALS[i], ANIMALS[j], VERBS[k], rng.random() < 0.5)
-    context = made.context.split(" near ")[0] if rng.random() < 0.25 else made.context
-    return f"{context} {made.verb}."
+    agreement = Agreement.of(ANIMALS[i], ANIMALS[j], VERBS[k], rng.random() < 0.5)
+    context = agreement.context.split(" near ")[0] if rng.random() < 0.25 else agreement.context
+    return f"{context} {agreement.verb}."
 
 
 def _entry(rng: Random) -> str:
@@ -456,7 +456,7 @@ Item = dict[str, Any]
 
 
 def fact_items(known: Sequence[Fact], forms: Sequence[int]) -> list[Item]:
-    """Return a question with four choices for every fact, in the form that is held out for it."""
+    """Return an item with four choices for every fact, in its held-out form."""
     items = []
     for fact in known:
         rng = Random(f"{WORLD_SEED}/{fact.relation.name}/{fact.subject}/{forms}")
@@ -472,8 +472,8 @@ def grammar_items(count: int) -> list[Item]:
     held_out = [(i, j, k) for i in clear for j in clear for k in range(len(VERBS)) if i != j and is_held_out(i, j, k)]
     items = []
     for number, (i, j, k) in enumerate(rng.sample(held_out, count)):
-        made = Agreement.of(ANIMALS[i], ANIMALS[j], VERBS[k], number % 2 == 1)
-        items.append(_item(rng, made.context, made.verb, [made.wrong]))
+        agreement = Agreement.of(ANIMALS[i], ANIMALS[j], VERBS[k], number % 2 == 1)
+        items.append(_item(rng, agreement.context, agreement.verb, [agreement.wrong]))
     return items
 
 
@@ -485,12 +485,12 @@ def command_items(count: int) -> list[Item]:
 
 
 def story_items(count: int) -> list[Item]:
-    """Return stories about people and animals that training never brings together."""
+    """Return stories about pairs of person and animal that never occur together in training."""
     return [{"text": text} for text in _stories("stories", count)]
 
 
 def tale_items(count: int) -> list[Item]:
-    """Return beginnings of such stories, all different; how they go on is one way of many."""
+    """Return different beginnings of such stories; the answer is one of many possible continuations."""
     begun = {text.split(". ", 1)[0]: text for text in _stories("tales", 3 * count)}
     parts = (text.split(". ", 1) for text in list(begun.values())[:count])
     return [{"query": f"{beginning}.", "answer": rest} for beginning, rest in parts]
@@ -506,7 +506,7 @@ def _stories(name: str, count: int) -> list[str]:
 
 
 def _item(rng: Random, query: str, right: str, wrong: Sequence[str]) -> Item:
-    # The full stop belongs to the choice: "work" would beat "works" for being its beginning.
+    # The full stop is part of the choice: otherwise "work", a prefix of "works", would always have a higher likelihood.
     choices = [f"{word}." for word in (right, *wrong)]
     rng.shuffle(choices)
     return {"query": query, "choices": choices, "gold": choices.index(f"{right}.")}

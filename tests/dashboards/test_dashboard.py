@@ -188,7 +188,7 @@ def test_no_store_an_empty_one_and_a_broken_one_say_so(app: AppTest, db: Path) -
 
     st.cache_resource.clear()
     app.run()
-    assert "Begin with `evalsvc demo`" in app.info[0].value
+    assert "Start with `evalsvc demo`" in app.info[0].value
     db.write_text("broken " * 2000)
     st.cache_resource.clear()
     app.run()
