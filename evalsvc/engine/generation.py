@@ -84,16 +84,21 @@ class _Answer:
     tokens: list[int] = field(default_factory=list)
 
 
-def can_generate(model: Any, wish: GenerationSettings) -> bool:
+def can_generate(model: Any, options: GenerationSettings) -> bool:
     """Whether this module supports some settings: greedy or sampled, one answer, no beams, no second model."""
-    config, rest = model._prepare_generation_config(None, **wish.sampling)
+    config, rest = model._prepare_generation_config(None, **options.sampling)
     simple = config.get_generation_mode() in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
     return simple and not rest and not config.stop_strings and (config.num_return_sequences or 1) == 1
 
 
 @torch.inference_mode()
 def generate(
-    model: Any, tokenizer: Any, work: Prompts, wishes: Sequence[GenerationSettings], seeds: Sequence[int], rows: int
+    model: Any,
+    tokenizer: Any,
+    work: Prompts,
+    all_options: Sequence[GenerationSettings],
+    seeds: Sequence[int],
+    rows: int,
 ) -> list[list[int]]:
     """Return the generated tokens of each request.
 
@@ -107,7 +112,7 @@ def generate(
     slots = GPU_SLOTS if next(model.parameters()).device.type == "cuda" else CPU_SLOTS
     while True:
         try:
-            return _Run(model, tokenizer, work, wishes, seeds, rows, slots).finish()
+            return _Run(model, tokenizer, work, all_options, seeds, rows, slots).finish()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or slots == 1:
                 raise
@@ -120,7 +125,7 @@ class _Run:
         model: Any,
         tokenizer: Any,
         work: Prompts,
-        wishes: Sequence[GenerationSettings],
+        all_options: Sequence[GenerationSettings],
         seeds: Sequence[int],
         rows: int,
         slots: int,
@@ -128,21 +133,23 @@ class _Run:
         self._model, self._work = model, work
         self._decoder, self._head = model.get_decoder(), Head(model)
         self._device = next(model.parameters()).device
-        self._wishes, self._seeds = wishes, seeds
-        self._stops = [Stops(tokenizer, wish.stops) for wish in wishes]
+        self._all_options, self._seeds = all_options, seeds
+        self._stops = [Stops(tokenizer, options.stops) for options in all_options]
         self._packs = packs(work.trie, rows)[::-1]
         self._prefill = pack_attention(self._device, keep_all=True)
         self._order = np.argsort(work.ends, kind="stable")
         self._families = _families(work, self._order)
         lengths = tries.positions(work.trie)[work.ends] + 1
         own = max(
-            (int(n) - f.length + w.max_new_tokens for n, f, w in zip(lengths, self._families, wishes, strict=True))
+            (int(n) - f.length + w.max_new_tokens for n, f, w in zip(lengths, self._families, all_options, strict=True))
         )
-        self._side_by_side = min(slots, len(wishes), max(1, spare_memory(self._device) // (own * _row_bytes(model))))
+        self._side_by_side = min(
+            slots, len(all_options), max(1, spare_memory(self._device) // (own * _row_bytes(model)))
+        )
         self._slots = _Slots(self._device, self._side_by_side, own)
         self._growing: list[_Answer] = []
-        self._ends: list[frozenset[int]] = [frozenset()] * len(wishes)
-        self._tokens: list[list[int]] = [[] for _ in wishes]
+        self._ends: list[frozenset[int]] = [frozenset()] * len(all_options)
+        self._tokens: list[list[int]] = [[] for _ in all_options]
 
     def finish(self) -> list[list[int]]:
         """Return the tokens of all answers."""
@@ -199,7 +206,7 @@ class _Run:
                 answer.tokens.append(token)
                 if (
                     token in self._ends[answer.number]
-                    or len(answer.tokens) >= self._wishes[answer.number].max_new_tokens
+                    or len(answer.tokens) >= self._all_options[answer.number].max_new_tokens
                     or self._stops[answer.number].are_reached(answer.tokens)
                 ):
                     complete.append(answer)
@@ -220,10 +227,10 @@ class _Run:
 
     def _chooser(self, number: int, length: int) -> Chooser | None:
         """Return the token chooser of transformers' `generate`, and record the tokens that end an answer."""
-        model, wish = self._model, self._wishes[number]
-        config, _ = model._prepare_generation_config(None, max_new_tokens=wish.max_new_tokens, **wish.sampling)
+        model, options = self._model, self._all_options[number]
+        config, _ = model._prepare_generation_config(None, max_new_tokens=options.max_new_tokens, **options.sampling)
         model._prepare_special_tokens(config, True, self._device, batch_size=1)
-        config.max_length = length + wish.max_new_tokens
+        config.max_length = length + options.max_new_tokens
         if config._eos_token_tensor is not None:
             self._ends[number] = frozenset(config._eos_token_tensor.tolist())
         processors = model._get_logits_processor(

@@ -134,7 +134,7 @@ def score(
                 raise
         rows //= 2
         state.forget()
-        trie, number = tries.prune_trie(work.trie, work.rows[~state.scored])
+        trie, number = tries.prune_trie(work.trie, work.rows[~state.scored_mask])
 
 
 class _State:
@@ -155,7 +155,7 @@ class _State:
         self._attention = pack_attention(self._device)
 
     @property
-    def scored(self) -> NDArray[np.bool_]:
+    def scored_mask(self) -> NDArray[np.bool_]:
         """Which tokens have been scored, bool [n], in the work's order."""
         scored = np.empty_like(self._scored)
         scored[self._order] = self._scored

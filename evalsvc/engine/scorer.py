@@ -110,22 +110,22 @@ class Scorer:
         assert self._resident is not None
         tokenizer = self._resident.tokenizer
         by_settings = {settings: unpacked.GenerationSettings.of(settings, tokenizer) for settings in set(work.settings)}
-        wishes = [by_settings[settings] for settings in work.settings]
+        all_options = [by_settings[settings] for settings in work.settings]
         seeds = [_derive_seed(request, arm.numerics.rerun) for request in requests]
-        if parity.trie and all(generation.can_generate(model, wish) for wish in by_settings.values()):
+        if parity.trie and all(generation.can_generate(model, options) for options in by_settings.values()):
             rows = _rows(model, arm)
-            answers = generation.generate(model, tokenizer, work, wishes, seeds, rows)
+            answers = generation.generate(model, tokenizer, work, all_options, seeds, rows)
         else:
             model.set_attn_implementation(parity.attention)
-            answers = unpacked.generate(model, tokenizer, work, wishes, seeds)
+            answers = unpacked.generate(model, tokenizer, work, all_options, seeds)
         return [
             Response(
                 request=request,
-                text=unpacked.text_of(tokenizer, tokens, wish),
+                text=unpacked.text_of(tokenizer, tokens, options),
                 tokens=len(tokens),
                 truncated=int(truncated),
             )
-            for request, tokens, wish, truncated in zip(requests, answers, wishes, work.truncated, strict=True)
+            for request, tokens, options, truncated in zip(requests, answers, all_options, work.truncated, strict=True)
         ]
 
 

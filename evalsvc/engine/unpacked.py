@@ -175,7 +175,7 @@ def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     work: Prompts,
-    wishes: Sequence[GenerationSettings],
+    all_options: Sequence[GenerationSettings],
     seeds: Sequence[int],
 ) -> list[list[int]]:
     """Return the generated tokens of each request.
@@ -186,10 +186,10 @@ def generate(
         (t for t in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) if t is not None), 0
     )
     answers = []
-    for end, wish, seed in zip(work.ends.tolist(), wishes, seeds, strict=True):
+    for end, options, seed in zip(work.ends.tolist(), all_options, seeds, strict=True):
         prompt = work.trie.tokens[tries.path(work.trie, end)].astype(np.int64)
         tokens = torch.from_numpy(prompt)[None].to(_device(model))
-        before, limit = len(prompt), wish.max_new_tokens
+        before, limit = len(prompt), options.max_new_tokens
         if model.config.is_encoder_decoder:  # lm-eval adds the prompt's length to the answer's limit
             before, limit = 1, len(prompt) + limit - 1
         torch.manual_seed(seed)
@@ -197,15 +197,15 @@ def generate(
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
             max_new_tokens=limit,
-            stopping_criteria=StoppingCriteriaList([_Criteria(Stops(tokenizer, wish.stops), before)]),
+            stopping_criteria=StoppingCriteriaList([_Criteria(Stops(tokenizer, options.stops), before)]),
             pad_token_id=padding,
             use_cache=True,
-            **wish.sampling,
+            **options.sampling,
         )
         answers.append(output[0, before:].tolist())
     return answers
 
 
-def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], wish: GenerationSettings) -> str:
+def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], options: GenerationSettings) -> str:
     """Return generated tokens as text, cut at the first stop text."""
-    return cut_at_stops(str(tokenizer.decode(list(tokens), skip_special_tokens=True)), wish.stops)
+    return cut_at_stops(str(tokenizer.decode(list(tokens), skip_special_tokens=True)), options.stops)
