@@ -40,7 +40,7 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
     return data
 
 
-def first_problem(error: ValidationError, manual: str = "suites/README.md for the keys of a suite") -> str:
+def first_problem(error: ValidationError, manual: str = "docs/pages/reference/suite.md for the keys of a suite") -> str:
     """Return the first validation error as one line: key, rule and value.
 
     Args:

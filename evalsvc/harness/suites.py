@@ -1,7 +1,7 @@
 """Suite files: YAML in, checked `Suite` out; it never loads a task.
 
-`suites/README.md` describes the keys of a suite file. Whether tasks, metrics and filters exist is checked by `tasks`
-and `plan`, because only lm-eval knows.
+`docs/pages/reference/suite.md` describes the keys of a suite file. Whether tasks, metrics and filters exist is checked
+by `tasks` and `plan`, because only lm-eval knows.
 """
 
 from __future__ import annotations
