@@ -18,6 +18,7 @@ from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.analysis.diversity_and_drift import TaskDiversity, TaskDrift
 from evalsvc.analysis.trajectory import Trajectory
 from evalsvc.gating.power import RuleForecast
+from evalsvc.gating.rules import RuleKind
 from evalsvc.gating.verdict import InterimLook, RuleOutcome
 from evalsvc.harness.suites import Suite
 from evalsvc.records.arms import DECLARED, Cost, Finding
@@ -315,6 +316,20 @@ class GateRule(RuleOutcome):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptRule(RuleOutcome):
+    """A rule in a decision record.
+
+    Attributes:
+        kind, suite, task, threshold: Not in records of version 0.1.0; `rule` and `margin` say the same.
+    """
+
+    kind: RuleKind | None = None  # type: ignore[assignment]
+    suite: str | None = None
+    task: str | None = None
+    threshold: float | None = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
 class WaiverState:
     """A waiver of the policy, and what became of it.
 
@@ -465,7 +480,7 @@ class DecisionRecord:
     items: tuple[Any, ...]
     inputs: tuple[dict[str, Any], ...]
     ratios: tuple[dict[str, Any], ...]
-    rules: tuple[RuleOutcome, ...]
+    rules: tuple[KeptRule, ...]
     waivers: tuple[WaiverState, ...]
     looks: tuple[InterimLook, ...]
     verdict: Literal["pass", "fail", "inconclusive"]
@@ -765,7 +780,7 @@ def attributes(record: type) -> dict[str, str]:
 
 @cache
 def schema_of(record: Any) -> dict[str, Any]:
-    """Return a record's JSON schema, with the meaning of its fields; only a cost card may leave fields out."""
+    """Return a record's JSON schema, with the meaning of its fields; cost cards and old decisions leave some out."""
     schema = TypeAdapter(record).json_schema(ref_template="#/$defs/{model}")
     known = {cls.__name__: cls for cls in _records(record)}
     for name, part in [(record.__name__, schema), *schema.get("$defs", {}).items()]:
@@ -780,7 +795,8 @@ def schema_of(record: Any) -> dict[str, Any]:
                 entry["description"] = meanings[key]
         part.pop("title", None)
         if record is not CostCard:
-            part["required"] = list(part["properties"])
+            left_out = KeptRule.__annotations__ if known[name] is KeptRule else ()
+            part["required"] = [key for key in part["properties"] if key not in left_out]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

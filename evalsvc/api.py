@@ -158,15 +158,12 @@ def results(arm: str | None = None, suite: str | None = None, *, db: AnyStore = 
         suite: Only this suite.
 
     Raises:
-        UsageError: The store cannot be used, or no arm or several match the name.
+        UsageError: The store cannot be used, no arm or several match the name, or no run has this suite.
     """
+    from evalsvc.analysis.stored import read_results
     from evalsvc.reports.results import ResultsReport
-    from evalsvc.store.arms import find_arm
 
-    store = find_store(db)
-    number = find_arm(store.arms(), arm).number if arm else None
-    scores = [score for score in store.results() if number in (None, score.arm.number) and suite in (None, score.suite)]
-    return ResultsReport(tuple(scores), by_suite=not (arm or suite))
+    return ResultsReport(tuple(read_results(find_store(db), arm, suite)), by_suite=not (arm or suite))
 
 
 def compare(arm: str, base: str | None = None, *, other_prompts: bool = False, db: AnyStore = None) -> ComparisonReport:
@@ -350,10 +347,10 @@ def verify(decision: PathLike | Mapping[str, Any], *, db: AnyStore = None) -> Ve
         UsageError: The store cannot be used.
         EvidenceError: The file is not a decision record.
     """
-    from evalsvc.gating.verify import find_differences, read_record
+    from evalsvc.gating.verify import check_record, find_differences, read_record
     from evalsvc.reports.decisions import VerifyReport
 
-    record = dict(decision) if isinstance(decision, Mapping) else read_record(Path(decision))
+    record = check_record(decision) if isinstance(decision, Mapping) else read_record(Path(decision))
     return VerifyReport(record, tuple(find_differences(find_store(db), record)))
 
 
@@ -387,7 +384,7 @@ def advise(
     roles = {run.suite: run.role for run in runs if run.part_of is None}
 
     def choose(suites: Sequence[str] | None, role: Role) -> tuple[str, ...]:
-        return tuple(suite for suite in roles if roles[suite] == role) if suites is None else tuple(suites)
+        return tuple(suite for suite in roles if roles[suite] == role) if suites is None else _to_texts(suites)
 
     terms = Terms(
         learning=choose(learning, "domain"), retention=choose(retention, "general"), min_gain=min_gain, margin=margin

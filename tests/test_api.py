@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import math
 import pkgutil
 import re
 import subprocess
@@ -233,6 +234,23 @@ def test_unknown_values_are_refused_in_one_line(decided: Any, models: Path, tmp_
         (lambda: decided.gate("c2", {"version": 1, "margin": 1}), "policy: margin: unknown key"),
         (lambda: decided.import_lm_eval([], suite="s", role="all"), "role 'all': must be one of domain, general"),
         (lambda: decided.frontier(axes="learning,height"), "axes learning,height: must be two or more of"),
+        (lambda: decided.frontier(at_learning=math.nan), "at_learning nan: must be a finite number"),
+        (lambda: decided.trajectory(margin=-1), "margin -1: must be a finite number of at least 0"),
+        (lambda: decided.trajectory(margin=math.nan), "margin nan: must be a finite number of at least 0"),
+        (lambda: decided.advise(margin=5), "criteria: retention[0].margin: Input should be less than 1, got 5"),
+        (lambda: decided.advise(learning="core", min_gain=2), "criteria: learning.min_gain:"),
+        (lambda: decided.results(suite="cor"), "suite 'cor': has no scores; suites with scores: core"),
+        (lambda: decided.submit(models / "run", shots=0), "shots 0: must be at least 1"),
+        (lambda: decided.submit(models / "run", step=-3), "step -3: must be at least 0"),
+        (lambda: decided.submit(models / "run", workers=-1), "workers -1: must be at least 0"),
+        (
+            lambda: decided.submit(models / "run", cost=ev.Cost(gpu_hours=-1)),
+            "cost: gpu_hours is -1, must be a finite number of at least 0",
+        ),
+        (
+            lambda: decided.submit(models / "run", cost=ev.Cost(trainable_share=1.5)),
+            "cost: trainable_share is 1.5, must be at most 1",
+        ),
     ]
     for call, message in calls:
         with pytest.raises(ev.UsageError, match=re.escape(message)) as caught:
@@ -242,6 +260,8 @@ def test_unknown_values_are_refused_in_one_line(decided: Any, models: Path, tmp_
         ev.results(db=tmp_path / "absent.duckdb")
     with pytest.raises(ev.EvidenceError):
         decided.trajectory()
+    with pytest.raises(ev.EvidenceError, match="decision: is not a decision record"):
+        decided.verify({})
 
 
 # ------------------------------------------------------------------------------------------------------------ notebook

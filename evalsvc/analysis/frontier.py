@@ -64,11 +64,14 @@ class FrontierOptions:
     at_forgetting: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the axes.
+        """Check the axes and levels.
 
         Raises:
-            UsageError: An axis is unknown, or there are fewer than two.
+            UsageError: An axis is unknown, there are fewer than two, or a level is not a finite number.
         """
+        for name, level in (("at_learning", self.at_learning), ("at_forgetting", self.at_forgetting)):
+            if level is not None and not math.isfinite(level):
+                raise UsageError(f"{name} {level}: must be a finite number")
         unknown = [name for name in self.axes if name not in (*DEFAULT_AXES, *COSTS)]
         if unknown or len(set(self.axes)) < 2:
             raise UsageError(f"axes {','.join(self.axes)}: must be two or more of {', '.join((*DEFAULT_AXES, *COSTS))}")

@@ -11,11 +11,12 @@ from evalsvc.analysis import frontier
 from evalsvc.analysis.compare import compare_tasks, compute_totals
 from evalsvc.analysis.frontier import FrontierOptions
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
-from evalsvc.errors import EvidenceError
+from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.comparisons import FullComparison, RoleTotal
 from evalsvc.records.frontier import Frontier
 from evalsvc.records.scores import TaskScores
 from evalsvc.store.arms import Family, StoredArm, find_arm, find_base, find_rerun
+from evalsvc.store.scores import StoredResult
 from evalsvc.store.store import Store
 
 _BATCH_ARMS = 16
@@ -30,6 +31,20 @@ class ArmComparison:
     adapted: StoredArm
     tasks: tuple[FullComparison, ...]
     roles: tuple[RoleTotal, ...]
+
+
+def read_results(store: Store, arm: str | None = None, suite: str | None = None) -> list[StoredResult]:
+    """Return the scores of all arms and suites, or of one.
+
+    Raises:
+        UsageError: No arm or several match the name, or the suite has no scores.
+    """
+    number = find_arm(store.arms(), arm).number if arm else None
+    scores = [score for score in store.results() if number in (None, score.arm.number)]
+    suites = sorted({score.suite for score in scores})
+    if suite is not None and suite not in suites:
+        raise UsageError(f"suite {suite!r}: has no scores; suites with scores: {', '.join(suites) or 'none'}")
+    return [score for score in scores if suite in (None, score.suite)]
 
 
 def compare_arms(store: Store, adapted: str, base: str | None = None, other_prompts: bool = False) -> ArmComparison:

@@ -11,7 +11,7 @@ from evalsvc.analysis.claims import DecidedClaim, TrainingRun, decide_claims, de
 from evalsvc.analysis.compare import UNIT_INTERVAL
 from evalsvc.analysis.diversity_and_drift import compare_sampled
 from evalsvc.analysis.stored import ArmComparison, compare_many
-from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate
+from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate, check_margin
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import why_no_drift
 from evalsvc.records.comparisons import RoleTotal
@@ -28,7 +28,7 @@ def decide_stored_claims(store: Store, base: str | None = None, margin: float = 
     """Test all claims that apply to the arms and matrices in a store.
 
     Raises:
-        UsageError: No arm has that name.
+        UsageError: No arm has that name, or the margin is no number of at least 0.
         EvidenceError: The store has no adapted arm and no matrix.
     """
     return decide_claim_evidence(load_claim_evidence(store, base), margin)
@@ -58,6 +58,7 @@ def load_claim_evidence(store: Store, base: str | None = None) -> list[ClaimEvid
 
 def decide_claim_evidence(evidence: Sequence[ClaimEvidence], margin: float = MARGIN) -> list[DecidedClaim]:
     """Test every claim; raises as `decide_stored_claims`."""
+    check_margin(margin)
     cards = [card for part in evidence for card in decide_claims(part.runs, part.checkpoints, part.about, margin)]
     if not cards:
         raise EvidenceError("the store has no adapted arm and no matrix to test claims on; submit or import some first")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from evalsvc.analysis.compare import UNIT_INTERVAL
 from evalsvc.analysis.stored import compare_many
-from evalsvc.analysis.trajectory import MARGIN, UNPAIRED, Trajectory, build_trajectory
+from evalsvc.analysis.trajectory import MARGIN, UNPAIRED, Trajectory, build_trajectory, check_margin
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.paired import t_interval
@@ -35,9 +35,10 @@ def follow_runs(
         note: Called with the reason why a run is left out.
 
     Raises:
-        UsageError: No run has that name.
+        UsageError: No run has that name, or the margin is no number of at least 0.
         EvidenceError: No run has steps with scores that can be compared.
     """
+    check_margin(margin)
     arms = [arm for arm in store.arms() if not arm.is_rerun]
     runs: dict[tuple[str | None, str], list[StoredArm]] = {}
     for arm in arms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,22 @@ from itertools import pairwise
 from typing import Literal
 
 from evalsvc.analysis.compare import UNIT_INTERVAL, compute_totals
-from evalsvc.errors import EvidenceError
+from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.comparisons import Comparison, RoleTotal
 from evalsvc.records.vocabulary import Role
 
 MARGIN = 0.02
+
+
+def check_margin(margin: float) -> None:
+    """Check the largest tolerated loss.
+
+    Raises:
+        UsageError: It is not a finite number of at least 0.
+    """
+    if not 0 <= margin < math.inf:
+        raise UsageError(f"margin {margin}: must be a finite number of at least 0")
+
 
 UNPAIRED = "unpaired z"
 """Name of the test for published results without items."""

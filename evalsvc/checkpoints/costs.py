@@ -11,7 +11,7 @@ import json
 import math
 import pickletools
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,24 @@ def read_card(folder: Path) -> tuple[Cost, str | None]:
         raise CheckpointError(
             f"{path}: unknown field {unknown[0]!r}; choose from method, {', '.join(sorted(DECLARED))}"
         )
-    for name, value in card.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise CheckpointError(f"{path}: {name} is {value!r}, must be a number of at least 0")
+    check_costs(card, str(path))
     if method is not None and not isinstance(method, str):
         raise CheckpointError(f"{path}: method is {method!r}, must be a string")
     numbers = {k: round(v) if k.startswith("train_") else float(v) for k, v in card.items()}
     return build_record(Cost, numbers), method
+
+
+def check_costs(costs: Mapping[str, Any], source: str) -> None:
+    """Check declared costs: finite numbers of at least 0, the trainable share at most 1.
+
+    Raises:
+        CheckpointError: One of them is something else; the message begins with `source`.
+    """
+    for name, value in costs.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise CheckpointError(f"{source}: {name} is {value!r}, must be a finite number of at least 0")
+        if name == "trainable_share" and value > 1:
+            raise CheckpointError(f"{source}: {name} is {value!r}, must be at most 1")
 
 
 def read_trainer_step(folder: Path) -> int | None:

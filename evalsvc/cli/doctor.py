@@ -15,7 +15,8 @@ app = typer.Typer()
 def doctor(db: Db = None, address: Address = None, as_json: Json = False) -> None:
     """Check this machine and the store.
 
-    Versions, devices, threads, disk space, offline flags, the store's schema.
+    Versions, devices, threads, disk space, offline flags, whether the store can be used. Exit code 2 if one is not as
+    scoring needs it.
     """
     from evalsvc.reports.environment import EnvironmentReport
     from evalsvc.scoring.environment import examine_environment
@@ -23,4 +24,4 @@ def doctor(db: Db = None, address: Address = None, as_json: Json = False) -> Non
     checks = examine_environment(db or default_db())
     print_report(EnvironmentReport(tuple(checks)), as_json)
     if any(check.state == "bad" for check in checks):
-        raise typer.Exit(1)
+        raise typer.Exit(2)

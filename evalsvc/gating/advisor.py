@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 
 from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gating.decisions import judge
 from evalsvc.gating.evidence import Evidence, gather_all
-from evalsvc.gating.policy import LearningRule, Policy, RetentionRule
+from evalsvc.gating.policy import Policy, parse_policy
 from evalsvc.gating.verdict import Outcome, RuleOutcome
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.methods import find_group
@@ -51,13 +52,19 @@ class Terms:
     alpha: float = 0.05
 
     def policy(self) -> Policy:
-        """Return the criteria as a policy."""
-        return Policy(
-            version=1,
-            alpha=self.alpha,
-            learning=LearningRule(suites=self.learning, min_gain=self.min_gain) if self.learning else None,
-            retention=tuple(RetentionRule(suite=suite, margin=self.margin) for suite in self.retention),
-        )
+        """Return the criteria as a policy.
+
+        Raises:
+            PolicyError: A number is out of range.
+        """
+        content: dict[str, Any] = {
+            "version": 1,
+            "alpha": self.alpha,
+            "retention": [{"suite": suite, "margin": self.margin} for suite in self.retention],
+        }
+        if self.learning:
+            content["learning"] = {"suites": list(self.learning), "min_gain": self.min_gain}
+        return parse_policy(content, "criteria")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

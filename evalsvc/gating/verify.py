@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -32,11 +32,20 @@ def read_record(path: Path) -> Record:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EvidenceError(f"decision {path}: cannot be read: {error}") from error
-    if not isinstance(record, dict) or record.get("kind") != "evalsvc decision":
-        raise EvidenceError(f"decision {path}: is not a decision record; `evalsvc gate` writes decision records")
+    return check_record(record, f"decision {path}")
+
+
+def check_record(record: object, name: str = "decision") -> Record:
+    """Return what is a decision record.
+
+    Raises:
+        EvidenceError: It is something else, or of another schema; the message begins with `name`.
+    """
+    if not isinstance(record, Mapping) or record.get("kind") != "evalsvc decision":
+        raise EvidenceError(f"{name}: is not a decision record; `evalsvc gate` writes decision records")
     if record.get("schema") != SCHEMA:
-        raise EvidenceError(f"decision {path}: has schema {record.get('schema')}, this evalsvc reads {SCHEMA}")
-    return record
+        raise EvidenceError(f"{name}: has schema {record.get('schema')}, this evalsvc reads {SCHEMA}")
+    return dict(record)
 
 
 def read_rules(record: Record) -> list[RuleOutcome]:

@@ -60,7 +60,7 @@ def read_checkpoint(store: Store, source: str, base: str | None, progress: Progr
 def compare_weights(
     store: Store, source: str, base: str | None, progress: Progress, note: Callable[[str], None]
 ) -> CheckpointReport:
-    """Compare a checkpoint's weights with its base's, store the result if there is a store, and return the report.
+    """Compare a checkpoint's weights with its base's, keep the result if the store has it, and return the report.
 
     A comparison that is already stored is not repeated.
 
@@ -76,8 +76,10 @@ def compare_weights(
         return report
     note("comparing weights")
     change = compute_change(checkpoint, parent, progress)
-    if store.path.is_file():
+    if _find_stored(store, checkpoint):
         CheckpointFacts(store.path).keep_change(checkpoint, change)
+        return _report(store, _find(store, source, base, progress)[0], parent)
+    note("not kept: the store has no arm of this checkpoint; submit it first")
     return replace(report, change=change, memory=_estimate_memory(checkpoint, change, parent))
 
 
@@ -126,16 +128,29 @@ def _find(store: Store, source: str, base: str | None, progress: Progress) -> tu
         UsageError: There is no such checkpoint, or a folder contains several.
     """
     if store.path.is_file() and not Path(source).is_dir():
-        arms = store.arms()
-        checkpoint = find_arm(arms, source).checkpoint
-        folders = [arm.checkpoint.path for arm in arms if arm.checkpoint.digest == checkpoint.parent]
-        return checkpoint, open_base(base).path if base else checkpoint.base_path or next(iter(folders), None)
+        checkpoint = find_arm(store.arms(), source).checkpoint
+        return checkpoint, open_base(base).path if base else _find_base_folder(store, checkpoint)
     root, checkpoints = open_checkpoints(source, base, Description(), progress=progress)
     if len(checkpoints) > 1:
         raise UsageError(
             f"{source}: contains {len(checkpoints)} checkpoints; name one of its folders, or a label in the store"
         )
-    return (checkpoints[0], root.path) if checkpoints else (root, None)
+    if checkpoints:
+        return checkpoints[0], root.path
+    stored = _find_stored(store, root)  # a full fine-tune's folder does not name its base, the store may
+    return (stored, _find_base_folder(store, stored)) if stored and stored.parent else (root, None)
+
+
+def _find_base_folder(store: Store, checkpoint: Checkpoint) -> str | None:
+    folders = (arm.checkpoint.path for arm in store.arms() if arm.checkpoint.digest == checkpoint.parent)
+    return checkpoint.base_path or next(folders, None)
+
+
+def _find_stored(store: Store, checkpoint: Checkpoint) -> Checkpoint | None:
+    """Return the store's record of a checkpoint with the same content, read anew; None if it has none."""
+    arms = store.arms() if store.path.is_file() else []
+    same = (arm.checkpoint for arm in arms if arm.checkpoint.digest == checkpoint.digest)
+    return next(same, None)
 
 
 def check_checkpoints(

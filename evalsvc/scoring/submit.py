@@ -9,12 +9,13 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
+from evalsvc.checkpoints.costs import check_costs
 from evalsvc.checkpoints.discover import Description, open_checkpoints
 from evalsvc.engine.sharding import Cutter
 from evalsvc.errors import CheckpointError, SuiteError, UsageError
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import Suite, find_suite, load_suite
-from evalsvc.records.arms import Arm, Checkpoint, Finding, Numerics, Serving, why_no_drift
+from evalsvc.records.arms import DECLARED, Arm, Checkpoint, Finding, Numerics, Serving, why_no_drift
 from evalsvc.records.methods import PROMPTED
 from evalsvc.records.plans import has_drift
 from evalsvc.scoring.driver import Driver, Progress, RunJob
@@ -80,6 +81,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     Raises:
         UsageError: The checkpoint, its base or a suite cannot be used, or a check refuses it.
     """
+    _check_numbers(submission)
     note("reading checkpoints")
     base, adapted = _open_all(submission, progress, note)
     note("checking checkpoints")
@@ -192,6 +194,22 @@ def _keep_findings(store: Store, arms: Sequence[Arm], findings: Sequence[Finding
     for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in arms}.values():
         labels = {checkpoint.label, *(arm.label for arm in arms if arm.checkpoint == checkpoint)}
         facts.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])
+
+
+def _check_numbers(submission: Submission) -> None:
+    """Check what a user declares in numbers.
+
+    Raises:
+        UsageError: A number is out of its range.
+    """
+    ranges = [("workers", submission.compute.workers, 0), ("shots", submission.shots, 1)]
+    for source in submission.sources:
+        ranges.append(("step", source.description.step, 0))
+        cost = source.description.cost
+        check_costs({name: getattr(cost, name) for name in DECLARED if getattr(cost, name) is not None}, "cost")
+    for name, value, least in ranges:
+        if value is not None and value < least:
+            raise UsageError(f"{name} {value}: must be at least {least}")
 
 
 def _open_all(

@@ -171,7 +171,7 @@ def test_the_card_of_a_run_is_shared_out_over_its_steps(models: Path, run: Path,
     ("card", "message"),
     [
         ({"gpu_hour": 1}, "unknown field 'gpu_hour'"),
-        ({"gpu_hours": -1}, "gpu_hours is -1, must be a number of at least 0"),
+        ({"gpu_hours": -1}, "gpu_hours is -1, must be a finite number of at least 0"),
         ({"train_tokens": "many"}, "train_tokens is 'many'"),
         ({"peak_memory_gb": True}, "peak_memory_gb is True"),
         ({"method": 3}, "method is 3, must be a string"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,38 @@ def test_a_full_fine_tunes_share_is_known_before_weights_are_compared(evalsvc: R
     assert command in evalsvc(*folder, "-q").out.replace("\n", "").replace("│", "")
 
 
+def test_the_store_says_what_a_folder_of_full_weights_was_adapted_from(
+    evalsvc: Run, models: Path, db: Path, tmp_path: Path
+) -> None:
+    base, (full,) = open_checkpoints(str(models / "full"), str(models / "base"), Description(method="full"))
+    Store(db).register([Arm(base, NUMERICS), Arm(full, NUMERICS)], [make_plan()], "host:1")
+    copy = shutil.copytree(models / "full", tmp_path / "copy")
+    shown = evalsvc("checkpoints", "show", copy, "--db", db, "--json", "-q").json
+    assert (shown["method"], shown["parent"]) == ("full", base.digest)
+    compared = evalsvc("checkpoints", "compare", copy, "--db", db, "--json", "-q").json
+    assert compared["change"] is not None
+    assert evalsvc("checkpoints", "show", "full", "--db", db, "--json", "-q").json == compared
+
+
+def test_what_compare_prints_first_it_prints_again(evalsvc: Run, models: Path, db: Path) -> None:
+    base, (full,) = open_checkpoints(str(models / "full"), str(models / "base"), Description(method="full"))
+    unknown = replace(full, cost=Cost())
+    Store(db).register([Arm(base, NUMERICS), Arm(unknown, NUMERICS)], [make_plan()], "host:1")
+    first = evalsvc("checkpoints", "compare", "full", "--db", db, "--json", "-q").json
+    assert first["cost"]["trainable_share"] == 1.0
+    assert evalsvc("checkpoints", "compare", "full", "--db", db, "--json", "-q").json == first
+
+
+def test_what_cannot_be_kept_is_said(evalsvc: Run, stored: Path, models: Path) -> None:
+    done = evalsvc("checkpoints", "compare", models / "full", "--base", models / "base", "--db", stored)
+    assert done.code == 0
+    assert "not kept: the store has no arm of this checkpoint; submit it first" in done.err
+
+
 def test_show_and_compare_refuse_what_they_cannot_do(evalsvc: Run, models: Path, db: Path) -> None:
     assert evalsvc("checkpoints", "show", models / "base", "--db", db, "--json").json["change"] is None
     done = evalsvc("checkpoints", "show", models / "run", "--db", db)
-    assert (done.code, "holds 2 checkpoints" in done.err) == (2, True)
+    assert (done.code, "contains 2 checkpoints" in done.err) == (2, True)
     done = evalsvc("checkpoints", "compare", models / "base", "--db", db)
     assert (done.code, "has no base; name it with --base" in done.err) == (2, True)
 

@@ -142,7 +142,7 @@ def test_doctor(evalsvc: Run, filled: tuple[Path, tuple[str, ...]], tmp_path: Pa
     assert {"torch", "lm-eval", "ray", "duckdb", "streamlit"} <= found.keys()
     (tmp_path / "broken.duckdb").write_text("not a database, but long enough to look like one" * 200)
     broken = evalsvc("doctor", "--db", tmp_path / "broken.duckdb")
-    assert broken.code == 1
+    assert broken.code == 2
     assert "is not a DuckDB database file" in broken.out
 
 

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import jsonschema
 import pytest
 
 from tests.support.commands import Run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 DATA = Path(__file__).parent / "data"
 ANSWERS = json.loads((DATA / "answers_0.1.0.json").read_text())
@@ -71,9 +74,11 @@ def test_decisions_of_the_first_release_are_verified(evalsvc: Run, old: Path, tm
     with duckdb.connect(str(old)) as connection:
         records = [record for (record,) in connection.execute("SELECT record FROM decisions").fetchall()]
     assert len(records) == 2
+    schema = json.loads((ROOT / "docs/pages/reference/schemas/decision.json").read_text(encoding="utf-8"))
     for number, record in enumerate(records):
         path = tmp_path / f"{number}.json"
         path.write_text(record)
+        jsonschema.validate(json.loads(record), schema)
         done = evalsvc("verify", path, "--db", old, "--json")
         assert (done.code, done.json["equal"], done.json["differences"]) == (0, True, []), done.err
 
