@@ -251,6 +251,18 @@ def test_unknown_values_are_refused_in_one_line(decided: Any, models: Path, tmp_
             lambda: decided.submit(models / "run", cost=ev.Cost(trainable_share=1.5)),
             "cost: trainable_share is 1.5, must be at most 1",
         ),
+        (
+            lambda: decided.submit(models / "run", cost=ev.Cost(train_tokens=2.5)),  # type: ignore[arg-type]
+            "cost: train_tokens is 2.5, must be a whole number",
+        ),
+        (
+            lambda: decided.submit(models / "run", cost=ev.Cost(tokens_per_query=9)),
+            "cost: tokens_per_query is measured, it cannot be declared; leave it out",
+        ),
+        (
+            lambda: decided.submit(models / "run", cost=ev.Cost(gpu_hours=math.nan)),
+            "cost: gpu_hours is nan, must be a finite number of at least 0",
+        ),
     ]
     for call, message in calls:
         with pytest.raises(ev.UsageError, match=re.escape(message)) as caught:
@@ -260,6 +272,8 @@ def test_unknown_values_are_refused_in_one_line(decided: Any, models: Path, tmp_
         ev.results(db=tmp_path / "absent.duckdb")
     with pytest.raises(ev.EvidenceError):
         decided.trajectory()
+    with pytest.raises(ev.EvidenceError, match="there is nothing to judge arms by"):
+        decided.advise(retention=[])
     with pytest.raises(ev.EvidenceError, match="decision: is not a decision record"):
         decided.verify({})
 

@@ -72,7 +72,7 @@ def read_card(folder: Path) -> tuple[Cost, str | None]:
 
 
 def check_costs(costs: Mapping[str, Any], source: str) -> None:
-    """Check declared costs: finite numbers of at least 0, the trainable share at most 1.
+    """Check declared costs: finite numbers of at least 0; counts are whole, the trainable share is at most 1.
 
     Raises:
         CheckpointError: One of them is something else; the message begins with `source`.
@@ -80,6 +80,8 @@ def check_costs(costs: Mapping[str, Any], source: str) -> None:
     for name, value in costs.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise CheckpointError(f"{source}: {name} is {value!r}, must be a finite number of at least 0")
+        if name.startswith("train_") and value != round(value):
+            raise CheckpointError(f"{source}: {name} is {value!r}, must be a whole number")
         if name == "trainable_share" and value > 1:
             raise CheckpointError(f"{source}: {name} is {value!r}, must be at most 1")
 

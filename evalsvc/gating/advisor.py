@@ -96,12 +96,17 @@ class Advice:
 
 
 def order_by_cost(arms: Sequence[StoredArm]) -> list[StoredArm]:
-    """Return arms by group of methods, within a group by GPU-hours, then by training step."""
+    """Return arms by group of methods; within a group by GPU-hours, CPU-hours, training tokens, step and share trained.
 
-    def cost(arm: StoredArm) -> tuple[int, float, int, str]:
-        hours = arm.checkpoint.cost.gpu_hours
-        unknown = float("inf") if hours is None else hours
-        return GROUPS_BY_COST.index(find_cost_group(arm.checkpoint)), unknown, arm.checkpoint.step or 0, arm.label
+    What is not known comes last.
+    """
+
+    def cost(arm: StoredArm) -> tuple[int, list[float], str]:
+        checkpoint = arm.checkpoint
+        spent = checkpoint.cost
+        known = [spent.gpu_hours, spent.cpu_hours, spent.train_tokens, checkpoint.step or 0, spent.trainable_share]
+        amounts = [float("inf") if amount is None else float(amount) for amount in known]
+        return GROUPS_BY_COST.index(find_cost_group(checkpoint)), amounts, arm.label
 
     return sorted(arms, key=cost)
 
@@ -112,7 +117,13 @@ def advise(store: Store, family: Family, terms: Terms) -> Advice:
     Raises:
         UsageError: No arm can meet the criteria.
         PolicyError: A suite has too few items for the margin.
+        EvidenceError: There are no criteria.
     """
+    if not (terms.learning or terms.retention):
+        raise EvidenceError(
+            f"{family.base.label} has no scores on a suite of role domain or general: there is nothing to judge arms "
+            "by; submit one with such a suite"
+        )
     policy = terms.policy()
     judged: list[JudgedArm] = [_judge_base(family, terms)]
     choice = judged[0] if judged[0].verdict == "pass" else None

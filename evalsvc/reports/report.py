@@ -56,7 +56,11 @@ class Report(ABC):
         """Return a DataFrame; fields of nested records become columns such as `cost.gpu_hours`."""
         import pandas as pd  # takes a second to import
 
-        return pd.json_normalize(self.rows())
+        table = pd.json_normalize(self.rows())
+        empty = [name for name in table if table[name].isna().all()]
+        # A record that some rows lack is a column of its own there, beside those of its fields.
+        stray = [name for name in empty if any(other.startswith(f"{name}.") for other in table)]
+        return table.astype(dict.fromkeys(empty, float)).drop(columns=stray)
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=PIPE_WIDTH, record=True, highlight=False)

@@ -95,7 +95,7 @@ def _environment() -> list[EnvironmentCheck]:
 
 
 def _store(db: Path) -> EnvironmentCheck:
-    if not db.is_file():
+    if not db.exists():
         return EnvironmentCheck("store", "ok", f"{db}: does not exist yet; the first submit creates it")
     try:
         runs = Store(db, wait=5).runs()

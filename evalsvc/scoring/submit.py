@@ -27,6 +27,7 @@ from evalsvc.scoring.ray_executor import RayExecutor, count_cluster_gpus
 from evalsvc.scoring.rendering import choose_template_source, plan_suite
 from evalsvc.scoring.submission import Submission
 from evalsvc.settings import Compute, cache_dir
+from evalsvc.store.arms import StoredArm, find_arm
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 
@@ -83,7 +84,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     """
     _check_numbers(submission)
     note("reading checkpoints")
-    base, adapted = _open_all(submission, progress, note)
+    base, adapted = _open_all(store, submission, progress, note)
     note("checking checkpoints")
     findings = examine_checkpoints(base, adapted)
     refuse_errors(findings)
@@ -206,6 +207,8 @@ def _check_numbers(submission: Submission) -> None:
     for source in submission.sources:
         ranges.append(("step", source.description.step, 0))
         cost = source.description.cost
+        if cost.tokens_per_query is not None:
+            raise UsageError("cost: tokens_per_query is measured, it cannot be declared; leave it out")
         check_costs({name: getattr(cost, name) for name in DECLARED if getattr(cost, name) is not None}, "cost")
     for name, value, least in ranges:
         if value is not None and value < least:
@@ -213,9 +216,10 @@ def _check_numbers(submission: Submission) -> None:
 
 
 def _open_all(
-    submission: Submission, progress: Progress, note: Callable[[str], None]
+    store: Store, submission: Submission, progress: Progress, note: Callable[[str], None]
 ) -> tuple[Checkpoint, list[Checkpoint]]:
     """Return the base and all checkpoints, each once."""
+    arms = store.arms() if store.path.is_file() else []
     adapted: dict[str, Checkpoint] = {}
     bases: dict[str, Checkpoint] = {}
     for source in submission.sources:
@@ -224,7 +228,9 @@ def _open_all(
                 f"--method {source.description.method}: is not a training method; give --shots N or --prompts FILE"
             )
         description = Description() if submission.is_prompted else source.description
-        base, checkpoints = open_checkpoints(source.path, submission.base, description, progress=progress, note=note)
+        path, base_path = _find_folders(arms, source.path, submission.base)
+        base, checkpoints = open_checkpoints(path, base_path, description, progress=progress, note=note)
+        _warn_of_ignored(arms, description, checkpoints or [base], note)
         bases[base.digest] = base
         adapted |= {checkpoint.digest: checkpoint for checkpoint in checkpoints}
     if len(bases) > 1:
@@ -233,6 +239,45 @@ def _open_all(
             f"the checkpoints have {len(bases)} bases ({names}), must have one; submit them one by one"
         )
     return next(iter(bases.values())), list(adapted.values())
+
+
+def _find_folders(arms: Sequence[StoredArm], source: str, base: str | None) -> tuple[str, str | None]:
+    """Return where a checkpoint and its base are: paths or Hub ids as given, those of a stored arm for its label.
+
+    Raises:
+        UsageError: Several arms have that label, or it is the base with other prompts.
+    """
+    if Path(source).expanduser().exists() or source not in {arm.checkpoint.label for arm in arms}:
+        return source, base
+    checkpoint = find_arm(arms, source).checkpoint
+    if checkpoint.is_prompted:
+        raise UsageError(f"{source}: is its base with other prompts; submit the base with --shots or --prompts")
+    folders = (arm.checkpoint.path for arm in arms if arm.checkpoint.digest == checkpoint.parent)
+    return checkpoint.path, base or checkpoint.base_path or next(folders, None)
+
+
+def _warn_of_ignored(
+    arms: Sequence[StoredArm],
+    description: Description,
+    checkpoints: Sequence[Checkpoint],
+    note: Callable[[str], None],
+) -> None:
+    """Say where a description of a checkpoint that is already stored under another one changes nothing."""
+    stored = {arm.checkpoint.digest: arm.checkpoint for arm in arms if not arm.checkpoint.is_prompted}
+    for checkpoint in checkpoints:
+        known = stored.get(checkpoint.digest)
+        if known is None:
+            continue
+        ignored = [
+            f"--{name} {value}"
+            for name in ("name", "method", "step")
+            if (value := getattr(description, name)) is not None and value != getattr(known, name)
+        ]
+        if ignored:
+            note(
+                f"warning: this checkpoint is stored as {known.label} (method {known.method}), which stays: "
+                f"{' and '.join(ignored)} changed nothing"
+            )
 
 
 def make_executor(compute: Compute, device: str) -> Executor:

@@ -62,9 +62,8 @@ class Database:
             yield outer
             return
         if not self.path.is_file():
-            raise StoreError(
-                f"store {self.path}: no such file; submit a checkpoint first, or name the store's file with --db"
-            )
+            problem = "is no file" if self.path.exists() else "no such file; submit a checkpoint first"
+            raise StoreError(f"store {self.path}: {problem}; name the store's file with --db")
         with self._connect(read_only=True) as connection:
             applied = _read_applied(connection, self.path)
             if len(applied) < len(MIGRATIONS):
@@ -102,9 +101,15 @@ class Database:
             return
         with self._connect(read_only=True) as connection:
             current = len(_read_applied(connection, self.path)) == len(MIGRATIONS)
-        if not current:
-            with self.write():
-                pass
+        if current:
+            return
+        if not (os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)):
+            raise StoreError(
+                f"store {self.path}: was written by an older evalsvc and cannot be upgraded in place, as it cannot be "
+                "written; copy it to where it can"
+            )
+        with self.write():
+            pass
 
     @contextmanager
     def _connect(self, *, read_only: bool) -> Iterator[Connection]:

@@ -49,16 +49,17 @@ def add_arm(connection: Connection, arm: Arm) -> None:
 
 
 def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Add a checkpoint; for a stored one, fill in costs that are now known."""
+    """Add a checkpoint; for a stored one, fill in costs that are now known, and take the folder it is in now."""
     values = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"}
     cost = {name: getattr(checkpoint.cost, name) for name in DECLARED}
-    known = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in cost)
+    known = [f"{name} = coalesce(excluded.{name}, {name})" for name in cost]
+    moved = [f"{name} = excluded.{name}" for name in ("path", "base_path")]
     insert_row(
         connection,
         "checkpoints",
         {**values, **cost},
         {"created": NOW},
-        f"ON CONFLICT (digest) DO UPDATE SET {known}",
+        f"ON CONFLICT (digest) DO UPDATE SET {', '.join([*known, *moved])}",
     )
 
 

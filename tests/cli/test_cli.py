@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from evalsvc.store.store import Store
 from tests.support.commands import Run, list_commands
 from tests.support.tasks import write_suites
 
@@ -75,6 +76,40 @@ def test_submit_again_reuses_everything(evalsvc: Run, filled: tuple[Path, tuple[
     for run in done.json["runs"]:
         assert run["reused"] == run["requests"] == run["answered"]
     assert {"run", "arm", "checkpoint", "digest", "method", "step", "suite", "state"} <= done.json["runs"][0].keys()
+
+
+def test_the_label_of_a_stored_arm_is_submitted_from_its_folder(
+    evalsvc: Run, filled: tuple[Path, tuple[str, ...]]
+) -> None:
+    done = evalsvc("submit", "run@20", "--suite", filled[1][0], "--db", filled[0], "--workers", 0, "--json")
+    assert done.code == 0, done.err
+    assert {(run["arm"], run["reused"] == run["requests"]) for run in done.json["runs"]} == {
+        ("base", True),
+        ("run@20", True),
+    }
+
+
+def test_flags_that_change_nothing_are_named(evalsvc: Run, filled: tuple[Path, tuple[str, ...]], models: Path) -> None:
+    step = models / "run" / "checkpoint-20"
+    flags = ["--name", "other", "--method", "dora", "--step", 20]
+    done = evalsvc("submit", step, *flags, "--suite", filled[1][0], "--db", filled[0], "--workers", 0)
+    assert done.code == 0
+    assert (
+        "warning: this checkpoint is stored as run@20 (method lora), which stays: --name other and --method dora "
+        "changed nothing"
+    ) in " ".join(done.err.split())
+
+
+def test_a_checkpoint_that_was_moved_is_known_by_its_new_folder(
+    evalsvc: Run, models: Path, filled: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    old = shutil.copytree(models / "lora", tmp_path / "old")
+    rest = ["--base", models / "base", "--suite", filled[1][0], "--db", tmp_path / "s.duckdb", "--workers", 0]
+    assert evalsvc("submit", old, *rest).code == 0
+    new = old.rename(tmp_path / "new")
+    assert evalsvc("submit", new, *rest).code == 0
+    assert evalsvc("checkpoints", "compare", "old", "--db", tmp_path / "s.duckdb", "-q").code == 0
+    assert [arm.checkpoint.path for arm in Store(tmp_path / "s.duckdb").arms()][1] == str(new)
 
 
 def test_status(evalsvc: Run, filled: tuple[Path, tuple[str, ...]]) -> None:

@@ -35,6 +35,17 @@ def test_kinds_and_costs_order_arms(db: Path) -> None:
         for n, h in enumerate(hours)
     ]
     assert [one.number for one in order_by_cost(arms)] == [2, 0, 1]
+    costs = [
+        Cost(train_tokens=90, trainable_share=0.1),
+        Cost(train_tokens=90, trainable_share=0.02),
+        Cost(train_tokens=50, trainable_share=0.5),
+        Cost(cpu_hours=0.5, train_tokens=1000),
+    ]
+    arms = [
+        replace(child, number=n, checkpoint=replace(child.checkpoint, cost=cost, name=f"arm{n}"))
+        for n, cost in enumerate(costs)
+    ]
+    assert [arm.number for arm in order_by_cost(arms)] == [3, 2, 1, 0]
 
 
 def test_the_cheapest_that_passes_is_taken(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
