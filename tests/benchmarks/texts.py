@@ -129,8 +129,8 @@ def _made_up() -> Texts:
 # -------------------------------------------------------------------------------------------------------------- models
 
 
-def save_base(texts: Texts, folder: Path) -> Checkpoint:
-    """Save model S with random weights, and a tokenizer trained on the texts; return it opened."""
+def train_tokenizer(texts: Texts) -> Any:
+    """Return a byte-level BPE tokenizer trained on the texts."""
     raw = Tokenizer(BPE())
     raw.pre_tokenizer = ByteLevel(add_prefix_space=False)
     raw.decoder = ByteLevelDecoder()
@@ -143,8 +143,12 @@ def save_base(texts: Texts, folder: Path) -> Checkpoint:
             show_progress=False,
         ),
     )
-    words: Any = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")  # type: ignore[no-untyped-call]
-    words.save_pretrained(folder)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")  # type: ignore[no-untyped-call]
+
+
+def save_base(texts: Texts, folder: Path) -> Checkpoint:
+    """Save model S with random weights, and a tokenizer trained on the texts; return it opened."""
+    train_tokenizer(texts).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
