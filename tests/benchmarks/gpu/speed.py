@@ -352,8 +352,9 @@ def measure_generation(record: Record, scale: Scale) -> None:
     ).requests
     settings = canonical({"until": [], "max_gen_toks": scale.answer, "do_sample": False})
     requests = [Request.of("generate_until", (request.arguments[0], settings)) for request in kinds]
+    encoder = shapes.encoder(model.config)
     with Clock() as planning:
-        cut = cut_requests(requests, shapes.encoder(model.config))
+        cut = cut_requests(requests, encoder)
     works = [part.work for part in cut.slices if isinstance(part.work, Prompts)]
     prompts = [work.trie.tokens[tries.path(work.trie, int(end))] for work in works for end in work.ends]
     record.note(
