@@ -30,7 +30,7 @@ from evalsvc.stats.continual import Continual
 
 ARM = {
     "arm": "Label: name, step, and how it is served.",
-    "checkpoint": "Folder that holds the weights.",
+    "checkpoint": "Folder with the weights.",
     "digest": "sha256 of the checkpoint's content.",
     "method": "How it was adapted: base, full, lora, cpt, ...",
     "step": "Training step, if it belongs to a training run.",
@@ -164,7 +164,7 @@ class Hypervolume:
 
     Attributes:
         value: In the product of the axes' units.
-        reference: The corner that it is measured from, one value per axis.
+        reference: The reference point of the hypervolume, one value per axis.
     """
 
     value: float
@@ -306,10 +306,10 @@ class ContinualOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class GateRule(RuleOutcome):
-    """What became of one rule.
+    """The outcome of one rule.
 
     Attributes:
-        short: What an inconclusive rule would need, in words.
+        short: What an inconclusive rule needs, in words.
     """
 
     short: str | None
@@ -331,11 +331,11 @@ class KeptRule(RuleOutcome):
 
 @dataclass(frozen=True, kw_only=True)
 class WaiverState:
-    """A waiver of the policy, and what became of it.
+    """A waiver of the policy, and its effect.
 
     Attributes:
-        waiver: As the policy has it.
-        state: "applied", or why it does not waive.
+        waiver: As in the policy.
+        state: "applied", or the reason why it has no effect.
     """
 
     waiver: Any
@@ -362,7 +362,7 @@ class LostItemRow:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptDecision:
-    """Where the decision is kept.
+    """Where the decision is stored.
 
     Attributes:
         digest: Of the record.
@@ -446,7 +446,7 @@ class DecidedArm:
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRecord:
-    """A kept decision: the file in `<store>.decisions/`, and the same in the store.
+    """A stored decision: the file in `<store>.decisions/`, and the same in the store.
 
     Attributes:
         decided: Time, ISO 8601.
@@ -760,7 +760,7 @@ OUTPUTS: dict[str, Any] = {
 COMMANDS = {name: f"evalsvc {name.replace('-', ' ')} --json" for name in OUTPUTS} | {
     "gate-plan": "evalsvc gate --plan --json",
     "import": "evalsvc import lm-eval --json and evalsvc import items --json",
-    "decision": "a kept decision",
+    "decision": "a stored decision",
 }
 """What prints each of them."""
 

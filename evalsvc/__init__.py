@@ -35,7 +35,7 @@ The packages, ground floor first: each may import those before it.
     stats        pure statistics: arrays in, records out
     records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison, Frontier
     store        one DuckDB file: records in, records out
-    checkpoints  path, hub id or adapter -> Checkpoint
+    checkpoints  path, Hub id or adapter -> Checkpoint
     harness      lm-eval's tasks: suites, plans, grades
     engine       scoring on this machine's devices
     interchange  results of others, in and out

@@ -81,8 +81,8 @@ def submit(
     """Score a checkpoint and its base on suites; results already in the store are reused.
 
     Args:
-        checkpoint: Folder, training output folder (a trajectory), or hub id[@revision].
-        base: Folder or hub id of its base, if the checkpoint does not name it.
+        checkpoint: Folder, training output folder (a trajectory), Hub id[@revision], or the label of a stored arm.
+        base: Folder or Hub id of its base, if the checkpoint does not name it.
         suites: Names or files; if empty, the suites that the base was scored on before.
         method: How it was adapted: "full", "lora", "cpt", ...
         cost: Costs of training.
@@ -90,7 +90,7 @@ def submit(
         rerun: Score the base twice, to measure run-to-run noise (A/A).
         merged: Also score merged adapters, as separate arms.
         quantised: Quantise all weights, base included.
-        shots: In-context learning: score the base on domain suites with this number of worked examples.
+        shots: In-context learning: score the base on domain suites with this number of few-shot examples.
         prompts: Suite files whose prompts replace those of the domain suites of the same name, for the base.
         policy: Stop before scoring if this policy cannot pass.
         on_plan: Called with the power analysis of `policy` before anything is scored.
@@ -260,7 +260,7 @@ def gate(
     """Decide whether a checkpoint may be promoted, and store the decision.
 
     Args:
-        checkpoint: The adapted arm: label, name, path or digest; with `evaluate` also a new folder or hub id.
+        checkpoint: The adapted arm: label, name, path or digest; with `evaluate` also a new folder or Hub id.
         policy: A YAML file, its content as a dict, or a `Policy`.
         base: The arm to compare it with, if not its own base.
         evaluate: Score missing items first, until the policy is decided.

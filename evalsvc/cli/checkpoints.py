@@ -13,7 +13,7 @@ from evalsvc.settings import Compute
 
 app = typer.Typer(help="List, show, compare and check checkpoints.", no_args_is_help=True)
 
-Checkpoint = Annotated[str, typer.Argument(help="Folder, hub id, or label, name or digest in the store.")]
+Checkpoint = Annotated[str, typer.Argument(help="Folder, Hub id, or label, name or digest in the store.")]
 
 
 @app.command("list", epilog="Example: evalsvc checkpoints list --json")
@@ -74,7 +74,7 @@ def compare_checkpoint(
 
 @app.command("check", epilog="Example: evalsvc checkpoints check runs/lora --base models/base --suite valley")
 def check_checkpoint(
-    checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder, or hub id[@rev].")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder, or Hub id[@rev].")],
     base: Source = None,
     suite: Annotated[
         list[str] | None,

@@ -42,7 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Arm = Annotated[str, typer.Argument(help="The adapted arm: label, name, path or digest.")]
 Base = Annotated[str | None, typer.Option("--base", help="The base: label, name, path or digest.")]
-Source = Annotated[str | None, typer.Option("--base", help="Its base: folder or hub id.")]
+Source = Annotated[str | None, typer.Option("--base", help="Its base: folder or Hub id.")]
 Method = Annotated[str | None, typer.Option(help="How it was adapted: full, lora, qlora, cpt, ...")]
 Step = Annotated[int | None, typer.Option(min=0, help="Training step.")]
 Workers = Annotated[

@@ -44,7 +44,7 @@ Rerun = Annotated[bool, typer.Option("--rerun", help="Score the base twice to me
 Merged = Annotated[bool, typer.Option("--merged", help="Also score merged adapters, as separate arms.")]
 Quantised = Annotated[Quantisation | None, typer.Option(help="Quantise all weights, base included.")]
 Shots = Annotated[
-    int | None, typer.Option(min=1, help="ICL: score the base with this number of worked examples on domain suites.")
+    int | None, typer.Option(min=1, help="ICL: score the base with this number of few-shot examples on domain suites.")
 ]
 Prompts = Annotated[
     list[str] | None,
@@ -59,7 +59,9 @@ Prompts = Annotated[
     "evalsvc submit models/base --suite clinic --suite valley --shots 5",
 )
 def submit(
-    checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder (a trajectory), or hub id[@rev].")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder, training output folder (a trajectory), Hub id[@rev], or a stored label.")
+    ],
     base: Source = None,
     suite: Suites = None,
     method: Method = None,

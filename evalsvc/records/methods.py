@@ -11,7 +11,7 @@ from typing import Literal
 Group = Literal["base", "icl", "rag", "merged", "peft", "full", "cpt"]
 
 PROMPTED = ("icl", "rag")
-"""Methods without training: worked examples, or retrieved passages, in the prompt."""
+"""Methods without training: few-shot examples, or retrieved passages, in the prompt."""
 
 # Adapter types of the library PEFT, and variants of LoRA that its configuration distinguishes.
 _PEFT = """

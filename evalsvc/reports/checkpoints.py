@@ -164,7 +164,7 @@ def compare_command(source: str, base: str | None = None) -> str:
 
     Args:
         source: Folder, or label or digest in the store.
-        base: Folder or hub id of the base, if neither the store nor the checkpoint names it.
+        base: Folder or Hub id of the base, if neither the store nor the checkpoint names it.
     """
     return shlex.join(["evalsvc", "checkpoints", "compare", source, *(["--base", base] if base else [])])
 

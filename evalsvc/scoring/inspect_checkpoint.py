@@ -48,7 +48,7 @@ def read_checkpoint(store: Store, source: str, base: str | None, progress: Progr
     """Return the known facts about a checkpoint; compares no weights and stores nothing.
 
     Args:
-        source: Folder, hub id, or the label, name or digest of a stored checkpoint.
+        source: Folder, Hub id, or the label, name or digest of a stored checkpoint.
         base: The base, if neither the checkpoint nor the store names it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Evaluates a base with other prompts instead of training: worked examples (ICL), retrieved passages (RAG)."""
+"""Evaluates a base with other prompts instead of training: few-shot examples (ICL), retrieved passages (RAG)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from evalsvc.settings import Compute
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder or hub id of a checkpoint or of a training run's output, and the user's description of it."""
+    """A folder or Hub id of a checkpoint or of a training run's output, and the user's description of it."""
 
     path: str
     description: Description = Description()
@@ -23,14 +23,14 @@ class Submission:
 
     Attributes:
         sources: Checkpoints with one base in common.
-        base: Folder or hub id of the base, if the checkpoints do not name it.
+        base: Folder or Hub id of the base, if the checkpoints do not name it.
         suites: Names or files; if empty, the suites that the base was scored on before.
         rendering: Whose chat template renders the prompts of all arms, or none; required where the base and an adapted
             checkpoint have different templates.
         merged: Also score adapters merged into the base, as separate arms.
         quantisation: Quantise all weights, base included; the quantised base is then the reference.
         rerun: Score the base twice, in other batches and with other seeds, to measure run-to-run noise (A/A).
-        shots: Number of worked examples in the prompts of domain suites, for the base as a separate arm (ICL).
+        shots: Number of few-shot examples in the prompts of domain suites, for the base as a separate arm (ICL).
         prompts: Files of suites with other prompts for the documents of the domain suites of the same names, for the
             base as a separate arm (RAG, or ICL with chosen examples).
     """

@@ -35,7 +35,7 @@ PARSED_ONLY = {
     "RAY_ADDRESS": "needs a Ray cluster",
     "--address": "needs a Ray cluster",
     "/models/": "needs a Ray cluster",
-    "--shots": "needs a task with enough items for worked examples; the tests of scoring run this",
+    "--shots": "needs a task with enough items for few-shot examples; the tests of scoring run this",
     "evalsvc-demo/": "needs the demo's models, which take minutes; the demo's tests run these",
 }
 """Text of a line that is parsed but not run, and why."""

@@ -1,4 +1,4 @@
-"""Verdicts: worked examples, both levels of retention, every other rule, and what is no evidence."""
+"""Verdicts: examples by hand, both levels of retention, every other rule, and what is no evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arms whose base is prompted instead of trained: worked examples and retrieved passages, on real models."""
+"""Arms whose base is prompted instead of trained: few-shot examples and retrieved passages, on real models."""
 
 from __future__ import annotations
 

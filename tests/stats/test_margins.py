@@ -1,4 +1,4 @@
-"""Verdicts of worked examples, the bounds of weighted means, and error rates by simulation."""
+"""Verdicts of examples by hand, the bounds of weighted means, and error rates by simulation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A store that version 0.1.0 wrote opens, migrates, and shows the numbers that version 0.1.0 showed.
 
 `data/` holds the tables of such a store as JSON, with the statements that made them, and what the commands of 0.1.0
-printed on it: a base, two steps of a LoRA run, a full fine-tune, a second run of the base and worked examples, on
+printed on it: a base, two steps of a LoRA run, a full fine-tune, a second run of the base and few-shot examples, on
 suites of every role, with drift, a matrix and two decisions.
 """
 
