@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise error_type(f"{noun} {path}: cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise error_type(f"{noun} {path}: cannot be read: {reason}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -41,16 +43,19 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
 
 
 def first_problem(error: ValidationError, manual: str = "docs/pages/reference/suite.md for the keys of a suite") -> str:
-    """Return the first validation error as one line: key, rule and value.
+    """Return the first validation error as one line: key, rule and value. Unknown keys come first: most are misspelt.
 
     Args:
         manual: Reference to the documentation of the keys.
     """
-    first = error.errors(include_url=False)[0]
+    errors = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
+    first = errors[0]
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = f"unknown key; see {manual}"
+        missing = [e["loc"][-1] for e in errors if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1]]
+        near = difflib.get_close_matches(str(first["loc"][-1]), map(str, missing), n=1)
+        message = f"unknown key; did you mean {near[0]}?" if near else f"unknown key; see {manual}"
     elif first["type"] != "missing" and where and not isinstance(first["input"], dict | list):
         message = f"{message}, got {first['input']!r}"
     more = error.error_count() - 1

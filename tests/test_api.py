@@ -272,6 +272,10 @@ def test_unknown_values_are_refused_in_one_line(decided: Any, models: Path, tmp_
         ev.results(db=tmp_path / "absent.duckdb")
     with pytest.raises(ev.EvidenceError):
         decided.trajectory()
+    with pytest.raises(ev.UsageError, match=r"decision absent\.json: cannot be read: No such file"):
+        decided.verify("absent.json")
+    with pytest.raises(ev.EvidenceError, match="did you mean core"):
+        decided.gate("c2", {"version": 1, "retention": [{"suite": "cor", "margin": 0.05}]})
     with pytest.raises(ev.EvidenceError, match="there is nothing to judge arms by"):
         decided.advise(retention=[])
     with pytest.raises(ev.EvidenceError, match="decision: is not a decision record"):

@@ -7,6 +7,7 @@ local paths, library versions and training logs. An adapter's digest covers its 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import time
@@ -209,6 +210,10 @@ def locate(source: str) -> Path:
         return path
     if path.exists():
         raise CheckpointError(f"checkpoint {source}: is a file, must be a folder with config.json and weights")
+    if path.parent != Path() and path.parent.is_dir():
+        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir() if entry.is_dir()])
+        hint = f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+        raise CheckpointError(f"checkpoint {source}: no such folder{hint}")
     if not _HUB_ID.match(source) or source.startswith((".", "/")):
         raise CheckpointError(f"checkpoint {source}: neither a folder nor a Hub id (organisation/name[@revision])")
     return _from_hub(source)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from evalsvc.cli import (
     checkpoints,
@@ -66,6 +68,8 @@ def _options(
 def main() -> None:
     """Run the command line, and report every error as one line with an exit code."""
     try:
+        if _print_help(sys.argv[1:]):
+            sys.exit(0)
         sys.exit(app(prog_name="evalsvc", standalone_mode=False))
     except EvalsvcError as error:
         print(f"evalsvc: {error}", file=sys.stderr)
@@ -78,6 +82,21 @@ def main() -> None:
         hint = "set EVALSVC_DEBUG=1 for the traceback, and please report it"
         print(f"evalsvc: internal error: {type(error).__name__}: {error}; {hint}", file=sys.stderr)
         sys.exit(1)
+
+
+def _print_help(arguments: Sequence[str]) -> bool:
+    """Print a command's help if the arguments are its name and --help; typer itself would load pydantic for that."""
+    if not arguments or arguments[-1] not in {"-h", "--help"}:
+        return False
+    command: Any = get_command(app)
+    context = command.context_class(command, info_name="evalsvc", **command.context_settings)
+    for name in arguments[:-1]:
+        if name not in getattr(command, "commands", {}):
+            return False
+        command = command.commands[name]
+        context = command.context_class(command, parent=context, info_name=name)
+    print(command.get_help(context))
+    return True
 
 
 def _exit_with_usage(error: Any) -> NoReturn:

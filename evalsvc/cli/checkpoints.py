@@ -74,7 +74,7 @@ def compare_checkpoint(
 
 @app.command("check", epilog="Example: evalsvc checkpoints check runs/lora --base models/base --suite valley")
 def check_checkpoint(
-    checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder, or Hub id[@rev].")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder, or Hub id@revision.")],
     base: Source = None,
     suite: Annotated[
         list[str] | None,

@@ -15,8 +15,8 @@ app = typer.Typer()
 def doctor(db: Db = None, address: Address = None, as_json: Json = False) -> None:
     """Check this machine and the store.
 
-    Versions, devices, threads, disk space, offline flags, whether the store can be used. Exit code 2 if one is not as
-    scoring needs it.
+    Versions, devices, threads, disk space, offline flags, whether the store can be used. Exit code 2 if a check
+    fails.
     """
     from evalsvc.reports.environment import EnvironmentReport
     from evalsvc.scoring.environment import examine_environment

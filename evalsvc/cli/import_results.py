@@ -112,7 +112,7 @@ def matrix(
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Import matrices of scores on tasks that were learned one after the other."""
+    """Import matrices of scores on tasks that were learned in sequence."""
     from evalsvc.interchange.matrices import read_matrix
     from evalsvc.reports.imports import MatrixImportReport
 

@@ -22,11 +22,11 @@ def report(
     base: Base = None,
     figures: Annotated[
         Path | None,
-        typer.Option(help="Also write every figure as SVG and PNG to this folder; needs evalsvc[figures]."),
+        typer.Option(help="Also write every figure as SVG and PNG to this folder; needs the extra figures."),
     ] = None,
     db: Db = None,
 ) -> None:
-    """Write one HTML file that opens from disk.
+    """Write one HTML file that needs no server.
 
     It contains the dashboard's figures, tables, decisions and claims.
     """

@@ -60,7 +60,7 @@ Prompts = Annotated[
 )
 def submit(
     checkpoint: Annotated[
-        str, typer.Argument(help="Folder, training output folder (a trajectory), Hub id[@rev], or a stored label.")
+        str, typer.Argument(help="Folder, training output folder (a trajectory), Hub id@revision, or a stored label.")
     ],
     base: Source = None,
     suite: Suites = None,

@@ -5,6 +5,7 @@ Evidence that is missing, unfinished, unpaired or stale is an error that names t
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -269,9 +270,10 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
     whole = [run for run in runs if run.suite == suite and run.part_of is None]
     base_runs = [run for run in whole if run.arm == base.number]
     if not base_runs:
+        near = difflib.get_close_matches(suite, {run.suite for run in runs}, n=1)
         raise EvidenceError(
             f"suite {suite!r}: is in the policy, and {of_base} has no scores on it; "
-            f"run: evalsvc submit {label} --suite {suite}"
+            + (f"did you mean {near[0]}?" if near else f"run: evalsvc submit {label} --suite {suite}")
         )
     newest = base_runs[-1]
     if any(run.plan > newest.plan for run in whole):

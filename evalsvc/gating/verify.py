@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from evalsvc.errors import EvalsvcError, EvidenceError
+from evalsvc.errors import EvalsvcError, EvidenceError, UsageError
 from evalsvc.gating.batch import correct_for_batch
 from evalsvc.gating.decisions import SCHEMA, describe_decision, judge, suite_record
 from evalsvc.gating.evidence import gather
@@ -26,12 +26,17 @@ def read_record(path: Path) -> Record:
     """Read a decision record.
 
     Raises:
+        UsageError: The file cannot be read.
         EvidenceError: The file is not a decision record.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvidenceError(f"decision {path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(
+            f"decision {path}: cannot be read: {error.strerror}; `evalsvc gate` writes decisions"
+        ) from error
+    except ValueError as error:
+        raise EvidenceError(f"decision {path}: is not JSON: {error}") from error
     return check_record(record, f"decision {path}")
 
 

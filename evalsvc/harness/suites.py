@@ -6,6 +6,7 @@ by `tasks` and `plan`, because only lm-eval knows.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -132,10 +133,9 @@ def find_suite(name: str) -> Suite:
         return load_suite(path)
     shipped = {suite.name: suite for suite in shipped_suites()}
     if name not in shipped:
-        raise SuiteError(
-            f"suite {name!r}: neither a file nor a shipped suite ({', '.join(sorted(shipped))}); "
-            "see `evalsvc suites list`"
-        )
+        near = difflib.get_close_matches(name, shipped, n=1)
+        hint = f"did you mean {near[0]}?" if near else "name a suite of your own by its file"
+        raise SuiteError(f"suite {name!r}: neither a file nor a shipped suite ({', '.join(sorted(shipped))}); {hint}")
     return shipped[name]
 
 

@@ -148,7 +148,7 @@ def list_notes(task: FullComparison) -> list[str]:
     lines = list(task.blind_spots)
     if task.coverage < 1:
         lines.append(f"only {task.coverage:.1%} of the base's items")
-    if task.clusters is not None:
+    if task.clusters is not None and not any("clusters" in line for line in lines):
         lines.append(f"{task.clusters} clusters")
     if task.format_loss:
         lines.append(task.format_loss)

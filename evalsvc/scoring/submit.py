@@ -85,6 +85,8 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     _check_numbers(submission)
     note("reading checkpoints")
     base, adapted = _open_all(store, submission, progress, note)
+    if not adapted and submission.base is None and not submission.is_prompted:
+        note(f"no --base is given: {base.label} is scored as a base, which is compared with nothing")
     note("checking checkpoints")
     findings = examine_checkpoints(base, adapted)
     refuse_errors(findings)

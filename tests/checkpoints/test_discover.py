@@ -207,3 +207,10 @@ def test_a_base_without_a_tokenizer(models: Path, tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(CheckpointError, match="no tokenizer files"):
         open_base(str(folder))
+
+
+def test_a_misspelt_folder_is_no_hub_id(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(models.parent)
+    with pytest.raises(CheckpointError) as caught:
+        open_base(f"{models.name}/bsae")
+    assert str(caught.value) == f"checkpoint {models.name}/bsae: no such folder; did you mean {models.name}/base?"

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.text import Text
+from typer.main import get_command
 
+from evalsvc import cli
 from evalsvc.store.store import Store
 from tests.support.commands import Run, list_commands
 from tests.support.tasks import write_suites
@@ -44,6 +47,19 @@ def test_every_command_has_help_with_an_example(evalsvc: Run, command: list[str]
     assert done.code == 0
     assert "evalsvc" in done.out.split("Usage:")[1]
     assert "Example" in done.out
+
+
+@pytest.mark.parametrize("command", list_commands(), ids=" ".join)
+def test_no_text_of_the_help_is_taken_for_markup(evalsvc: Run, command: list[str]) -> None:
+    group: Any = get_command(cli.app)
+    for name in command:
+        group = group.commands[name]
+    for text in [
+        group.help,
+        group.epilog,
+        *(parameter.help for parameter in group.params if hasattr(parameter, "help")),
+    ]:
+        assert text is None or Text.from_markup(text).plain == text
 
 
 def test_the_help_is_one_screen_of_commands_in_panels(evalsvc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +247,7 @@ def test_unknown_values_are_refused_in_one_line(evalsvc: Run, arguments: list[st
         ({"tasks": [{"task": "mc", "metric": "bleu"}]}, "has no metric 'bleu'"),
         ({"tasks": [{"task": "gen", "filter": "lax"}]}, "has no filter 'lax'"),
         ({"tasks": ["mc"], "colour": "red"}, "colour: unknown key"),
+        ({"taks": ["mc"]}, "taks: unknown key; did you mean tasks?"),
         ("tasks: [mc", "not valid YAML"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from evalsvc.errors import PolicyError
-from evalsvc.gating.policy import Policy, TaskSize, check_possible, load_policy
+from evalsvc.gating.policy import Policy, TaskSize, check_possible, load_policy, parse_policy
 from evalsvc.stats.margins import PairedDifference, bounds, combine_bounds, z_of
 
 GOOD: dict[str, Any] = {
@@ -149,3 +149,9 @@ def test_several_looks_need_a_few_items_more() -> None:
     with pytest.raises(PolicyError, match=r"52 items .* needs 58 items"):
         check_possible(keep(0.05, mode="group_sequential"), sizes(52))
     check_possible(keep(0.05, mode="group_sequential"), sizes(58))
+
+
+def test_a_misspelt_key_is_named_before_the_key_that_it_hides() -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy({"version": 1, "retention": [{"suite": "core", "margn": 0.1}]})
+    assert str(caught.value) == "policy: retention[0].margn: unknown key; did you mean margin? (and 1 more)"

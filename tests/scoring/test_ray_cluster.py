@@ -82,7 +82,7 @@ def remotely(head: Head, *arguments: str, token: str | None = None) -> subproces
 
 
 def test_a_command_runs_on_the_head_and_its_answer_and_exit_code_come_back(head: Head) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while (done := remotely(head, "status", "--json")).returncode == 1 and time.monotonic() < deadline:
         time.sleep(1)  # the head is still starting
     assert (done.returncode, done.stdout) == (2, "")
