@@ -107,7 +107,7 @@ class Resident:
     def _hold_base(self, path: str, quantisation: Quantisation | None) -> None:
         if (path, quantisation) == self._base_path or (quantisation is None and self._exchange(path)):
             return
-        self._base, self._base_path = None, None  # free the old weights before the new ones are read
+        self._base, self._base_path, self._content = None, None, {}  # free the old weights before the new ones are read
         self._parities = {}
         self._base = load_full(path, self.device, self.dtype, quantisation)
         self._attention = str(self._base.config._attn_implementation)
@@ -127,7 +127,7 @@ class Resident:
         tied = set(getattr(self._base, "all_tied_weights_keys", {}))
         if set(weights) != set(expected) - tied or any(weights[k].shape != expected[k].shape for k in weights):
             return False
-        self._base_path = None
+        self._base_path, self._content = None, {}
         with torch.no_grad():
             placed = {key: tensor.to(self.device, self.dtype) for key, tensor in weights.items()}
             self._base.load_state_dict(placed, strict=False, assign=True)
@@ -143,7 +143,7 @@ class Resident:
         from peft import PeftModel, get_peft_model_state_dict  # takes seconds, and most workers never need it
         from peft.utils import load_peft_weights
 
-        self._content = compute_content(cast(PreTrainedModel, self._base))
+        self._content = self._content or compute_content(cast(PreTrainedModel, self._base))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # tensors that do not fit are reported below, as an error

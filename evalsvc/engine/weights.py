@@ -163,16 +163,15 @@ class Rows:
     """
 
     def __init__(self, base: WeightMatrix, new: torch.Tensor, indices: Sequence[int]) -> None:
-        self.base, self.new, self.shape = base, new, base.shape
-        self.places = {index: place for place, index in enumerate(indices)}
+        self.base, self.new, self.indices, self.shape = base, new, indices, base.shape
 
     def read_piece(self, rows: slice, columns: slice) -> torch.Tensor:
         """Return a piece of the change: zero except for the replaced rows."""
         before = self.base.read_piece(rows, columns)
         change = torch.zeros_like(before)
-        for row in range(rows.start, rows.stop):
-            if row in self.places:
-                change[row - rows.start] = self.new[self.places[row], columns] - before[row - rows.start]
+        for place, index in enumerate(self.indices):
+            if rows.start <= index < rows.stop:
+                change[index - rows.start] = self.new[place, columns] - before[index - rows.start]
         return change
 
 

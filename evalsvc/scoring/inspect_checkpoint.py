@@ -22,7 +22,7 @@ from evalsvc.scoring.executors import InProcessExecutor, make_scorer
 from evalsvc.scoring.preflight import examine_checkpoints, examine_windows
 from evalsvc.scoring.probe import run_probe
 from evalsvc.settings import cache_dir
-from evalsvc.store.arms import find_arm
+from evalsvc.store.arms import find_arm, find_base_folder
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 
@@ -76,9 +76,11 @@ def compare_weights(
         return report
     note("comparing weights")
     change = compute_change(checkpoint, parent, progress)
-    if _find_stored(store, checkpoint):
+    if stored := _find_stored(store, checkpoint):
         CheckpointFacts(store.path).keep_change(checkpoint, change)
-        return _report(store, _find(store, source, base, progress)[0], parent)
+        if stored == checkpoint:  # the store's record, which has the share that was just compared
+            checkpoint = _find_stored(store, checkpoint) or checkpoint
+        return _report(store, checkpoint, parent)
     note("not kept: the store has no arm of this checkpoint; submit it first")
     return replace(report, change=change, memory=_estimate_memory(checkpoint, change, parent))
 
@@ -128,8 +130,9 @@ def _find(store: Store, source: str, base: str | None, progress: Progress) -> tu
         UsageError: There is no such checkpoint, or a folder contains several.
     """
     if store.path.is_file() and not Path(source).is_dir():
-        checkpoint = find_arm(store.arms(), source).checkpoint
-        return checkpoint, open_base(base).path if base else _find_base_folder(store, checkpoint)
+        arms = store.arms()
+        checkpoint = find_arm(arms, source).checkpoint
+        return checkpoint, open_base(base).path if base else find_base_folder(arms, checkpoint)
     root, checkpoints = open_checkpoints(source, base, Description(), progress=progress)
     if len(checkpoints) > 1:
         raise UsageError(
@@ -138,12 +141,7 @@ def _find(store: Store, source: str, base: str | None, progress: Progress) -> tu
     if checkpoints:
         return checkpoints[0], root.path
     stored = _find_stored(store, root)  # a full fine-tune's folder does not name its base, the store may
-    return (stored, _find_base_folder(store, stored)) if stored and stored.parent else (root, None)
-
-
-def _find_base_folder(store: Store, checkpoint: Checkpoint) -> str | None:
-    folders = (arm.checkpoint.path for arm in store.arms() if arm.checkpoint.digest == checkpoint.parent)
-    return checkpoint.base_path or next(folders, None)
+    return (stored, find_base_folder(store.arms(), stored)) if stored and stored.parent else (root, None)
 
 
 def _find_stored(store: Store, checkpoint: Checkpoint) -> Checkpoint | None:

@@ -27,7 +27,7 @@ from evalsvc.scoring.ray_executor import RayExecutor, count_cluster_gpus
 from evalsvc.scoring.rendering import choose_template_source, plan_suite
 from evalsvc.scoring.submission import Submission
 from evalsvc.settings import Compute, cache_dir
-from evalsvc.store.arms import StoredArm, find_arm
+from evalsvc.store.arms import StoredArm, find_arm, find_base_folder
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 
@@ -254,8 +254,7 @@ def _find_folders(arms: Sequence[StoredArm], source: str, base: str | None) -> t
     checkpoint = find_arm(arms, source).checkpoint
     if checkpoint.is_prompted:
         raise UsageError(f"{source}: is its base with other prompts; submit the base with --shots or --prompts")
-    folders = (arm.checkpoint.path for arm in arms if arm.checkpoint.digest == checkpoint.parent)
-    return checkpoint.path, base or checkpoint.base_path or next(folders, None)
+    return checkpoint.path, base or find_base_folder(arms, checkpoint)
 
 
 def _warn_of_ignored(

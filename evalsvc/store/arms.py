@@ -59,6 +59,12 @@ def find_arm(arms: Sequence[StoredArm], text: str) -> StoredArm:
     raise UsageError(f"arm {text!r}: not in the store by label, name, path or digest; {hint}")
 
 
+def find_base_folder(arms: Sequence[StoredArm], checkpoint: Checkpoint) -> str | None:
+    """Return the folder of the base of a stored checkpoint: its own record of it, else where the base is."""
+    folders = (arm.checkpoint.path for arm in arms if arm.checkpoint.digest == checkpoint.parent)
+    return checkpoint.base_path or next(folders, None)
+
+
 def find_base(arms: Sequence[StoredArm], adapted: StoredArm) -> StoredArm:
     """Return the arm that an arm is compared with; see `records.arms.identify_reference`.
 

@@ -51,7 +51,7 @@ def make_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
     return cast(PreTrainedTokenizerFast, wrapped)
 
 
-def make_llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
+def make_llama(seed: int = 0, window: int = 128, *, tied: bool = False) -> LlamaForCausalLM:
     """Make a Llama whose random weights are large enough that its predictions differ."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -65,6 +65,7 @@ def make_llama(seed: int = 0, window: int = 128) -> LlamaForCausalLM:
         initializer_range=0.4,
         bos_token_id=0,
         eos_token_id=1,
+        tie_word_embeddings=tied,
     )
     model = LlamaForCausalLM(config)
     model.requires_grad_(False)

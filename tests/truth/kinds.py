@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import peft
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tests.support.tiny import make_tokenizer
+from tests.support.tiny import make_llama, make_tokenizer, save_peft
 
 LINEAR = ["q_proj", "v_proj", "down_proj"]
 
@@ -46,14 +46,12 @@ class Kind:
 
     Attributes:
         merged: Whether its adapter is merged before it is served.
-        int8: Whether base and adapter are served with int8 weights.
     """
 
     name: str
     base: Path
     folder: Path
     merged: bool = False
-    int8: bool = False
 
     @property
     def is_adapter(self) -> bool:
@@ -63,21 +61,7 @@ class Kind:
 
 def save_base(folder: Path, *, tied: bool) -> Path:
     """Save a tiny base whose predictions differ from token to token."""
-    torch.manual_seed(int(tied))
-    config = LlamaConfig(
-        vocab_size=368,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=96,
-        initializer_range=0.4,
-        bos_token_id=0,
-        eos_token_id=1,
-        tie_word_embeddings=tied,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    make_llama(seed=int(tied), window=96, tied=tied).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
 
@@ -94,18 +78,6 @@ def save_full(folder: Path, base: Path, seed: int = 11) -> Path:
     return folder
 
 
-def save_adapter(folder: Path, base: Path, name: str, seed: int = 12) -> Path:
-    """Save an adapter as after training: every trainable number moved away from where peft starts it."""
-    torch.manual_seed(seed)
-    model: Any = peft.get_peft_model(load_base(base), ADAPTERS[name]())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(str(folder))
-    return folder
-
-
 def save_kinds(folder: Path) -> dict[str, Kind]:
     """Save every kind on a base with an untied head, and the ones that a tied head matters to on a second base."""
     kinds: dict[str, Kind] = {}
@@ -115,7 +87,9 @@ def save_kinds(folder: Path) -> dict[str, Kind]:
         kinds[f"base{end}"] = Kind(f"base{end}", base, base)
         kinds[f"full{end}"] = Kind(f"full{end}", base, save_full(folder / f"full{end}", base))
         for name in ("lora", "olora", "prompt") if tied else ADAPTERS:
-            kinds[name + end] = Kind(name + end, base, save_adapter(folder / (name + end), base, name))
+            kinds[name + end] = Kind(
+                name + end, base, save_peft(folder / (name + end), base, ADAPTERS[name](), seed=12)
+            )
     for name in MERGEABLE:
         kinds[f"{name}-merged"] = Kind(f"{name}-merged", folder / "base", folder / name, merged=True)
     return kinds
