@@ -57,6 +57,7 @@ def submit(
     checkpoint: PathLike,
     *,
     base: PathLike | None = None,
+    base_anyway: bool = False,
     suites: Sequence[PathLike] = (),
     method: str | None = None,
     name: str | None = None,
@@ -83,6 +84,7 @@ def submit(
     Args:
         checkpoint: Folder, training output folder (a trajectory), Hub id[@revision], or the label of a stored arm.
         base: Folder or Hub id of its base, if the checkpoint does not name it.
+        base_anyway: Attach an adapter to this base even if it names another one.
         suites: Names or files; if empty, the suites that the base was scored on before.
         method: How it was adapted: "full", "lora", "cpt", ...
         cost: Costs of training.
@@ -115,6 +117,7 @@ def submit(
     submission = Submission(
         sources=(Source(os.fspath(checkpoint), description),),
         base=_to_text(base),
+        base_anyway=base_anyway,
         suites=_to_texts(suites),
         compute=_compute(workers, device, dtype),
         allow_task_code=allow_task_code,

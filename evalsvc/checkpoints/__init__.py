@@ -4,7 +4,9 @@ discover      which checkpoints a path, folder or Hub id contains
 weight_files  which files of a folder are its weights
 safetensors   which tensors a weight file contains, and where
 digests       the digest of every tensor's content, cached
+names         names and steps, from the names of folders
 file_checks   findings from files alone, without building a model
+base_checks   was an adapter trained on the base that it is attached to?
 costs         what training cost, from the files that it wrote
 """
 

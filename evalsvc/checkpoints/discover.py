@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from evalsvc.checkpoints.base_checks import advise_merging, find_named_base
 from evalsvc.checkpoints.costs import (
     TRAINER_STATE,
     TRAINING_ARGUMENTS,
@@ -29,6 +30,7 @@ from evalsvc.checkpoints.costs import (
     scale_cost,
 )
 from evalsvc.checkpoints.digests import Progress, ignore, read_contents
+from evalsvc.checkpoints.names import display_name, read_step
 from evalsvc.checkpoints.safetensors import read_header
 from evalsvc.checkpoints.weight_files import (
     describe_missing,
@@ -78,7 +80,6 @@ _VOLATILE = {
     "is_local",
     "local_files_only",
 }
-_STEP = re.compile(r"^(?:checkpoint|global_step|step)[-_]?(\d+)$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$|^[\w.-]+@[\w./-]+$")
 _WRITING_SECONDS = 600
 """An incomplete step that was modified within this time, in seconds, is assumed to be still being written."""
@@ -108,7 +109,10 @@ def open_base(source: str, progress: Progress = ignore) -> Checkpoint:
     """
     folder = locate(source)
     if is_adapter(folder):
-        raise CheckpointError(f"base {source}: is an adapter; give the full model that it was trained on")
+        raise CheckpointError(
+            f"base {source}: is an adapter; give the full model that it was trained on, or, for an adapter that was "
+            f"trained on it: {advise_merging(source)}"
+        )
     return _describe(folder, None, Description(), progress, method="base")
 
 
@@ -191,6 +195,9 @@ def _own_base(folder: Path, progress: Progress) -> Checkpoint | None:
     if not named:
         raise CheckpointError(f"adapter {folder}: names no base; give the model that it was trained on with --base")
     revision = config.get("revision")
+    place = find_named_base(folder, named)
+    if place is not None and is_adapter(place):
+        raise CheckpointError(f"adapter {folder}: was trained on the adapter {named!r}: {advise_merging(named)}")
     try:
         return open_base(f"{named}@{revision}" if revision and not Path(named).is_dir() else named, progress)
     except CheckpointError as error:
@@ -262,13 +269,13 @@ def _steps(folder: Path, note: Note) -> list[tuple[int, Path]]:
     """Return (step, folder) of a run's checkpoints, by step, without those that are still being written."""
     steps = []
     for path in folder.iterdir():
-        match = _STEP.match(path.name)
-        if not match or not path.is_dir():
+        step = read_step(path)
+        if step is None or not path.is_dir():
             continue
         if _is_being_written(path):
             note(f"{path.name}: skipped, because it is still being written; submit again when it is complete")
         elif find_weights(path) or (find_pickled_weights(path) and (path / "config.json").is_file()):
-            steps.append((int(match[1]), path))
+            steps.append((step, path))
     return sorted(steps)
 
 
@@ -323,12 +330,11 @@ def _describe(
             if adapter
             else compute_changed_share(contents, chain.from_iterable(read_contents(of_base, progress).values()))
         )
-    match = _STEP.match(folder.resolve().name)
     card, declared = read_card(folder)
-    steps = (description.step, int(match[1]) if match else None, read_trainer_step(folder) if base else None)
+    steps = (description.step, read_step(folder.resolve()), read_trainer_step(folder) if base else None)
     return Checkpoint(
         digest="sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-        name=description.name or _name_of(folder.resolve()),
+        name=description.name or display_name(folder.resolve()),
         path=str(folder.resolve()),
         method=description.method or declared or method,
         tokenizer=tokenizer,
@@ -339,14 +345,6 @@ def _describe(
             description.cost, card, *([read_training_cost(folder)] if base else []), Cost(trainable_share=trainable)
         ),
     )
-
-
-def _name_of(folder: Path) -> str:
-    if _STEP.match(folder.name):
-        return folder.parent.name
-    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
-        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
-    return folder.name
 
 
 def _settings(path: Path) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evalsvc.checkpoints.base_checks import examine_base
 from evalsvc.checkpoints.costs import read_json
 from evalsvc.checkpoints.digests import Content, read_contents
 from evalsvc.checkpoints.weight_files import find_pickled_weights, list_weights
@@ -17,11 +18,12 @@ EMBEDDINGS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|lm_
 """Names of tensors with one row per token."""
 
 
-def examine_files(checkpoint: Checkpoint, base: Checkpoint | None) -> list[Finding]:
+def examine_files(checkpoint: Checkpoint, base: Checkpoint | None, *, base_anyway: bool = False) -> list[Finding]:
     """Return the problems of a checkpoint that its files show.
 
     Args:
         base: What it was adapted from; None for a base.
+        base_anyway: Whether an adapter may be attached to another base than the one that it names.
 
     Raises:
         CheckpointError: A file cannot be read, or is not a complete safetensors file.
@@ -30,7 +32,11 @@ def examine_files(checkpoint: Checkpoint, base: Checkpoint | None) -> list[Findi
     contents = [content for contents in read_contents(list_weights(folder)).values() for content in contents]
     findings = [*_numbers(checkpoint, contents), *_leftovers(checkpoint, folder), *_code(checkpoint, folder)]
     if checkpoint.is_adapter and base is not None:
-        return [*findings, *_adapter(checkpoint, base, folder, contents)]
+        return [
+            *findings,
+            *examine_base(checkpoint, base, accepted=base_anyway),
+            *_adapter(checkpoint, base, folder, contents),
+        ]
     return [*findings, *_other_task(checkpoint, folder)]
 
 
@@ -72,11 +78,6 @@ def _adapter(checkpoint: Checkpoint, base: Checkpoint, folder: Path, contents: S
     if is_zero(contents):
         text = "its change is exactly zero (every B or every A is zero): it was saved before it was trained"
         yield Finding("error", "no-effect", checkpoint.label, text)
-    named = str(config.get("base_model_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1]
-    known = {Path(base.path).name, base.name, base.name.rsplit("/", 1)[-1]}
-    if named and named not in known:
-        text = f"its configuration names the base {named!r}, but it is attached to {base.name!r}"
-        yield Finding("note", "base-name", checkpoint.label, text)
     yield from _own_embeddings(checkpoint, base, config.get("modules_to_save") or [], contents)
 
 

@@ -28,6 +28,9 @@ from evalsvc.records.choices import Quantisation, TemplateSource
 app = typer.Typer()
 
 Suites = Annotated[list[str] | None, typer.Option(help="Suite name or file; repeatable.", show_default="the base's")]
+BaseAnyway = Annotated[
+    bool, typer.Option("--base-anyway", help="Attach an adapter to this base even if it names another one.")
+]
 GpuHours = Annotated[float | None, typer.Option(min=0, help="Cost: GPU-hours of training.")]
 CpuHours = Annotated[float | None, typer.Option(min=0, help="Cost: CPU-hours of training without a GPU.")]
 TrainTokens = Annotated[int | None, typer.Option(min=0, help="Cost: tokens trained on.")]
@@ -63,6 +66,7 @@ def submit(
         str, typer.Argument(help="Folder, training output folder (a trajectory), Hub id@revision, or a stored label.")
     ],
     base: Source = None,
+    base_anyway: BaseAnyway = False,
     suite: Suites = None,
     method: Method = None,
     name: Annotated[str | None, typer.Option(help="Name of the arm.", show_default="the folder's name")] = None,
@@ -102,6 +106,7 @@ def submit(
         runs = api.submit(
             checkpoint,
             base=base,
+            base_anyway=base_anyway,
             suites=suite or (),
             method=method,
             name=name,

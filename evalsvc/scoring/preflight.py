@@ -6,7 +6,7 @@ Checks that need scoring are in `probe`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from evalsvc.checkpoints.file_checks import examine_files
@@ -19,15 +19,21 @@ from evalsvc.records.plans import Plan
 from evalsvc.records.shards import Likelihoods
 
 
-def examine_checkpoints(base: Checkpoint, adapted: Sequence[Checkpoint]) -> list[Finding]:
-    """Return the findings about a base and the checkpoints that were adapted from it."""
+def examine_checkpoints(
+    base: Checkpoint, adapted: Sequence[Checkpoint], accepted: Collection[str] = ()
+) -> list[Finding]:
+    """Return the findings about a base and the checkpoints that were adapted from it.
+
+    Args:
+        accepted: Digests of adapters that may be attached to another base than the one that they name.
+    """
     from evalsvc.engine.compatibility import examine_fit  # torch takes seconds to import
 
     findings: list[Finding] = []
     for checkpoint in (base, *adapted):
         parent = None if checkpoint is base else base
         try:
-            findings += examine_files(checkpoint, parent)
+            findings += examine_files(checkpoint, parent, base_anyway=checkpoint.digest in accepted)
             tensors = read_headers(list_weights(Path(checkpoint.path)))
             findings += examine_fit(checkpoint, parent, {name: tensor.shape for name, tensor in tensors.items()})
         except CheckpointError as error:

@@ -24,6 +24,7 @@ class Submission:
     Attributes:
         sources: Checkpoints with one base in common.
         base: Folder or Hub id of the base, if the checkpoints do not name it.
+        base_anyway: Attach adapters to the base even if they name another one.
         suites: Names or files; if empty, the suites that the base was scored on before.
         rendering: Whose chat template renders the prompts of all arms, or none; required where the base and an adapted
             checkpoint have different templates.
@@ -37,6 +38,7 @@ class Submission:
 
     sources: tuple[Source, ...]
     base: str | None = None
+    base_anyway: bool = False
     suites: tuple[str, ...] = ()
     compute: Compute = Compute()
     allow_task_code: bool = False

@@ -88,7 +88,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     if not adapted and submission.base is None and not submission.is_prompted:
         note(f"no --base is given: {base.label} is scored as a base, which is compared with nothing")
     note("checking checkpoints")
-    findings = examine_checkpoints(base, adapted)
+    findings = examine_checkpoints(base, adapted, _accept_bases(store, submission, adapted))
     refuse_errors(findings)
     suites = _find_suites(store, submission, base)
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
@@ -241,6 +241,13 @@ def _open_all(
             f"the checkpoints have {len(bases)} bases ({names}), must have one; submit them one by one"
         )
     return next(iter(bases.values())), list(adapted.values())
+
+
+def _accept_bases(store: Store, submission: Submission, adapted: Sequence[Checkpoint]) -> set[str]:
+    """Return the digests of checkpoints whose base is taken as given: those that the user says, or that are stored."""
+    if submission.base_anyway:
+        return {checkpoint.digest for checkpoint in adapted}
+    return {arm.checkpoint.digest for arm in store.arms()} if store.path.is_file() else set()
 
 
 def _find_folders(arms: Sequence[StoredArm], source: str, base: str | None) -> tuple[str, str | None]:

@@ -284,13 +284,47 @@ def test_an_adapter_that_carries_the_embeddings_of_another_base(models: Path, tm
         folder = tmp_path / source.name
         adapted.save_pretrained(str(folder), save_embedding_layers=True)
         errors = {f.check for f in found(folder, models / "base") if f.severity == "error"}
-        assert errors == (set() if sound else {"embeddings"})
+        assert errors == (set() if sound else {"embeddings", "other-base"})
 
 
 def test_an_adapter_that_names_another_base(models: Path, copy: Callable[[str], Path]) -> None:
     folder = copy("lora")
     edit_json(folder / "adapter_config.json", base_model_name_or_path="org/other")
-    expect(found(folder, models / "base"), "note", "base-name", "names the base 'other', but it is attached to 'base'")
+    expect(found(folder, models / "base"), "error", "other-base", "names the base 'org/other', not base")
+    root, (checkpoint,) = open_checkpoints(str(folder), str(models / "base"), Description())
+    _, consented = examine_checkpoints(root, [checkpoint], accepted={checkpoint.digest})
+    assert (consented.severity, consented.check) == ("warning", "other-base")
+    refuse_errors([consented])
+
+
+def test_a_base_is_known_by_its_name_and_by_its_weights(models: Path, copy: Callable[[str], Path]) -> None:
+    folder, moved = copy("lora"), copy("base")
+    for named in ("/elsewhere/Base-Copy", "org/base-copy", "/hub/models--org--base-copy/snapshots/0a1b", None):
+        edit_json(folder / "adapter_config.json", base_model_name_or_path=named)
+        assert found(folder, moved) == [], named
+    edit_json(folder / "adapter_config.json", base_model_name_or_path=str(models / "base"))
+    assert found(folder, moved) == []  # another name, the same weights
+    edit_tensors(moved / "model.safetensors", lambda tensors: tensors["model.norm.weight"].add_(1))
+    expect(found(folder, moved), "error", "other-base", "whose weights differ from those of")
+
+
+def test_an_adapter_that_was_trained_on_an_adapter(models: Path, copy: Callable[[str], Path]) -> None:
+    sft = copy("lora")
+    dpo = Path(shutil.copytree(models / "run" / "checkpoint-10", sft.parent / "dpo"))
+    for named in (str(sft), sft.name):  # as a path, and as a name of the folder beside it
+        edit_json(dpo / "adapter_config.json", base_model_name_or_path=named)
+        text = f"it was trained on the adapter {named!r}, not on base; merge {named!r} into its own base"
+        expect(found(dpo, models / "base"), "error", "other-base", text)
+        with pytest.raises(CheckpointError, match=r"was trained on the adapter .* --base MERGED --base-anyway"):
+            open_checkpoints(str(dpo), None, Description())
+    with pytest.raises(CheckpointError, match=r"is an adapter; .* --base MERGED --base-anyway"):
+        open_checkpoints(str(dpo), str(sft), Description())
+
+
+def test_an_initialisation_that_changed_the_base(models: Path, copy: Callable[[str], Path]) -> None:
+    folder = copy("lora")
+    edit_json(folder / "adapter_config.json", init_lora_weights="lora_ga", lora_ga_config={})
+    expect(found(folder, models / "base"), "error", "other-base", "lora_ga changed the base's weights before training")
 
 
 # --------------------------------------------------------------------------------------------------------- tokenizers

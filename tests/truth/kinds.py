@@ -11,6 +11,7 @@ import peft
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from evalsvc.records.plans import Request
 from tests.support.tiny import make_llama, make_tokenizer, save_peft
 
 LINEAR = ["q_proj", "v_proj", "down_proj"]
@@ -38,6 +39,18 @@ ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
 WITHOUT_WEIGHTS = ("prefix", "prompt", "p_tuning")
 """Kinds that put something before the prompt, and change no weight."""
 MERGEABLE = tuple(name for name in ADAPTERS if name not in WITHOUT_WEIGHTS)
+
+
+GREEDY = '{"do_sample":false,"max_gen_toks":10,"until":["\\n"]}'
+REQUESTS = (
+    Request.of("loglikelihood", ("the cat sat on the", " mat")),
+    Request.of("loglikelihood", ("one two the", " three four")),
+    Request.of("loglikelihood", ("a dog ran over", " hill")),
+    Request.of("loglikelihood_rolling", ("the sun is hot and the moon is cold, said the old man " * 4,)),
+    Request.of("generate_until", ("the red house and the", GREEDY)),
+    Request.of("generate_until", ("Question: what", GREEDY)),
+)
+"""Requests of every kind; some contain " the", which an activated LoRA waits for."""
 
 
 @dataclass(frozen=True, slots=True)

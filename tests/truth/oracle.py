@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -33,6 +34,15 @@ def ask(lm: HFLM, requests: Sequence[Request]) -> list[Any]:
         (answer,) = getattr(lm, request.kind)([instance], disable_tqdm=True)
         answers.append(answer)
     return answers
+
+
+def expect_equal(answers: Sequence[Any], expected: Sequence[Any]) -> None:
+    """Check answers against those of `ask`: nats to rounding, texts and the greedy flag exactly."""
+    for answer, right in zip(answers, expected, strict=True):
+        if isinstance(right, tuple):
+            assert answer == (pytest.approx(right[0], abs=2e-4), right[1])
+        else:
+            assert answer == (right if isinstance(right, str) else pytest.approx(right, rel=1e-5))
 
 
 @torch.inference_mode()

@@ -1,0 +1,91 @@
+"""Whether an adapter was trained on the base that it is attached to. Reads files, imports no model code.
+
+PEFT attaches an adapter to any base with modules of the same names and sizes. If that is not the one it was trained on,
+the scores are those of a model that nobody trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evalsvc.checkpoints.costs import read_json
+from evalsvc.checkpoints.digests import read_contents
+from evalsvc.checkpoints.names import display_name
+from evalsvc.checkpoints.weight_files import is_adapter, list_weights
+from evalsvc.errors import CheckpointError
+from evalsvc.records.arms import Checkpoint, Finding
+
+CONVERT = "convert it to plain LoRA (peft: save_pretrained with path_initial_model_for_weight_conversion)"
+_CHANGE_THE_BASE = ("lora_ga",)
+"""Initialisations that change the base's weights before training, and that PEFT skips when it loads the adapter."""
+
+
+def examine_base(checkpoint: Checkpoint, base: Checkpoint, accepted: bool) -> Iterator[Finding]:
+    """Yield a finding if an adapter was trained on other weights than its base's.
+
+    Args:
+        accepted: Whether the user says that the base is the right one: the finding is then only a warning.
+
+    Raises:
+        CheckpointError: A file cannot be read.
+    """
+    for fact, advice in _differences(Path(checkpoint.path), base):
+        severity: Any = "warning" if accepted else "error"
+        yield Finding(severity, "other-base", checkpoint.label, fact if accepted else f"{fact}; {advice}")
+
+
+def _differences(folder: Path, base: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Yield what shows that an adapter was trained on other weights than its base's, and what to do."""
+    config = read_json(folder / "adapter_config.json")
+    start = config.get("init_lora_weights")
+    if str(start).lower() in _CHANGE_THE_BASE:
+        fact = f"its initialisation {start} changed the base's weights before training, and loading does not repeat it"
+        yield fact, f"{CONVERT}, or give the changed base with --base BASE --base-anyway"
+    named = str(config.get("base_model_name_or_path") or "")
+    if not named:
+        return
+    place = find_named_base(folder, named)
+    if place is not None and is_adapter(place):
+        yield f"it was trained on the adapter {named!r}, not on {base.label}", advise_merging(named)
+    elif place is not None and (same := _has_same_weights(place, Path(base.path))) is not None:
+        if not same:
+            fact = f"it was trained on {place}, whose weights differ from those of {base.path}"
+            yield fact, f"give --base {place}, or add --base-anyway if it belongs on this base"
+    elif not _names(Path(named)) & (_names(Path(base.path)) | _names(Path(base.name))):
+        fact = f"its configuration names the base {named!r}, not {base.label}"
+        advice = "(if that is an adapter: the model into which it was merged)"
+        yield fact, f"give that model with --base {advice}, or add --base-anyway if {base.path} is the same model"
+
+
+def find_named_base(folder: Path, named: str) -> Path | None:
+    """Return the folder that an adapter names as its base: as named, or beside the adapter; None if there is none."""
+    places = (Path(named).expanduser(), folder.resolve().parent / named)
+    return next((place for place in places if place.is_dir()), None)
+
+
+def advise_merging(adapter: str) -> str:
+    """Return what to do with an adapter that another one was trained on."""
+    return (
+        f"merge {adapter!r} into its own base (peft: merge_and_unload, then save_pretrained of model and tokenizer), "
+        "and submit with --base MERGED --base-anyway"
+    )
+
+
+def _names(folder: Path) -> set[str]:
+    return {folder.name.lower(), Path(display_name(folder)).name.lower()}
+
+
+def _has_same_weights(first: Path, second: Path) -> bool | None:
+    """Whether two folders have equal tensors; None if the first has none that can be read."""
+    if first.resolve() == second.resolve():
+        return True
+    lines = []
+    for folder in (first, second):
+        try:
+            files = list_weights(folder)
+        except CheckpointError:
+            return None
+        lines.append(sorted(content.line for contents in read_contents(files).values() for content in contents))
+    return lines[0] == lines[1]

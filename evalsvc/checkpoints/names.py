@@ -1,0 +1,23 @@
+"""Names of checkpoints and training steps, from the names of their folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_STEP = re.compile(r"^(?:checkpoint|global_step|step)[-_]?(\d+)$")
+
+
+def read_step(folder: Path) -> int | None:
+    """Return the training step in a folder's name, as trainers write it; None if there is none."""
+    match = _STEP.match(folder.name)
+    return int(match[1]) if match else None
+
+
+def display_name(folder: Path) -> str:
+    """Return the name of the checkpoint in a folder: the run's for a step, the Hub id for a folder of its cache."""
+    if read_step(folder) is not None:
+        return folder.parent.name
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return folder.name
