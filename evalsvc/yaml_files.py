@@ -42,6 +42,30 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
     return data
 
 
+def find_tagged(path: Path, tag: str) -> list[str]:
+    """Return the scalar values in a YAML file that carry a tag, as YAML reads it, however it is written.
+
+    A file that is not YAML has none.
+    """
+    values: list[str] = []
+    seen: set[int] = set()
+    try:
+        nodes: list[Any] = [yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)]
+    except yaml.YAMLError:
+        return []
+    while nodes:
+        node = nodes.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            values += [node.value] if node.tag == tag else []
+        else:
+            children = node.value if isinstance(node, yaml.SequenceNode) else [n for pair in node.value for n in pair]
+            nodes += reversed(children)
+    return values
+
+
 def first_problem(error: ValidationError, manual: str = "docs/pages/reference/suite.md for the keys of a suite") -> str:
     """Return the first validation error as one line: key, rule and value. Unknown keys come first: most are misspelt.
 

@@ -50,7 +50,7 @@ OWNERS = {
     "plotly": {"charts"},
     "huggingface_hub": {"checkpoints"},
     "streamlit": set(),  # dashboards only
-    "jinja2": {"reports", "engine"},  # the page; chat templates, whose errors are jinja2's
+    "jinja2": {"reports", "harness", "engine"},  # the page; lm-eval's templates; chat templates
 }
 PACKAGE = ROOT / "evalsvc"
 

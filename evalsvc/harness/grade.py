@@ -20,8 +20,8 @@ from lm_eval.utils import handle_non_serializable
 
 from evalsvc.errors import EvidenceError, SuiteError
 from evalsvc.harness.answers import ParsedAnswer, Reader
+from evalsvc.harness.lm_eval_globals import drawing_from, quiet
 from evalsvc.harness.plan import Planned
-from evalsvc.harness.tasks import quiet
 from evalsvc.records.direction import is_higher_better
 from evalsvc.records.plans import Metric, PlannedTask, Response
 from evalsvc.records.scores import Graded, Result, Score
@@ -45,7 +45,8 @@ def grade(planned: Planned, responses: Mapping[str, Response]) -> Graded:
     scores: dict[str, tuple[Score, ...]] = {}
     with quiet():
         for task, loaded_task in zip(planned.plan.tasks, planned.loaded.tasks, strict=True):
-            raw, scores[task.name] = _grade_task(task, loaded_task.task, planned, responses)
+            with drawing_from(loaded_task.generators):  # so that grading again gives the same
+                raw, scores[task.name] = _grade_task(task, loaded_task.task, planned, responses)
             results += _aggregate(task, loaded_task.task, raw)
         for group in planned.loaded.groups:
             results += _aggregate_group(group, results)

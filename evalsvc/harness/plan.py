@@ -1,16 +1,10 @@
-"""Build a suite's requests once, for all checkpoints.
-
-Requests are built unsharded over all documents in lm-eval's order, with the few-shot seed that `simple_evaluate` sets.
-A `limit` chooses among the documents afterwards: the few-shot sampler is one random stream that advances with every
-document built, so building only some of them would change their prompts.
-"""
+"""Build a suite's requests once, for all checkpoints, unsharded and in lm-eval's order."""
 
 from __future__ import annotations
 
 import json
-import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
@@ -20,15 +14,14 @@ from lm_eval.api.task import Task
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from evalsvc.errors import SuiteError
+from evalsvc.harness.documents import BuiltRequests, Render, build_requests
+from evalsvc.harness.lm_eval_globals import drawing_from, quiet
 from evalsvc.harness.suites import Suite
-from evalsvc.harness.tasks import LoadedSuite, LoadedTask, quiet
+from evalsvc.harness.tasks import LoadedSuite, LoadedTask
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.direction import is_higher_better
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Sample
 from evalsvc.records.vocabulary import Aggregation, Kind
-
-Render = Callable[..., str]
-"""Chat history (list of role/content dicts) and `add_generation_prompt` -> prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +30,13 @@ class Planned:
 
     Attributes:
         instances: Per task, lm-eval's instances by document, in the order of the plan's samples.
+        notes: What a user should know about the plan, one line each.
     """
 
     plan: Plan
     loaded: LoadedSuite
     instances: dict[str, list[list[Instance]]]
+    notes: tuple[str, ...] = ()
 
 
 def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None) -> Planned:
@@ -56,29 +51,12 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
     """
     suite = loaded.suite
     requests: dict[str, Request] = {}
-    tasks: list[PlannedTask] = []
-    instances: dict[str, list[list[Instance]]] = {}
-    for loaded_task in loaded.tasks:
-        chosen = _build(loaded_task, suite, rendering, render)
-        samples = _samples(loaded_task, chosen, requests)
-        metrics = _metrics(loaded_task, suite)
-        instances[loaded_task.task.task_name] = chosen
-        tasks.append(
-            PlannedTask(
-                name=loaded_task.task.task_name,
-                group=loaded_task.group,
-                version=str(loaded_task.task.VERSION),
-                output_type=str(loaded_task.task.OUTPUT_TYPE),
-                shots=int(loaded_task.task.get_config("num_fewshot") or 0),
-                metrics=metrics,
-                weight=loaded_task.entry.weight,
-                chance=loaded_task.entry.chance
-                if loaded_task.entry.chance is not None
-                else _chance(loaded_task.task, chosen, metrics[0]),
-                samples=samples,
-                format_of=loaded_task.entry.format_of,
-            )
-        )
+    with quiet():
+        built = _build_all(loaded, rendering, render)
+        tasks = [
+            _plan_task(loaded_task, suite, built_requests.instances, requests)
+            for loaded_task, built_requests in zip(loaded.tasks, built, strict=True)
+        ]
     tasks = _share_group_weights(tasks)
     identity = digest(
         "plan",
@@ -86,7 +64,7 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
         canonical([rendering.template, rendering.system_prompt]),
         *(s.digest for task in tasks for s in task.samples),
     )
-    built = Plan(
+    complete = Plan(
         digest=identity,
         suite=suite.name,
         role=suite.role,
@@ -98,7 +76,14 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
         requests=tuple(requests.values()),
         files=loaded.files,
     )
-    return Planned(built, loaded, instances)
+    instances = {task.name: requests.instances for task, requests in zip(tasks, built, strict=True)}
+    notes = tuple(
+        f"task {task.name} draws its documents at random each time it is asked for them: it is graded on those of its "
+        "prompts; lm-eval grades on a later draw, so that its own score differs"
+        for task, requests in zip(tasks, built, strict=True)
+        if requests.are_drawn
+    )
+    return Planned(complete, loaded, instances, notes)
 
 
 def select_samples(planned: Planned, chosen: Mapping[str, Sequence[bool]]) -> Planned:
@@ -122,44 +107,37 @@ def select_samples(planned: Planned, chosen: Mapping[str, Sequence[bool]]) -> Pl
         requests=tuple(request for request in whole.requests if request.digest in request_digests),
         part_of=whole.digest,
     )
-    return Planned(built, planned.loaded, instances)
+    return replace(planned, plan=built, instances=instances)
 
 
-def _build(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> list[list[Instance]]:
-    """Return the chosen documents' instances, by document."""
-    task = loaded_task.task
-    with quiet():
-        try:
-            task.build_all_requests(
-                rank=0,
-                world_size=1,
-                system_instruction=rendering.system_prompt,
-                apply_chat_template=render is not None,
-                fewshot_as_multiturn=True,
-                chat_template=render,
-                tokenizer_name=rendering.template or "",
-            )
-        except Exception as error:  # building runs the task's templates and functions
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise SuiteError(
-                f"suite {suite.name}: task {task.task_name}: requests cannot be built: {reason}"
-            ) from error
-    by_doc: dict[int, list[Instance]] = defaultdict(list)
-    for instance in task.instances:
-        by_doc[cast(int, instance.doc_id)].append(instance)
-    for same_doc in by_doc.values():
-        same_doc.sort(key=lambda instance: instance.idx)
-    limit = loaded_task.entry.limit if loaded_task.entry.limit is not None else suite.defaults.limit
-    return [by_doc[doc] for doc in chosen_docs(sorted(by_doc), limit, suite.defaults.seed, task.task_name)]
+def _build_all(loaded: LoadedSuite, rendering: Rendering, render: Render | None) -> list[BuiltRequests]:
+    """Build the requests of every task; an entry's tasks draw from global generators one after another."""
+    built: list[BuiltRequests] = []
+    for number, loaded_task in enumerate(loaded.tasks):
+        follows = number and loaded.tasks[number - 1].entry is loaded_task.entry
+        with drawing_from(built[-1].generators if follows else loaded_task.generators):
+            built.append(build_requests(loaded_task, loaded.suite, rendering, render))
+    return built
 
 
-def chosen_docs(docs: Sequence[int], limit: int | None, seed: int, task: str) -> list[int]:
-    """Return a seeded random sample of `docs`, in order; a larger limit keeps all of a smaller one's."""
-    if limit is None or limit >= len(docs):
-        return list(docs)
-    shuffled = list(docs)
-    random.Random(f"{seed}/{task}").shuffle(shuffled)
-    return sorted(shuffled[:limit])
+def _plan_task(
+    loaded_task: LoadedTask, suite: Suite, instances: list[list[Instance]], requests: dict[str, Request]
+) -> PlannedTask:
+    """Plan a task, and add its requests to `requests`."""
+    task, entry = loaded_task.task, loaded_task.entry
+    metrics = _metrics(loaded_task, suite)
+    return PlannedTask(
+        name=str(task.config.task),
+        group=loaded_task.group,
+        version=str(task.VERSION),
+        output_type=str(task.OUTPUT_TYPE),
+        shots=int(task.get_config("num_fewshot") or 0),
+        metrics=metrics,
+        weight=entry.weight,
+        chance=entry.chance if entry.chance is not None else _chance(task, instances, metrics[0]),
+        samples=_samples(loaded_task, instances, requests),
+        format_of=entry.format_of,
+    )
 
 
 def _chance(task: Task, docs: list[list[Instance]], metric: Metric) -> float | None:
@@ -175,7 +153,7 @@ def _cluster(loaded_task: LoadedTask, doc: Any) -> str | None:
         return None
     if field not in doc:
         raise SuiteError(
-            f"task {loaded_task.task.task_name}: cluster {field!r} is not a field of its documents; "
+            f"task {loaded_task.task.config.task}: cluster {field!r} is not a field of its documents; "
             f"choose from {', '.join(doc)}"
         )
     return str(doc[field])
@@ -191,7 +169,7 @@ def _samples(loaded_task: LoadedTask, docs: list[list[Instance]], requests: dict
         for request in doc_requests:
             requests.setdefault(request.digest, request)
         text = json.dumps(same_doc[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
-        content = digest("sample", task.task_name, hash_string(text), *(request.digest for request in doc_requests))
+        content = digest("sample", task.config.task, hash_string(text), *(request.digest for request in doc_requests))
         samples.append(
             Sample(
                 digest=digest(content, str(seen[content])) if seen[content] else content,
@@ -218,13 +196,14 @@ def _requests(task: Task, instance: Instance) -> list[Request]:
             arguments.append(argument)
         else:
             raise SuiteError(
-                f"task {task.task_name}: document {instance.doc_id}: a request contains a {type(argument).__name__}, "
+                f"task {task.config.task}: document {instance.doc_id}: a request contains a {type(argument).__name__}, "
                 "must be text; check doc_to_text, doc_to_target and doc_to_choice"
             )
     kind = cast(Kind, instance.request_type)
     if kind not in get_args(Kind):
         raise SuiteError(
-            f"task {task.task_name}: request type {kind!r} is not supported; must be one of {', '.join(get_args(Kind))}"
+            f"task {task.config.task}: request type {kind!r} is not supported; must be one of "
+            f"{', '.join(get_args(Kind))}"
         )
     repeats = range(instance.repeats or 1)
     return [Request.of(kind, tuple(arguments), repeat if sampled else 0) for repeat in repeats]
@@ -254,7 +233,7 @@ def _metrics(loaded_task: LoadedTask, suite: Suite) -> tuple[Metric, ...]:
     ):
         if name_in_suite is not None and name_in_suite not in names:
             raise SuiteError(
-                f"suite {suite.name}: task {task.task_name} has no {noun} {name_in_suite!r}, only {', '.join(names)}"
+                f"suite {suite.name}: task {task.config.task} has no {noun} {name_in_suite!r}, only {', '.join(names)}"
             )
     first = next(
         metric

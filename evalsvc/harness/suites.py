@@ -7,6 +7,7 @@ by `tasks` and `plan`, because only lm-eval knows.
 from __future__ import annotations
 
 import difflib
+import glob
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -153,20 +154,39 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
+def content_digest(location: str) -> str | None:
+    """Return the digest of what is at a place: a file, a folder with all its files, or the files of a pattern.
+
+    Names count relative to the place, and hidden files do not count. None if nothing is there.
+    """
+    path = Path(location)
+    if path.is_file():
+        return file_digest(path)
+    parts = (*path.parts, "**") if path.is_dir() else path.parts
+    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    root = Path(*parts[:fixed])
+    # Path.glob would also find hidden files, and refuses some patterns that `datasets` accepts.
+    names = glob.glob("/".join(parts[fixed:]), root_dir=root, recursive=True)  # noqa: PTH207
+    files = sorted(name for name in set(names) if (root / name).is_file())
+    return digest("files", *(part for name in files for part in (name, file_digest(root / name)))) if files else None
+
+
 def find_changed_files(files: Sequence[tuple[str, str]]) -> str | None:
     """Return which of a planned suite's files has changed, as a sentence; None if none has. Absent files are skipped.
 
     Args:
-        files: Path and digest of each; the first is the suite file, which is compared by `Suite.digest`.
+        files: Path, or pattern of paths, and digest of each; the first is the suite file, which is compared by
+            `Suite.digest`.
     """
     for number, (name, stored) in enumerate(files):
-        path = Path(name)
-        if not path.is_file():
-            continue
         try:
-            now = file_digest(path) if number else load_suite(path).digest()
+            now = content_digest(name) if number else _suite_file_digest(Path(name))
         except SuiteError as error:
             return str(error)
-        if now != stored:
-            return f"{path} has changed since it was scored (stored {stored}, on disk {now})"
+        if now is not None and now != stored:
+            return f"{name} has changed since it was scored (stored {stored}, on disk {now})"
     return None
+
+
+def _suite_file_digest(path: Path) -> str | None:
+    return load_suite(path).digest() if path.is_file() else None

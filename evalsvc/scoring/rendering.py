@@ -10,7 +10,8 @@ from pathlib import Path
 from evalsvc.errors import CheckpointError, SuiteError
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
-from evalsvc.harness.plan import Planned, Render
+from evalsvc.harness.documents import Render
+from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import Suite
 from evalsvc.records.arms import Checkpoint, Finding
 from evalsvc.records.digests import digest

@@ -94,6 +94,9 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
     template_source = choose_template_source(submission, suites, base, adapted, findings)
     planned = [plan_suite(suite, template_source, submission.allow_task_code) for suite in suites]
+    for suite_plan in planned:
+        for text in suite_plan.notes:
+            note(f"warning: suite {suite_plan.plan.suite}: {text}")
     cutter = Cutter(cache_dir() / "tokens")
     findings += examine_windows([base, *adapted], [suite_plan.plan for suite_plan in planned], cutter)
     replacements: dict[str, Planned] = {}

@@ -17,26 +17,13 @@ from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import load
 from evalsvc.records.plans import Rendering, Response
 from evalsvc.records.scores import Graded
+from tests.support.harness import fake_responses
 from tests.support.tasks import CHOICE, MEAN, write_task
 
 
 def planned(folder: Path, *tasks: str, allow: bool = False) -> Planned:
     suite = Suite.model_validate({"name": "s", "role": "general", "include": [folder], "tasks": list(tasks)})
     return plan(load(suite, allow_task_code=allow), Rendering())
-
-
-def fake_responses(item: Planned) -> dict[str, Response]:
-    """Answer every request with a likelihood that its digest decides."""
-    found = {}
-    for request in item.plan.requests:
-        if request.kind == "generate_until":
-            found[request.digest] = Response(request=request.digest, text="the red house")
-        else:
-            greedy = None if request.kind == "loglikelihood_rolling" else False
-            found[request.digest] = Response(
-                request=request.digest, loglikelihood=-int(request.digest[:4], 16) / 1000, greedy=greedy
-            )
-    return found
 
 
 def graded(folder: Path, *tasks: str) -> Graded:

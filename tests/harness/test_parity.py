@@ -6,10 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lm_eval
 import pytest
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 from evalsvc.engine.encoding import load_tokenizer, render_chat
 from evalsvc.engine.scorer import Scorer
@@ -18,8 +15,9 @@ from evalsvc.harness.plan import Planned, plan
 from evalsvc.harness.suites import Suite, TaskEntry
 from evalsvc.harness.tasks import load
 from evalsvc.records.arms import Checkpoint
-from evalsvc.records.plans import Rendering, Request, Response
+from evalsvc.records.plans import Rendering, Response
 from tests.support import tiny
+from tests.support.harness import requests_by_sample, stock
 
 GREEDY = ("mc", "mc_shots", "mc_info", "cloze", "roll", "gen", "family")
 
@@ -37,21 +35,6 @@ def scored(item: Planned, checkpoint: Checkpoint) -> dict[str, Response]:
         assert not result.failures
         found |= {response.request: response for response in result.responses}
     return found
-
-
-def stock(folder: Path, checkpoint: Checkpoint, tasks: tuple[str, ...], **options: Any) -> Any:
-    # As a folder of data files is addressed by lm-eval: from the current directory.
-    manager = TaskManager(include_path=str(folder), include_defaults=False)
-    model = HFLM(pretrained=checkpoint.path, device="cpu", dtype="float32", batch_size=4)
-    return lm_eval.simple_evaluate(
-        model, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
-    )
-
-
-def requests_by_sample(item: Planned, task: str) -> list[list[Request]]:
-    known = {request.digest: request for request in item.plan.requests}
-    chosen = next(t for t in item.plan.tasks if t.name == task)
-    return [[known[key] for key in sample.requests] for sample in chosen.samples]
 
 
 def test_scores_are_lm_evals_to_the_last_digit(

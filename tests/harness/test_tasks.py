@@ -10,7 +10,8 @@ import pytest
 
 from evalsvc.errors import SuiteError
 from evalsvc.harness import tasks as harness_tasks
-from evalsvc.harness.plan import chosen_docs, plan
+from evalsvc.harness.documents import choose_documents
+from evalsvc.harness.plan import plan
 from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import load
 from evalsvc.records.plans import Plan, Rendering
@@ -58,17 +59,17 @@ def test_a_gold_out_of_range_is_refused(tmp_path: Path, gold: int, message: str)
     rows = [{**row, "gold": gold} if i == 3 else row for i, row in enumerate(ROWS)]
     write_task(tmp_path, "t", rows, **CHOICE)
     with pytest.raises(SuiteError, match=message):
-        load(suite(tmp_path, "t"))
+        planned(tmp_path, "t")
 
 
 def test_a_gold_field_that_does_not_exist_is_refused_not_scored_zero(tmp_path: Path) -> None:
     write_task(tmp_path, "t", ROWS, **{**CHOICE, "doc_to_target": "gould"})
     with pytest.raises(SuiteError, match="gold 'gould' is not among its choices"):
-        load(suite(tmp_path, "t"))
+        planned(tmp_path, "t")
     config = {"output_type": "generate_until", "doc_to_text": "{{query}}", "doc_to_target": "gould"}
     write_task(tmp_path, "u", ROWS, **config, metric_list=[{"metric": "exact_match", **MEAN}])
     with pytest.raises(SuiteError, match="'gould' is not a field of its data"):
-        load(suite(tmp_path, "u"))
+        planned(tmp_path, "u")
 
 
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_limit_is_a_seeded_random_sample_and_grows_by_inclusion(task_folder: P
     assert set(few) < set(more) < set(everything)
     assert len(everything) == 24
     assert planned(task_folder, {"task": "mc", "limit": 6}).tasks[0].samples == few
-    assert chosen_docs(range(24), 6, 99, "mc") != ids
+    assert choose_documents(range(24), 6, 99, "mc") != ids
 
 
 def test_a_limit_of_one_is_one_document(task_folder: Path) -> None:

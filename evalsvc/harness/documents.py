@@ -1,0 +1,175 @@
+"""Build the requests of a task's chosen documents: the very requests that lm-eval builds for all documents.
+
+A `limit` is a seeded random sample. Only its documents are rendered wherever the others cannot change it. Few-shot
+examples come from one random stream that advances with every document; for documents that are left out, it is advanced
+without rendering. Tasks with code of their own, and those that draw from global generators, are built completely.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.samplers import ContextSampler, FirstNSampler
+from lm_eval.api.task import ConfigurableTask, Task
+
+from evalsvc.errors import SuiteError
+from evalsvc.harness.lm_eval_globals import GlobalGenerators
+from evalsvc.harness.suites import Suite
+from evalsvc.harness.tasks import LoadedTask
+from evalsvc.records.plans import Rendering
+
+Render = Callable[..., str]
+"""Chat history (list of role/content dicts) and `add_generation_prompt` -> prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRequests:
+    """A task's requests.
+
+    Attributes:
+        instances: lm-eval's instances of the chosen documents, by document.
+        generators: The global random generators afterwards.
+        are_drawn: Whether the documents themselves are drawn anew whenever the task is asked for them.
+    """
+
+    instances: list[list[Instance]]
+    generators: GlobalGenerators
+    are_drawn: bool
+
+
+def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> BuiltRequests:
+    """Build a task's requests, with the global random generators as they are.
+
+    Raises:
+        SuiteError: The task's templates or functions fail, or a gold cannot be right.
+    """
+    task, name = loaded_task.task, str(loaded_task.task.config.task)
+    start = GlobalGenerators.capture()
+    try:
+        documents = task.eval_docs
+        if not hasattr(documents, "__getitem__"):
+            documents = list(documents)
+        drawn = GlobalGenerators.capture()
+        limit = loaded_task.entry.limit if loaded_task.entry.limit is not None else suite.defaults.limit
+        chosen = choose_documents(range(len(documents)), limit, suite.defaults.seed, name)
+        builder = _Builder(task, documents, suite.defaults.seed, rendering, render)
+        is_complete = len(chosen) == len(documents) or not _can_leave_out(loaded_task)
+        instances = builder.build(range(len(documents)) if is_complete else chosen)
+        end = GlobalGenerators.capture()
+        if not is_complete and not end.equals(drawn):
+            drawn.install()
+            instances = builder.build(range(len(documents)))
+            end = GlobalGenerators.capture()
+    except Exception as error:  # building runs the task's templates and functions
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SuiteError(f"suite {suite.name}: task {name}: requests cannot be built: {reason}") from error
+    by_document = [instances[number] for number in chosen]
+    _check_golds(f"suite {suite.name}: task {name}", task, chosen, [same_doc[0].doc for same_doc in by_document])
+    return BuiltRequests(by_document, end, not drawn.equals(start))
+
+
+def choose_documents(documents: Sequence[int], limit: int | None, seed: int, task: str) -> list[int]:
+    """Return a seeded random sample of documents, in order; a larger limit keeps all of a smaller one's."""
+    if limit is None or limit >= len(documents):
+        return list(documents)
+    shuffled = list(documents)
+    random.Random(f"{seed}/{task}").shuffle(shuffled)
+    return sorted(shuffled[:limit])
+
+
+def _can_leave_out(loaded_task: LoadedTask) -> bool:
+    """Whether documents that are not chosen need not be rendered."""
+    task = loaded_task.task
+    if loaded_task.runs_code or type(task) is not ConfigurableTask:
+        return False
+    return not task.config.num_fewshot or type(task.sampler) in (ContextSampler, FirstNSampler)
+
+
+class _Builder:
+    """Builds requests with lm-eval's own `build_all_requests`."""
+
+    def __init__(self, task: Task, documents: Any, seed: int, rendering: Rendering, render: Render | None) -> None:
+        self._task, self._documents, self._seed = task, documents, seed
+        self._options: dict[str, Any] = {
+            "system_instruction": rendering.system_prompt,
+            "apply_chat_template": render is not None,
+            "fewshot_as_multiturn": True,
+            "chat_template": render,
+            "tokenizer_name": rendering.template or "",
+        }
+
+    def build(self, numbers: Sequence[int]) -> dict[int, list[Instance]]:
+        """Return the instances of some documents, by number."""
+        task: Any = self._task
+        is_complete = len(numbers) == len(self._documents)
+        pairs: Iterable[tuple[int, Any]] = (
+            enumerate(self._documents) if is_complete else ((number, self._documents[number]) for number in numbers)
+        )
+        task.set_fewshot_seed(self._seed)
+        sampler = getattr(task, "sampler", None)
+        task.doc_iterator = lambda **_: pairs
+        if sampler is not None and not is_complete and type(sampler) is ContextSampler:
+            task.sampler = _SparseSampler(sampler, self._documents, numbers)
+        try:
+            task.build_all_requests(rank=0, world_size=1, **self._options)
+        finally:
+            del task.doc_iterator
+            if sampler is not None:
+                task.sampler = sampler
+        instances: dict[int, list[Instance]] = defaultdict(list)
+        for instance in task.instances:
+            instances[cast(int, instance.doc_id)].append(instance)
+        for same_doc in instances.values():
+            same_doc.sort(key=lambda instance: instance.idx)
+        return instances
+
+
+class _SparseSampler:
+    """lm-eval's sampler of few-shot examples, asked for some documents only: for the others it samples in vain."""
+
+    def __init__(self, sampler: ContextSampler, documents: Any, numbers: Sequence[int]) -> None:
+        self._sampler, self._documents = sampler, documents
+        self._numbers = iter(numbers)
+        self._next = 0
+
+    def sample(self, n: int, eval_doc: Any = None) -> Sequence[Any]:
+        """Return the examples of the next of the documents."""
+        number = next(self._numbers)
+        for left_out in range(self._next, number):
+            self._sampler.sample(n, None if eval_doc is None else self._documents[left_out])
+        self._next = number + 1
+        return cast(Sequence[Any], self._sampler.sample(n, eval_doc))
+
+
+def _check_golds(where: str, task: Task, numbers: Sequence[int], documents: Sequence[Any]) -> None:
+    """Refuse a task whose golds cannot be right: a misspelt gold field raises no error in lm-eval, and scores zero.
+
+    Raises:
+        SuiteError: A document's gold is not one of its choices, or doc_to_target names no field; the message names it.
+    """
+    if not isinstance(task, ConfigurableTask) or task.config.process_results is not None:
+        return
+    named = task.config.doc_to_target
+    if task.OUTPUT_TYPE != "multiple_choice":
+        if isinstance(named, str) and re.fullmatch(r"[A-Za-z_]\w*", named) and named not in task.features:
+            raise SuiteError(
+                f"{where}: doc_to_target {named!r} is not a field of its data (fields: {', '.join(task.features)}), "
+                "so every document would have this word as its gold"
+            )
+        return
+    gold_of: Callable[[Any], Any] = task.doc_to_text if task.multiple_input else task.doc_to_target
+    for number, document in zip(numbers, documents, strict=True):
+        choices, gold = task.doc_to_choice(document), gold_of(document)
+        for answer in gold if isinstance(gold, list) else [gold]:
+            if isinstance(answer, str) and answer not in choices:
+                raise SuiteError(f"{where}: document {number}: gold {answer!r} is not among its choices {choices!r}")
+            if isinstance(answer, int) and not 0 <= answer < len(choices):
+                raise SuiteError(
+                    f"{where}: document {number}: gold {answer} is out of range for {len(choices)} choices"
+                )

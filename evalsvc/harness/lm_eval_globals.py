@@ -1,0 +1,131 @@
+"""What lm-eval and its tasks keep per process: output, templates, imported task modules, random generators.
+
+lm-eval runs once per process; evalsvc plans many suites in one. Every plan must be what a new process would get.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import datasets
+import lm_eval.api.task
+import lm_eval.utils
+import numpy as np
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+
+_TEMPLATES = 1024
+"""Compiled templates that are kept."""
+
+
+class _Templates(SandboxedEnvironment):
+    """lm-eval's template environment, which compiles a template once, not for every document, and runs no code.
+
+    The sandbox refuses what leads from a document's values to Python's own objects.
+    """
+
+    def __init__(self, original: Any) -> None:
+        super().__init__(loader=original.loader, undefined=StrictUndefined, keep_trailing_newline=True)
+        self.filters.update(original.filters)
+        self.compile_once = lru_cache(_TEMPLATES)(super().from_string)
+
+    def from_string(self, source: Any, *_: Any, **__: Any) -> Any:
+        """Return the compiled template of a text."""
+        return self.compile_once(source)
+
+
+_TEMPLATE_ENVIRONMENT = _Templates(lm_eval.utils.env)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide lm-eval's and datasets' progress bars and warnings, and render their templates in a sandbox."""
+    logger = logging.getLogger("lm_eval")
+    level, bar, environment = logger.level, lm_eval.api.task.tqdm, lm_eval.utils.env
+    bars = datasets.are_progress_bars_disabled()
+    logger.setLevel(logging.ERROR)
+    lm_eval.api.task.tqdm = lambda iterable, **_: iterable
+    lm_eval.utils.env = _TEMPLATE_ENVIRONMENT
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        lm_eval.api.task.tqdm, lm_eval.utils.env = bar, environment
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def forget_task_modules() -> None:
+    """Forget the Python files that lm-eval has imported for tasks: one may have drawn from a generator of its own."""
+    for name, module in list(sys.modules.items()):
+        if "__mtime__" in getattr(module, "__dict__", {}):  # lm-eval's mark
+            del sys.modules[name]
+
+
+# ------------------------------------------------------------------------------------------------ random generators
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlobalGenerators:
+    """The states of the global random generators of Python, numpy and, where it is imported, torch."""
+
+    python: Any
+    numpy: Any
+    torch: Any
+
+    @classmethod
+    def capture(cls) -> GlobalGenerators:
+        """Return the states as they are now."""
+        torch = sys.modules.get("torch")
+        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None)
+
+    def install(self) -> None:
+        """Set the generators to these states."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        if self.torch is not None:
+            sys.modules["torch"].set_rng_state(self.torch)
+
+    def equals(self, other: GlobalGenerators) -> bool:
+        """Whether nothing was drawn between the two."""
+        same_torch = self.torch is None or other.torch is None or bool((self.torch == other.torch).all())
+        same_numpy = all(np.array_equal(ours, theirs) for ours, theirs in zip(self.numpy, other.numpy, strict=True))
+        return self.python == other.python and same_numpy and same_torch
+
+
+@contextmanager
+def drawing_from(generators: GlobalGenerators) -> Iterator[None]:
+    """Let tasks draw from global generators in these states, and put the caller's back afterwards."""
+    before = GlobalGenerators.capture()
+    generators.install()
+    try:
+        yield
+    finally:
+        before.install()
+
+
+@contextmanager
+def seeded(*, with_torch: bool) -> Iterator[None]:
+    """Seed the global generators as `lm_eval.simple_evaluate` does before it loads tasks, and put the caller's back.
+
+    Args:
+        with_torch: Seed torch even if nothing has imported it; takes the seconds of its import.
+    """
+    before = GlobalGenerators.capture()
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)
+    if with_torch or "torch" in sys.modules:
+        lm_eval.utils.set_torch_seed(DEFAULT_OTHER_SEED)
+    try:
+        yield
+    finally:
+        before.install()

@@ -1,0 +1,45 @@
+"""Plans of tasks in a folder, and what stock lm-eval makes of the same tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from evalsvc.harness.plan import Planned
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.plans import Request, Response
+
+
+def stock(folder: Path, checkpoint: Checkpoint, tasks: tuple[str, ...], **options: Any) -> Any:
+    """Return what stock lm-eval says of tasks in a folder."""
+    # As a folder of data files is addressed by lm-eval: from the current directory.
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    model = HFLM(pretrained=checkpoint.path, device="cpu", dtype="float32", batch_size=4)
+    return lm_eval.simple_evaluate(
+        model, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
+    )
+
+
+def requests_by_sample(planned: Planned, task: str) -> list[list[Request]]:
+    """Return the requests of each sample of a planned task."""
+    known = {request.digest: request for request in planned.plan.requests}
+    chosen = next(t for t in planned.plan.tasks if t.name == task)
+    return [[known[key] for key in sample.requests] for sample in chosen.samples]
+
+
+def fake_responses(planned: Planned) -> dict[str, Response]:
+    """Answer every request with a likelihood that its digest decides."""
+    responses = {}
+    for request in planned.plan.requests:
+        if request.kind == "generate_until":
+            responses[request.digest] = Response(request=request.digest, text="the red house")
+        else:
+            greedy = None if request.kind == "loglikelihood_rolling" else False
+            responses[request.digest] = Response(
+                request=request.digest, loglikelihood=-int(request.digest[:4], 16) / 1000, greedy=greedy
+            )
+    return responses
