@@ -665,6 +665,7 @@ class ImportedRow:
     Attributes:
         tasks: Number of tasks.
         items: Number of items that can be paired; 0 without samples.
+        notes: What was left out, and why.
     """
 
     arm: str
@@ -672,6 +673,7 @@ class ImportedRow:
     suite: str
     tasks: int
     items: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ from evalsvc.settings import Compute, Device, Dtype, default_db
 if TYPE_CHECKING:
     from evalsvc.gating.decisions import Question
     from evalsvc.gating.policy import Policy
-    from evalsvc.interchange.arms import Target
     from evalsvc.records.arms import Cost
     from evalsvc.reports.advice import AdviceReport
     from evalsvc.reports.comparison import ComparisonReport
@@ -405,43 +404,48 @@ def import_lm_eval(
     role: Role,
     samples: Sequence[PathLike] = (),
     name: str | None = None,
-    method: str = "base",
+    method: str | None = None,
     base: str | None = None,
     step: int | None = None,
     tasks: Sequence[str] = ("*",),
     metric: str | None = None,
+    higher_is_better: Sequence[str] = (),
+    lower_is_better: Sequence[str] = (),
     db: AnyStore = None,
 ) -> ImportReport:
-    """Import results files of lm-eval; with samples, arms can be compared item by item.
+    """Import results of lm-eval; with samples, arms can be compared item by item.
 
     Args:
-        results: results_*.json; several files named ...step1000.json are steps of one training run.
+        results: results_*.json, or the folder of --output_path with its samples; several named ...step1000 are steps of
+            one training run.
         suite: Name of the suite for these results.
         samples: Files written by --log_samples; only with one results file.
-        name: Name of the arm; None for the file's name.
+        name: Name of the arm; None for the file's name, or the model's. Results of an arm that the store has already
+            are added to it.
+        method: How it was adapted; None for "base", or with a base "unknown".
         base: The imported arm that it was adapted from.
         step: Training step; only with one results file.
-        tasks: Only tasks that match one of these patterns.
-        metric: The metric that comparisons use; None for the task's first.
+        tasks: Only tasks that match one of these patterns, or are below a group that does.
+        metric: The metric that comparisons use, as NAME or NAME,FILTER; None for the task's first.
+        higher_is_better, lower_is_better: Metrics whose direction neither the file nor lm-eval tells.
 
     Raises:
-        UsageError: A file, the role or the store cannot be used.
+        UsageError: A file, the role or the store cannot be used, or a metric's direction is not known.
         EvidenceError: The samples do not match the results.
     """
-    from evalsvc.interchange.arms import store_imported
+    from evalsvc.interchange.arms import Adaptation, Target, store_imported
     from evalsvc.interchange.lm_eval import read_runs
     from evalsvc.reports.imports import ImportReport
     from evalsvc.store.arms import find_arm
 
     store = find_store(db)
+    arms = store.arms() if store.path.is_file() else []
     imported = read_runs(
         [Path(path) for path in _to_texts(results)],
         [Path(path) for path in _to_texts(samples)],
-        _target(suite, role, tasks, metric),
-        name=name,
-        method=method,
-        parent=find_arm(store.arms(), base).checkpoint if base else None,
-        step=step,
+        Target(suite, role, tuple(tasks), metric, tuple(higher_is_better), tuple(lower_is_better)),
+        Adaptation(name=name, method=method, parent=find_arm(arms, base).checkpoint if base else None, step=step),
+        arms,
     )
     store_imported(store, imported)
     return ImportReport(tuple(imported))
@@ -460,12 +464,14 @@ def import_items(
     answer: str | None = None,
     cluster: str | None = None,
     base: str | None = None,
-    method: str = "unknown",
+    method: str | None = None,
     tasks: Sequence[str] = ("*",),
     metric: str | None = None,
+    higher_is_better: Sequence[str] = (),
+    lower_is_better: Sequence[str] = (),
     db: AnyStore = None,
 ) -> ImportReport:
-    """Import a Parquet table with one row per arm and item.
+    """Import a Parquet, CSV, TSV or JSON-lines table with one row per arm and item.
 
     Args:
         suite: Name of the suite for these scores.
@@ -473,26 +479,23 @@ def import_items(
         task_column, prompt, answer, cluster: Columns with the task's name, the prompt or its hash, the parsed answer,
             and the cluster of items that are not independent.
         base: The arm that the others were adapted from.
-        tasks, metric: As in `import_lm_eval`.
+        metric: What the scores are; None for "score", of which more is better.
+        method, tasks, higher_is_better, lower_is_better: As in `import_lm_eval`.
 
     Raises:
         UsageError: The file, a column, the role or the store cannot be used.
     """
-    from evalsvc.interchange.arms import store_imported
+    from evalsvc.interchange.arms import Target, store_imported
     from evalsvc.interchange.items import Columns, read_items
     from evalsvc.reports.imports import ImportReport
 
     columns = Columns(arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster)
-    imported = read_items(Path(table), columns, _target(suite, role, tasks, metric), method, base)
-    store_imported(find_store(db), imported)
+    store = find_store(db)
+    target = Target(suite, role, tuple(tasks), metric, tuple(higher_is_better), tuple(lower_is_better))
+    arms = store.arms() if store.path.is_file() else []
+    imported = read_items(Path(table), columns, target, method, base, arms)
+    store_imported(store, imported)
     return ImportReport(tuple(imported))
-
-
-def _target(suite: str, role: Role, tasks: Sequence[str], metric: str | None) -> Target:
-    from evalsvc.interchange.arms import Target
-
-    _check_choice("role", role, Role)
-    return Target(suite, role, tuple(tasks), metric)
 
 
 # ------------------------------------------------------------------------------------------------------------- stores

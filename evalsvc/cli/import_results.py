@@ -16,11 +16,30 @@ app = typer.Typer(help="Import results of lm-eval, tables of items, matrices.", 
 
 SuiteName = Annotated[str, typer.Option("--suite", help="Name of the suite for these results.")]
 RoleName = Annotated[Role, typer.Option("--role", help="Role of the suite.")]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only tasks that match this pattern; repeatable.")]
-MetricName = Annotated[
-    str | None, typer.Option("--metric", help="Metric that comparisons use.", show_default="the task's first")
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", help="Only tasks that match this pattern, or are below a group that does; repeatable."),
 ]
-MethodName = Annotated[str, typer.Option("--method", help="How it was adapted: base, full, lora, cpt, ...")]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", help="Metric that comparisons use: NAME, or NAME,FILTER.", show_default="the task's first"
+    ),
+]
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        "--method", help="How it was adapted: full, lora, cpt, ...", show_default="base; with a base, unknown"
+    ),
+]
+Higher = Annotated[
+    list[str] | None,
+    typer.Option("--higher-is-better", metavar="METRIC", help="Metric of unknown direction; repeatable."),
+]
+Lower = Annotated[
+    list[str] | None,
+    typer.Option("--lower-is-better", metavar="METRIC", help="Metric of unknown direction; repeatable."),
+]
 
 
 @app.command(
@@ -30,21 +49,27 @@ MethodName = Annotated[str, typer.Option("--method", help="How it was adapted: b
 )
 def lm_eval(
     results: Annotated[
-        list[Path], typer.Argument(help="results_*.json; several files named ...step1000.json are steps.")
+        list[Path],
+        typer.Argument(help="results_*.json, or folders of --output_path; several named ...step1000 are steps."),
     ],
     suite: SuiteName,
     role: RoleName,
     samples: Annotated[list[Path] | None, typer.Option(help="File that --log_samples wrote; repeatable.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the arm.", show_default="the file's name")] = None,
-    method: MethodName = "base",
+    name: Annotated[str | None, typer.Option(help="Name of the arm.", show_default="the file's or model's")] = None,
+    method: MethodName = None,
     base: Annotated[str | None, typer.Option(help="The imported arm that it was adapted from.")] = None,
     step: Step = None,
     task: Tasks = None,
     metric: MetricName = None,
+    higher: Higher = None,
+    lower: Lower = None,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Import results files of lm-eval; with samples, arms can be compared item by item."""
+    """Import results of lm-eval; with samples, arms can be compared item by item.
+
+    Results of an arm that the store has already, on another suite, are added to it.
+    """
     report = api.import_lm_eval(
         results,
         suite=suite,
@@ -56,6 +81,8 @@ def lm_eval(
         step=step,
         tasks=task or ("*",),
         metric=metric,
+        higher_is_better=higher or (),
+        lower_is_better=lower or (),
         db=db,
     )
     print_report(report, as_json)
@@ -66,7 +93,7 @@ def lm_eval(
     "--method full --suite gsm8k --role general"
 )
 def items(
-    table: Annotated[Path, typer.Argument(help="Parquet file, one row per arm and item.")],
+    table: Annotated[Path, typer.Argument(help="Parquet, CSV, TSV or JSON lines; one row per arm and item.")],
     suite: SuiteName,
     role: RoleName,
     arm: Annotated[str, typer.Option(help="Column with the arm's name.")],
@@ -79,13 +106,15 @@ def items(
         str | None, typer.Option(help="Column with the cluster of items that are not independent.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="The arm that the others were adapted from.")] = None,
-    method: MethodName = "unknown",
+    method: MethodName = None,
     task: Tasks = None,
     metric: MetricName = None,
+    higher: Higher = None,
+    lower: Lower = None,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Import a Parquet table of item scores; options name its columns."""
+    """Import a table of item scores; options name its columns."""
     report = api.import_items(
         table,
         suite=suite,
@@ -101,6 +130,8 @@ def items(
         method=method,
         tasks=task or ("*",),
         metric=metric,
+        higher_is_better=higher or (),
+        lower_is_better=lower or (),
         db=db,
     )
     print_report(report, as_json)

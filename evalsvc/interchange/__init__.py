@@ -1,7 +1,10 @@
 """Import of results that other tools produced.
 
-arms      imported scores as arms with plans and results
-lm_eval   lm-eval's results and samples
-items     tables with one row per arm and item
-matrices  score matrices of continual learning
+json_files       JSON and JSON lines, gzipped or not
+arms             imported scores as arms with plans and results
+lm_eval_results  lm-eval's results files
+lm_eval_samples  the samples beside them
+lm_eval          both together, and folders of them, as arms
+items            tables with one row per arm and item
+matrices         score matrices of continual learning
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,20 +12,24 @@ from typing import Any
 
 from evalsvc.errors import UsageError
 from evalsvc.interchange.arms import (
+    Adaptation,
     Imported,
     ImportedTask,
     Target,
     aggregate,
     assemble,
+    identify_answer,
     make_checkpoint,
 )
+from evalsvc.interchange.json_files import read_json_or_lines
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
-from evalsvc.records.direction import is_higher_better
+from evalsvc.records.direction import find_direction
 from evalsvc.records.plans import Metric, Sample
 from evalsvc.records.scores import Score
+from evalsvc.store.arms import StoredArm
 
-# ----------------------------------------------------------------------------------------------------- items in a table
+_MEANINGS = ("arm", "item", "value", "task", "prompt", "answer", "cluster")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +45,25 @@ class Columns:
     cluster: str | None = None
 
 
-def read_items(path: Path, columns: Columns, target: Target, method: str, base: str | None) -> list[Imported]:
-    """Read a Parquet file with one row per arm and item; the base is first in the result.
+def read_items(
+    path: Path,
+    columns: Columns,
+    target: Target,
+    method: str | None,
+    base: str | None,
+    stored: Sequence[StoredArm] = (),
+) -> list[Imported]:
+    """Read a Parquet, CSV or JSON-lines file with one row per arm and item; the base is first in the result.
+
+    Args:
+        method: How the arms were adapted; None for the stored arm's, else "unknown".
+        stored: The store's arms: scores of an arm that it has are added to that arm.
 
     Raises:
-        UsageError: The file or a column is missing, the base is not among the arms, or an item appears twice.
+        UsageError: The file or a column is missing, the base is not among the arms, an item appears twice, or the
+            metric's direction is not known.
     """
+    metric = _find_metric(path, target)
     table = _read_table(path, columns)
     count = len(table["arm"])
     for name in ("task", "prompt"):
@@ -70,41 +89,109 @@ def read_items(path: Path, columns: Columns, target: Target, method: str, base: 
     of_base: Checkpoint | None = None
     arms = []
     for arm in ordered:
-        tasks = [_table_task(task, items, table, target) for task, items in rows[arm].items()]
+        tasks = [_table_task(task, items, table, metric) for task, items in rows[arm].items()]
         content = digest(*(canonical([s.sample, s.value]) for task in tasks for s in task.scores))
-        checkpoint = make_checkpoint(arm, content, "base" if arm == base or base is None else method, path, of_base)
+        adaptation = Adaptation(name=arm, method=None if arm == base else method, parent=of_base)
+        checkpoint = make_checkpoint(adaptation, content, path, stored)
         of_base = checkpoint if arm == base else of_base
         arms.append(assemble(checkpoint, target, path, tasks))
     return arms
 
 
+def _find_metric(path: Path, target: Target) -> Metric:
+    """Return the metric of the scores, by default "score", of which more is better.
+
+    Raises:
+        UsageError: The metric's direction is not known.
+    """
+    name = target.metric or "score"
+    higher = True if name == "score" else find_direction(name)
+    if name in (*target.higher, *target.lower):
+        higher = name in target.higher
+    if higher is None:
+        raise UsageError(
+            f"{path}: whether a higher or a lower {name} is better is not known; give --higher-is-better {name} or "
+            f"--lower-is-better {name}"
+        )
+    return Metric(name, "none", "mean", higher)
+
+
 def _read_table(path: Path, columns: Columns) -> dict[str, list[Any]]:
+    """Return the columns of a table by their meaning; its format is that of the file's name, else Parquet."""
+    names = {meaning: name for meaning in _MEANINGS if (name := getattr(columns, meaning)) is not None}
+    table = _READERS.get(path.suffix.lower(), _read_parquet)(path)
+    for meaning, name in names.items():
+        if name not in table:
+            option = {"task": "task-column"}.get(meaning, meaning)
+            raise UsageError(f"{path}: has no column {name!r} for --{option}; choose from {', '.join(table)}")
+    return {meaning: table[name] for meaning, name in names.items()}
+
+
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        return pyarrow.parquet.read_table(path).to_pydict()  # type: ignore[no-any-return]
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    values: dict[str, list[Any]] = {}
-    for meaning in ("arm", "item", "value", "task", "prompt", "answer", "cluster"):
-        name = getattr(columns, meaning)
-        if name is None:
-            continue
-        if name not in table.column_names:
-            raise UsageError(
-                f"{path}: has no column {name!r} for --{meaning}; choose from {', '.join(table.column_names)}"
-            )
-        values[meaning] = table.column(name).to_pylist()
-    return values
+        raise UsageError(
+            f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}; tables of other formats are read from "
+            f"files called {', '.join(f'*{ending}' for ending in _READERS)}"
+        ) from error
 
 
-def _table_task(task: str, items: Mapping[str, int], table: Mapping[str, list[Any]], target: Target) -> ImportedTask:
-    metric = Metric(target.metric or "score", "none", "mean", is_higher_better(target.metric or ""))
+def _read_csv(path: Path) -> dict[str, list[Any]]:
+    """Read a CSV or TSV file with a header; scores are numbers, true or false."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            rows = list(reader)
+            names = list(reader.fieldnames or ())
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as CSV: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise UsageError(f"{path}: row {number} has another number of columns than the header ({len(names)})")
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _read_json_rows(path: Path) -> dict[str, list[Any]]:
+    rows = read_json_or_lines(path)
+    rows = [rows] if isinstance(rows, dict) else rows
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{path}: must have one JSON object per line")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+_READERS: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_json_rows,
+    ".json": _read_json_rows,
+}
+"""Ending of a table's name to the function that reads it."""
+
+
+def _read_score(value: Any) -> float | None:
+    """Return a score as a number; None if it is none. CSV files have text: numbers, true or false."""
+    if isinstance(value, str):
+        try:
+            value = {"true": 1.0, "false": 0.0}.get(value.strip().lower(), value)
+            value = float(value)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _table_task(task: str, items: Mapping[str, int], table: Mapping[str, list[Any]], metric: Metric) -> ImportedTask:
     samples, scores = [], []
     for position, (key, row) in enumerate(items.items()):
-        value = table["value"][row]
-        if not isinstance(value, int | float):
-            raise UsageError(f"item {table['item'][row]!r} of task {task!r}: score is {value!r}, must be a number")
+        value = _read_score(table["value"][row])
+        if value is None:
+            raise UsageError(
+                f"item {table['item'][row]!r} of task {task!r}: score is {table['value'][row]!r}, must be a number"
+            )
         cluster = str(table["cluster"][row]) if "cluster" in table else None
         samples.append(
             Sample(
@@ -117,14 +204,14 @@ def _table_task(task: str, items: Mapping[str, int], table: Mapping[str, list[An
             )
         )
         text = table["answer"][row] if "answer" in table else None
-        answer = None if "answer" not in table else int(digest("answer", str(text))[:15], 16)
+        answer = None if "answer" not in table else identify_answer(str(text))
         invalid = None if "answer" not in table else text is None or str(text) in {"", "[invalid]"}
         scores.append(
             Score(
                 sample=key,
                 metric=metric.name,
                 filter="none",
-                value=float(value),
+                value=value,
                 weight=None,
                 detail=None,
                 answer=answer,

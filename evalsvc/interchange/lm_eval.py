@@ -1,14 +1,12 @@
-"""lm-eval's results and samples, in the current format and that of 2023 -> arms with scores."""
+"""Results files and output folders of lm-eval, with samples if there are any -> arms with scores."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +14,123 @@ import numpy as np
 
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.interchange.arms import (
+    Adaptation,
     Imported,
     ImportedTask,
     Target,
     aggregate,
     assemble,
+    identify_answer,
     make_checkpoint,
-    read_json,
+)
+from evalsvc.interchange.json_files import read_json
+from evalsvc.interchange.lm_eval_results import DATE, LmEvalResults, read_results, read_stderr, read_values
+from evalsvc.interchange.lm_eval_samples import (
+    Record,
+    TaskRecords,
+    identify_document,
+    identify_prompt,
+    read_samples,
 )
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
-from evalsvc.records.direction import is_higher_better
 from evalsvc.records.plans import Metric, Sample
 from evalsvc.records.scores import Result, Score
-from evalsvc.records.vocabulary import Aggregation
-from evalsvc.stats.estimates import WEIGHTED
-
-_AGGREGATIONS: dict[str, Aggregation] = {
-    "bits_per_byte": "bits_per_byte",
-    "word_perplexity": "weighted_perplexity",
-    "byte_perplexity": "weighted_perplexity",
-    "perplexity": "perplexity",
-    "ppl": "perplexity",
-}
-_HEADLINES = ("bits_per_byte", "acc_norm", "acc", "exact_match")
-"""Metrics that become a task's primary metric, by precedence, if the user names none."""
+from evalsvc.stats.estimates import SMOOTH, WEIGHTED
+from evalsvc.store.arms import StoredArm
 
 
-# ---------------------------------------------------------------------------------------------------- lm-eval's files
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What one arm is read from: results files, oldest first, each with its samples; and the name that it suggests."""
+
+    path: Path
+    name: str
+    files: tuple[tuple[Path, tuple[Path, ...]], ...]
 
 
 def read_runs(
     paths: Sequence[Path],
     samples: Sequence[Path],
     target: Target,
-    *,
-    name: str | None,
-    method: str,
-    parent: Checkpoint | None,
-    step: int | None,
+    adaptation: Adaptation,
+    stored: Sequence[StoredArm] = (),
 ) -> list[Imported]:
-    """Read results files: one file is one arm; several are the steps of one training run, taken from the file names.
+    """Read results files, and folders that lm-eval wrote to: one of them is one arm, several are steps of one run.
 
     Args:
-        samples: As in `read_lm_eval`; only for a single results file, like `step`.
-        name: Name of the arm; None takes the file's name.
+        samples: As in `read_lm_eval`; only for a single results file. A folder has its own.
+        adaptation: Its step is only for a single arm; without a name, the arm has the file's, the folder's or the
+            model's.
+        stored: The store's arms: results of an arm that it has are added to that arm.
 
     Raises:
         UsageError: A file has another format, no task matches, or a file's name does not contain its step.
         EvidenceError: The samples' mean scores differ from the results.
     """
-    if len(paths) > 1 and (samples or step is not None):
+    sources = [source for path in paths for source in _find_sources(path, samples)]
+    if len(sources) > 1 and (samples or adaptation.step is not None):
         raise UsageError(
-            f"{len(paths)} results files: --samples and --step need a single file; import the files one by one"
+            f"{len(sources)} results files: --samples and --step need a single file; import the files one by one"
         )
     imported = []
-    for path in paths:
-        number = step if len(paths) == 1 else _find_step(path)
-        stem = name or re.sub(r"[._-]?step[_-]?\d+$", "", path.name.split(".json")[0])
-        content = path.read_bytes().hex() if path.is_file() else ""
-        checkpoint = make_checkpoint(stem, content, method, path, parent, number)
-        imported.append(read_lm_eval(path, samples, checkpoint, target))
+    for source in sources:
+        step = adaptation.step if len(sources) == 1 else _find_step(source.path)
+        name = adaptation.name or re.sub(r"[._-]?step[_-]?\d+$", "", source.name)
+        content = "".join(results.read_bytes().hex() for results, _ in source.files)
+        checkpoint = make_checkpoint(replace(adaptation, name=name, step=step), content, source.path, stored)
+        imported.append(_merge([read_lm_eval(*files, checkpoint, target) for files in source.files], target, source))
     return imported
+
+
+def _find_sources(path: Path, samples: Sequence[Path]) -> list[_Source]:
+    """Return what a results file or a folder has: of a folder, one arm for each folder with results in it.
+
+    Raises:
+        UsageError: A folder has no results, or `samples` are given beside a folder.
+    """
+    if not path.is_dir():
+        stem = path.name.removesuffix(".gz").removesuffix(".json")
+        is_stamped = re.fullmatch(rf"results(_{DATE})?", stem) is not None
+        name = (read_results(path).model if is_stamped and path.is_file() else None) or stem
+        return [_Source(path, name, ((path, tuple(samples)),))]
+    if samples:
+        raise UsageError(f"{path}: is a folder, which has its own samples; leave --samples out, or give a results file")
+    by_folder: dict[Path, list[Path]] = {}
+    for file in sorted(path.rglob("*.json")):
+        if not file.name.startswith("samples_") and _has_results(file):
+            by_folder.setdefault(file.parent, []).append(file)
+    if not by_folder:
+        raise UsageError(f"{path}: has no results_*.json of lm-eval; give the folder of its --output_path")
+    sources = []
+    for folder, files in by_folder.items():
+        files.sort(key=lambda file: (_find_date(file) or "", file.name))
+        name = re.split("__", folder.resolve().name)[-1]
+        owner = folder if folder != path or len(by_folder) > 1 else path
+        sources.append(_Source(owner, name, tuple((file, _list_samples(file, files)) for file in files)))
+    return sources
+
+
+def _has_results(path: Path) -> bool:
+    try:
+        content = read_json(path)
+    except UsageError:
+        return False
+    return isinstance(content, dict) and isinstance(content.get("results"), dict)
+
+
+def _find_date(path: Path) -> str | None:
+    match = re.search(DATE, path.name)
+    return match[0].replace(":", "-") if match else None
+
+
+def _list_samples(results: Path, others: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the samples beside a results file, of the same date; without dates, all, if it is the only results."""
+    date = _find_date(results)
+    if date is None and len(others) > 1:
+        return ()
+    beside = sorted({*results.parent.glob("*.jsonl"), *results.parent.glob("samples_*.json*")})
+    return tuple(path for path in beside if _find_date(path) == date)
 
 
 def _find_step(path: Path) -> int:
@@ -87,159 +140,169 @@ def _find_step(path: Path) -> int:
     return int(match[1])
 
 
-def read_lm_eval(results: Path, samples: Sequence[Path], of: Checkpoint, target: Target) -> Imported:
-    """Read one results file, in the current format or that of 2023, with its `log_samples` if given.
+def _merge(parts: Sequence[Imported], target: Target, source: _Source) -> Imported:
+    """Return the tasks of several results of one arm as one import: of a task, the newest results."""
+    if len(parts) == 1:
+        return parts[0]
+    tasks: dict[str, ImportedTask] = {}
+    groups: dict[tuple[str, str, str], Result] = {}
+    repeated: Counter[str] = Counter()
+    for part in parts:
+        for task in part.tasks:
+            repeated[task.name] += task.name in tasks
+            tasks[task.name] = task
+        groups |= {(result.task, result.metric, result.filter): result for result in part.groups}
+    notes = [f"{name}: {count + 1} results; the newest are imported" for name, count in repeated.items() if count]
+    notes += list(dict.fromkeys(note for part in parts for note in part.notes))
+    return assemble(
+        parts[0].arm.checkpoint, target, source.path, tuple(tasks.values()), tuple(groups.values()), tuple(notes)
+    )
+
+
+def read_lm_eval(path: Path, samples: Sequence[Path], of: Checkpoint, target: Target) -> Imported:
+    """Read one results file, of any release of lm-eval, with its `log_samples` if given.
 
     Args:
         samples: Files of one task each (`samples_TASK_DATE.jsonl`), or of all (a JSON object, task to records).
 
     Raises:
-        UsageError: A file has another format, or no task matches.
+        UsageError: A file has another format, no task matches, or a metric's direction is not known.
         EvidenceError: The samples' mean scores differ from the results.
     """
-    content = read_json(results)
-    if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
-        raise UsageError(f"{results}: has no `results`; give the results_*.json that lm-eval wrote")
-    records: dict[str, list[dict[str, Any]]] = {}
-    for path in samples:
-        records |= _read_samples(path)
-    better = content.get("higher_is_better") or {}
-    tasks = []
-    for name, row in content["results"].items():
-        if any(fnmatchcase(name, pattern) for pattern in target.tasks):
-            metrics = _metrics(name, row, better.get(name) or {}, target)
-            if metrics:
-                tasks.append(_lm_eval_task(name, row, metrics, records.get(name, []), results))
+    results = read_results(path)
+    records = read_samples(samples, results)
+    tasks, groups, undirected = [], [], Counter[str]()
+    notes = []
+    chosen = results.select_tasks(target.tasks)
+    for name in chosen:
+        metrics, unknown = results.read_metrics(name, target)
+        undirected.update(unknown)
+        if metrics:
+            tasks.append(_lm_eval_task(name, metrics, records.get(name), results))
+        else:
+            notes.append(f"{name}: its results have no number, so it is left out")
     if not tasks:
-        raise UsageError(
-            f"{results}: no task matches {', '.join(target.tasks)}; its tasks are {', '.join(content['results'])}"
-        )
-    return assemble(of, target, results, tasks)
+        raise UsageError(f"{path}: the results of {', '.join(chosen[:3])} have no number; import other tasks")
+    for name in results.groups:
+        if set(chosen) >= set(results.members.get(name, ())):
+            groups += _group_results(name, results, target)
+    notes += [
+        f"{metric} of {count} tasks is left out: whether higher or lower is better is not known; give "
+        f"--higher-is-better {metric} or --lower-is-better {metric}"
+        for metric, count in undirected.items()
+    ]
+    left = [name for name in records if name not in chosen]
+    if left:
+        notes.append(f"samples of {_list_some(left)} are left out, as --task leaves these tasks out")
+    bare = [task.name for task in tasks if not task.samples]
+    if bare and len(bare) < len(tasks):
+        notes.append(f"only levels are known of {_list_some(bare)}, which have no samples")
+    return assemble(of, target, path, tasks, groups, notes)
 
 
-def _read_samples(path: Path) -> dict[str, list[dict[str, Any]]]:
-    if ".jsonl" not in path.name:
-        content = read_json(path)
-        if not isinstance(content, dict):
-            raise UsageError(f"{path}: contains a {type(content).__name__}, must be an object of task to samples")
-        return content
+def _list_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _group_results(name: str, results: LmEvalResults, target: Target) -> list[Result]:
+    """Return the results of a group, which are shown beside its tasks and compared by nothing."""
+    group = replace(target, metric=None)
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-        records = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON lines: {error}") from error
-    # lm-eval names the file samples_TASK_2025-01-31T12-00-00.123456.jsonl.
-    stem = path.name.removeprefix("samples_").split(".jsonl")[0]
-    task, _, date = stem.rpartition("_")
-    return {task if date[:4].isdigit() and "T" in date else stem: records}
-
-
-def _metrics(task: str, row: Mapping[str, Any], better: Mapping[str, Any], target: Target) -> tuple[Metric, ...]:
-    """Return a task's metrics, the primary one first; empty if the task has no numbers."""
-    metrics = []
-    for key, value in row.items():
-        name, _, filter_name = key.partition(",")
-        if isinstance(value, bool) or not isinstance(value, int | float) or name.endswith("_stderr"):
-            continue
-        if name in {"sample_len", "alias"}:
-            continue
-        higher = is_higher_better(name, better.get(name))
-        metrics.append(Metric(name, filter_name or "none", _AGGREGATIONS.get(name, "mean"), higher))
-    preferred = (target.metric,) if target.metric else _HEADLINES
-    first = next((metric for name in preferred for metric in metrics if metric.name == name), None)
-    if target.metric and first is None:
-        raise UsageError(
-            f"task {task}: has no metric {target.metric!r}; choose from {', '.join(sorted({m.name for m in metrics}))}"
-        )
-    if first is None:
-        return tuple(metrics)
-    return (first, *(metric for metric in metrics if metric != first))
+        metrics, _ = results.read_metrics(name, group) if results.groups[name] else ((), ())
+    except UsageError:  # no direction is known, and no task needs it
+        return []
+    row, size = results.groups[name], results.sizes.get(name, 0)
+    return [replace(_published(name, row, metric, size), primary=False, is_group=True) for metric in metrics]
 
 
 def _lm_eval_task(
-    name: str, row: Mapping[str, Any], metrics: tuple[Metric, ...], records: list[dict[str, Any]], source: Path
+    name: str, metrics: tuple[Metric, ...], samples: TaskRecords | None, results: LmEvalResults
 ) -> ImportedTask:
-    if not records:
-        results = tuple(_read_published(name, row, metric, metric == metrics[0]) for metric in metrics)
-        return ImportedTask(name=name, metrics=metrics, samples=(), scores=(), results=results)
-    counts: Counter[str] = Counter()
-    samples: dict[str, Sample] = {}
+    row, size = results.rows[name], results.sizes.get(name, 0)
+    published = {(m.name, m.filter): _published(name, row, m, size, m == metrics[0]) for m in metrics}
+    if samples is None:
+        return ImportedTask(name=name, metrics=metrics, samples=(), scores=(), results=tuple(published.values()))
+    counts: Counter[tuple[str, str]] = Counter()
+    items: dict[str, Sample] = {}
     scores: list[Score] = []
-    for record in records:
-        arguments = canonical(record.get("arguments"))
-        key = digest("imported", name, _document(record), arguments)
-        known = key, str(record.get("filter", "none"))
-        counts[canonical(known)] += 1
-        key = digest(key, str(counts[canonical(known)])) if counts[canonical(known)] > 1 else key
-        samples.setdefault(key, _sample(key, record))
+    for record in samples.records:
+        key = digest("imported", name, identify_document(record), canonical(identify_prompt(record)))
+        known = key, str(record["filter"])
+        counts[known] += 1
+        key = digest(key, str(counts[known])) if counts[known] > 1 else key
+        items.setdefault(key, _sample(key, record))
         scores += _lm_eval_scores(key, record, metrics)
-    kept = tuple(metric for metric in metrics if any(s.metric == metric.name for s in scores))
-    if not kept:
-        names = ", ".join(metric.name for metric in metrics)
-        raise UsageError(f"{source}: the samples of {name} have none of its metrics ({names})")
-    results = tuple(aggregate(name, metric, scores, metric == kept[0]) for metric in kept)
-    for result, metric in zip(results, kept, strict=True):
-        published = row.get(f"{metric.name},{metric.filter}", row.get(metric.name))
-        if isinstance(published, float | int) and not math.isclose(result.value, published, rel_tol=1e-6, abs_tol=1e-9):
-            raise EvidenceError(
-                f"{source}: task {name}: its {result.n} samples give {metric.name} {result.value:g}, "
-                f"but the results {published:g}; give the samples of the same run"
-            )
+    in_samples = {(score.metric, score.filter) for score in scores}
+    if (metrics[0].name, metrics[0].filter) not in in_samples:
+        names = ", ".join(sorted({metric for metric, _ in in_samples})) or "no metric of the results"
+        raise UsageError(
+            f"{samples.path}: the samples of {name} have no {metrics[0].name} ({metrics[0].filter}), only {names}; "
+            "choose another with --metric"
+        )
+    if metrics[0].aggregation not in SMOOTH and len(items) < size:
+        raise EvidenceError(
+            f"{samples.path}: has {len(items)} samples of {name}, of which the results have {size}; give all of them"
+        )
+    for metric in metrics:
+        key_of_metric = metric.name, metric.filter
+        if metric.aggregation in SMOOTH and key_of_metric in in_samples:
+            published[key_of_metric] = _check_level(published[key_of_metric], metric, scores, samples.path)
     return ImportedTask(
         name=name,
-        metrics=kept,
-        samples=tuple(samples.values()),
+        metrics=metrics,
+        samples=tuple(items.values()),
         scores=tuple(scores),
-        results=results,
-        chance=_compute_chance(records),
+        results=tuple(published.values()),
+        chance=_compute_chance(samples.records),
     )
 
 
-def _document(record: Mapping[str, Any]) -> str:
-    return str(record.get("doc_hash") or digest(canonical(record.get("doc"))))
+def _check_level(published: Result, metric: Metric, scores: Sequence[Score], path: Path) -> Result:
+    """Return the level of the samples, which must be the published one.
+
+    Raises:
+        EvidenceError: It is not.
+    """
+    result = aggregate(published.task, metric, scores, published.primary)
+    if not math.isclose(result.value, published.value, rel_tol=1e-6, abs_tol=1e-9):
+        raise EvidenceError(
+            f"{path}: task {result.task}: its {result.n} samples give {metric.name} {result.value:g}, "
+            f"but the results {published.value:g}; give the samples of the same run"
+        )
+    return result
 
 
-def _sample(key: str, record: Mapping[str, Any]) -> Sample:
-    doc = record.get("doc", {"doc_hash": _document(record)})
+def _sample(key: str, record: Record) -> Sample:
+    document = record.get("doc", {"doc_hash": identify_document(record)})
     return Sample(
         digest=key,
         doc_id=int(record.get("doc_id", 0)),
-        doc=canonical(doc),
+        doc=canonical(document),
         target=str(record.get("target", "")),
         requests=(),
     )
 
 
-def _lm_eval_scores(key: str, record: Mapping[str, Any], metrics: Iterable[Metric]) -> list[Score]:
+def _lm_eval_scores(key: str, record: Record, metrics: Iterable[Metric]) -> list[Score]:
     scores = []
-    filter_name = str(record.get("filter", "none"))
+    filter_name = str(record["filter"])
     for metric in metrics:
         value = record.get(metric.name)
         if metric.filter != filter_name or value is None:
             continue
+        score = Score(sample=key, metric=metric.name, filter=filter_name, value=None)
         if metric.aggregation in WEIGHTED:
             amount, weight = value
-            scores.append(
-                Score(sample=key, metric=metric.name, filter=filter_name, value=float(amount), weight=float(weight))
-            )
-        elif isinstance(value, int | float):
+            scores.append(replace(score, value=float(amount), weight=float(weight)))
+        elif isinstance(value, int | float) and math.isfinite(value):
             answer, invalid, confidence = _answer(record, metric.name)
-            scores.append(
-                Score(
-                    sample=key,
-                    metric=metric.name,
-                    filter=filter_name,
-                    value=float(value),
-                    answer=answer,
-                    invalid=invalid,
-                    confidence=confidence,
-                )
-            )
+            scores.append(replace(score, value=float(value), answer=answer, invalid=invalid, confidence=confidence))
+        elif metric.aggregation not in SMOOTH:
+            scores.append(replace(score, detail=canonical(value)))
     return scores
 
 
-def _answer(record: Mapping[str, Any], metric: str) -> tuple[int | None, bool | None, float | None]:
+def _answer(record: Record, metric: str) -> tuple[int | None, bool | None, float | None]:
     """Return answer, invalidity and confidence: the chosen option and its probability, or the text's digest.
 
     See `records.Score`.
@@ -248,7 +311,7 @@ def _answer(record: Mapping[str, Any], metric: str) -> tuple[int | None, bool | 
     if not isinstance(responses, list) or not responses:
         return None, None, None
     if len(responses) == 1 and isinstance(responses[0], str):
-        return int(digest("answer", responses[0])[:15], 16), responses[0] in {"[invalid]", ""}, None
+        return identify_answer(responses[0]), responses[0] in {"[invalid]", ""}, None
     if (
         len(responses) < 2
         or metric != "acc"
@@ -261,26 +324,21 @@ def _answer(record: Mapping[str, Any], metric: str) -> tuple[int | None, bool | 
     return best, None, float(share[best] / share.sum())
 
 
-def _compute_chance(records: Sequence[Mapping[str, Any]]) -> float | None:
+def _compute_chance(records: Sequence[Record]) -> float | None:
     """Return the accuracy of guessing among the options of multiple-choice records."""
     sizes = [len(given) for record in records if isinstance(given := record.get("filtered_resps"), list)]
     return sum(1 / size for size in sizes) / len(sizes) if sizes and min(sizes) > 1 else None
 
 
-def _read_published(task: str, row: Mapping[str, Any], metric: Metric, primary: bool) -> Result:
-    key = metric.name if metric.name in row else f"{metric.name},{metric.filter}"
-    name, _, filter_name = key.partition(",")
-    stderr = row.get(f"{name}_stderr,{filter_name}" if filter_name else f"{name}_stderr")
-    number = float(stderr) if isinstance(stderr, int | float) and not isinstance(stderr, bool) else None
-    size = row.get("sample_len")
-    n = int(size) if isinstance(size, int | float) else 0
+def _published(task: str, row: Mapping[str, Any], metric: Metric, size: int, primary: bool = False) -> Result:
+    value = next(value for name, key, value in read_values(row) if (name, key) == (metric.name, metric.filter))
     return Result(
         task=task,
         metric=metric.name,
         filter=metric.filter,
-        n=n,
-        value=float(row[key]),
-        stderr=number,
+        n=size,
+        value=value,
+        stderr=read_stderr(row, metric),
         higher_is_better=metric.higher_is_better,
         primary=primary,
     )

@@ -22,7 +22,7 @@ class ImportReport(Report):
     imported: tuple[Imported, ...]
 
     def content(self) -> dict[str, Any]:
-        """Return every arm, with the number of its tasks and items."""
+        """Return every arm, with the number of its tasks and items, and what was left out."""
         imported = [
             {
                 "arm": entry.arm.checkpoint.label,
@@ -30,17 +30,19 @@ class ImportReport(Report):
                 "suite": entry.plan.suite,
                 "tasks": len(entry.plan.tasks),
                 "items": sum(len(task.samples) for task in entry.plan.tasks),
+                "notes": entry.notes,
             }
             for entry in self.imported
         ]
         return {"imported": imported}
 
     def tables(self) -> list[Table | Text]:
-        """Return a line per arm."""
-        return [
-            new_line(f"{row['arm']}: {row['tasks']} tasks, {row['items']} items in suite {row['suite']}")
-            for row in self.rows()
-        ]
+        """Return a line per arm, and one per note."""
+        lines: list[Table | Text] = []
+        for row in self.rows():
+            lines.append(new_line(f"{row['arm']}: {row['tasks']} tasks, {row['items']} items in suite {row['suite']}"))
+            lines += [new_line(f"  {note}") for note in row["notes"]]
+        return lines
 
 
 @dataclass(frozen=True, slots=True, repr=False)

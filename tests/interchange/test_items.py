@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,64 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, columns: Columns
     (tmp_path / "no.parquet").write_text("no")
     with pytest.raises(UsageError, match="cannot be read as Parquet"):
         read_items(tmp_path / "no.parquet", columns, TARGET, "lora", base)
+
+
+ROWS = [("base", "x", 1), ("base", "y", 0), ("lora", "x", 0), ("lora", "y", 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "arm,item,score\n" + "".join(f"{a},{i},{s}\n" for a, i, s in ROWS)),
+        ("t.csv", "\ufeffarm,item,score\r\n" + "".join(f"{a},{i},{bool(s)}\r\n" for a, i, s in ROWS)),
+        ("t.tsv", "arm\titem\tscore\n" + "".join(f"{a}\t{i}\t{s}.0\n" for a, i, s in ROWS)),
+        ("t.jsonl", "".join(json.dumps({"arm": a, "item": i, "score": s}) + "\n" for a, i, s in ROWS)),
+        ("t.json", json.dumps([{"arm": a, "item": i, "score": bool(s)} for a, i, s in ROWS])),
+    ],
+)
+def test_tables_of_every_format_have_the_same_items(tmp_path: Path, name: str, text: str) -> None:
+    columns = Columns(arm="arm", item="item", value="score")
+    table = pa.table({key: [row[i] for row in ROWS] for i, key in enumerate(("arm", "item", "score"))})
+    pq.write_table(table, tmp_path / "t.parquet")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    first, second = (read_items(tmp_path / file, columns, TARGET, "lora", "base") for file in ("t.parquet", name))
+    assert [entry.graded for entry in first] == [entry.graded for entry in second]
+    assert [entry.arm.checkpoint.digest for entry in first] == [entry.arm.checkpoint.digest for entry in second]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "arm,item,score\nb,x,1,2\n", "row 1 has another number of columns than the header \\(3\\)"),
+        ("t.csv", "arm,item,score\nb,x,right\n", "score is 'right', must be a number"),
+        ("t.jsonl", '{"arm": "b"', "line 1 is not valid JSON"),
+        ("t.jsonl", "[1]\n", "must have one JSON object per line"),
+        ("t.jsonl", '{"arm": "b", "item": 1, "score": NaN}\n', "score is nan, must be a number"),
+        ("t.xlsx", "x", "tables of other formats are read from files called \\*.parquet, \\*.csv"),
+    ],
+)
+def test_text_tables_that_cannot_be_read_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_items(tmp_path / name, Columns(arm="arm", item="item", value="score"), TARGET, None, None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "options", "higher"),
+    [
+        (None, {}, True),
+        ("cer", {}, False),
+        ("em", {}, True),
+        ("x", {"lower": ("x",)}, False),
+        (None, {"lower": ("score",)}, False),
+    ],
+)
+def test_the_direction_of_a_tables_metric(
+    tmp_path: Path, metric: str | None, options: dict[str, Any], higher: bool
+) -> None:
+    path = write_table(tmp_path / "t.parquet", arm=["b"], item=["x"], score=[1.0])
+    columns = Columns(arm="arm", item="item", value="score")
+    (entry,) = read_items(path, columns, Target("s", "general", metric=metric, **options), None, None)
+    assert entry.plan.tasks[0].metrics[0].higher_is_better == higher
+    with pytest.raises(UsageError, match="give --higher-is-better odd or --lower-is-better odd"):
+        read_items(path, columns, Target("s", "general", metric="odd"), None, None)

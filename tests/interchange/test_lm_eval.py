@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 
 from evalsvc.analysis import stored
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.interchange.arms import Target, make_checkpoint
+from evalsvc.interchange.arms import Adaptation, Target, make_checkpoint
 from evalsvc.interchange.lm_eval import read_lm_eval
 from evalsvc.records.comparisons import FullComparison
 from evalsvc.store.store import Store
@@ -123,7 +123,7 @@ def test_samples_from_another_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps({"results": {"t": {"acc,none": 0.5}}}))
     samples = tmp_path / "samples_t_2025-01-31T12-00-00.000000.jsonl"
     samples.write_text(json.dumps(record) + "\n" + json.dumps({**record, "doc_id": 1}) + "\n")
-    of = make_checkpoint("n", "c", "base", tmp_path)
+    of = make_checkpoint(Adaptation(name="n"), "c", tmp_path)
     with pytest.raises(EvidenceError, match=r"its 2 samples give acc 1, but the results 0\.5"):
         read_lm_eval(tmp_path / "r.json", [samples], of, TARGET)
     (tmp_path / "r.json").write_text(json.dumps({"results": {"t": {"acc,none": 1.0}}}))
@@ -143,4 +143,4 @@ def test_samples_from_another_run_are_refused(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, text: str, target: Target, message: str) -> None:
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_lm_eval(tmp_path / "r.json", [], make_checkpoint("n", "c", "base", tmp_path), target)
+        read_lm_eval(tmp_path / "r.json", [], make_checkpoint(Adaptation(name="n"), "c", tmp_path), target)
