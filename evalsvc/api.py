@@ -14,11 +14,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
-from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.errors import EvidenceError
 from evalsvc.records.choices import Half, Quantisation, Role, TemplateSource
-from evalsvc.settings import Compute, Device, Dtype, default_db
+from evalsvc.settings import Compute, Device, Dtype, check_choice, default_db
 
 if TYPE_CHECKING:
     from evalsvc.gating.decisions import Question
@@ -110,15 +110,15 @@ def submit(
     from evalsvc.scoring.submission import Source, Submission
     from evalsvc.scoring.submit import submit as run_submission
 
-    _check_choice("rendering", rendering, TemplateSource)
-    _check_choice("quantised", quantised, Quantisation)
+    check_choice("rendering", rendering, TemplateSource)
+    check_choice("quantised", quantised, Quantisation)
     description = Description(method=method, name=name, step=step, cost=cost or Cost())
     submission = Submission(
         sources=(Source(os.fspath(checkpoint), description),),
         base=_to_text(base),
         base_anyway=base_anyway,
         suites=_to_texts(suites),
-        compute=_compute(workers, device, dtype),
+        compute=Compute(workers, device, dtype),
         allow_task_code=allow_task_code,
         rendering=rendering,
         merged=merged,
@@ -280,7 +280,7 @@ def gate(
     from evalsvc.gating.decisions import Question, decide
     from evalsvc.reports.decisions import GateReport
 
-    _check_choice("half", half, Half)
+    check_choice("half", half, Half)
     question = Question(
         checkpoint=os.fspath(checkpoint), policy=read_policy(policy), base=_to_text(base), batch=batch, half=half
     )
@@ -289,7 +289,7 @@ def gate(
         return GateReport(decide(store, question))
     from evalsvc.gating.evaluate import evaluate as score_and_decide
 
-    compute = _compute(workers, device, dtype)
+    compute = Compute(workers, device, dtype)
     submission = _build_submission(store, question, _to_texts(suites), compute, allow_task_code)
     return GateReport(score_and_decide(store, question, submission, progress or _ignore, note or _log_note))
 
@@ -573,18 +573,6 @@ def read_policy(policy: AnyPolicy) -> Policy:
     if isinstance(policy, Policy):
         return policy
     return parse_policy(policy) if isinstance(policy, Mapping) else load_policy(Path(policy))
-
-
-def _check_choice(name: str, value: str | None, choices: Any) -> None:
-    """Raise UsageError if a value is not one of a Literal's."""
-    if value is not None and value not in get_args(choices):
-        raise UsageError(f"{name} {value!r}: must be one of {', '.join(get_args(choices))}")
-
-
-def _compute(workers: int | None, device: Device, dtype: Dtype) -> Compute:
-    _check_choice("device", device, Device)
-    _check_choice("dtype", dtype, Dtype)
-    return Compute(workers, device, dtype)
 
 
 def _to_text(path: PathLike | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from platformdirs import user_cache_path
 
@@ -32,6 +32,25 @@ class Compute:
     workers: int | None = None
     device: Device = "auto"
     dtype: Dtype = "auto"
+
+    def __post_init__(self) -> None:
+        """Check device and number format.
+
+        Raises:
+            UsageError: There is no such device or number format.
+        """
+        check_choice("device", self.device, Device)
+        check_choice("dtype", self.dtype, Dtype)
+
+
+def check_choice(name: str, value: str | None, choices: object) -> None:
+    """Check that a value, if there is one, is one of a Literal's.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value is not None and value not in get_args(choices):
+        raise UsageError(f"{name} {value!r}: must be one of {', '.join(get_args(choices))}")
 
 
 def default_db() -> Path:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from evalsvc.records.digests import canonical, digest, join_digests
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Sample
 from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.records.vocabulary import Role
+from evalsvc.settings import check_choice
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
 from evalsvc.store.arms import StoredArm
 from evalsvc.store.runs import driver_name
@@ -54,8 +54,7 @@ class Target:
         Raises:
             UsageError: There is no such role, or a metric is.
         """
-        if self.role not in get_args(Role):
-            raise UsageError(f"role {self.role!r}: must be one of {', '.join(get_args(Role))}")
+        check_choice("role", self.role, Role)
         if both := set(self.higher) & set(self.lower):
             raise UsageError(f"metric {min(both)}: is declared better when higher and when lower; declare one")
 
