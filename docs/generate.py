@@ -97,7 +97,7 @@ def write_cli() -> str:
         lines += ["```text", f"evalsvc {name} {usage}".strip() + " [OPTIONS]", "```\n"]
         lines += ["| argument or option | value | default | meaning |", "|---|---|---|---|"]
         lines += [_option_row(p) for p in (*arguments, *options)]
-        examples = re.sub(r"^Examples?: ", "", command.epilog or "").split("   |   ")
+        examples = re.sub(r"^Examples?:\s+", "", command.epilog or "").split("\n\n")
         lines += ["", "Example:" if len(examples) == 1 else "Examples:", "", "```text", *examples, "```", ""]
     return "\n".join(lines)
 
@@ -317,12 +317,12 @@ def draw_rooms() -> str:
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON schema of every file that users write and of every `--json` output."""
-    found = {
+    files = {
         "suite": Suite.model_json_schema(),
         "policy": Policy.model_json_schema() | {"x-waivers": Waiver.model_json_schema()},
         "cost-card": outputs.schema_of(outputs.CostCard),
     }
-    return found | {name: outputs.schema_of(output) for name, output in outputs.OUTPUTS.items()}
+    return files | {name: outputs.schema_of(output) for name, output in outputs.OUTPUTS.items()}
 
 
 def write_json_page() -> str:

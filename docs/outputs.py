@@ -552,14 +552,14 @@ class MemoryOutput:
 
     Attributes:
         full: Full fine-tuning with Adam in mixed precision.
-        adapter: This adapter on a 16-bit base.
-        adapter_4bit: This adapter on a 4-bit base.
+        adapter: This adapter on a 16-bit base; null for a checkpoint that is no adapter.
+        adapter_4bit: This adapter on a 4-bit base; null for a checkpoint that is no adapter.
     """
 
     model_states_only: Literal[True]
     full: float
-    adapter: float
-    adapter_4bit: float
+    adapter: float | None
+    adapter_4bit: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -768,16 +768,17 @@ COMMANDS = {name: f"evalsvc {name.replace('-', ' ')} --json" for name in OUTPUTS
 
 
 def attributes(record: type) -> dict[str, str]:
-    """Return the meaning of a record's fields, from its docstring and those of its bases."""
-    found: dict[str, str] = {}
+    """Return the meaning of a record's fields in JSON, from its docstring and those of its bases."""
+    meanings: dict[str, str] = {}
     for cls in reversed(record.__mro__):
         doc = inspect.cleandoc(cls.__doc__ or "")
         _, _, section = f"\n{doc}\n".partition("\nAttributes:\n")
         entries = re.split(r"\n(?=    \w)", "\n" + section.split("\n\n")[0].rstrip())[1:] if section else []
         for entry in entries:
             names, _, text = " ".join(entry.split()).partition(": ")
-            found |= dict.fromkeys(names.split(", "), text[:1].upper() + text[1:])
-    return found
+            meaning = re.sub(r"\bNone\b", "null", text[:1].upper() + text[1:])
+            meanings |= dict.fromkeys(names.split(", "), meaning)
+    return meanings
 
 
 @cache

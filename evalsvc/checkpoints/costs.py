@@ -201,14 +201,20 @@ def merge_costs(*costs: Cost) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemory:
-    """Memory that training needs, in GB (1e9 bytes): model states, without activations, buffers and fragmentation."""
+    """Memory that training needs, in GB (1e9 bytes): model states, without activations, buffers and fragmentation.
+
+    Attributes:
+        full: Full fine-tuning.
+        adapter: The adapter on a 16-bit base; None for a checkpoint that is no adapter.
+        adapter_4bit: The adapter on a 4-bit base; None for a checkpoint that is no adapter.
+    """
 
     full: float
-    adapter: float
-    adapter_4bit: float
+    adapter: float | None
+    adapter_4bit: float | None
 
 
-def estimate_training_memory(parameters: int, trainable: int) -> TrainingMemory:
+def estimate_training_memory(parameters: int, trainable: int | None) -> TrainingMemory:
     """Return the memory of a model's states in training.
 
     Full fine-tuning with Adam in mixed precision needs 16 bytes per parameter: half-precision weights and gradients,
@@ -218,10 +224,10 @@ def estimate_training_memory(parameters: int, trainable: int) -> TrainingMemory:
 
     Args:
         parameters: Number of the base's parameters.
-        trainable: Number of the adapter's parameters.
+        trainable: Number of the adapter's parameters; None for a checkpoint that is no adapter.
     """
     return TrainingMemory(
         full=16 * parameters / 1e9,
-        adapter=(2 * parameters + 16 * trainable) / 1e9,
-        adapter_4bit=(0.5 * parameters + 16 * trainable) / 1e9,
+        adapter=None if trainable is None else (2 * parameters + 16 * trainable) / 1e9,
+        adapter_4bit=None if trainable is None else (0.5 * parameters + 16 * trainable) / 1e9,
     )

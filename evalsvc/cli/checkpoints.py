@@ -27,7 +27,7 @@ def list_checkpoints(db: Db = None, address: Address = None, as_json: Json = Fal
 
 
 @app.command(
-    "show", epilog="Examples: evalsvc checkpoints show lora@400   |   evalsvc checkpoints show runs/x --base m"
+    "show", epilog="Examples:\n\nevalsvc checkpoints show lora@400\n\nevalsvc checkpoints show runs/x --base m"
 )
 def show_checkpoint(
     checkpoint: Checkpoint,
@@ -50,7 +50,7 @@ def show_checkpoint(
 
 
 @app.command(
-    "compare", epilog="Examples: evalsvc checkpoints compare full@400   |   evalsvc checkpoints compare runs/x --base m"
+    "compare", epilog="Examples:\n\nevalsvc checkpoints compare full@400\n\nevalsvc checkpoints compare runs/x --base m"
 )
 def compare_checkpoint(
     checkpoint: Checkpoint,

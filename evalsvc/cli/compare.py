@@ -30,7 +30,7 @@ def results(
 
 @app.command(
     rich_help_panel=UNDERSTAND,
-    epilog="Examples: evalsvc compare lora@400   |   evalsvc compare lora@400 --base full@400 --json",
+    epilog="Examples:\n\nevalsvc compare lora@400\n\nevalsvc compare lora@400 --base full@400 --json",
 )
 def compare(
     arm: Arm,
@@ -51,7 +51,7 @@ def compare(
 
 @app.command(
     rich_help_panel=UNDERSTAND,
-    epilog="Examples: evalsvc frontier --base models/base --json   |   "
+    epilog="Examples:\n\nevalsvc frontier --base models/base --json\n\n"
     "evalsvc frontier --axes learning,forgetting,gpu_hours --at-learning 0.3",
 )
 def frontier(

@@ -21,8 +21,8 @@ app = typer.Typer()
 
 @app.command(
     rich_help_panel=DECIDE,
-    epilog="Examples: evalsvc gate lora@400 --policy policy.yaml --junit gate.xml   |   "
-    "evalsvc gate runs/lora --policy policy.yaml --base models/base --evaluate   |   "
+    epilog="Examples:\n\nevalsvc gate lora@400 --policy policy.yaml --junit gate.xml\n\n"
+    "evalsvc gate runs/lora --policy policy.yaml --base models/base --evaluate\n\n"
     "evalsvc gate lora@400 --policy policy.yaml --plan",
 )
 def gate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from evalsvc.reports.report import Report
+
+
+_SECONDS_BETWEEN_LINES = 30  # of progress, where there is no terminal
 
 
 def print_report(report: Report, as_json: bool) -> None:
@@ -41,7 +45,10 @@ def show_note(report: Report) -> None:
 
 @contextlib.contextmanager
 def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
-    """Yield `note` and `progress` for a long command; output of libraries goes to stderr meanwhile."""
+    """Yield `note` and `progress` for a long command; output of libraries goes to stderr meanwhile.
+
+    Progress is a bar on a terminal, and elsewhere, as in the log of a CI job, a line at most every 30 seconds.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -59,6 +66,7 @@ def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int,
     )
     task: list[TaskID] = []
     stage = ["requests"]
+    printed = [time.monotonic()]
 
     def note(text: str) -> None:
         stage[0] = text
@@ -66,6 +74,11 @@ def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int,
             console.print(text, style="dim", markup=False)
 
     def progress(done: int, total: int) -> None:
+        if not shows_bar:
+            if not quiet and time.monotonic() - printed[0] >= _SECONDS_BETWEEN_LINES:
+                printed[0] = time.monotonic()
+                console.print(f"{stage[0]}: {done:,} of {total:,}", style="dim", markup=False)
+            return
         if not task or done == 0 or bar.tasks[-1].description != stage[0]:
             for old in task:
                 bar.remove_task(old)

@@ -57,8 +57,8 @@ Prompts = Annotated[
 
 @app.command(
     rich_help_panel=RUN,
-    epilog="Examples: evalsvc submit runs/lora --base models/base --suite clinic --suite valley   |   "
-    "evalsvc submit org/name@main --base org/base --suite suites/mine.yaml --method cpt   |   "
+    epilog="Examples:\n\nevalsvc submit runs/lora --base models/base --suite clinic --suite valley\n\n"
+    "evalsvc submit org/name@main --base org/base --suite suites/mine.yaml --method cpt\n\n"
     "evalsvc submit models/base --suite clinic --suite valley --shots 5",
 )
 def submit(

@@ -38,7 +38,8 @@ class CheckpointsReport(Report):
         """Return one table, a row per checkpoint."""
         labels = {checkpoint.digest: checkpoint.label for checkpoint in self.checkpoints}
         table = new_table(
-            "Checkpoints", *("checkpoint", "method", "base", "digest", "#GPU-hours", "#tokens", "#peak GB", "folder")
+            "Checkpoints",
+            *("checkpoint", "method", "base", "digest", "#GPU-hours", "#CPU-hours", "#tokens", "#peak GB", "folder"),
         )
         for checkpoint in self.checkpoints:
             cost = checkpoint.cost
@@ -48,6 +49,7 @@ class CheckpointsReport(Report):
                 labels.get(checkpoint.parent or "", ""),
                 checkpoint.digest.removeprefix("sha256:")[:12],
                 format_amount(cost.gpu_hours),
+                format_amount(cost.cpu_hours),
                 format_amount(cost.train_tokens),
                 format_amount(cost.peak_memory_gb),
                 checkpoint.path,
@@ -155,7 +157,7 @@ def _list_facts(inspection: CheckpointReport, command: str) -> list[tuple[str, s
         facts.append(("weight change", f"not computed yet; run: {command}"))
     facts += list_costs(checkpoint.cost)
     if memory is not None:
-        facts.append(("training memory", _describe_memory(checkpoint, memory)))
+        facts.append(("training memory", _describe_memory(memory)))
     return facts
 
 
@@ -186,9 +188,9 @@ def list_costs(cost: Cost) -> list[tuple[str, str]]:
     ]
 
 
-def _describe_memory(checkpoint: Checkpoint, memory: TrainingMemory) -> str:
+def _describe_memory(memory: TrainingMemory) -> str:
     full = f"full fine-tuning with Adam {memory.full:.3g} GB"
-    if not checkpoint.is_adapter:
+    if memory.adapter is None or memory.adapter_4bit is None:
         return f"{full} (model states only)"
     return (
         f"this adapter {memory.adapter:.3g} GB, on a 4-bit base {memory.adapter_4bit:.3g} GB; {full} "

@@ -49,10 +49,10 @@ class PowerReport(Report):
         time = "time unknown" if seconds is None else f"about {format_duration(seconds)}"
         table = new_table(
             "Power analysis",
-            *("rule", "#margin", "#n", "#changed", "", "#resolves", "#power", "#needs n"),
+            *("rule", "#margin", "#n", "#changed", "source", "#resolves", "#power", "#needs n"),
             caption=f"probability that an unchanged checkpoint passes all retention rules: about "
             f"{format_percent(self.power)}\nto score: {self.plan.requests:,} requests, {time}\n"
-            "changed: share of items that change, measured on stored arms or assumed\n"
+            "changed: share of items that change; source: measured on stored arms, or assumed\n"
             "resolves: smallest margin with 80 % power; needs n: items for 80 % power at the policy's margin",
         )
         for rule in self.rules:

@@ -104,12 +104,12 @@ def _report(store: Store, checkpoint: Checkpoint, base: str | None) -> Checkpoin
 def _estimate_memory(checkpoint: Checkpoint, change: WeightChange | None, base: str | None) -> TrainingMemory | None:
     """Return the memory that training takes, by the compared weights, else by trainable share and base's headers."""
     if change is not None:
-        return estimate_training_memory(change.parameters, change.trainable)
+        return estimate_training_memory(change.parameters, change.trainable if checkpoint.is_adapter else None)
     share = checkpoint.cost.trainable_share
     if base is None or share is None or checkpoint.is_prompted or not Path(base).is_dir():
         return None
     parameters = sum(tensor.count for tensor in read_headers(list_weights(Path(base))).values())
-    return estimate_training_memory(parameters, round(share * parameters))
+    return estimate_training_memory(parameters, round(share * parameters) if checkpoint.is_adapter else None)
 
 
 def compute_change(checkpoint: Checkpoint, base: str, progress: Progress) -> WeightChange:

@@ -100,6 +100,12 @@ class _WorkerHandle:
     holds: Arm | None = None
 
 
+def _describe_failed_start() -> str:
+    if address := os.environ.get("RAY_ADDRESS"):
+        return f"Ray at RAY_ADDRESS {address!r} does not answer: check it with `ray status`, or unset RAY_ADDRESS"
+    return "Ray does not start on this machine: submit again when it is less busy, or score with --workers 0"
+
+
 class RayExecutor:
     """Scores on Ray actors."""
 
@@ -132,8 +138,7 @@ class RayExecutor:
             try:
                 ray.init(**options)
             except Exception as error:  # ray raises ConnectionError, RuntimeError, ValueError, ... from here
-                where = os.environ.get("RAY_ADDRESS", "this machine")
-                raise EvalsvcError(f"Ray on {where} does not start or does not answer: {explain(error)}") from error
+                raise EvalsvcError(f"{_describe_failed_start()} ({explain(error)})") from error
             self._undo = undo.pop_all()
         return self
 

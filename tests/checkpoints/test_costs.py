@@ -195,6 +195,12 @@ def test_memory_of_model_states_as_published() -> None:
     assert memory.adapter_4bit == pytest.approx(3.5 + 1.12)
 
 
+def test_full_fine_tuning_has_no_memory_of_an_adapter() -> None:
+    memory = estimate_training_memory(7_000_000_000, None)
+    assert memory.full == pytest.approx(112)
+    assert (memory.adapter, memory.adapter_4bit) == (None, None)
+
+
 # --------------------------------------------------------------------------------------------------- trainable share
 
 

@@ -10,14 +10,34 @@ from evalsvc.records.methods import find_group, list_kinds
 @pytest.mark.parametrize(
     ("group", "methods"),
     [
-        ("full", ["full", "Full-FT", "sft", "dpo", "rlhf", "grpo", "kto", "orpo", "ppo", "rl", "distill"]),
-        ("peft", ["lora", "QLoRA", "IA3", "prefix_tuning", "prompt-tuning", "adalora"]),
-        ("cpt", ["cpt", "cpt-replay", "cpt-replay-5%", "pretraining"]),
+        (
+            "full",
+            [
+                "full",
+                "Full-FT",
+                "sft",
+                "dpo",
+                "rlhf",
+                "grpo",
+                "kto",
+                "orpo",
+                "ppo",
+                "rl",
+                "distill",
+                "full fine-tuning",
+                "DPO/KL",
+            ],
+        ),
+        (
+            "peft",
+            ["lora", "QLoRA", "IA3", "prefix_tuning", "prefix", "prompt-tuning", "adalora", "dpo-lora", "LoRA + SFT"],
+        ),
+        ("cpt", ["cpt", "cpt-replay", "cpt-replay-5%", "pretraining", "Continued pre-training"]),
         ("merged", ["merged", "ties"]),
         ("base", ["base"]),
         ("icl", ["icl"]),
         ("rag", ["rag"]),
-        (None, ["unknown", "our-own", "", "cptx"]),
+        (None, ["unknown", "our-own", "", "cptx", "icl+lora"]),
     ],
 )
 def test_a_method_belongs_to_one_group_by_its_name(group: str | None, methods: list[str]) -> None:

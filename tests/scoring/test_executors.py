@@ -184,7 +184,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setenv("RAY_ADDRESS", "nonsense://nowhere")
     with (
-        pytest.raises(EvalsvcError, match="Ray on nonsense://nowhere does not start or does not answer"),
+        pytest.raises(EvalsvcError, match=r"Ray at RAY_ADDRESS .nonsense://nowhere. does not answer"),
         RayExecutor(FakeScorer),
     ):
         pass
