@@ -39,6 +39,9 @@ def import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_worker_niceness", "0")  # the default of 15 starves workers on a busy machine
+    os.environ.setdefault(
+        "RAY_agent_register_timeout_ms", "300000"
+    )  # where one is busy, 30 s end the node at its start
     if not os.environ.get("RAY_ADDRESS") and not _has_token():
         # An embedded cluster ends with this process, so its token is not written to the home folder.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

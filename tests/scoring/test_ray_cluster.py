@@ -42,6 +42,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A real head with its Jobs API, behind a token."""
@@ -53,6 +58,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_agent_register_timeout_ms": "300000",  # the default of 30 s ends the head at its start on a busy machine
         "EVALSVC_DB": str(folder / "head.duckdb"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -60,18 +66,17 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     command += [f"--dashboard-agent-listen-port={free_port()}"]
     started = Head(f"http://127.0.0.1:{port}", token)
-    for attempt in range(5):  # on a busy machine the raylet gives up when its agent needs more than 30 s to start
-        with open(folder / f"log{attempt}", "w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            while process.poll() is None and remotely(started, "status", "--json").returncode == 1:
-                time.sleep(1)
-            if process.poll() is None:
-                yield started
-                return
-        finally:
-            _end_group(process)
-    pytest.fail(f"no head within five attempts: {log.name}")
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while process.poll() is None and not _is_open(port):
+            time.sleep(0.5)
+        while process.poll() is None and remotely(started, "status", "--json").returncode == 1:
+            time.sleep(1)
+        assert process.poll() is None, (folder / "log").read_text()
+        yield started
+    finally:
+        _end_group(process)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
