@@ -31,11 +31,11 @@ from transformers import AutoConfig, AutoTokenizer, BatchEncoding, PretrainedCon
 
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint
+from evalsvc.records.generation import Decoding, read_decoding
 from evalsvc.records.plans import Request
 from evalsvc.records.shards import Tokens
 
 _DEFAULT_MAX_LENGTH = 2048
-_DEFAULT_MAX_GEN_TOKS = 256
 _UNLIMITED = int(1e30)
 _BATCH = 1024
 _TAIL = 32
@@ -208,22 +208,24 @@ class Encoder:
         encoded: list[Prompt | RequestError] = []
         for request, mark in zip(requests, marked, strict=True):
             tokens = next(alone) if mark else next(plain)
-            _, max_new_tokens, _ = generation_settings(json.loads(request.arguments[1]))
-            encoded.append(self._prompt(tokens, max_new_tokens))
+            encoded.append(self._prompt(tokens, read_decoding(json.loads(request.arguments[1]))))
         return encoded
 
     def _plain(self, texts: list[str]) -> Iterator[Tokens]:
         return (ids for batch in _batches(texts) for ids in _ids(self._tokenize(batch, special=True)))
 
-    def _prompt(self, tokens: Tokens, max_new_tokens: int) -> Prompt | RequestError:
-        room = self.max_length - (0 if self.two_sided else max_new_tokens)
+    def _prompt(self, tokens: Tokens, decoding: Decoding) -> Prompt | RequestError:
+        room = self.max_length - (0 if self.two_sided else decoding.max_gen_toks)
         if room <= 0:
             return RequestError(
-                f"max_new_tokens is {max_new_tokens}, which leaves no prompt in a window of {self.max_length}"
+                f"max_gen_toks is {decoding.max_gen_toks}, which leaves no prompt in a window of {self.max_length}"
             )
         if not len(tokens):
             return RequestError("the prompt has no tokens")
         kept = tokens[-room:]
+        length = 1 if self.two_sided else len(kept)  # an encoder-decoder's answer begins with one token
+        if decoding.max_length is not None and length >= decoding.max_length:
+            return RequestError(f"max_length is {decoding.max_length}, which leaves no answer to {length} tokens")
         return Prompt(kept, len(tokens) - len(kept))
 
 
@@ -283,24 +285,6 @@ def _ids(encoded: BatchEncoding) -> list[Tokens]:
 def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
     kept = context.rstrip()
     return (kept, context[len(kept) :] + continuation) if kept else ("", context + continuation)
-
-
-def generation_settings(settings: dict[str, Any]) -> tuple[tuple[str, ...], int, dict[str, Any]]:
-    """Split a task's generation settings into stop texts, token limit, and sampling settings.
-
-    Names and precedence are lm-eval's; sampling without a temperature means temperature 1.
-    """
-    rest = dict(settings)
-    until = rest.pop("until", None) or []
-    limits = [rest.pop(k, None) for k in ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")]
-    limit = next((int(value) for value in limits if value is not None), _DEFAULT_MAX_GEN_TOKS)
-    temperature = float(rest.pop("temperature", None) or 0.0)
-    chosen = rest.pop("do_sample", None)
-    sampled = bool(chosen) if chosen is not None else temperature > 0
-    sampling = {**rest, "do_sample": sampled}
-    if sampled:
-        sampling["temperature"] = temperature or 1.0
-    return tuple([until] if isinstance(until, str) else until), limit, sampling
 
 
 def stop_texts(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> tuple[str, ...]:

@@ -85,10 +85,11 @@ class _Answer:
 
 
 def can_generate(model: Any, options: GenerationSettings) -> bool:
-    """Whether this module supports some settings: greedy or sampled, one answer, no beams, no second model."""
+    """Whether this module supports some settings: greedy or sampled, one answer, no beams, one pass per token."""
     config, rest = model._prepare_generation_config(None, **options.sampling)
     simple = config.get_generation_mode() in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
-    return simple and not rest and not config.stop_strings and (config.num_return_sequences or 1) == 1
+    alone = (config.num_return_sequences or 1) == 1 and (config.guidance_scale or 1) == 1
+    return simple and alone and not rest and not config.stop_strings
 
 
 @torch.inference_mode()
@@ -180,7 +181,7 @@ class _Run:
             path = tries.path(self._work.trie, int(self._work.ends[number]))
             family = self._families[number]
             prompt = self._work.trie.tokens[path].tolist()
-            answer = _Answer(number=number, prompt=prompt, family=family, chooser=self._chooser(number, len(prompt)))
+            answer = _Answer(number=number, prompt=prompt, family=family, chooser=self._chooser(number, prompt))
             if family.length and not family.states:
                 family.states = _history(self._prefill, pack, path, 0, family.length)
             answer.length = len(prompt) - family.length
@@ -225,9 +226,9 @@ class _Run:
             self._growing[place] = last
             self._slots.move(len(self._growing), place)
 
-    def _chooser(self, number: int, length: int) -> Chooser | None:
+    def _chooser(self, number: int, prompt: list[int]) -> Chooser | None:
         """Return the token chooser of transformers' `generate`, and record the tokens that end an answer."""
-        model, options = self._model, self._all_options[number]
+        model, options, length = self._model, self._all_options[number], len(prompt)
         config, _ = model._prepare_generation_config(None, max_new_tokens=options.max_new_tokens, **options.sampling)
         model._prepare_special_tokens(config, True, self._device, batch_size=1)
         config.max_length = length + options.max_new_tokens
@@ -236,6 +237,7 @@ class _Run:
         processors = model._get_logits_processor(
             config,
             input_ids_seq_length=length,
+            encoder_input_ids=torch.tensor([prompt], device=self._device),
             device=self._device,
             model_kwargs={"attention_mask": torch.ones(1, length, dtype=torch.int64, device=self._device)},
         )

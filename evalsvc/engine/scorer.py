@@ -110,7 +110,11 @@ class Scorer:
         assert self._resident is not None
         tokenizer = self._resident.tokenizer
         by_settings = {settings: unpacked.GenerationSettings.of(settings, tokenizer) for settings in set(work.settings)}
-        all_options = [by_settings[settings] for settings in work.settings]
+        lengths = tries.positions(work.trie)[work.ends] + 1
+        all_options = [
+            by_settings[settings].for_prompt(length)
+            for settings, length in zip(work.settings, lengths.tolist(), strict=True)
+        ]
         seeds = [_derive_seed(request, arm.numerics.rerun) for request in requests]
         if parity.trie and all(generation.can_generate(model, options) for options in by_settings.values()):
             rows = _rows(model, arm)

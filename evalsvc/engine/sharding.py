@@ -26,12 +26,12 @@ from evalsvc.engine.encoding import (
     Prompt,
     RequestError,
     Scored,
-    generation_settings,
     load_encoder,
     load_tokenizer,
 )
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import digest
+from evalsvc.records.generation import Decoding, read_decoding
 from evalsvc.records.plans import Plan, Request
 from evalsvc.records.shards import Likelihoods, Prompts, Tokens, Trie
 
@@ -189,8 +189,12 @@ def _prompt_parts(ordered: list[Request], prompts: dict[int, Prompt]) -> Iterato
     limits: dict[str, int] = {}
     for number in prompts:
         settings = ordered[number].arguments[1]
-        limits.setdefault(settings, generation_settings(json.loads(settings))[1])
+        limits.setdefault(settings, _answer_rows(read_decoding(json.loads(settings))))
     return _cut_sorted(tokens, {number: limits[ordered[number].arguments[1]] for number in prompts})
+
+
+def _answer_rows(decoding: Decoding) -> int:
+    return decoding.max_gen_toks if decoding.max_length is None else decoding.max_length
 
 
 def _cut_sorted(tokens: dict[int, Tokens], more: dict[int, int]) -> Iterator[list[int]]:

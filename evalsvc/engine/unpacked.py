@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from evalsvc.engine import trie as tries
-from evalsvc.engine.encoding import Scored, cut_at_stops, generation_settings, stop_texts
+from evalsvc.engine.encoding import Scored, cut_at_stops, stop_texts
+from evalsvc.records.generation import read_decoding
 from evalsvc.records.shards import Likelihoods, Prompts, Tokens
 from evalsvc.records.vocabulary import Floats
 
@@ -132,17 +133,24 @@ class GenerationSettings:
         stops: Texts that end it; they include the tokenizer's EOS text.
         max_new_tokens: Maximum number of tokens to generate.
         sampling: Settings for transformers' `generate`: do_sample, temperature, top_p, ...
+        max_length: Maximum number of tokens of prompt and answer together, instead of `max_new_tokens`.
     """
 
     stops: tuple[str, ...]
     max_new_tokens: int
     sampling: dict[str, Any]
+    max_length: int | None = None
 
     @classmethod
     def of(cls, settings: str, tokenizer: PreTrainedTokenizerBase) -> GenerationSettings:
         """Read a task's generation settings, canonical JSON."""
-        stops, max_new_tokens, sampling = generation_settings(json.loads(settings))
-        return cls(stop_texts(tokenizer, stops), max_new_tokens, sampling)
+        decoding = read_decoding(json.loads(settings))
+        stops = stop_texts(tokenizer, decoding.stops)
+        return cls(stops, decoding.max_gen_toks, decoding.strategy, decoding.max_length)
+
+    def for_prompt(self, tokens: int) -> GenerationSettings:
+        """Return the settings for a decoder's prompt of some length."""
+        return self if self.max_length is None else replace(self, max_new_tokens=self.max_length - tokens)
 
 
 class Stops:
@@ -191,7 +199,7 @@ def generate(
         tokens = torch.from_numpy(prompt)[None].to(_device(model))
         before, limit = len(prompt), options.max_new_tokens
         if model.config.is_encoder_decoder:  # lm-eval adds the prompt's length to the answer's limit
-            before, limit = 1, len(prompt) + limit - 1
+            before, limit = 1, (options.max_length or len(prompt) + limit) - 1
         torch.manual_seed(seed)
         output = model.generate(
             input_ids=tokens,

@@ -20,6 +20,7 @@ from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import LoadedSuite, LoadedTask
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.direction import is_higher_better
+from evalsvc.records.generation import find_problem, make_explicit, read_decoding
 from evalsvc.records.plans import Metric, Plan, PlannedTask, Rendering, Request, Sample
 from evalsvc.records.vocabulary import Aggregation, Kind
 
@@ -190,8 +191,10 @@ def _requests(task: Task, instance: Instance) -> list[Request]:
     sampled = False
     for argument in instance.args:
         if isinstance(argument, dict) and instance.request_type == "generate_until":
-            sampled = _is_sampled(argument)
-            arguments.append(canonical(argument))
+            if problem := find_problem(argument):
+                raise SuiteError(f"task {task.config.task}: {problem}")
+            sampled = read_decoding(argument).strategy["do_sample"]
+            arguments.append(canonical(make_explicit(argument)))
         elif isinstance(argument, str):
             arguments.append(argument)
         else:
@@ -207,11 +210,6 @@ def _requests(task: Task, instance: Instance) -> list[Request]:
         )
     repeats = range(instance.repeats or 1)
     return [Request.of(kind, tuple(arguments), repeat if sampled else 0) for repeat in repeats]
-
-
-def _is_sampled(settings: dict[str, Any]) -> bool:
-    chosen = settings.get("do_sample")
-    return bool(chosen) if chosen is not None else float(settings.get("temperature") or 0) > 0
 
 
 def _metrics(loaded_task: LoadedTask, suite: Suite) -> tuple[Metric, ...]:

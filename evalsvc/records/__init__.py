@@ -5,6 +5,7 @@ vocabulary      types with a fixed set of values
 digests         content digests
 arms            Checkpoint, Cost, Numerics, Serving, Arm, Finding
 methods         methods of adapting, and groups of methods
+generation      how a task's generation_kwargs decode
 plans           Request, Response, Sample, Metric, PlannedTask, Plan
 shards          Shard, ShardResult
 scores          Score, Result, Graded, TaskScores

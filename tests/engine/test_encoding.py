@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, cut_at_stops, generation_settings, stop_texts
+from evalsvc.engine.encoding import Encoder, Prompt, RequestError, Scored, cut_at_stops, stop_texts
 from evalsvc.engine.unpacked import loglikelihoods
 from evalsvc.records.plans import Request
 from tests.support import tiny
@@ -89,22 +89,6 @@ def test_the_window_of_a_prompt_leaves_room_for_the_answer() -> None:
     assert stop_texts(TOKENIZER, ["x"]) == ("x", "</s>")
     crowded = Request.of("generate_until", ("the cat", f'{{"max_gen_toks":{WINDOW}}}'))
     assert isinstance(ENCODER.prompts([crowded])[0], RequestError)
-
-
-@pytest.mark.parametrize(
-    ("given", "stops", "limit", "sampling"),
-    [
-        ({"until": "x"}, ("x",), 256, {"do_sample": False}),
-        ({"until": ["x", "y"], "max_tokens": 5, "max_gen_toks": 7}, ("x", "y"), 7, {"do_sample": False}),
-        ({"temperature": 0.7, "top_p": 0.9}, (), 256, {"do_sample": True, "temperature": 0.7, "top_p": 0.9}),
-        ({"do_sample": False, "temperature": 0.7}, (), 256, {"do_sample": False}),
-        ({"do_sample": True}, (), 256, {"do_sample": True, "temperature": 1.0}),
-    ],
-)
-def test_generation_settings(
-    given: dict[str, Any], stops: tuple[str, ...], limit: int, sampling: dict[str, Any]
-) -> None:
-    assert generation_settings(given) == (stops, limit, sampling)
 
 
 def test_text_is_cut_at_the_first_stop() -> None:

@@ -135,3 +135,63 @@ def test_an_answer_that_runs_into_eos_ends() -> None:
     ended = generation.generate(model, TOKENIZER, work, wishes, [0] * 10, 64)
     first = free[0].index(free[0][3])
     assert ended[0] == free[0][: first + 1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_length": 24},
+        {"max_length": 24, "max_gen_toks": 2},
+        {"do_sample": True, "temperature": 0.8},
+        {"temperature": 1.3, "top_k": 5},
+        {"do_sample": True, "temperature": 1.0, "top_p": 0.7, "min_p": 0.01},
+        {"do_sample": True, "temperature": 1.0, "typical_p": 0.5},
+        {"do_sample": True, "temperature": 1.0, "top_h": 0.4},
+        {"do_sample": True, "temperature": 1.0, "epsilon_cutoff": 0.002, "eta_cutoff": 0.002},
+        {"repetition_penalty": 1.4},
+        {"encoder_repetition_penalty": 1.4},
+        {"no_repeat_ngram_size": 2},
+        {"encoder_no_repeat_ngram_size": 1},
+        {"num_beams": 3, "length_penalty": 0.3, "early_stopping": True},
+        {"guidance_scale": 2.5},
+        {"bad_words_ids": [[5], [300]]},
+        {"sequence_bias": [[[7], 9.0]]},
+        {"suppress_tokens": list(range(100, 200))},
+        {"begin_suppress_tokens": list(range(0, 350))},
+        {"forced_eos_token_id": 9},
+        {"eos_token_id": list(range(150, 250)), "min_new_tokens": 4},
+        {"eos_token_id": list(range(150, 250)), "min_length": 14},
+        {"eos_token_id": list(range(150, 170)), "exponential_decay_length_penalty": [2, 1.5]},
+        {"renormalize_logits": True, "remove_invalid_values": True},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_every_setting_is_obeyed_as_stock_obeys_it(settings: dict[str, Any]) -> None:
+    model = architectures.make("llama", max_position_embeddings=512)
+    whole = {"until": ["\n"], **({"max_gen_toks": 12} if "max_length" not in settings else {}), **settings}
+    contexts = ["the cat sat on the mat. one two the", "the dog", "a red hat on the hill and the sun"]
+    requests = [Request.of("generate_until", (context, canonical(whole))) for context in contexts]
+    harness = HFLM(pretrained=model, tokenizer=TOKENIZER, batch_size=1)
+    expected = []
+    for number, context in enumerate(contexts):
+        torch.manual_seed(number)
+        instance = Instance("generate_until", {}, (context, json.loads(canonical(whole))), 0)
+        expected += harness.generate_until([instance], disable_tqdm=True)
+    cut = cut_requests(requests, Encoder(TOKENIZER, model.config))
+    assert not cut.refused
+    (part,) = cut.slices
+    assert isinstance(part.work, Prompts)
+    lengths = tries.positions(part.work.trie)[part.work.ends] + 1
+    wishes = [
+        unpacked.GenerationSettings.of(each, TOKENIZER).for_prompt(int(length))
+        for each, length in zip(part.work.settings, lengths, strict=True)
+    ]
+    order = [[request.digest for request in requests].index(key) for key in cut.digests(part)]
+    answers = unpacked.generate(model, TOKENIZER, part.work, wishes, order)
+    texts = {order[n]: unpacked.text_of(TOKENIZER, answers[n], wishes[n]) for n in range(3)}
+    assert [texts[n] for n in range(3)] == expected
+    if generation.can_generate(model, wishes[0]):
+        model.set_attn_implementation(NAME)
+        assert generation.generate(model, TOKENIZER, part.work, wishes, order, 64) == answers
+    else:
+        assert settings.keys() & {"num_beams", "guidance_scale"}
