@@ -89,3 +89,10 @@ def _has_same_weights(first: Path, second: Path) -> bool | None:
             return None
         lines.append(sorted(content.line for contents in read_contents(files).values() for content in contents))
     return lines[0] == lines[1]
+
+
+def read_invocation(checkpoint: Checkpoint) -> list[int]:
+    """Return the tokens that an activated LoRA waits for; empty for every other checkpoint."""
+    if not checkpoint.is_adapter:
+        return []
+    return list(read_json(Path(checkpoint.path) / "adapter_config.json").get("alora_invocation_tokens") or [])

@@ -311,11 +311,11 @@ def _describe(
 ) -> Checkpoint:
     weights = list_weights(folder)
     adapter = is_adapter(folder)
-    tokenizer = _tokenizer_digest(folder)
+    tokenizer, tokenizer_path = _tokenizer_digest(folder), None
     if tokenizer is None:
         if base is None:
             raise CheckpointError(f"checkpoint {folder}: has no tokenizer files; save the tokenizer in the same folder")
-        tokenizer = base.tokenizer
+        tokenizer, tokenizer_path = base.tokenizer, base.path
     contents = list(chain.from_iterable(read_contents(weights, progress).values()))
     lines = sorted(content.line for content in contents)
     parts = [*lines, _settings(folder / ("adapter_config.json" if adapter else "config.json")), tokenizer]
@@ -340,6 +340,7 @@ def _describe(
         tokenizer=tokenizer,
         parent=base.digest if base else None,
         base_path=base.path if adapter and base else None,
+        tokenizer_path=tokenizer_path,
         step=next((step for step in steps if step is not None), None),
         cost=merge_costs(
             description.cost, card, *([read_training_cost(folder)] if base else []), Cost(trainable_share=trainable)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evalsvc.checkpoints.base_checks import examine_base
 from evalsvc.checkpoints.costs import read_json
@@ -16,6 +17,28 @@ _LORA = re.compile(r"\.lora_(?:embedding_)?([AB])(?:\.|$)")
 _OTHER_TASKS = re.compile(r"For(?:Sequence|Token|Image|Audio)Classification|ForQuestionAnswering|ForMultipleChoice")
 EMBEDDINGS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out|output)\.weight$")
 """Names of tensors with one row per token."""
+
+
+MERGE_RESIZED = "merge it into the base that it was trained on, and submit the merged model"
+_PREFIXES = {
+    "_orig_mod.": "saved from a model compiled by torch.compile",
+    "_fsdp_wrapped_module.": "saved from a model wrapped for FSDP",
+    "_forward_module.": "saved from a model wrapped by Lightning",
+    "base_model.model.base_model.model.": "saved from a PEFT model inside another PEFT model",
+    "module.": "saved from a model wrapped for parallel training",
+}
+"""Beginnings of tensors' names that wrappers add -> where they come from."""
+
+
+def explain_prefix(names: Iterable[str]) -> str | None:
+    """Return why tensors' names fit no module, if all of them have the prefix of a wrapper; else None."""
+    shared = list(names)
+    for prefix, origin in _PREFIXES.items():
+        whole = re.compile(rf"(?:^|^base_model\.model\.|\.){re.escape(prefix)}")
+        if shared and all(whole.search(name) for name in shared):
+            extra = prefix.removesuffix("base_model.model.")
+            return f"it was {origin}: save the unwrapped model, or remove {extra!r} from the names in the file"
+    return None
 
 
 def examine_files(checkpoint: Checkpoint, base: Checkpoint | None, *, base_anyway: bool = False) -> list[Finding]:
@@ -37,10 +60,16 @@ def examine_files(checkpoint: Checkpoint, base: Checkpoint | None, *, base_anywa
             *examine_base(checkpoint, base, accepted=base_anyway),
             *_adapter(checkpoint, base, folder, contents),
         ]
-    return [*findings, *_other_task(checkpoint, folder)]
+    return [*findings, *_other_task(checkpoint, folder), *_no_tokenizer(checkpoint)]
 
 
 def _numbers(checkpoint: Checkpoint, contents: Sequence[Content]) -> Iterator[Finding]:
+    if empty := [content.name for content in contents if 0 in content.shape]:
+        text = (
+            f"{len(empty)} of {len(contents)} tensors are empty (first: {empty[0]}): the trainer saved them without "
+            "gathering their parts; save again, with DeepSpeed ZeRO-3 under stage3_gather_16bit_weights_on_model_save"
+        )
+        yield Finding("error", "not-gathered", checkpoint.label, text)
     if bad := [content.name for content in contents if not content.finite]:
         text = f"{len(bad)} of {len(contents)} tensors hold NaN or infinity (first: {bad[0]}); the training diverged"
         yield Finding("error", "finite", checkpoint.label, text)
@@ -66,6 +95,12 @@ def _other_task(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
         yield Finding("error", "task-type", checkpoint.label, text)
 
 
+def _no_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
+    if checkpoint.tokenizer_path is not None:
+        text = f"has no tokenizer files; its base's tokenizer is used ({checkpoint.tokenizer_path})"
+        yield Finding("warning", "no-tokenizer", checkpoint.label, text)
+
+
 # ----------------------------------------------------------------------------------------------------------- adapters
 
 
@@ -78,7 +113,7 @@ def _adapter(checkpoint: Checkpoint, base: Checkpoint, folder: Path, contents: S
     if is_zero(contents):
         text = "its change is exactly zero (every B or every A is zero): it was saved before it was trained"
         yield Finding("error", "no-effect", checkpoint.label, text)
-    yield from _own_embeddings(checkpoint, base, config.get("modules_to_save") or [], contents)
+    yield from _own_embeddings(checkpoint, base, config, contents)
 
 
 def is_zero(contents: Sequence[Content]) -> bool:
@@ -88,12 +123,12 @@ def is_zero(contents: Sequence[Content]) -> bool:
         match = _LORA.search(content.name)
         if match is None:
             return False
-        factors.setdefault(content.name[: match.start()], []).append(content.zero)
+        factors.setdefault(content.name[: match.start()], []).append(content.zero and 0 not in content.shape)
     return bool(factors) and all(any(pair) for pair in factors.values())
 
 
 def _own_embeddings(
-    checkpoint: Checkpoint, base: Checkpoint, trained: Sequence[str], contents: Sequence[Content]
+    checkpoint: Checkpoint, base: Checkpoint, config: Mapping[str, Any], contents: Sequence[Content]
 ) -> Iterator[Finding]:
     """Compare embeddings that an adapter's files contain, but that it did not train, with the base's.
 
@@ -110,6 +145,9 @@ def _own_embeddings(
         if EMBEDDINGS.search(content.name)
     }
     tied = next(iter(base_embeddings.values()), None) if len(base_embeddings) == 1 else None
+    trained = list(config.get("modules_to_save") or [])
+    if tied is not None and trained and config.get("ensure_weight_tying"):
+        return  # PEFT trains what is tied to a trained module as well
     for content in carried:
         other = base_embeddings.get(content.name.removeprefix("base_model.model.")) or tied
         if other is None or any(f".{name}.weight" in content.name for name in trained):
@@ -117,7 +155,7 @@ def _own_embeddings(
         if content.shape != other.shape:
             text = (
                 f"its {content.name} has {content.shape[0]} rows, the base's {other.shape[0]}: it was trained with "
-                "another vocabulary; merge it into the base that it was trained on, and submit the merged model"
+                f"another vocabulary; {MERGE_RESIZED}"
             )
             yield Finding("error", "vocabulary", checkpoint.label, text)
         elif content.dtype == other.dtype and content.sha256 != other.sha256:

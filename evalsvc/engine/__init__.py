@@ -9,6 +9,7 @@ likelihood     packs in, log-likelihoods and divergences out: the output head at
 generation     packs in, answers out, many generated at the same time
 unpacked       the plain path, padded batches: works for every model
 parity         which of the two paths a model takes, decided by a parity check
+adapters       an adapter's tensors, matched with its base's modules by PEFT's own loader
 resident       full weights in memory, adapters attached, merged and detached
 scorer         a shard in, its result out: run by an executor
 devices        device and number format

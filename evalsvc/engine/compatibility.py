@@ -15,14 +15,16 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from evalsvc.checkpoints.base_checks import CONVERT
 from evalsvc.checkpoints.costs import read_json
+from evalsvc.checkpoints.file_checks import MERGE_RESIZED, explain_prefix
+from evalsvc.engine.adapters import describe_unmatched, match_tensors
 from evalsvc.engine.encoding import first_line, load_tokenizer
 from evalsvc.engine.resident import silence
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint, Finding
 
 Shapes = Mapping[str, tuple[int, ...]]
-_LAYER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.")
 _RANDOM_START = re.compile(r"pissa_niter_\d+$")
 """Initialisations of LoRA that take a randomised decomposition off the base's weights."""
 _LEFT_FROM_AN_ADAPTER = re.compile(r"\.(?:lora_|ia3_|base_layer|modules_to_save)")
@@ -36,6 +38,8 @@ def examine_fit(checkpoint: Checkpoint, base: Checkpoint | None, tensors: Shapes
         tensors: Shapes of the tensors in the checkpoint's files, by name.
     """
     silence()
+    if any(0 in shape for shape in tensors.values()):
+        return []  # never gathered, as `checkpoints.file_checks` says
     try:
         config = _config(checkpoint.resident)
     except CheckpointError as error:
@@ -95,7 +99,10 @@ def _full(checkpoint: Checkpoint) -> Iterator[Finding]:
             f"be {_by(configured)}); they would be replaced by random numbers"
         )
         yield Finding("error", "shapes", checkpoint.label, text)
-    if missing := sorted(info["missing_keys"]):
+    if (missing := sorted(info["missing_keys"])) and (cause := explain_prefix(info["unexpected_keys"])):
+        yield Finding("error", "missing-tensors", checkpoint.label, f"{cause} (first: {min(info['unexpected_keys'])})")
+        return
+    if missing:
         text = f"{len(missing)} tensors are missing (first: {missing[0]}); they would be replaced by random numbers"
         yield Finding("error", "missing-tensors", checkpoint.label, text)
     if unexpected := sorted(info["unexpected_keys"]):
@@ -138,58 +145,72 @@ def _adapter(checkpoint: Checkpoint, config: PretrainedConfig, tensors: Shapes) 
     if _RANDOM_START.match(str(start)):
         text = (
             f"its initialisation {start} is random and is repeated at every load, so that every load is another model; "
-            "convert it to plain LoRA (save_pretrained with path_initial_model_for_weight_conversion)"
+            f"{CONVERT}"
         )
         yield Finding("error", "adapter-initialisation", checkpoint.label, text)
         return
     try:
-        expected = expected_tensors(checkpoint.path, config)
+        adapted = attach_empty(checkpoint.path, config)
     except Exception as error:  # peft raises ValueError, TypeError, KeyError, ... on what it cannot inject
         if "meta" in str(error).lower():
             return  # a few types need the base's weights when they are created: only scoring can check them
         text = f"cannot be attached to {checkpoint.base_path}: {first_line(error)}"
         yield Finding("error", "adapter-keys", checkpoint.label, text)
         return
-    sizes = _sizes(config)
-    for name in sorted(tensors.keys() & expected.keys()):
-        if tensors[name] != expected[name]:
-            text = (
-                f"{name} is {_by(tensors[name])}, this base needs {_by(expected[name])}: it was trained on a base "
-                f"of another size (this one: hidden size {sizes['hidden size']}, depth {sizes['depth']})"
-            )
-            yield Finding("error", "adapter-shapes", checkpoint.label, text)
-            return
-    # `checkpoints.file_checks` compares embeddings in an adapter's files with the base's by content.
-    extra = [name for name in tensors.keys() - expected.keys() if not re.search("embed|lm_head|wte", name)]
-    if extra:
-        deepest = max((int(m[1]) + 1 for name in extra if (m := _LAYER.search(name))), default=0)
-        deep = f"; it has layers up to {deepest}, the base {sizes['depth']}" if deepest > (sizes["depth"] or 0) else ""
-        text = (
-            f"{len(extra)} of its {len(tensors)} tensors match no module of the base (first: {min(extra)}){deep}; "
-            "it was trained on another base"
-        )
-        yield Finding("error", "adapter-keys", checkpoint.label, text)
-    if missing := sorted(expected.keys() - tensors.keys()):
-        text = (
-            f"{len(missing)} of {len(expected)} tensors of its configuration are missing (first: {missing[0]}): "
-            "those modules would behave like the base's"
-        )
-        yield Finding("error", "adapter-keys", checkpoint.label, text)
+    for check, text in _mismatches(adapted, config, tensors):
+        yield Finding("error", check, checkpoint.label, text)
 
 
-def expected_tensors(folder: str, config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of all tensors of an adapter on this architecture; may raise any exception."""
-    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+def _mismatches(adapted: Any, config: PretrainedConfig, tensors: Shapes) -> Iterator[tuple[str, str]]:
+    """Yield (name of the check, text) of what does not fit between an adapter's tensors and the base's modules."""
+    # `checkpoints.file_checks` compares embeddings in an adapter's files with the base's.
+    own = {name for name, shape in _shapes(adapted.state_dict()).items() if tensors.get(name, shape) != shape}
+    empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items() if name not in own}
+    try:
+        unexpected, missing = match_tensors(adapted, empty)
+    except KeyError as error:  # a module that is saved as a whole
+        unexpected, missing = [], [str(error.args[0])]
+    except Exception as error:  # of another shape, or not convertible
+        yield _describe_shape(adapted, config, tensors) or ("adapter-keys", f"cannot be loaded: {first_line(error)}")
+        return
+    for text in describe_unmatched(unexpected, missing, len(tensors), config):
+        yield "adapter-keys", text
+
+
+def attach_empty(folder: str, config: PretrainedConfig) -> Any:
+    """Return a base of this architecture with an adapter's modules, without memory; may raise any exception."""
+    from peft import PeftConfig, get_peft_model
 
     adapter = PeftConfig.from_pretrained(folder)
     for name in ("init_lora_weights", "init_weights"):
         if isinstance(getattr(adapter, name, None), str):
             setattr(adapter, name, True)  # PiSSA and similar methods decompose weights, which are not loaded
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
-        with torch.device("meta"):
-            adapted = get_peft_model(_empty_model(config), adapter)
-        state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        return get_peft_model(_empty_model(config), adapter)
+
+
+def _describe_shape(adapted: Any, config: PretrainedConfig, tensors: Shapes) -> tuple[str, str] | None:
+    """Return (name of the check, text) of the first tensor of another shape than its module's; None if all fit."""
+    from peft import get_peft_model_state_dict
+
+    rows, sizes = config.get_text_config().vocab_size, _sizes(config)
+    expected = _shapes(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    for name in sorted(tensors.keys() & expected.keys()):
+        here, needed = tensors[name], expected[name]
+        if here == needed:
+            continue
+        text = f"{name} is {_by(here)}, this base needs {_by(needed)}"
+        pairs = list(zip(here, needed, strict=False))
+        if len(here) == len(needed) and all(a == b or b == rows for a, b in pairs):
+            other = next(a for a, b in pairs if a != b)
+            return "vocabulary", f"{text}: it was trained with a vocabulary of {other} rows; {MERGE_RESIZED}"
+        size = f"(this one: hidden size {sizes['hidden size']}, depth {sizes['depth']})"
+        return "adapter-shapes", f"{text}: it was trained on a base of another size {size}"
+    return None
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
@@ -203,7 +224,14 @@ def _tokens(checkpoint: Checkpoint, base: Checkpoint | None, config: PretrainedC
         yield Finding("error", "tokenizer", checkpoint.label, str(error))
         return
     rows, largest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= rows:
+    beyond = {token for token, number in tokenizer.get_vocab().items() if number >= rows}
+    if beyond and beyond <= tokenizer.get_added_vocab().keys():
+        text = (
+            f"its embeddings lack {len(beyond)} tokens that were added to its tokenizer (first: {min(beyond)!r}): "
+            "requests that contain them cannot be scored, others are not affected"
+        )
+        yield Finding("warning", "vocabulary", checkpoint.label, text)
+    elif beyond:
         text = (
             f"its tokenizer has ids up to {largest}, its embeddings only {rows} rows: the tokenizer belongs to "
             "another model"

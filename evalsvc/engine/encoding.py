@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -72,11 +72,17 @@ class Prompt:
 
 
 class Encoder:
-    """Encodes the requests of one tokenizer and context window."""
+    """Encodes the requests of one tokenizer and context window.
+
+    Attributes:
+        max_length: Window in tokens.
+        rows: Tokens that the model has embeddings for.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
         self.tokenizer = tokenizer
         self.max_length = context_window(config, tokenizer)
+        self.rows = int(getattr(config.get_text_config(), "vocab_size", None) or len(tokenizer))
         self.two_sided = bool(config.is_encoder_decoder)
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if bos is None and eos is None:
@@ -86,6 +92,23 @@ class Encoder:
         self.prefix: int = bos if bos is not None else eos
         self._prefix_text = str(tokenizer.decode(self.prefix))
         self._words_are_apart = words_are_apart(tokenizer)
+
+    @property
+    def limits(self) -> str:
+        """What the requests' tokens depend on beside the tokenizer: the window, and the embeddings if some lack."""
+        lacks = max(self.tokenizer.get_vocab().values(), default=-1) >= self.rows
+        return f"{self.max_length} {self.rows}" if lacks else str(self.max_length)
+
+    def check_tokens(self, sequences: Iterable[Tokens]) -> None:
+        """Check that the model has an embedding for each token.
+
+        Raises:
+            RequestError: It lacks one.
+        """
+        for tokens in sequences:
+            if len(tokens) and int(tokens.max()) >= self.rows:
+                token = self.tokenizer.convert_ids_to_tokens(int(tokens.max()))
+                raise RequestError(f"it contains the token {token!r}, for which the model has no embedding")
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Return token ids, int32, with the special tokens that the tokenizer adds by default."""
@@ -327,13 +350,13 @@ def load_encoder(checkpoint: Checkpoint) -> Encoder:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """Return a checkpoint's tokenizer; for an adapter without one, its base's.
+    """Return a checkpoint's tokenizer; for one without, its base's.
 
     Raises:
         CheckpointError: No tokenizer can be loaded from either folder.
     """
     problem: Exception | None = None
-    for path in dict.fromkeys((checkpoint.path, checkpoint.resident)):
+    for path in dict.fromkeys((checkpoint.tokenizer_path or checkpoint.path, checkpoint.resident)):
         try:
             config = AutoConfig.from_pretrained(checkpoint.resident, local_files_only=True, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(
@@ -346,9 +369,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 
 def first_line(error: Any) -> str:
-    """Return an exception's type and the first line of its message."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    """Return an exception's type and the first line of its message, and the second if the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    shown = lines[: 2 if lines and lines[0].endswith(":") else 1]
+    return ": ".join([type(error).__name__, " ".join(shown)]) if shown else type(error).__name__
 
 
 def render_chat(

@@ -12,6 +12,7 @@ import logging
 import threading
 import warnings
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,12 +24,20 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
 from evalsvc.checkpoints.weight_files import list_weights
+from evalsvc.engine.adapters import (
+    adapter_kind,
+    adds_tokens,
+    describe_unmatched,
+    match_tensors,
+    waits_for_tokens,
+)
 from evalsvc.engine.encoding import first_line, load_tokenizer
 from evalsvc.engine.parity import Parity, examine
 from evalsvc.engine.quantised import bitsandbytes, quantise
@@ -80,16 +89,19 @@ class Resident:
                 if serving.merged:
                     self._merge(checkpoint)
             self._held = checkpoint, serving
-        # Adapter layers inside the base are called through the base, whose attention implementation can be set.
-        return self._adapted if self._adapted is not None and _adds_tokens(self._adapted) else self._base
+        # Adapter layers inside the base are called through the base, except where PEFT's own wrapper sees the tokens.
+        return self._adapted if adds_tokens(self._adapted) or waits_for_tokens(self._adapted) else self._base
 
     @property
     def parity(self) -> Parity:
         """The path that the held model takes; checked once per architecture and type of adapter."""
-        kind = "" if self._adapted is None else str(self._adapted.peft_config["default"].peft_type)
+        kind = adapter_kind(self._adapted)
         if kind not in self._parities:
-            if self._adapted is not None and _adds_tokens(self._adapted):
+            if adds_tokens(self._adapted):
                 self._parities[kind] = Parity(False, "its adapter adds tokens to the prompt", None, self._attention)
+            elif waits_for_tokens(self._adapted):
+                reason = "its adapter begins at its invocation tokens"
+                self._parities[kind] = Parity(False, reason, None, self._attention)
             else:
                 self._parities[kind] = examine(self._base, self._attention)
         return self._parities[kind]
@@ -140,33 +152,41 @@ class Resident:
     # --------------------------------------------------------------------------------------------------------- adapters
 
     def _attach(self, checkpoint: Checkpoint) -> None:
-        from peft import PeftModel, get_peft_model_state_dict  # takes seconds, and most workers never need it
+        from peft import PeftModel  # takes seconds, and most workers never need it
         from peft.utils import load_peft_weights
 
         self._content = self._content or compute_content(cast(PreTrainedModel, self._base))
+        configs = _configs(cast(PreTrainedModel, self._base))
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")  # tensors that do not fit are reported below, as an error
+                torch.manual_seed(0)  # an initialisation that draws numbers draws the same at every load
                 adapted = PeftModel.from_pretrained(cast(PreTrainedModel, self._base), checkpoint.path)
+            weights = load_peft_weights(checkpoint.path, device="cpu")
+            unexpected, missing = match_tensors(adapted, weights)
         except Exception as error:
             self._base_path = None  # a failed injection may have left adapter layers in the base
             self._base = None
             raise CheckpointError(f"adapter {checkpoint.path}: cannot be attached: {first_line(error)}") from error
         self._adapted = adapted.to(self.device).eval().requires_grad_(False)
-        saved = set(load_peft_weights(checkpoint.path, device="cpu"))
-        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-        if unused := saved - expected - {key for key in saved if "embed" in key or "lm_head" in key}:
+        for module in adapted.modules():  # repeated layers have copies of the configuration, which chooses attention
+            if type(getattr(module, "config", None)) in configs:
+                module.config = configs[type(module.config)]
+        for problem in describe_unmatched(unexpected, missing, len(weights), adapted.config):
             self._detach()
-            raise CheckpointError(
-                f"adapter {checkpoint.path}: {len(unused)} of its {len(saved)} tensors match no module of the base "
-                f"{checkpoint.base_path} (first: {min(unused)}); it was trained on another base"
-            )
+            raise CheckpointError(f"adapter {checkpoint.path}: {problem}")
 
     def _merge(self, checkpoint: Checkpoint) -> None:
         """Merge the attached adapter into copies of the weights that it changes."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         assert self._adapted is not None
+        if getattr(self._adapted.peft_config["default"], "layer_replication", None):
+            self._detach()
+            raise CheckpointError(
+                f"adapter {checkpoint.path}: cannot be merged: the layers that it repeats share weights, and merging "
+                "would add the changes of all copies to each of them"
+            )
         layers = [module for module in self._adapted.modules() if isinstance(module, BaseTunerLayer)]
         try:
             for layer in layers:
@@ -252,9 +272,19 @@ def read_ahead(folder: str) -> None:
 
 @torch.inference_mode()
 def compute_content(model: PreTrainedModel) -> dict[str, bytes]:
-    """Return, by name, a checksum of each parameter and buffer: the sum of every row's bit patterns."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return {name: _checksum(tensor.detach()) for name, tensor in tensors}
+    """Return, by name, a checksum of each parameter and buffer: the sum of every row's bit patterns.
+
+    Tensors with several names are listed under each of them: layers may be repeated, heads tied.
+    """
+    checksums: dict[int, bytes] = {}
+    content = {}
+    for name, tensor in chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    ):
+        if id(tensor) not in checksums:
+            checksums[id(tensor)] = _checksum(tensor.detach())
+        content[name] = checksums[id(tensor)]
+    return content
 
 
 def _checksum(tensor: torch.Tensor) -> bytes:
@@ -266,8 +296,9 @@ def _checksum(tensor: torch.Tensor) -> bytes:
     return sha256(sums.cpu().numpy().tobytes()).digest()
 
 
-def _adds_tokens(adapted: PeftModel) -> bool:
-    return bool(adapted.peft_config["default"].is_prompt_learning)
+def _configs(model: PreTrainedModel) -> dict[type, PretrainedConfig]:
+    configs = (getattr(module, "config", None) for module in model.modules())
+    return {type(config): config for config in configs if isinstance(config, PretrainedConfig)}
 
 
 def _comparable(config: Any) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Cutter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._windows: dict[str, int] = {}
+        self._limits: dict[str, str] = {}
         self._cuts: dict[str, Cut] = {}
 
     def cut_plan(self, plan: Plan, checkpoint: Checkpoint) -> Cut:
@@ -104,12 +104,12 @@ class Cutter:
             CheckpointError: The checkpoint's tokenizer or configuration cannot be loaded.
         """
         encoder: Encoder | None = None
-        if checkpoint.digest not in self._windows:
+        if checkpoint.digest not in self._limits:
             encoder = load_encoder(checkpoint)
-            self._windows[checkpoint.digest] = encoder.max_length
-        window = str(self._windows[checkpoint.digest])
+            self._limits[checkpoint.digest] = encoder.limits
+        limits = self._limits[checkpoint.digest]
         versions = [version(package) for package in ("transformers", "tokenizers")]
-        name = digest("cut", _FORMAT, str(SHARD_ROWS), str(SHARE), plan.digest, checkpoint.tokenizer, window, *versions)
+        name = digest("cut", _FORMAT, str(SHARD_ROWS), str(SHARE), plan.digest, checkpoint.tokenizer, limits, *versions)
         if name not in self._cuts:
             file = self._folder / f"{name}.npz"
             self._cuts[name] = _load(file, plan.requests) or self._make(file, plan, encoder or load_encoder(checkpoint))
@@ -122,7 +122,8 @@ class Cutter:
         """
         if first.tokenizer == second.tokenizer:
             return True
-        if load_tokenizer(first).get_vocab() != load_tokenizer(second).get_vocab():
+        shares_embeddings = first.resident == second.resident  # an adapter, whose unused new tokens have no embedding
+        if not shares_embeddings and load_tokenizer(first).get_vocab() != load_tokenizer(second).get_vocab():
             return False
         cuts = self.cut_plan(plan, first).slices, self.cut_plan(plan, second).slices
         return len(cuts[0]) == len(cuts[1]) and all(
@@ -165,7 +166,11 @@ def cut_requests(requests: Sequence[Request], encoder: Encoder) -> Cut:
         else:
             encoded = encoder.prompts(chosen)
         for number, sequences in zip(numbers, encoded, strict=True):
-            items[number] = sequences
+            try:
+                encoder.check_tokens(_list_tokens(sequences))
+                items[number] = sequences
+            except RequestError as error:
+                items[number] = error
     refused = {
         ordered[n].digest: str(sequences) for n, sequences in enumerate(items) if isinstance(sequences, RequestError)
     }
@@ -176,6 +181,12 @@ def cut_requests(requests: Sequence[Request], encoder: Encoder) -> Cut:
         *(_prompts(ordered, {n: prompts[n] for n in part}) for part in _prompt_parts(ordered, prompts)),
     ]
     return Cut(tuple(request.digest for request in ordered), tuple(slices), refused)
+
+
+def _list_tokens(item: list[Scored] | Prompt | RequestError) -> list[Tokens]:
+    if isinstance(item, Prompt):
+        return [item.tokens]
+    return [tokens for window in item for tokens in (window.tokens, window.targets)] if isinstance(item, list) else []
 
 
 def _parts(scored: dict[int, list[Scored]]) -> Iterator[list[int]]:

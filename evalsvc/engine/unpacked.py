@@ -105,9 +105,16 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _forward(model: Any, batch: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    longest = len(batch[0])
-    padded = [(*tokens, *(0 for _ in range(longest - len(tokens)))) for tokens in batch]
+    longest, padding = len(batch[0]), _padding(model)
+    padded = [(*tokens, *(padding for _ in range(longest - len(tokens)))) for tokens in batch]
     return cast(torch.Tensor, model(torch.tensor(padded, device=_device(model))).logits)
+
+
+def _padding(model: Any) -> int:
+    """Return a token that may follow a sequence: none of those that an activated LoRA waits for."""
+    config = getattr(model, "peft_config", {}).get("default")
+    waited_for = getattr(config, "alora_invocation_tokens", None) or ()
+    return next(token for token in range(len(waited_for) + 1) if token not in waited_for)
 
 
 def _score(logits: torch.Tensor, targets: Tokens) -> tuple[float, bool]:

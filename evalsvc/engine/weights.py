@@ -36,7 +36,7 @@ _DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-_PAIR = re.compile(r"\.lora_(embedding_)?([AB])(?:\.weight)?$")
+_PAIR = re.compile(r"\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?$")
 
 Progress = Callable[[int, int], None]
 """Called with millions of weights compared and millions in total."""
@@ -349,8 +349,8 @@ def adapter_change(
 ) -> WeightChange:
     """Return an adapter's changes of its base, computed from the adapter's own tensors.
 
-    For LoRA, DoRA, IA3, trainable tokens and whole modules in an adapter; for other types only the number of trainable
-    parameters is known. Prompt-tuning types change no weight.
+    For LoRA, DoRA, IA3, trainable tokens and whole modules in an adapter; for other types, and where layers are
+    repeated, only the number of trainable parameters is known. Prompt-tuning types change no weight.
     """
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     differences = dict(_differences(config, adapter, base))
@@ -371,6 +371,8 @@ def _differences(
     config: Mapping[str, Any], adapter: Mapping[str, Tensor], base: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Callable[[], WeightMatrix]]]:
     """Yield the name of each changed tensor of the base, and a function that returns the change."""
+    if config.get("layer_replication"):
+        return  # the adapter's layers are not the base's: several may repeat one
     for name, tensor in adapter.items():
         short = name.removeprefix("base_model.model.")
         match = _PAIR.search(short)

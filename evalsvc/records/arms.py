@@ -65,6 +65,7 @@ class Checkpoint:
         tokenizer: Digest of tokenizer files and chat template.
         parent: Digest of the base that it was adapted from.
         base_path: Folder of the weights that an adapter is attached to; None unless it is an adapter.
+        tokenizer_path: Folder of its tokenizer; None if that is its own folder.
         step: Training step within its trajectory.
         trajectory: Name shared by all checkpoints of one training run.
     """
@@ -76,6 +77,7 @@ class Checkpoint:
     tokenizer: str
     parent: str | None = None
     base_path: str | None = None
+    tokenizer_path: str | None = None
     step: int | None = None
     trajectory: str | None = None
     cost: Cost = Cost()

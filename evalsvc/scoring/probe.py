@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from evalsvc.checkpoints.base_checks import read_invocation
 from evalsvc.engine.sharding import Cutter
 from evalsvc.records.arms import Arm, Finding, find_reference
 from evalsvc.records.digests import digest
@@ -107,6 +108,10 @@ def _compare_with_unmodified(arm: Arm, arms: Sequence[Arm], levels: dict[str, di
 
 
 def _compare_with_base(arm: Arm, levels: dict[str, float], of_base: dict[str, float]) -> Iterator[Finding]:
+    if levels == of_base and (tokens := read_invocation(arm.checkpoint)):
+        text = f"is an activated LoRA: prompts without its invocation tokens {tokens} get the base's answers"
+        yield Finding("warning", "invocation", arm.label, text)
+        return
     if levels == of_base:
         effect = "the adapter has no effect" if arm.checkpoint.is_adapter else "only its files differ"
         text = f"its log-likelihoods equal its base's to the last bit: {effect}"

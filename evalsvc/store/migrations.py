@@ -249,4 +249,10 @@ MIGRATIONS: list[tuple[str, str]] = [
         ALTER TABLE checkpoints ADD COLUMN cpu_hours DOUBLE;
         """,
     ),
+    (
+        "m008_tokenizer_path",
+        """
+        ALTER TABLE checkpoints ADD COLUMN tokenizer_path VARCHAR;
+        """,
+    ),
 ]

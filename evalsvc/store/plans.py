@@ -53,7 +53,7 @@ def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
     values = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"}
     cost = {name: getattr(checkpoint.cost, name) for name in DECLARED}
     known = [f"{name} = coalesce(excluded.{name}, {name})" for name in cost]
-    moved = [f"{name} = excluded.{name}" for name in ("path", "base_path")]
+    moved = [f"{name} = excluded.{name}" for name in ("path", "base_path", "tokenizer_path")]
     insert_row(
         connection,
         "checkpoints",

@@ -15,12 +15,16 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import AutoTokenizer
 
 from evalsvc.records.plans import Request
+from tests.support.tiny import make_llama
 
 
 def serve(model: Any, tokenizer_folder: Path) -> HFLM:
     """Return stock lm-eval's model around one that is loaded."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, device="cpu")
+    # HFLM ties the weights of the model that it is given, whatever was loaded: it gets the model afterwards.
+    lm = HFLM(pretrained=make_llama(window=96), tokenizer=tokenizer, batch_size=1, device="cpu")
+    lm._model = model
+    return lm
 
 
 def ask(lm: HFLM, requests: Sequence[Request]) -> list[Any]:
@@ -31,6 +35,7 @@ def ask(lm: HFLM, requests: Sequence[Request]) -> list[Any]:
         if request.kind == "generate_until":
             arguments = (arguments[0], json.loads(arguments[1]))
         instance = Instance(request_type=request.kind, doc={}, arguments=arguments, idx=0)
+        torch.manual_seed(int(request.digest[:15], 16))  # documented in concepts.md
         (answer,) = getattr(lm, request.kind)([instance], disable_tqdm=True)
         answers.append(answer)
     return answers

@@ -12,6 +12,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
 from evalsvc.engine.resident import Resident
@@ -27,9 +28,10 @@ from tests.support.commands import Run
 from tests.truth import kinds, oracle
 from tests.truth.kinds import Kind
 
-UNTIED = ("base", "full", *kinds.ADAPTERS, *(f"{name}-merged" for name in kinds.MERGEABLE))
-TIED = ("base-tied", "full-tied", "lora-tied", "olora-tied", "prompt-tied")
-SUITES = {"domain": ["cloze", "gen"], "general": ["mc"], "drift": ["roll"]}
+UNTIED = ("base", "full", "dotted", *kinds.ADAPTERS, *(f"{name}-merged" for name in kinds.MERGEABLE))
+TIED = ("base-tied", "full-tied", "head-tied", *(f"{name}-tied" for name in kinds.TIED_ADAPTERS))
+INT8 = ("base-int8", "lora-int8")
+SUITES = {"domain": ["cloze", "gen"], "general": ["mc", "votes"], "drift": ["roll"]}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,14 @@ def scored(made: dict[str, Kind], task_folder: Path, tmp_path_factory: pytest.Te
             compute=Compute(workers=0),
         )
         jobs += submit(store, submission, lambda done, total: None, lambda text: None)
+    submission = Submission(
+        sources=(Source(str(made["lora"].folder), Description(name="lora")),),
+        base=str(made["base"].base),
+        suites=suites,
+        compute=Compute(workers=0),
+        quantisation="int8",
+    )
+    jobs += submit(store, submission, lambda done, total: None, lambda text: None)
     mergeable = tuple(Source(str(made[name].folder), Description(name=name)) for name in kinds.MERGEABLE)
     submission = Submission(
         sources=mergeable, base=str(made["base"].base), suites=suites, compute=Compute(workers=0), merged=True
@@ -66,7 +76,8 @@ def arm_and_plans(scored: dict[str, Any], kind: Kind) -> tuple[Any, list[Plan]]:
     jobs = [
         job
         for job in scored["jobs"]
-        if Path(job.arm.checkpoint.path) == kind.folder and job.arm.serving == Serving(merged=kind.merged)
+        if Path(job.arm.checkpoint.path) == kind.folder
+        and job.arm.serving == Serving(merged=kind.merged, quantisation="int8" if kind.int8 else None)
     ]
     assert jobs
     assert {job.state for job in jobs} == {"done"}
@@ -74,7 +85,7 @@ def arm_and_plans(scored: dict[str, Any], kind: Kind) -> tuple[Any, list[Plan]]:
     return jobs[0].arm, list(by_digest.values())
 
 
-@pytest.mark.parametrize("name", [*UNTIED, *TIED])
+@pytest.mark.parametrize("name", [*UNTIED, *TIED, *INT8])
 def test_answers_are_those_of_stock_lm_eval(made: dict[str, Kind], scored: dict[str, Any], name: str) -> None:
     kind = made[name]
     arm, plans = arm_and_plans(scored, kind)
@@ -91,40 +102,53 @@ def test_answers_are_those_of_stock_lm_eval(made: dict[str, Kind], scored: dict[
                 assert response.text == expected
 
 
-@pytest.mark.parametrize("name", [*UNTIED[1:], *TIED[1:]])
+@pytest.mark.parametrize("name", [*UNTIED[1:], *TIED[1:], *INT8[1:]])
 def test_drift_is_the_divergence_of_whole_distributions(
     made: dict[str, Kind], scored: dict[str, Any], name: str
 ) -> None:
     kind, store = made[name], scored["store"]
     arm, plans = arm_and_plans(scored, kind)
-    if name.removesuffix("-tied") in kinds.WITHOUT_WEIGHTS:
-        pytest.skip("arms that put tokens before the prompt have no drift")
+    if name.removesuffix("-tied") in (*kinds.WITHOUT_WEIGHTS, "alora"):
+        pytest.skip("arms on the plain path have no drift")
     (plan,) = (plan for plan in plans if plan.role == "drift")
     (stored,) = (a for a in store.arms() if a.digest == arm.key)
     (drift,) = (d for d in store.drifts([stored.number])[stored.number] if d.suite == "drift")
-    base, adapted = kinds.load_base(kind.base), kinds.load(kind)
+    base, adapted = kinds.load_base(kind.base, int8=kind.int8), kinds.load(kind)
     lm = oracle.serve(base, kind.base)
     expected = [kl for request in plan.requests for kl in oracle.divergences(base, adapted, lm, request.arguments[0])]
     assert len(drift.kl) == len(expected)
     assert float(drift.kl.mean()) == pytest.approx(float(np.mean(expected)), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", [*kinds.ADAPTERS, "full", "full-tied", "olora-tied", "lora-tied"])
+@pytest.mark.parametrize("name", [*kinds.ADAPTERS, "dotted", "full", *TIED[1:]])
 def test_the_change_of_weights_is_that_of_merging(made: dict[str, Kind], name: str) -> None:
     kind = made[name]
     _, (checkpoint,) = open_checkpoints(str(kind.folder), str(kind.base), Description())
     change = compute_change(checkpoint, str(kind.base), lambda done, total: None)
-    if name in kinds.WITHOUT_WEIGHTS:
+    if name.removesuffix("-tied") in (
+        *kinds.WITHOUT_WEIGHTS,
+        "replicated",
+    ):  # a repeated layer's change belongs to no tensor of the base
         assert change.tensors == ()
         return
     before = kinds.load_base(kind.base).state_dict()
     merged = Kind(kind.name, kind.base, kind.folder, merged=kind.is_adapter)
-    after = kinds.load(merged).state_dict()
+    after = kinds.add_factors(kind, before) if name == "alora" else kinds.load(merged).state_dict()
     moved = {key: float((after[key].double() - before[key].double()).norm()) for key in before}
     moved = {key: norm for key, norm in moved.items() if norm > 0}
     if name.endswith("-tied"):
         moved.pop("lm_head.weight", None)  # the same tensor as the embedding
     assert {tensor.name: tensor.norm for tensor in change.tensors} == pytest.approx(moved, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [*UNTIED, *TIED, *INT8])
+def test_tokens_per_query_are_those_of_its_prompts(made: dict[str, Kind], scored: dict[str, Any], name: str) -> None:
+    arm, plans = arm_and_plans(scored, made[name])
+    (stored,) = (a for a in scored["store"].arms() if a.digest == arm.key)
+    tokenizer = AutoTokenizer.from_pretrained(made[name].base)
+    prompts = [request.arguments[0] for plan in plans if plan.role == "domain" for request in plan.requests]
+    expected = np.mean([len(tokenizer(prompt.rstrip())["input_ids"]) for prompt in prompts])
+    assert stored.checkpoint.cost.tokens_per_query == pytest.approx(float(expected))
 
 
 # ------------------------------------------------------------------------------------------------- one after another
@@ -162,7 +186,7 @@ def test_each_kind_is_itself_after_every_two_others(made: dict[str, Kind]) -> No
     opened: dict[str, tuple[Checkpoint, Serving]] = {}
     expected: dict[str, torch.Tensor] = {}
     ids = torch.tensor([random.Random(3).choices(range(360), k=12)])
-    chosen = ("base", "full", "lora", "olora", "saved", "prompt")
+    chosen = ("base", "full", "replicated", "olora", "saved", "prompt")
     for name in chosen:
         kind = made[name]
         if kind.folder == kind.base:
