@@ -264,10 +264,10 @@ def _against_base(checkpoint: Checkpoint, tokenizer: Any, base_tokenizer: Any) -
             yield Finding(severity, "special-tokens", checkpoint.label, text)
     if tokenizer.chat_template != base_tokenizer.chat_template:
         if not base_tokenizer.chat_template:
-            difference = "has a chat template, but the base has none"
+            difference, choices = "has a chat template, but the base has none", "adapted or plain"
         elif not tokenizer.chat_template:
-            difference = "has no chat template, but the base has one"
+            difference, choices = "has no chat template, but the base has one", "base or plain"
         else:
-            difference = "its chat template differs from the base's"
-        text = f"{difference}; choose how the prompts of both arms are rendered: --rendering base, adapted or plain"
+            difference, choices = "its chat template differs from the base's", "base, adapted or plain"
+        text = f"{difference}; choose how the prompts of both arms are rendered: --rendering {choices}"
         yield Finding("warning", "chat-template", checkpoint.label, text)

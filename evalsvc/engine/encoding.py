@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import jinja2
 import numpy as np
+from jinja2 import meta
 from transformers import AutoConfig, AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint
@@ -375,10 +377,28 @@ def first_line(error: Any) -> str:
     return ": ".join([type(error).__name__, " ".join(shown)]) if shown else type(error).__name__
 
 
+def find_switches(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the variables of a tokenizer's chat template that only `template_args` can set."""
+    template = tokenizer.get_chat_template()
+    environment = _compile_jinja_template(template).environment
+    set_by_others = {"messages", "tools", "documents", "add_generation_prompt", *tokenizer.special_tokens_map}
+    return sorted(
+        meta.find_undeclared_variables(environment.parse(template)) - set_by_others - set(environment.globals)
+    )
+
+
 def render_chat(
-    tokenizer: PreTrainedTokenizerBase, history: list[dict[str, str]], *, add_generation_prompt: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    template_args: Mapping[str, Any],
+    history: list[dict[str, str]],
+    *,
+    add_generation_prompt: bool = True,
 ) -> str:
-    """Apply the tokenizer's chat template; if it refuses the system role, without system messages, as lm-eval does."""
+    """Apply the tokenizer's chat template; if it refuses the system role, without system messages, as lm-eval does.
+
+    Args:
+        template_args: Values of the template's own variables.
+    """
 
     def render(messages: list[dict[str, str]]) -> str:
         return str(
@@ -387,6 +407,7 @@ def render_chat(
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
+                **template_args,
             )
         )
 

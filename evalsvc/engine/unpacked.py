@@ -141,19 +141,21 @@ class GenerationSettings:
         max_new_tokens: Maximum number of tokens to generate.
         sampling: Settings for transformers' `generate`: do_sample, temperature, top_p, ...
         max_length: Maximum number of tokens of prompt and answer together, instead of `max_new_tokens`.
+        think_end: Text, or id of the token, up to which the model thinks.
     """
 
     stops: tuple[str, ...]
     max_new_tokens: int
     sampling: dict[str, Any]
     max_length: int | None = None
+    think_end: str | int | None = None
 
     @classmethod
     def of(cls, settings: str, tokenizer: PreTrainedTokenizerBase) -> GenerationSettings:
         """Read a task's generation settings, canonical JSON."""
         decoding = read_decoding(json.loads(settings))
         stops = stop_texts(tokenizer, decoding.stops)
-        return cls(stops, decoding.max_gen_toks, decoding.strategy, decoding.max_length)
+        return cls(stops, decoding.max_gen_toks, decoding.strategy, decoding.max_length, decoding.think_end)
 
     def for_prompt(self, tokens: int) -> GenerationSettings:
         """Return the settings for a decoder's prompt of some length."""
@@ -222,5 +224,11 @@ def generate(
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], options: GenerationSettings) -> str:
-    """Return generated tokens as text, cut at the first stop text."""
-    return cut_at_stops(str(tokenizer.decode(list(tokens), skip_special_tokens=True)), options.stops)
+    """Return generated tokens as text, without what the model thought, cut at the first stop text."""
+    answer, think_end = list(tokens), options.think_end
+    if isinstance(think_end, int) and think_end in answer:
+        answer = answer[len(answer) - answer[::-1].index(think_end) :]
+    text = str(tokenizer.decode(answer, skip_special_tokens=True))
+    if think_end is not None:
+        text = (text.split(think_end)[-1] if isinstance(think_end, str) else text).lstrip()  # as lm-eval does
+    return cut_at_stops(text, options.stops)

@@ -136,7 +136,7 @@ def _plan_task(
         metrics=metrics,
         weight=entry.weight,
         chance=entry.chance if entry.chance is not None else _chance(task, instances, metrics[0]),
-        samples=_samples(loaded_task, instances, requests),
+        samples=_samples(loaded_task, instances, suite.think_end, requests),
         format_of=entry.format_of,
     )
 
@@ -160,13 +160,15 @@ def _cluster(loaded_task: LoadedTask, doc: Any) -> str | None:
     return str(doc[field])
 
 
-def _samples(loaded_task: LoadedTask, docs: list[list[Instance]], requests: dict[str, Request]) -> tuple[Sample, ...]:
+def _samples(
+    loaded_task: LoadedTask, docs: list[list[Instance]], think_end: str | int | None, requests: dict[str, Request]
+) -> tuple[Sample, ...]:
     """Make a task's samples, and add their requests to `requests`."""
     task = loaded_task.task
     seen: Counter[str] = Counter()
     samples = []
     for same_doc in docs:
-        doc_requests = [request for instance in same_doc for request in _requests(task, instance)]
+        doc_requests = [request for instance in same_doc for request in _requests(task, instance, think_end)]
         for request in doc_requests:
             requests.setdefault(request.digest, request)
         text = json.dumps(same_doc[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
@@ -185,7 +187,7 @@ def _samples(loaded_task: LoadedTask, docs: list[list[Instance]], requests: dict
     return tuple(samples)
 
 
-def _requests(task: Task, instance: Instance) -> list[Request]:
+def _requests(task: Task, instance: Instance, think_end: str | int | None) -> list[Request]:
     """Return an instance's requests: several if sampled answers are repeated, one if repeats would be equal."""
     arguments: list[str] = []
     sampled = False
@@ -194,7 +196,7 @@ def _requests(task: Task, instance: Instance) -> list[Request]:
             if problem := find_problem(argument):
                 raise SuiteError(f"task {task.config.task}: {problem}")
             sampled = read_decoding(argument).strategy["do_sample"]
-            arguments.append(canonical(make_explicit(argument)))
+            arguments.append(canonical(make_explicit(argument, think_end)))
         elif isinstance(argument, str):
             arguments.append(argument)
         else:

@@ -24,6 +24,10 @@ from evalsvc.yaml_files import Strict, first_problem, read_yaml
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
+_TAKEN = frozenset({"conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize"})
+"""Arguments of transformers' `apply_chat_template` that are no switches of a template."""
+
+
 class TaskEntry(Strict):
     """One line of a suite: an lm-eval task, group or tag, with overrides of its defaults."""
 
@@ -54,7 +58,9 @@ class Suite(Strict):
     description: str = ""
     include: tuple[Path, ...] = ()
     defaults: Defaults = Defaults()
-    chat_template: Literal["auto", "on", "off"] = "auto"
+    chat_template: Literal["off", "on"] = "off"
+    template_args: dict[str, Any] = Field(default_factory=dict)
+    think_end: str | int | None = None
     system_prompt: str | None = None
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
     path: Path = Field(default=Path(), exclude=True)
@@ -68,12 +74,29 @@ class Suite(Strict):
     @classmethod
     def _yaml_bool(cls, value: Any) -> Any:
         # YAML 1.1 reads the words on and off as booleans.
+        if value == "auto":
+            raise ValueError("is off unless a suite says on, as in lm-eval; remove it, or set chat_template: on")
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("think_end")
+    @classmethod
+    def _is_a_token(cls, value: Any) -> Any:
+        if value == "" or (isinstance(value, int) and value < 0):
+            raise ValueError("must be the text that ends what a model thinks, or the id of its token")
+        return int(value) if isinstance(value, str) and value.isdecimal() else value  # as lm-eval reads it
 
     @field_validator("tasks", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return [{"task": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _template_args_reach_a_template(self) -> Suite:
+        if self.template_args and self.chat_template == "off":
+            raise ValueError("template_args: no chat template is applied; set chat_template: on")
+        if taken := sorted(_TAKEN & self.template_args.keys()):
+            raise ValueError(f"template_args: {taken[0]!r} is set by evalsvc; remove it")
+        return self
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Suite:
@@ -95,8 +118,15 @@ class Suite(Strict):
         return self
 
     def definition(self) -> str:
-        """Return the canonical JSON of the file's content, without local folders."""
-        return canonical(self.model_dump(mode="json", exclude={"include"}))
+        """Return the canonical JSON of the file's content, without local folders.
+
+        What 0.1.0 did not know counts only where it is set, so that the suites that it scored have not changed.
+        """
+        content = self.model_dump(mode="json", exclude={"include"})
+        added = [name for name in ("template_args", "think_end") if content[name] in ({}, None)]
+        if self.chat_template == "off":
+            content["chat_template"] = "auto"  # 0.1.0's name of its default
+        return canonical({name: value for name, value in content.items() if name not in added})
 
     def digest(self) -> str:
         """Return the digest of `definition`; `harness` adds the tasks' own content."""

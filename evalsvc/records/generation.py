@@ -44,12 +44,14 @@ class Decoding:
         max_gen_toks: Tokens that it may have; the prompt leaves as much room in the context window.
         max_length: Tokens that prompt and answer may have together; replaces the limit of the answer alone.
         strategy: Settings of transformers' `generate`: do_sample, temperature, top_p, ...
+        think_end: Text, or id of the token, up to which the model thinks; the answer begins after the last one.
     """
 
     stops: tuple[str, ...]
     max_gen_toks: int
     max_length: int | None
     strategy: dict[str, Any]
+    think_end: str | int | None = None
 
 
 def read_decoding(settings: Mapping[str, Any]) -> Decoding:
@@ -64,6 +66,7 @@ def read_decoding(settings: Mapping[str, Any]) -> Decoding:
     max_length = rest.pop("max_length", None)
     temperature = rest.pop("temperature", None)
     sampled = rest.pop("do_sample", None)
+    think_end = rest.pop("think_end", None)
     if sampled is None:
         sampled = bool(temperature)
     strategy = {**rest, "do_sample": bool(sampled) and (temperature is None or float(temperature) > 0)}
@@ -74,10 +77,11 @@ def read_decoding(settings: Mapping[str, Any]) -> Decoding:
         max_gen_toks=next((int(limit) for limit in limits if limit is not None), DEFAULT_MAX_GEN_TOKS),
         max_length=None if max_length is None else int(max_length),
         strategy=strategy,
+        think_end=think_end,
     )
 
 
-def make_explicit(settings: Mapping[str, Any]) -> dict[str, Any]:
+def make_explicit(settings: Mapping[str, Any], think_end: str | int | None = None) -> dict[str, Any]:
     """Return `generation_kwargs` as they are stored: answers that 0.1.0 generated otherwise have other settings."""
     decoding = read_decoding(settings)
     explicit = dict(settings)
@@ -85,6 +89,8 @@ def make_explicit(settings: Mapping[str, Any]) -> dict[str, Any]:
         explicit["do_sample"] = False
     if decoding.max_length is not None:
         explicit["max_gen_toks"] = decoding.max_gen_toks
+    if think_end is not None:
+        explicit["think_end"] = think_end
     return explicit
 
 

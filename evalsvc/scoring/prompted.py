@@ -57,7 +57,8 @@ def plan_prompted(
                 f"whose documents it uses: {', '.join(domain)}"
             )
         suite, plan = domain[prompted_suite.name]
-        complete_suite = prompted_suite.model_copy(update={"role": suite.role, "chat_template": suite.chat_template})
+        same = ("role", "chat_template", "template_args", "think_end")
+        complete_suite = prompted_suite.model_copy(update={name: getattr(suite, name) for name in same})
         prompted = plan_suite(complete_suite, template_source, submission.allow_task_code)
         replacements[plan.plan.digest] = other_prompts.select_documents(plan, prompted)
         content.append(prompted.loaded.digest)

@@ -24,7 +24,7 @@ from evalsvc.scoring.preflight import examine_checkpoints, examine_windows, refu
 from evalsvc.scoring.probe import run_probe
 from evalsvc.scoring.prompted import plan_prompted
 from evalsvc.scoring.ray_executor import RayExecutor, count_cluster_gpus
-from evalsvc.scoring.rendering import choose_template_source, plan_suite
+from evalsvc.scoring.rendering import choose_template_source, describe_renderings, plan_suite
 from evalsvc.scoring.submission import Submission
 from evalsvc.settings import Compute, cache_dir
 from evalsvc.store.arms import StoredArm, find_arm, find_base_folder
@@ -94,6 +94,10 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
     template_source = choose_template_source(submission, suites, base, adapted, findings)
     planned = [plan_suite(suite, template_source, submission.allow_task_code) for suite in suites]
+    for text in describe_renderings(planned, base, template_source):
+        note(text)
+    if not any(suite.chat_template == "on" for suite in suites):
+        findings = [finding for finding in findings if finding.check != "chat-template"]
     for suite_plan in planned:
         for text in suite_plan.notes:
             note(f"warning: suite {suite_plan.plan.suite}: {text}")

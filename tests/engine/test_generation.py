@@ -195,3 +195,26 @@ def test_every_setting_is_obeyed_as_stock_obeys_it(settings: dict[str, Any]) -> 
         assert generation.generate(model, TOKENIZER, part.work, wishes, order, 64) == answers
     else:
         assert settings.keys() & {"num_beams", "guidance_scale"}
+
+
+@pytest.mark.parametrize("think_end", ["on", " the", "nowhere", 277, 9999])
+def test_what_a_model_thinks_is_left_out_as_in_stock(think_end: str | int) -> None:
+    model = architectures.make("llama", max_position_embeddings=512)
+    settings = {"until": ["cat"], "max_gen_toks": 40, "do_sample": True, "temperature": 1.5}
+    contexts = ["the cat sat on the mat. one two the", "the dog", "a red hat on the hill and the sun"]
+    harness = HFLM(pretrained=model, tokenizer=TOKENIZER, batch_size=1, think_end_token=think_end)
+    plain = HFLM(pretrained=model, tokenizer=TOKENIZER, batch_size=1)
+    changed = 0
+    for number, context in enumerate(contexts * 4):
+        instance = Instance("generate_until", {}, (context, settings), 0)
+        torch.manual_seed(number)
+        (expected,) = harness.generate_until([instance], disable_tqdm=True)
+        torch.manual_seed(number)
+        changed += plain.generate_until([instance], disable_tqdm=True) != [expected]
+        request = Request.of("generate_until", (context, canonical({**settings, "think_end": think_end})))
+        (part,) = cut_requests([request], Encoder(TOKENIZER, model.config)).slices
+        assert isinstance(part.work, Prompts)
+        wishes = [unpacked.GenerationSettings.of(part.work.settings[0], TOKENIZER)]
+        (answer,) = unpacked.generate(model, TOKENIZER, part.work, wishes, [number])
+        assert unpacked.text_of(TOKENIZER, answer, wishes[0]) == expected
+    assert changed or think_end in ("nowhere", 9999)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from evalsvc.engine.encoding import load_tokenizer, render_chat
+from evalsvc.checkpoints.discover import open_base
 from evalsvc.engine.scorer import Scorer
 from evalsvc.harness.grade import grade
 from evalsvc.harness.plan import Planned, plan
 from evalsvc.harness.suites import Suite, TaskEntry
 from evalsvc.harness.tasks import load
 from evalsvc.records.arms import Checkpoint
+from evalsvc.records.digests import canonical
 from evalsvc.records.plans import Rendering, Response
+from evalsvc.scoring.rendering import plan_suite
 from tests.support import tiny
 from tests.support.harness import requests_by_sample, stock
 
@@ -104,33 +105,48 @@ def test_shots_of_a_suite_override_a_tasks_own(
     assert [[r.arguments for r in rs] for rs in asked] == [[tuple(a) for a in s["arguments"]] for s in expected]
 
 
-def test_chat_templates_render_as_in_lm_eval(
-    task_folder: Path, base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("chat_template", "template_args"),
+    [("off", {}), ("on", {}), ("on", {"enable_thinking": False}), ("on", {"enable_thinking": True})],
+)
+def test_prompts_are_lm_evals_with_and_without_a_chat_template(
+    task_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chat_template: Literal["on", "off"],
+    template_args: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(task_folder)
     tiny.make_llama().save_pretrained(tmp_path / "chat")
-    tiny.make_tokenizer(tiny.CHAT).save_pretrained(tmp_path / "chat")
-    from evalsvc.checkpoints.discover import open_base
-
+    tiny.make_tokenizer(tiny.SWITCHED).save_pretrained(tmp_path / "chat")
     chat = open_base(str(tmp_path / "chat"))
-    assert chat.tokenizer != base.tokenizer
+    tasks = ("mc_shots", "gen", "cloze")
     expected = stock(
         task_folder,
         chat,
-        ("mc_shots", "gen"),
-        apply_chat_template=True,
+        tasks,
+        {"chat_template_args": template_args},
+        apply_chat_template=chat_template == "on",
         system_instruction="Be brief.",
-        fewshot_as_multiturn=True,
     )["samples"]
-    entries = (TaskEntry(task="mc_shots"), TaskEntry(task="gen"))
-    suite = Suite(name="s", role="general", include=(task_folder,), tasks=entries, system_prompt="Be brief.")
-    render = partial(render_chat, load_tokenizer(chat))
-    item = plan(load(suite), Rendering("t", "Be brief."), render)
-    for task in ("mc_shots", "gen"):
+    suite = Suite(
+        name="s",
+        role="general",
+        include=(task_folder,),
+        tasks=tuple(TaskEntry(task=task) for task in tasks),
+        system_prompt="Be brief.",
+        chat_template=chat_template,
+        template_args=template_args,
+    )
+    item = plan_suite(suite, chat, False)
+    for task in tasks:
         theirs = [s for s in expected[task] if s["filter"] == expected[task][0]["filter"]]
         for sample, requests in zip(theirs, requests_by_sample(item, task), strict=True):
-            assert [r.arguments[0] for r in requests] == [a[0] for a in sample["arguments"]]
-            assert requests[0].arguments[0].startswith("<system>Be brief.<user>")
+            arguments = [[a if isinstance(a, str) else canonical(a) for a in pair] for pair in sample["arguments"]]
+            assert [list(request.arguments) for request in requests] == arguments
+            prompt = requests[0].arguments[0]
+            assert prompt.startswith("<system>Be brief.<user>" if chat_template == "on" else "Be brief.")
+            assert prompt.endswith("<think></think>") == (template_args.get("enable_thinking") is False)
 
 
 def test_repeated_samples_are_different_requests_and_are_voted_on(task_folder: Path, base: Checkpoint) -> None:

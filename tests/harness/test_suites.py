@@ -34,6 +34,10 @@ def write(folder: Path, text: str) -> Path:
         ("name: ../up\nrole: general\ntasks: [a]", r"name: .* got '../up'"),
         (HEAD + "include: nowhere\ntasks: [a]", r"include: .*nowhere is not a folder"),
         (HEAD + "tasks: [a, {task: b, format_of: c}]", r"'b': format_of 'c' is not among \['a'\]"),
+        (HEAD + "chat_template: auto\ntasks: [a]", r"chat_template: is off unless a suite says on"),
+        (HEAD + "template_args: {a: 1}\ntasks: [a]", r"template_args: no chat template is applied"),
+        (HEAD + "chat_template: on\ntemplate_args: {tokenize: 1}\ntasks: [a]", r"template_args: 'tokenize' is set by"),
+        (HEAD + "think_end: ''\ntasks: [a]", r"think_end: must be the text that ends what a model thinks"),
         (HEAD + "tasks: [", r"not valid YAML at line 3"),
         ("- a\n- b", r"contains a list, must be a mapping"),
         ("\x00", r"not valid YAML|cannot be read"),
@@ -50,6 +54,7 @@ def test_each_mistake_is_one_clear_line(tmp_path: Path, text: str, message: str)
 def test_short_form_and_yaml_booleans(tmp_path: Path) -> None:
     suite = load_suite(write(tmp_path, HEAD + "chat_template: off\ntasks: [a, {task: b, shots: 5}]"))
     assert suite.chat_template == "off"
+    assert load_suite(write(tmp_path, HEAD + "chat_template: on\nthink_end: '7'\ntasks: [a]")).think_end == 7
     assert [(t.task, t.shots) for t in suite.tasks] == [("a", None), ("b", 5)]
 
 

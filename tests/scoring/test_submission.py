@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
-from evalsvc.errors import CheckpointError
+from evalsvc.errors import CheckpointError, SuiteError
 from evalsvc.scoring.submission import Source, Submission
-from evalsvc.scoring.submit import submit
+from evalsvc.scoring.submit import prepare, submit
 from evalsvc.settings import Compute
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
@@ -73,17 +74,25 @@ def test_what_only_logits_tell_refuses_too(models: Path, db: Path, suite: str, t
 def test_chat_templates_that_differ_need_a_choice(models: Path, db: Path, suite: str, tmp_path: Path) -> None:
     chat = Path(shutil.copytree(models / "full", tmp_path / "chat"))
     tiny.make_tokenizer(tiny.CHAT).save_pretrained(chat)
-    with pytest.raises(CheckpointError, match=r"the base has none; choose .* --rendering base"):
+    jobs, lines = run(db, chat, models / "base", suite)  # no suite wants a template
+    assert "rendering: s: plain prompts, no chat template" in lines
+    assert not any("--rendering" in line for line in lines)
+    db.unlink()
+    asks_in_a_chat = tmp_path / "on.yaml"
+    asks_in_a_chat.write_text(Path(suite).read_text() + "chat_template: on\n")
+    suite = str(asks_in_a_chat)
+    with pytest.raises(CheckpointError, match=r"the base has none; choose .* --rendering adapted or plain"):
         run(db, chat, models / "base", suite)
+    with pytest.raises(SuiteError, match="requires a chat template, and base has none"):
+        run(db, chat, models / "base", suite, rendering="base")
     assert not db.exists()
     prompts = {}
-    for choice in ("base", "adapted", "plain"):
-        jobs, _ = run(db, chat, models / "base", suite, rendering=choice)
+    for choice in ("adapted", "plain"):
+        jobs, lines = run(db, chat, models / "base", suite, rendering=choice)
         plans = {job.planned.plan.digest for job in jobs}
         assert len(plans) == 1  # both arms are asked the same
         prompts[choice] = jobs[0].planned.plan.requests[0].arguments[0]
     assert prompts["adapted"].startswith("<user>")
-    assert prompts["base"] == prompts["plain"]
     assert "<user>" not in prompts["plain"]
 
 
@@ -104,3 +113,34 @@ def test_a_hub_id_that_is_not_in_the_cache(db: Path, suite: str, models: Path) -
         CheckpointError, match="fill the cache on a machine with network: hf download org/lora --revision v2"
     ):
         run(db, Path("org/lora@v2"), models / "base", suite)
+
+
+def test_it_is_said_how_every_suite_is_rendered(
+    models: Path, db: Path, suite: str, task_folder: Path, tmp_path: Path
+) -> None:
+    chat = Path(shutil.copytree(models / "base", tmp_path / "chat"))
+    tiny.make_tokenizer(tiny.SWITCHED).save_pretrained(chat)
+    for name, more in (
+        ("plain", {"tasks": ["gen", "mc"]}),
+        ("switched", {"tasks": ["gen"], "chat_template": "on", "template_args": {"enable_thinking": False}}),
+        ("texts", {"tasks": ["mc", "roll"], "chat_template": "on"}),
+    ):
+        content = {"name": name, "role": "general", "include": str(task_folder), **more}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    suites = tuple(str(tmp_path / f"{name}.yaml") for name in ("plain", "switched", "texts"))
+    notes: list[str] = []
+    sources = (Source(str(chat)),)
+    prepare(
+        Store(db), Submission(sources=sources, suites=suites, compute=Compute(workers=0)), lambda *_: None, notes.append
+    )
+    assert (
+        "rendering: plain: plain prompts, no chat template; switched: chat template of chat with "
+        "enable_thinking=False; texts: chat template of chat"
+    ) in notes
+    assert any(note.startswith("suite plain: gen of a chat model without its chat template") for note in notes)
+    assert any(note.startswith("suite texts: roll continues a text, but is asked in a chat template") for note in notes)
+    switches = [note for note in notes if "switches that the suite does not set" in note]
+    assert switches == [
+        "suite texts: the chat template has switches that the suite does not set: enable_thinking; set them by "
+        "template_args"
+    ]

@@ -14,13 +14,20 @@ from evalsvc.records.arms import Checkpoint
 from evalsvc.records.plans import Request, Response
 
 
-def stock(folder: Path, checkpoint: Checkpoint, tasks: tuple[str, ...], **options: Any) -> Any:
-    """Return what stock lm-eval says of tasks in a folder."""
+def stock(
+    folder: Path, checkpoint: Checkpoint, tasks: tuple[str, ...], model: dict[str, Any] | None = None, **options: Any
+) -> Any:
+    """Return what stock lm-eval says of tasks in a folder.
+
+    Args:
+        model: Further arguments of HFLM.
+        options: Arguments of `simple_evaluate`.
+    """
     # As a folder of data files is addressed by lm-eval: from the current directory.
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    model = HFLM(pretrained=checkpoint.path, device="cpu", dtype="float32", batch_size=4)
+    lm = HFLM(pretrained=checkpoint.path, device="cpu", dtype="float32", batch_size=4, **(model or {}))
     return lm_eval.simple_evaluate(
-        model, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
+        lm, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
     )
 
 

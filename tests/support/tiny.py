@@ -36,6 +36,10 @@ CHAT = (
 )
 
 
+SWITCHED = CHAT + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+"""A template with a switch that a user may set."""
+
+
 def make_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on a few sentences."""
     raw = Tokenizer(BPE())
