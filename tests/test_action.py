@@ -19,6 +19,8 @@ from evalsvc.store.database import Database
 from tests.conftest import ROOT
 from tests.support.evidence import fill_store, make_binary
 
+pytestmark = pytest.mark.slow
+
 ACTION = ROOT / ".github" / "actions" / "gate"
 POLICY = {"version": 1, "retention": [{"suite": "core", "margin": 0.05}]}
 

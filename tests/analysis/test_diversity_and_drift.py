@@ -25,6 +25,8 @@ from tests.support.runs import submit_tiny
 from tests.support.sampled import BASE, make_sampled_plan, sample_words, store_collapsed
 from tests.support.tiny import CHAT
 
+pytestmark = pytest.mark.slow
+
 
 def checkpoint_of(store: Store, label: str) -> Checkpoint:
     return find_arm(store.arms(), label).checkpoint

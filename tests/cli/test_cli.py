@@ -20,6 +20,8 @@ from evalsvc.store.store import Store
 from tests.support.commands import Run, list_commands
 from tests.support.tasks import write_suites
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def filled(models: Path, task_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:

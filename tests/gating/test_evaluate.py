@@ -18,6 +18,8 @@ from tests.conftest import ROOT
 from tests.support.commands import Run
 from tests.support.tasks import CHOICE, make_choices, write_task
 
+pytestmark = pytest.mark.slow
+
 ITEMS = 120
 
 

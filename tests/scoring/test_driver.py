@@ -22,6 +22,8 @@ from evalsvc.store.store import Store
 from tests.support.runs import submit_tiny
 from tests.support.tasks import CHOICE, write_suites, write_task
 
+pytestmark = pytest.mark.slow
+
 
 def responses(db: Path) -> dict[tuple[str, str], Response]:
     """Return every response, by checkpoint and request."""
@@ -44,18 +46,16 @@ def scores(db: Path) -> list[tuple[Any, ...]]:
 # ------------------------------------------------------------------------------------------------------------ numbers
 
 
-def test_numbers_are_bit_equal_in_process_and_on_one_and_two_workers(
-    models: Path, task_folder: Path, tmp_path: Path
-) -> None:
+def test_numbers_are_bit_equal_in_process_and_on_two_workers(models: Path, task_folder: Path, tmp_path: Path) -> None:
     suites = write_suites(tmp_path, task_folder)
-    found = []
-    for workers in (0, 1, 2):
+    stores = []
+    for workers in (0, 2):  # the test of kill -9 compares with one worker
         db = tmp_path / f"{workers}.duckdb"
         jobs = submit_tiny(db, models, suites, workers=workers)
         assert {job.state for job in jobs} == {"done"}
-        found.append((responses(db), scores(db)))
-    assert found[0] == found[1] == found[2]
-    assert len(found[0][1]) > 20
+        stores.append((responses(db), scores(db)))
+    assert stores[0] == stores[1]
+    assert len(stores[0][1]) > 20
 
 
 def test_the_base_and_what_was_submitted_before_are_never_scored_again(
@@ -159,7 +159,7 @@ def test_kill_9_of_the_driver_again_and_again(
     suites = write_suites(tmp_path, task_folder)
     seen: dict[tuple[str, str], Response] = {}
     kills = 0
-    for _ in range(4 if workers == 0 else 1):
+    for _ in range(3 if workers == 0 else 1):
         process = start(db, models, suites, workers)
         now = kill_when_grown(process, db, len(seen) + 200)
         if process.returncode == 0:
@@ -172,7 +172,7 @@ def test_kill_9_of_the_driver_again_and_again(
         assert {key: after.get(key) for key in now} == now
         assert len(after) > len(seen)
         seen = after
-    assert kills >= (3 if workers == 0 else 1)
+    assert kills >= (2 if workers == 0 else 1)
 
     # In the test's own process the shards have to be cut the same, to compare bit by bit.
     monkeypatch.setattr(evalsvc.engine.sharding, "SHARD_ROWS", 200)

@@ -15,6 +15,8 @@ from evalsvc.scoring.executors import AffinityQueue, Executor, InProcessExecutor
 from evalsvc.scoring.ray_executor import RayExecutor
 from tests.support.fakes import FakeScorer, fake_loglikelihood, make_arm, make_checkpoint, make_plan
 
+pytestmark = pytest.mark.slow
+
 BASE = make_checkpoint(1)
 REQUESTS = tuple(request.digest for request in make_plan().requests)
 

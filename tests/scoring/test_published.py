@@ -18,6 +18,8 @@ from evalsvc.store import arms
 from evalsvc.store.store import Store
 from tests.support.tasks import write_suites
 
+pytestmark = pytest.mark.slow
+
 RUNS = {"stories260K": "traj_base", "full_s0@400": "traj_full_s0_0400", "lora4_s0@400": "traj_lora4_s0_0400"}
 TASKS = {
     "general": [
@@ -32,15 +34,15 @@ TASKS = {
 }
 
 
-def run(db: Path, data: Path, suites: tuple[str, ...], source: str, workers: int) -> list[Any]:
+def run(db: Path, data: Path, suites: tuple[str, ...], sources: tuple[str, ...], workers: int) -> list[Any]:
     models = data / "models"
-    wanted = Submission(
-        sources=(Source(str(models / source)),),
+    submission = Submission(
+        sources=tuple(Source(str(models / source)) for source in sources),
         base=str(models / "stories260K"),
         suites=suites,
         compute=Compute(workers=workers),
     )
-    jobs = submit(Store(db), wanted, lambda done, total: None, lambda text: None)
+    jobs = submit(Store(db), submission, lambda done, total: None, lambda text: None)
     assert {job.state for job in jobs} == {"done"}
     return jobs
 
@@ -51,12 +53,7 @@ def scored(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store,
     folder = tmp_path_factory.mktemp("published")
     suites = write_suites(folder, data / "tasks", TASKS)
     db = folder / "store.duckdb"
-    jobs = [
-        job
-        for source in ("adapted/full_s0/step_0400", "adapted/lora4_s0/step_0400")
-        for job in run(db, data, suites, source, workers=2)
-    ]
-    return Store(db), jobs
+    return Store(db), run(db, data, suites, ("adapted/full_s0/step_0400", "adapted/lora4_s0/step_0400"), workers=2)
 
 
 def test_every_accuracy_is_exact_and_every_perplexity_within_1e_5(data: Path, scored: tuple[Store, list[Any]]) -> None:
@@ -92,7 +89,7 @@ def test_every_loglikelihood_is_within_1e_4(data: Path, scored: tuple[Store, lis
 
 def test_in_process_gives_the_same_numbers_bit_by_bit(data: Path, scored: tuple[Store, list[Any]], db: Path) -> None:
     suites = write_suites(db.parent, data / "tasks", {"general": TASKS["general"]})
-    run(db, data, suites, "adapted/lora4_s0/step_0400", workers=0)
+    run(db, data, suites, ("adapted/lora4_s0/step_0400",), workers=0)
 
     def values(store: Store) -> list[tuple[str, str, str, float]]:
         return sorted(
@@ -108,14 +105,14 @@ def test_in_process_gives_the_same_numbers_bit_by_bit(data: Path, scored: tuple[
 def test_lost_and_gained_are_those_counted_by_hand(
     scored: tuple[Store, list[Any]], arm: str, lost: int, gained: int
 ) -> None:
-    found = [task for task in stored.compare_arms(scored[0], arm).tasks if task.task.startswith("lab_blimp")]
-    assert sum(task.n for task in found) == 2400
-    assert (sum(task.lost or 0 for task in found), sum(task.gained or 0 for task in found)) == (lost, gained)
+    tasks = [task for task in stored.compare_arms(scored[0], arm).tasks if task.task.startswith("lab_blimp")]
+    assert sum(task.n for task in tasks) == 2400
+    assert (sum(task.lost or 0 for task in tasks), sum(task.gained or 0 for task in tasks)) == (lost, gained)
 
 
 def test_the_comparison_reads_as_the_data_does(scored: tuple[Store, list[Any]]) -> None:
-    found = {task.task: task for task in stored.compare_arms(scored[0], "full_s0@400").tasks}
-    copa, wiki, stories = (found[f"lab_{name}"] for name in ("copa", "ppl_wikitext", "ppl_tinystories"))
+    tasks = {task.task: task for task in stored.compare_arms(scored[0], "full_s0@400").tasks}
+    copa, wiki, stories = (tasks[f"lab_{name}"] for name in ("copa", "ppl_wikitext", "ppl_tinystories"))
     assert copa.low is not None
     assert copa.high is not None
     assert copa.low < 0 < copa.high  # n = 100 decides nothing

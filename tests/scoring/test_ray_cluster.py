@@ -20,6 +20,8 @@ import yaml
 from evalsvc.scoring.ray_executor import import_ray
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def test_rays_own_validator_accepts_the_cluster_file() -> None:
     import_ray()

@@ -28,6 +28,8 @@ from tests.support.commands import Run
 from tests.truth import kinds, oracle
 from tests.truth.kinds import Kind
 
+pytestmark = pytest.mark.slow
+
 UNTIED = ("base", "full", "dotted", *kinds.ADAPTERS, *(f"{name}-merged" for name in kinds.MERGEABLE))
 TIED = ("base-tied", "full-tied", "head-tied", *(f"{name}-tied" for name in kinds.TIED_ADAPTERS))
 INT8 = ("base-int8", "lora-int8")
