@@ -22,7 +22,7 @@ from evalsvc.gating.rules import RuleKind
 from evalsvc.gating.verdict import InterimLook, RuleOutcome
 from evalsvc.harness.suites import Suite
 from evalsvc.records.arms import DECLARED, Cost, Finding
-from evalsvc.records.comparisons import FullComparison, RoleTotal
+from evalsvc.records.comparisons import FullComparison, Missing, RoleTotal
 from evalsvc.records.frontier import LevelComparison, MethodFrontier, Point
 from evalsvc.records.vocabulary import Role, State
 from evalsvc.records.weight_changes import GroupChange, TensorChange
@@ -145,8 +145,9 @@ class Compared:
     Attributes:
         base, adapted: Labels of the two arms.
         base_digest, adapted_digest: Digests of their checkpoints.
-        tasks: One entry per task.
+        tasks: One entry per task that both arms have.
         roles: Means over the suites of a role.
+        missing: What either arm lacks of the other's suites and tasks.
     """
 
     schema: Literal[1]
@@ -156,6 +157,7 @@ class Compared:
     adapted_digest: str
     tasks: tuple[FullComparison, ...]
     roles: tuple[RoleTotal, ...]
+    missing: tuple[Missing, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +185,10 @@ class FrontierOutput:
         equal_learning: Forgetting of every method at the same learning.
         equal_forgetting: Learning of every method at the same forgetting.
         learning_unit, forgetting_unit: "score", or a metric's name.
-        left_out: Tasks in another unit than their axis.
-        incomplete: Arms without scores on some task, or without a cost that is an axis.
+        suites: The suites of learning and of forgetting.
+        unshared: Suites of the base that are not on the axes, because most arms do not share them.
+        left_out: Tasks in another unit than their axis, or whose metric is not a mean over items.
+        incomplete: Arms that are not placed, with the suites of the axes and the costs that they lack.
     """
 
     schema: Literal[1]
@@ -197,8 +201,10 @@ class FrontierOutput:
     hypervolume: Hypervolume
     learning_unit: str
     forgetting_unit: str
+    suites: tuple[str, ...]
+    unshared: tuple[str, ...]
     left_out: tuple[str, ...]
-    incomplete: tuple[str, ...]
+    incomplete: tuple[Missing, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,6 +105,7 @@ def submit(
         EvalsvcError: Scoring stopped; the same call resumes.
     """
     from evalsvc.checkpoints.discover import Description
+    from evalsvc.gating.policy import read_policy
     from evalsvc.records.arms import Cost
     from evalsvc.reports.runs import RunsReport
     from evalsvc.scoring.submission import Source, Submission
@@ -168,22 +169,30 @@ def results(arm: str | None = None, suite: str | None = None, *, db: AnyStore = 
     return ResultsReport(tuple(read_results(find_store(db), arm, suite)), by_suite=not (arm or suite))
 
 
-def compare(arm: str, base: str | None = None, *, other_prompts: bool = False, db: AnyStore = None) -> ComparisonReport:
+def compare(
+    arm: str,
+    base: str | None = None,
+    *,
+    other_prompts: bool = False,
+    suites: Sequence[str] | None = None,
+    db: AnyStore = None,
+) -> ComparisonReport:
     """Compare an arm with its base, or another arm, item by item.
 
     Args:
         arm: The adapted arm: label, name, path or digest.
         base: The arm to compare it with, if not its own base.
         other_prompts: Pair by document if the two arms had different prompts.
+        suites: Only these; None for all that both arms have.
 
     Raises:
-        UsageError: The store cannot be used, or no arm or several match a name.
-        EvidenceError: Scores are missing or cannot be compared.
+        UsageError: The store cannot be used, no arm or several match a name, or a suite has no scores.
+        EvidenceError: The two have no scores in common, or they cannot be compared.
     """
     from evalsvc.analysis.stored import compare_arms
     from evalsvc.reports.comparison import ComparisonReport
 
-    return ComparisonReport(compare_arms(find_store(db), arm, base, other_prompts))
+    return ComparisonReport(compare_arms(find_store(db), arm, base, other_prompts, suites))
 
 
 def frontier(
@@ -192,6 +201,7 @@ def frontier(
     axes: str | Sequence[str] = ("learning", "forgetting"),
     at_learning: float | None = None,
     at_forgetting: float | None = None,
+    suites: Sequence[str] | None = None,
     db: AnyStore = None,
 ) -> FrontierReport:
     """Compute learning and forgetting of every arm of a base, and find the arms that no other arm dominates.
@@ -200,6 +210,7 @@ def frontier(
         base: Label, name, path or digest; not needed if the store has only one base.
         axes: Axes of dominance: learning, forgetting, and any fields of `Cost`; a list, or text with commas.
         at_learning, at_forgetting: Levels at which methods are compared; None for the highest that all reach.
+        suites: Only these; for a role without one of them, or if None, those that most arms share.
 
     Raises:
         UsageError: The store cannot be used, an axis is unknown, or the store has several bases and `base` is None.
@@ -213,18 +224,24 @@ def frontier(
     store = find_store(db)
     names = axes.split(",") if isinstance(axes, str) else axes
     options = FrontierOptions(tuple(name.strip() for name in names), at_learning, at_forgetting)
-    plane = load_positions(store, find_family(store.arms(), base))
+    plane = load_positions(store, find_family(store.arms(), base), suites)
     return FrontierReport(find_frontier(plane, options), compare_methods(plane, options))
 
 
 def trajectory(
-    name: str | None = None, *, margin: float = 0.02, db: AnyStore = None, note: Note | None = None
+    name: str | None = None,
+    *,
+    margin: float = 0.02,
+    suites: Sequence[str] | None = None,
+    db: AnyStore = None,
+    note: Note | None = None,
 ) -> TrajectoryReport:
     """Return training runs by step: curves, the first step above the margin, the best step below it.
 
     Args:
         name: A training run; None for all.
         margin: The largest tolerated forgetting.
+        suites: Only these; None for the tasks that most steps share.
 
     Raises:
         UsageError: The store cannot be used, or has no training run of this name.
@@ -233,7 +250,7 @@ def trajectory(
     from evalsvc.analysis.training_runs import follow_runs
     from evalsvc.reports.trajectories import TrajectoryReport
 
-    runs = follow_runs(find_store(db), name, margin, note=note or _log_note)
+    runs = follow_runs(find_store(db), name, margin, note=note or _log_note, suites=suites)
     if not runs:
         raise EvidenceError("the store has no training run; submit a folder with checkpoint-* or step_* inside")
     return TrajectoryReport(tuple(runs))
@@ -278,6 +295,7 @@ def gate(
         EvidenceError: Evidence is missing or not comparable; nothing was decided.
     """
     from evalsvc.gating.decisions import Question, decide
+    from evalsvc.gating.policy import read_policy
     from evalsvc.reports.decisions import GateReport
 
     check_choice("half", half, Half)
@@ -330,6 +348,7 @@ def plan_gate(
     Raises:
         UsageError: A suite is not known, or the policy cannot be met.
     """
+    from evalsvc.gating.policy import read_policy
     from evalsvc.gating.power_plan import plan_power
     from evalsvc.reports.power import PowerReport
 
@@ -560,19 +579,6 @@ def find_store(db: AnyStore) -> Store:
 
 
 # ---------------------------------------------------------------------------------------------------------- arguments
-
-
-def read_policy(policy: AnyPolicy) -> Policy:
-    """Return a policy from a file, its content, or itself.
-
-    Raises:
-        PolicyError: It cannot be read, or is invalid.
-    """
-    from evalsvc.gating.policy import Policy, load_policy, parse_policy
-
-    if isinstance(policy, Policy):
-        return policy
-    return parse_policy(policy) if isinstance(policy, Mapping) else load_policy(Path(policy))
 
 
 def _to_text(path: PathLike | None) -> str | None:

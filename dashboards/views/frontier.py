@@ -12,6 +12,7 @@ from evalsvc.records.arms import COSTS
 from evalsvc.records.frontier import MethodDifference, MethodValue
 from evalsvc.reports.formatting import LEVEL_NOTE
 from evalsvc.reports.frontier import sort_by_learning
+from evalsvc.reports.report import describe_missing
 
 st.title("Learning and forgetting")
 NAMES = {"learning": "learning", "retention": "retention"} | COSTS
@@ -132,9 +133,10 @@ if chosen:
     )
 st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-frontier.csv", "text/csv", on_click="ignore")
 if frontier.incomplete:
-    missing = ", ".join(parts.plain(label) for label in frontier.incomplete)
-    why = "scores or the cost on an axis are missing" if {x, y} & set(COSTS) else "scores are missing"
-    st.warning(f"Not shown, because {why}: {missing}. Submit them again to resume.")
+    st.warning(f"Arms not placed: {parts.plain(describe_missing(frontier.incomplete))}.")
+if frontier.unshared:
+    unshared = parts.plain(", ".join(frontier.unshared))
+    st.caption(f"Suites not on the axes, because most arms do not share them: {unshared}. Choose them under Suites.")
 if frontier.left_out:
     st.caption(f"Tasks not on the axes, because their units differ: {parts.plain(', '.join(frontier.left_out))}.")
 

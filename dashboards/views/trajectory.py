@@ -10,6 +10,7 @@ from evalsvc import charts
 from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
 from evalsvc.errors import EvidenceError
 from evalsvc.reports.formatting import LEVEL_NOTE
+from evalsvc.reports.report import describe_missing
 from evalsvc.reports.trajectories import describe_conclusions
 
 st.title("Trajectory")
@@ -75,7 +76,7 @@ parts.figure(charts.curves_figure(curves, title, limit), "curves")
 for run in runs:
     st.text(f"{run.name}: {'; '.join(describe_conclusions(run))}.")
     if run.incomplete:
-        st.warning(f"Steps not shown, because scores are missing: {parts.plain(', '.join(run.incomplete))}.")
+        st.warning(f"Steps not shown: {parts.plain(describe_missing(run.incomplete))}.")
 paired = all(task.paired for run in runs for task in run.curves)
 st.caption(
     f"Differences from the base, which is step 0. {LEVEL_NOTE}"

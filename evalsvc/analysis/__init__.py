@@ -1,6 +1,8 @@
 """Analysis of stored scores: comparisons, frontiers, trajectories, claims.
 
 compare              compares two arms, task by task
+levels               published levels without items -> comparisons
+shared               which suites several arms are compared on
 suite_gains          gains of many arms over their base, by suite, with bootstrap resamples
 frontier             the frontier of learning and forgetting
 trajectory           a training run, step by step

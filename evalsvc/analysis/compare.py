@@ -5,7 +5,8 @@ Samples are paired by identity, never by row. The interval depends on the metric
 * items that are 0 or 1: Tango's score interval of (gained - lost) / n, with McNemar's exact test;
 * other means, and perplexities: Student's t on the paired influence values (for a mean: the paired differences);
 * clustered samples, for any metric: Student's t with a cluster-robust standard error, G - 1 degrees of freedom;
-* metrics with an aggregation of their own (F1, BLEU, ...): a difference without an interval.
+* metrics with an aggregation of their own (F1, BLEU, a median): the difference of the aggregated levels, with an
+  interval only if both have a standard error.
 """
 
 from __future__ import annotations
@@ -54,28 +55,41 @@ class _Difference:
 
 
 def compare_tasks(
-    base: Sequence[TaskScores], adapted: Sequence[TaskScores], rerun: Sequence[TaskScores] = ()
+    base: Sequence[TaskScores],
+    adapted: Sequence[TaskScores],
+    rerun: Sequence[TaskScores] = (),
+    levels: Sequence[Comparison] = (),
 ) -> list[FullComparison]:
-    """Compare an adapted arm with its base on every task that the base has.
+    """Compare an adapted arm with its base on every task that both have.
 
     Args:
         rerun: The base's scores in a second run, for the A/A floor of lost and gained.
+        levels: Comparisons without items: of tasks that one arm has no items of, and of tasks whose metric is one of
+            all items together (F1, BLEU, a median), instead of the mean of their items.
 
     Raises:
-        EvidenceError: A task is missing from the adapted arm, or its scores cannot be paired.
+        EvidenceError: Scores of a task cannot be paired.
     """
     adapted_tasks, rerun_tasks = ({(scores.suite, scores.task): scores for scores in arm} for arm in (adapted, rerun))
-    keys = [(scores.suite, scores.task) for scores in base]
-    missing = ["/".join(key) for key in keys if key not in adapted_tasks]
-    if missing:
-        raise EvidenceError(
-            f"{len(missing)} tasks have no scores of the adapted arm ({', '.join(missing[:3])}); submit it again"
-        )
-    comparisons = [
-        compare_task(scores, adapted_tasks[key], rerun_tasks.get(key)) for key, scores in zip(keys, base, strict=True)
-    ]
-    formats = [(scores.suite, scores.format_of or scores.task) for scores in base]
+    without_items = {(level.suite, level.task): level for level in levels}
+    comparisons, formats = [], []
+    for scores in base:
+        key = scores.suite, scores.task
+        if (counterpart := adapted_tasks.get(key)) is not None:
+            comparison = compare_task(scores, counterpart, rerun_tasks.get(key))
+            comparisons.append(_take_level(comparison, without_items.pop(key, None)))
+            formats.append((scores.suite, scores.format_of or scores.task))
+    comparisons += [FullComparison.of(level) for level in without_items.values()]
+    formats += list(without_items)
     return _mark_format_loss(_adjust_p_values(comparisons), formats)
+
+
+def _take_level(comparison: FullComparison, level: Comparison | None) -> FullComparison:
+    """Return a comparison of items with the levels, and their interval, of the metric as it is aggregated."""
+    if level is None:
+        return comparison
+    names = ("base", "adapted", "difference", "stderr", "low", "high", "p_value", "test", "unit")
+    return replace(comparison, **{name: getattr(level, name) for name in names})
 
 
 def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> FullComparison:

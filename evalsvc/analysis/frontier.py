@@ -11,14 +11,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 
 import numpy as np
 
+from evalsvc.analysis.shared import find_shared
 from evalsvc.analysis.suite_gains import Candidate, Gains
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import COSTS
+from evalsvc.records.comparisons import Missing
 from evalsvc.records.frontier import (
     Ellipse,
     EqualLevels,
@@ -34,6 +36,7 @@ from evalsvc.stats.multiplicity import bonferroni
 from evalsvc.stats.paired import LEVEL
 from evalsvc.stats.pareto import (
     THREADS,
+    Bools,
     Indices,
     Ranks,
     find_dominators,
@@ -87,7 +90,11 @@ class AxisGains:
         resampled: [replicates, arms].
         ranks: [replicates, arms], dense ranks of `resampled` within each replicate.
         ends: [2, arms], ends of the gains' intervals.
+        is_exact: [arms], whether nothing is known of a gain's uncertainty.
         reference: Value of the hypervolume's reference point on this axis.
+        suites: The suites that it is the mean of.
+        unshared: Other suites of the role, which most arms do not share.
+        lacks: Arm index to the suites that it lacks, for arms that are not on the axis.
     """
 
     unit: str
@@ -97,7 +104,11 @@ class AxisGains:
     resampled: Floats
     ranks: Ranks
     ends: Floats
+    is_exact: Bools
     left_out: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    unshared: tuple[str, ...] = ()
+    lacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, arms: Indices) -> AxisGains:
         """Return the axis for some of its arms, given by their indices."""
@@ -111,6 +122,7 @@ class AxisGains:
             resampled=self.resampled[:, kept],
             ranks=self.ranks[:, kept],
             ends=self.ends[:, kept],
+            is_exact=self.is_exact[kept],
         )
 
 
@@ -118,11 +130,11 @@ class AxisGains:
 class Uncertainty:
     """Intervals of an arm's learning, forgetting and exchange rate, and their ellipse; see `Point`."""
 
-    learning_low: float
-    learning_high: float
-    forgetting_low: float
-    forgetting_high: float
-    ellipse: Ellipse
+    learning_low: float | None = None
+    learning_high: float | None = None
+    forgetting_low: float | None = None
+    forgetting_high: float | None = None
+    ellipse: Ellipse | None = None
     exchange: float | None = None
     exchange_low: float | None = None
     exchange_high: float | None = None
@@ -134,12 +146,12 @@ class ArmPositions:
 
     Attributes:
         arms: The base, and the arms that have scores on all of its tasks.
-        incomplete: Labels of the other arms.
+        incomplete: The other arms, with what they lack.
         uncertainty: One entry per arm.
     """
 
     arms: tuple[Candidate, ...]
-    incomplete: tuple[str, ...]
+    incomplete: tuple[Missing, ...]
     learning: AxisGains
     forgetting: AxisGains
     uncertainty: tuple[Uncertainty, ...]
@@ -147,11 +159,11 @@ class ArmPositions:
     def with_known_costs(self, axes: Sequence[str]) -> ArmPositions:
         """Return the base and the arms with known costs on all cost axes; the others become incomplete."""
         costs = [name for name in axes if name in COSTS]
-        known = [all(getattr(arm.checkpoint.cost, name) is not None for name in costs) for arm in self.arms[1:]]
-        if all(known):
+        lacking = [tuple(n for n in costs if getattr(arm.checkpoint.cost, n) is None) for arm in self.arms[1:]]
+        if not any(lacking):
             return self
-        kept = np.flatnonzero([True, *known])
-        late = (arm.label for arm, has_all in zip(self.arms[1:], known, strict=True) if not has_all)
+        kept = np.flatnonzero([True, *(not names for names in lacking)])
+        late = (Missing(arm.label, names) for arm, names in zip(self.arms[1:], lacking, strict=True) if names)
         return ArmPositions(
             arms=tuple(self.arms[i] for i in kept),
             incomplete=(*self.incomplete, *late),
@@ -164,13 +176,18 @@ class ArmPositions:
 def build_positions(gains: Gains, learning: AxisGains, forgetting: AxisGains) -> ArmPositions:
     """Combine both axes for the arms that are on both."""
     both = np.intersect1d(learning.arms, forgetting.arms)
+    lacks_learning, lacks_forgetting = learning.lacks, forgetting.lacks
     learning, forgetting = learning.of(both), forgetting.of(both)
     with ThreadPoolExecutor(THREADS) as pool:
         uncertainty = pool.map(lambda arms: list(_compute_uncertainty(learning, forgetting, arms)), _blocks(len(both)))
     on_both = set(both)
     return ArmPositions(
         arms=tuple(arm for i, arm in enumerate(gains.arms) if i in on_both),
-        incomplete=tuple(arm.label for i, arm in enumerate(gains.arms) if i not in on_both),
+        incomplete=tuple(
+            Missing(arm.label, (*lacks_learning.get(i, ()), *lacks_forgetting.get(i, ())))
+            for i, arm in enumerate(gains.arms)
+            if i not in on_both
+        ),
         learning=learning,
         forgetting=forgetting,
         uncertainty=tuple(chain.from_iterable(uncertainty)),
@@ -204,6 +221,8 @@ def find_frontier(positions: ArmPositions, options: FrontierOptions = FrontierOp
             0.0 + value if name == "learning" else 0.0 - value
             for name, value in zip(options.axes, reference, strict=True)
         ),
+        suites=learning.suites + forgetting.suites,
+        unshared=learning.unshared + forgetting.unshared,
         left_out=learning.left_out + forgetting.left_out,
         incomplete=positions.incomplete,
         axes=options.axes,
@@ -224,6 +243,7 @@ def _points(
         resampled = pool.submit(non_dominated, ranks)
         dominators = find_dominators(ranks, on_frontier, 1 - bonferroni(ALPHA, len(placed) - 1))
         often = resampled.result().mean(axis=0)
+    is_known = not any(axes[name].is_exact.any() for name in DEFAULT_AXES)
     of_method = {label for method in methods for label in method.arms}
     return tuple(
         Point(
@@ -235,10 +255,10 @@ def _points(
             learning=float(axes["learning"].gain[i]),
             forgetting=0.0 - float(axes["forgetting"].gain[i]),
             on_frontier=bool(on_frontier[i]),
-            p_on_frontier=float(often[i]),
+            p_on_frontier=float(often[i]) if is_known else None,
             cost=arm.checkpoint.cost,
             on_method_frontier=arm.label in of_method,
-            dominated_by=placed[dominators[i]].label if dominators[i] >= 0 else None,
+            dominated_by=placed[dominators[i]].label if is_known and dominators[i] >= 0 else None,
             learning_low=bounds.learning_low,
             learning_high=bounds.learning_high,
             forgetting_low=bounds.forgetting_low,
@@ -269,8 +289,12 @@ def _compute_uncertainty(learning: AxisGains, forgetting: AxisGains, arms: slice
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
     exchanges = zip(exchange, *np.quantile(ratios, ENDS, axis=0, method="closest_observation"), strict=True)
+    is_exact = learning.is_exact[arms] | forgetting.is_exact[arms]
     for i, ellipse in enumerate(ellipses):
         value, low, high = map(float, next(exchanges)) if has_learned[i] else (None, None, None)
+        if is_exact[i]:
+            yield Uncertainty()
+            continue
         yield Uncertainty(
             learning_low=float(learned_low[i]),
             learning_high=float(learned_high[i]),
@@ -316,14 +340,22 @@ def _members(placed: Sequence[Candidate]) -> dict[str, list[int]]:
 
 
 def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) -> AxisGains:
-    """Return the mean gain over the suites of a role, or some of them, for the arms with scores on all of them.
+    """Return the mean gain over suites of a role, for the arms with scores on all of them.
 
     Tasks whose unit is not the most frequent one are left out.
+
+    Args:
+        suites: None for the suites that most arms share; see `find_shared`.
 
     Raises:
         EvidenceError: The base has no scores on any of them.
     """
-    candidates = [suite for suite in gains.suites if suite.role == role and (suites is None or suite.suite in suites)]
+    of_role = [suite for suite in gains.suites if suite.role == role]
+    is_chosen = suites is not None
+    if suites is None:
+        scored = [{suite.suite for suite in of_role if suite.has[i]} for i in range(1, len(gains.arms))]
+        suites = find_shared(scored) or [suite.suite for suite in of_role]
+    candidates = [suite for suite in of_role if suite.suite in suites]
     if not candidates:
         label = gains.arms[0].label
         raise EvidenceError(f"{label} has no scores on any {role} suite; submit it with one (see `suites list`)")
@@ -345,6 +377,8 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
         ranks = rank_densely(resampled)
     # Reference point: nothing learned, everything forgotten (a loss as large as the base's level).
     reference = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
+    names = dict.fromkeys(suite.suite for suite in chosen)
+    other_units = (task for suite in candidates if suite.unit != unit for task in suite.tasks)
     return AxisGains(
         unit=unit,
         reference=reference,
@@ -353,7 +387,14 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
         resampled=resampled,
         ranks=ranks,
         ends=np.concatenate(list(ends), axis=1),
-        left_out=tuple(task for suite in candidates if suite.unit != unit for task in suite.tasks),
+        is_exact=np.any([suite.is_exact for suite in chosen], axis=0)[columns],
+        left_out=(*other_units, *(task for task in gains.left_out if task.split("/")[0] in suites)),
+        suites=tuple(names),
+        unshared=() if is_chosen else tuple(dict.fromkeys(s.suite for s in of_role if s.suite not in suites)),
+        lacks={
+            int(i): tuple(dict.fromkeys(suite.suite for suite in chosen if not suite.has[i]))
+            for i in np.flatnonzero(~has)
+        },
     )
 
 
@@ -381,6 +422,7 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: AxisGains) -> Axi
         resampled=resampled,
         ranks=ranks,
         ends=np.stack([gain, gain]),
+        is_exact=np.zeros(len(gain), dtype=bool),
     )
 
 
@@ -401,6 +443,7 @@ def compare_methods(positions: ArmPositions, options: FrontierOptions = Frontier
     }
     if not members or not set(DEFAULT_AXES) <= set(options.axes):
         return EqualLevels()
+    is_known = not (domain.is_exact.any() or general.is_exact.any())
     # The estimate, then the resamples.
     planes = {
         method: [np.vstack([axis.gain[arms], axis.resampled[:, arms]]) for axis in (domain, general)]
@@ -413,26 +456,32 @@ def compare_methods(positions: ArmPositions, options: FrontierOptions = Frontier
         fronts = (np.stack([learned[0], kept[0]], axis=-1) for learned, kept in planes.values())
         at_forgetting = max(0.0, min(float(-front[non_dominated(front), 1].min()) for front in fronts))
     return EqualLevels(
-        _match(at_learning, {name: 0.0 - read_off(x, y, at_learning) for name, (x, y) in planes.items()}),
-        _match(at_forgetting, {name: read_off(y, x, -at_forgetting) for name, (x, y) in planes.items()}),
+        _match(at_learning, {name: 0.0 - read_off(x, y, at_learning) for name, (x, y) in planes.items()}, is_known),
+        _match(at_forgetting, {name: read_off(y, x, -at_forgetting) for name, (x, y) in planes.items()}, is_known),
     )
 
 
-def _match(at: float, values: Mapping[str, Floats]) -> LevelComparison:
+def _match(at: float, values: Mapping[str, Floats], is_known: bool) -> LevelComparison:
     reads = []
     for method, estimates in values.items():
-        value, low, high, reached = _summarise(estimates)
+        value, low, high, reached = _summarise(estimates, is_known)
         reads.append(MethodValue(method=method, value=value, low=low, high=high, reached=reached))
     gaps = []
     for a, b in combinations(values, 2):
-        value, low, high, reached = _summarise(values[a] - values[b])
+        value, low, high, reached = _summarise(values[a] - values[b], is_known)
         gaps.append(MethodDifference(first=a, second=b, value=value, low=low, high=high, reached=reached))
     return LevelComparison(at, tuple(reads), tuple(gaps))
 
 
-def _summarise(estimates: Floats) -> tuple[float | None, float | None, float | None, float]:
-    """Return the estimate (the first value), its interval over the resamples that have a value, and their share."""
+def _summarise(estimates: Floats, is_known: bool) -> tuple[float | None, float | None, float | None, float | None]:
+    """Return the estimate (the first value), its interval over the resamples that have a value, and their share.
+
+    Args:
+        is_known: Whether the resamples say how uncertain it is.
+    """
     value = None if math.isnan(estimates[0]) else float(estimates[0])
+    if not is_known:
+        return value, None, None, None
     known = estimates[1:][~np.isnan(estimates[1:])]
     if not len(known):
         return value, None, None, 0.0

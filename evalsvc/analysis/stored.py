@@ -10,11 +10,13 @@ import numpy as np
 from evalsvc.analysis import frontier
 from evalsvc.analysis.compare import compare_tasks, compute_totals
 from evalsvc.analysis.frontier import FrontierOptions
+from evalsvc.analysis.levels import Levels, compare_levels, index_levels
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.records.comparisons import FullComparison, RoleTotal
+from evalsvc.records.comparisons import FullComparison, Missing, RoleTotal
 from evalsvc.records.frontier import Frontier
 from evalsvc.records.scores import TaskScores
+from evalsvc.stats.estimates import SMOOTH
 from evalsvc.store.arms import Family, StoredArm, find_arm, find_base, find_rerun
 from evalsvc.store.scores import StoredResult
 from evalsvc.store.store import Store
@@ -25,12 +27,43 @@ _BATCH_ARMS = 16
 
 @dataclass(frozen=True, slots=True)
 class ArmComparison:
-    """The comparison of two arms on every task of the base."""
+    """The comparison of two arms on every task that both have.
+
+    Attributes:
+        missing: What either arm lacks of the other's suites and tasks.
+    """
 
     base: StoredArm
     adapted: StoredArm
     tasks: tuple[FullComparison, ...]
     roles: tuple[RoleTotal, ...]
+    missing: tuple[Missing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What several arms have: scores of items on the base's plans, and levels.
+
+    Attributes:
+        rerun: Scores of the base's second run.
+    """
+
+    scores: Mapping[int, Sequence[TaskScores]]
+    levels: Mapping[int, Levels]
+    rerun: Sequence[TaskScores] = ()
+    suites: Sequence[str] | None = None
+
+
+def check_suites(store: Store, suites: Sequence[str] | None) -> None:
+    """Check that a store has scores on suites.
+
+    Raises:
+        UsageError: It has none on one of them.
+    """
+    known = sorted({run.suite for run in store.runs() if run.state == "done" and run.part_of is None}) if suites else []
+    for suite in suites or ():
+        if suite not in known:
+            raise UsageError(f"suite {suite!r}: has no scores; suites with scores: {', '.join(known) or 'none'}")
 
 
 def read_results(store: Store, arm: str | None = None, suite: str | None = None) -> list[StoredResult]:
@@ -47,16 +80,24 @@ def read_results(store: Store, arm: str | None = None, suite: str | None = None)
     return [score for score in scores if suite in (None, score.suite)]
 
 
-def compare_arms(store: Store, adapted: str, base: str | None = None, other_prompts: bool = False) -> ArmComparison:
+def compare_arms(
+    store: Store,
+    adapted: str,
+    base: str | None = None,
+    other_prompts: bool = False,
+    suites: Sequence[str] | None = None,
+) -> ArmComparison:
     """Compare an arm with its base, or with another arm.
 
     Args:
         other_prompts: Whether to pair by document where the prompts differ.
+        suites: Only these; None for all that both arms have.
 
     Raises:
-        UsageError: A name matches no arm, or several.
-        EvidenceError: Scores are missing or cannot be compared.
+        UsageError: A name matches no arm, or several, or a suite has no scores.
+        EvidenceError: The arms have no scores in common, or these cannot be compared.
     """
+    check_suites(store, suites)
     arms = store.arms()
     chosen = find_arm(arms, adapted)
     reference = find_arm(arms, base) if base else find_base(arms, chosen)
@@ -65,60 +106,108 @@ def compare_arms(store: Store, adapted: str, base: str | None = None, other_prom
             f"{chosen.label} and {reference.label} were scored with different numerics "
             f"({chosen.numerics} and {reference.numerics}); submit both again"
         )
-    return compare_pair(store, reference, chosen, other_prompts)
+    return compare_pair(store, reference, chosen, other_prompts, suites)
 
 
-def compare_pair(store: Store, base: StoredArm, adapted: StoredArm, other_prompts: bool = False) -> ArmComparison:
-    """Compare two arms; arguments as in `compare_arms`.
-
-    Raises:
-        EvidenceError: Scores are missing or cannot be compared.
-    """
-    (comparison,) = compare_many(store, base, [adapted], other_prompts)
+def compare_pair(
+    store: Store,
+    base: StoredArm,
+    adapted: StoredArm,
+    other_prompts: bool = False,
+    suites: Sequence[str] | None = None,
+) -> ArmComparison:
+    """Compare two arms; arguments and errors as of `compare_arms`."""
+    (comparison,) = compare_many(store, base, [adapted], other_prompts, suites)
     if isinstance(comparison, EvidenceError):
         raise comparison
     return comparison
 
 
 def compare_many(
-    store: Store, base: StoredArm, several: Sequence[StoredArm], other_prompts: bool = False
+    store: Store,
+    base: StoredArm,
+    several: Sequence[StoredArm],
+    other_prompts: bool = False,
+    suites: Sequence[str] | None = None,
 ) -> Iterator[ArmComparison | EvidenceError]:
     """Yield the comparison of each arm, or the error; scores are read in batches of arms."""
     rerun = find_rerun(store.arms(), base)
     for start in range(0, len(several), _BATCH_ARMS):
         part = several[start : start + _BATCH_ARMS]
-        numbers = [*(arm.number for arm in part), *([rerun.number] if rerun else [])]
-        scores = store.task_scores(base.number, numbers)
+        numbers = [arm.number for arm in part]
+        scores = store.task_scores(base.number, [*numbers, *([rerun.number] if rerun else [])], suites=suites)
+        levels = index_levels(store.results([base.number, *numbers]))
+        evidence = _Evidence(scores, levels, scores[rerun.number] if rerun else (), suites)
         for arm in part:
             try:
-                comparison = _compare_scores(
-                    store, base, arm, scores, scores[rerun.number] if rerun else (), other_prompts
-                )
+                yield _compare_evidence(store, base, arm, evidence, other_prompts)
             except EvidenceError as error:
                 yield error
-            else:
-                yield comparison
 
 
-def _compare_scores(
-    store: Store,
-    base: StoredArm,
-    adapted: StoredArm,
-    scores: Mapping[int, Sequence[TaskScores]],
-    rerun: Sequence[TaskScores],
-    other_prompts: bool,
+def _compare_evidence(
+    store: Store, base: StoredArm, adapted: StoredArm, evidence: _Evidence, other_prompts: bool
 ) -> ArmComparison:
-    base_scores, adapted_scores = scores[base.number], scores[adapted.number]
-    if not base_scores:
-        raise EvidenceError(f"{base.label} has no finished run; submit it again to resume")
+    base_scores, adapted_scores = evidence.scores[base.number], list(evidence.scores[adapted.number])
+    base_levels, adapted_levels = (
+        {key: level for key, level in evidence.levels.get(arm.number, {}).items() if _is_chosen(level, evidence)}
+        for arm in (base, adapted)
+    )
     scored = {(task.suite, task.task) for task in adapted_scores}
-    if any((task.suite, task.task) not in scored for task in base_scores):
+    if any(key[:2] not in scored for key in adapted_levels):
         # The arm may have been scored on another plan of the suite: with some items missing, or with other prompts.
-        own = store.task_scores(adapted.number, [])[adapted.number]
-        adapted_scores = [*adapted_scores, *(task for task in own if (task.suite, task.task) not in scored)]
+        own = store.task_scores(adapted.number, [], suites=evidence.suites)[adapted.number]
+        adapted_scores += [task for task in own if (task.suite, task.task) not in scored]
     base_scores, adapted_scores = _pair_samples(store, base_scores, adapted_scores, other_prompts)
-    tasks = compare_tasks(base_scores, adapted_scores, rerun)
-    return ArmComparison(base, adapted, tuple(tasks), tuple(compute_totals(tasks)))
+    with_items = {(task.suite, task.task): task.aggregation in SMOOTH for task in adapted_scores}
+    with_items = {key: with_items[key] for task in base_scores if (key := (task.suite, task.task)) in with_items}
+    levels = [
+        compare_levels(level, adapted_levels[key])
+        for key, level in base_levels.items()
+        if level.primary and key in adapted_levels and not with_items.get(key[:2])
+    ]
+    tasks = compare_tasks(base_scores, adapted_scores, evidence.rerun, levels)
+    if not tasks:
+        raise EvidenceError(_explain_nothing(base, adapted, base_levels, adapted_levels, evidence))
+    missing = _list_missing(base, adapted, tasks, base_levels, adapted_levels)
+    return ArmComparison(base, adapted, tuple(tasks), tuple(compute_totals(tasks)), missing)
+
+
+def _is_chosen(level: StoredResult, evidence: _Evidence) -> bool:
+    """Whether a level belongs to the suites in question; sampled answers have no level that says anything."""
+    return level.role != "diversity" and (evidence.suites is None or level.suite in evidence.suites)
+
+
+def _explain_nothing(
+    base: StoredArm, adapted: StoredArm, base_levels: Levels, adapted_levels: Levels, evidence: _Evidence
+) -> str:
+    where = f" on {', '.join(evidence.suites)}" if evidence.suites else ""
+    for arm, levels in ((base, base_levels), (adapted, adapted_levels)):
+        if not levels:
+            return f"{arm.label} has no finished run{where}; see `evalsvc status`, and submit {adapted.label} again"
+    suites = [", ".join(dict.fromkeys(key[0] for key in levels)) for levels in (base_levels, adapted_levels)]
+    return (
+        f"{adapted.label} and {base.label} have no task and metric in common{where}: {base.label} has {suites[0]}, "
+        f"{adapted.label} has {suites[1]}; submit {adapted.label} with --suite for one of {base.label}'s suites"
+    )
+
+
+def _list_missing(
+    base: StoredArm, adapted: StoredArm, tasks: Sequence[FullComparison], base_levels: Levels, adapted_levels: Levels
+) -> tuple[Missing, ...]:
+    """Return what each of two arms lacks of the other's: suites, or tasks of suites that it has in part."""
+    compared = {(task.suite, task.task) for task in tasks}
+    in_part = {suite for suite, _ in compared}
+    missing = []
+    for arm, levels in ((base, adapted_levels), (adapted, base_levels)):
+        names = dict.fromkeys(
+            f"{key[0]}/{key[1]}" if key[0] in in_part else key[0]
+            for key, level in levels.items()
+            if level.primary and key[:2] not in compared
+        )
+        if names:
+            missing.append(Missing(arm.label, tuple(names)))
+    return tuple(missing)
 
 
 def _pair_samples(
@@ -166,31 +255,42 @@ def _number_by_document(store: Store, scores: TaskScores) -> TaskScores:
     )
 
 
-def load_frontier(store: Store, family: Family, options: FrontierOptions = FrontierOptions()) -> Frontier:  # noqa: B008 (frozen)
-    """Compute the frontier of a base and its arms.
+def load_frontier(
+    store: Store,
+    family: Family,
+    options: FrontierOptions = FrontierOptions(),  # noqa: B008 (frozen)
+    suites: Sequence[str] | None = None,
+) -> Frontier:
+    """Compute the frontier of a base and its arms; arguments and errors as of `load_positions`."""
+    return frontier.find_frontier(load_positions(store, family, suites), options)
 
-    Raises:
-        EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
-    """
-    return frontier.find_frontier(load_positions(store, family), options)
 
-
-def load_positions(store: Store, family: Family) -> frontier.ArmPositions:
+def load_positions(store: Store, family: Family, suites: Sequence[str] | None = None) -> frontier.ArmPositions:
     """Compute learning and forgetting of the arms of a base.
 
+    Args:
+        suites: Only these; for a role without one of them, or if None, those that most arms share.
+
     Raises:
-        EvidenceError: The base lacks scores on a domain or general suite, or samples differ.
+        UsageError: A suite has no scores.
+        EvidenceError: The base lacks scores on a domain or general suite.
     """
+    check_suites(store, suites)
     gains = load_gains(store, family)
-    return frontier.build_positions(gains, *(frontier.build_axis(gains, role) for role in frontier.ROLES))
+    axes = []
+    for role in frontier.ROLES:
+        of_role = [gain.suite for gain in gains.suites if gain.role == role and gain.suite in (suites or ())]
+        axes.append(frontier.build_axis(gains, role, of_role or None))
+    return frontier.build_positions(gains, *axes)
 
 
 def load_gains(store: Store, family: Family) -> Gains:
-    """Compute the gains of the arms of a base on every suite.
-
-    Raises:
-        EvidenceError: Samples differ.
-    """
-    scores = store.task_scores(family.base.number, [arm.number for arm in family.arms])
-    base, *arms = (Candidate(arm.label, arm.checkpoint, scores[arm.number]) for arm in (family.base, *family.arms))
+    """Compute the gains of the arms of a base on every suite."""
+    numbers = [arm.number for arm in family.arms]
+    scores = store.task_scores(family.base.number, numbers)
+    levels = index_levels(store.results([family.base.number, *numbers]))
+    base, *arms = (
+        Candidate(arm.label, arm.checkpoint, scores[arm.number], levels.get(arm.number, {}))
+        for arm in (family.base, *family.arms)
+    )
     return measure_gains(base, arms)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalsvc.analysis.claims import DecidedClaim, TrainingRun, decide_claims, decide_drift_claim
-from evalsvc.analysis.compare import UNIT_INTERVAL
+from evalsvc.analysis.compare import UNIT_INTERVAL, compute_totals
 from evalsvc.analysis.diversity_and_drift import compare_sampled
-from evalsvc.analysis.stored import ArmComparison, compare_many
+from evalsvc.analysis.shared import find_shared
+from evalsvc.analysis.stored import ArmComparison, check_suites, compare_many
 from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate, check_margin
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import why_no_drift
@@ -24,14 +25,19 @@ from evalsvc.store.scores import SampledAnswers, TokenDrift
 from evalsvc.store.store import Store
 
 
-def decide_stored_claims(store: Store, base: str | None = None, margin: float = MARGIN) -> list[DecidedClaim]:
+def decide_stored_claims(
+    store: Store, base: str | None = None, margin: float = MARGIN, suites: Sequence[str] | None = None
+) -> list[DecidedClaim]:
     """Test all claims that apply to the arms and matrices in a store.
 
+    Args:
+        suites: Only these; None for those of each role that most training runs share.
+
     Raises:
-        UsageError: No arm has that name, or the margin is no number of at least 0.
+        UsageError: No arm has that name, a suite has no scores, or the margin is no number of at least 0.
         EvidenceError: The store has no adapted arm and no matrix.
     """
-    return decide_claim_evidence(load_claim_evidence(store, base), margin)
+    return decide_claim_evidence(load_claim_evidence(store, base, suites), margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,14 @@ class ClaimEvidence:
     about: str
 
 
-def load_claim_evidence(store: Store, base: str | None = None) -> list[ClaimEvidence]:
-    """Return the stored arms and matrices as input of claims; raises as `decide_stored_claims`."""
+def load_claim_evidence(
+    store: Store, base: str | None = None, suites: Sequence[str] | None = None
+) -> list[ClaimEvidence]:
+    """Return the stored arms and matrices as input of claims; arguments and errors as of `decide_stored_claims`."""
+    check_suites(store, suites)
     matrices = [] if base else store.matrices()
     evidence = [
-        _load_family(store, family)
+        _load_family(store, family, suites)
         for family in (group_families(store.arms()) if base is None else [find_family(store.arms(), base)])
     ]
     for tasks in dict.fromkeys(matrix.tasks for matrix in matrices):
@@ -65,8 +74,8 @@ def decide_claim_evidence(evidence: Sequence[ClaimEvidence], margin: float = MAR
     return cards
 
 
-def _load_family(store: Store, family: Family) -> ClaimEvidence:
-    checkpoints = load_claim_runs(store, family)
+def _load_family(store: Store, family: Family, suites: Sequence[str] | None) -> ClaimEvidence:
+    checkpoints = load_claim_runs(store, family, suites)
     last: dict[str, tuple[StoredArm, TrainingRun]] = {}
     for arm, run in checkpoints:
         seen = last.get(run.name)
@@ -95,7 +104,9 @@ def explain_missing_drift(store: Store, family: Family, tokens: Mapping[int, Seq
     }
 
 
-def load_claim_runs(store: Store, family: Family) -> list[tuple[StoredArm, TrainingRun]]:
+def load_claim_runs(
+    store: Store, family: Family, suites: Sequence[str] | None = None
+) -> list[tuple[StoredArm, TrainingRun]]:
     """Return the arms that claims use: of every training run the last step with a comparison, and steps with drift."""
     # Of a checkpoint with several arms, only one is used: not the merged one, if there is another.
     by_checkpoint = {arm.checkpoint.digest: arm for arm in sorted(family.arms, key=lambda arm: not arm.serving.merged)}
@@ -113,20 +124,39 @@ def load_claim_runs(store: Store, family: Family) -> list[tuple[StoredArm, Train
                 no_drift=no_drift.get(arm.number),
             ),
         )
-        for arm, compared in _compare_last_steps(store, family.base, list(by_checkpoint.values()), with_drift)
+        for arm, compared in _share_suites(
+            list(_compare_last_steps(store, family.base, list(by_checkpoint.values()), with_drift, suites))
+        )
     }
     return [runs[number] for number in order if number in runs]
 
 
+def _share_suites(compared: Sequence[tuple[StoredArm, ArmComparison]]) -> Iterator[tuple[StoredArm, ArmComparison]]:
+    """Yield comparisons on the same suites of each role; of a role of which an arm lacks a suite, it keeps none."""
+    scored = [{(task.role, task.suite) for task in comparison.tasks} for _, comparison in compared]
+    roles = dict.fromkeys(role for suites in scored for role, _ in suites)
+    shared = {role: find_shared([sorted(s for r, s in suites if r == role) for suites in scored]) for role in roles}
+    for (arm, comparison), suites in zip(compared, scored, strict=True):
+        complete = {role for role, names in shared.items() if all((role, name) in suites for name in names)}
+        tasks = [task for task in comparison.tasks if task.role in complete and task.suite in shared[task.role]]
+        yield arm, replace(comparison, tasks=tuple(tasks), roles=tuple(compute_totals(tasks)))
+
+
 def _compare_last_steps(
-    store: Store, base: StoredArm, arms: Sequence[StoredArm], always: Container[int]
+    store: Store,
+    base: StoredArm,
+    arms: Sequence[StoredArm],
+    always: Container[int],
+    suites: Sequence[str] | None,
 ) -> Iterator[tuple[StoredArm, ArmComparison]]:
     """Yield the comparisons of every training run's last comparable step, and of the arms in `always`."""
     left = sorted(arms, key=lambda arm: -(arm.checkpoint.step or 0))
     while left:
         last = {_run_name(arm): arm.number for arm in reversed(left)}
         candidates = [arm for arm in left if arm.number == last[_run_name(arm)] or arm.number in always]
-        comparisons = dict(zip((arm.number for arm in candidates), compare_many(store, base, candidates), strict=True))
+        comparisons = dict(
+            zip((arm.number for arm in candidates), compare_many(store, base, candidates, suites=suites), strict=True)
+        )
         rest, reached = [], set()
         for arm in left:
             comparison = comparisons.get(arm.number)

@@ -2,18 +2,19 @@
 
 Pure: no I/O, no database. Positive is better, whatever the metric. Items (or clusters, if declared) are resampled, the
 same ones for all arms, which keeps the pairing between arms. Every task has its own draws, independent of other tasks,
-so that any selection of suites can be combined.
+so that any selection of suites can be combined. Arms without items, of which only levels are published, have resamples
+from normal distributions, if both levels have a standard error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from evalsvc.analysis.compare import compute_task_shares, find_unit
-from evalsvc.errors import EvidenceError
+from evalsvc.analysis.levels import Levels, find_level_unit
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
@@ -21,18 +22,21 @@ from evalsvc.records.vocabulary import Floats, Role
 from evalsvc.stats.bootstrap import resampled_means
 from evalsvc.stats.estimates import SMOOTH, estimate
 from evalsvc.stats.pareto import Bools
+from evalsvc.store.scores import StoredResult
 
 REPLICATES = 2000
 SEED = 1234
+_ROLES = ("domain", "general")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An arm with its scores."""
+    """An arm with its scores, and the levels of its tasks."""
 
     label: str
     checkpoint: Checkpoint
     scores: Sequence[TaskScores]
+    levels: Levels = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -43,6 +47,8 @@ class SuiteGain:
         tasks: Names as SUITE/TASK.
         level: The base's level.
         has: [arms], whether an arm has scores on all of these tasks; gains of other arms are nan.
+        is_exact: [arms], whether an arm's gain is that of published levels without standard errors, so that nothing is
+            known of its uncertainty and its resamples are all equal.
         gain: [arms].
         resampled: [replicates, arms].
     """
@@ -53,56 +59,74 @@ class SuiteGain:
     tasks: tuple[str, ...]
     level: float
     has: Bools
+    is_exact: Bools
     gain: Floats
     resampled: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gains:
-    """A base and its arms, base first, with their gains on every suite."""
+    """A base and its arms, base first, with their gains on every suite.
+
+    Attributes:
+        left_out: Tasks of these suites, as SUITE/TASK, whose metric has no mean over items.
+    """
 
     arms: tuple[Candidate, ...]
     suites: tuple[SuiteGain, ...]
+    left_out: tuple[str, ...] = ()
+
+
+Task = TaskScores | StoredResult
+"""A task of the base: with items, or only its level."""
 
 
 def measure_gains(base: Candidate, arms: Sequence[Candidate]) -> Gains:
-    """Compute the gains of arms on the domain and general suites that their base has scores on.
-
-    Raises:
-        EvidenceError: An arm's samples differ from the base's.
-    """
+    """Compute the gains of arms on the domain and general suites that their base has scores on."""
     everyone = (base, *arms)
-    groups: dict[tuple[str, Role, str], list[TaskScores]] = {}
+    groups: dict[tuple[str, Role, str], list[Task]] = {}
+    left_out = []
     for scores in base.scores:
-        if scores.role in {"domain", "general"} and scores.aggregation in SMOOTH:
+        if scores.role in _ROLES and scores.aggregation in SMOOTH:
             groups.setdefault((scores.suite, scores.role, find_unit(scores)), []).append(scores)
+        elif scores.role in _ROLES:
+            left_out.append(f"{scores.suite}/{scores.task}")
+    with_items = {(scores.suite, scores.task) for scores in base.scores}
+    for level in base.levels.values():
+        if level.primary and level.role in _ROLES and (level.suite, level.task) not in with_items:
+            groups.setdefault((level.suite, level.role, find_level_unit([level])), []).append(level)
     tables = [{(s.suite, s.task): s for s in arm.scores} for arm in everyone]
-    return Gains(everyone, tuple(_suite_gain(*group, tasks, everyone, tables) for group, tasks in groups.items()))
+    gains = (_suite_gain(*group, tasks, everyone, tables) for group, tasks in groups.items())
+    return Gains(everyone, tuple(gains), tuple(left_out))
 
 
 def _suite_gain(
     suite: str,
     role: Role,
     unit: str,
-    tasks: Sequence[TaskScores],
+    tasks: Sequence[Task],
     arms: Sequence[Candidate],
     tables: Sequence[Mapping[tuple[str, str], TaskScores]],
 ) -> SuiteGain:
-    has = np.array([all((suite, task.task) in table for task in tasks) for table in tables])
-    complete = [i for i, has_all in enumerate(has) if has_all]
+    counterparts_of = [[_find_counterpart(task, *arm) for arm in zip(arms, tables, strict=True)] for task in tasks]
+    has = np.array([None not in of_arm for of_arm in zip(*counterparts_of, strict=True)])
+    complete = np.flatnonzero(has)
     gain, resampled, level = np.zeros(len(complete)), np.zeros((REPLICATES, len(complete))), 0.0
-    for share, task in zip(compute_task_shares([(suite, task.weight) for task in tasks]), tasks, strict=True):
+    is_exact = np.zeros(len(complete), dtype=bool)
+    weights = [task.weight if isinstance(task, TaskScores) else 1.0 for task in tasks]
+    shares = compute_task_shares([(suite, weight) for weight in weights])
+    for share, task, of_task in zip(shares, tasks, counterparts_of, strict=True):
+        complete_arms = [arm for arm, has_all in zip(of_task, has, strict=True) if has_all and arm is not None]
+        task_gain = _measure_task(task, complete_arms, arms[0].levels)
         sign = orient(share, task.higher_is_better)
-        values_of_arms = [_check_aligned(task, tables[i][suite, task.task], arms[i]) for i in complete]
-        estimates = [estimate(values, task.weights, task.aggregation) for values in values_of_arms]
-        level += share * estimates[0].value
-        gain += sign * np.array([e.value - estimates[0].value for e in estimates])
-        differences = np.stack([e.influence - estimates[0].influence for e in estimates])
-        rng = np.random.default_rng([SEED, *f"{suite}/{task.task}".encode()])
-        resampled += resampled_means(_by_cluster(sign * differences, task), REPLICATES, rng)
+        level += share * task_gain.level
+        gain += sign * task_gain.gain
+        resampled += sign * task_gain.deviations
+        is_exact |= task_gain.is_exact
     resampled += gain
     if not has.all():
         gain, resampled = (_fill_missing(values, has) for values in (gain, resampled))
+        is_exact = np.isin(np.arange(len(has)), complete[is_exact])
     return SuiteGain(
         suite=suite,
         role=role,
@@ -110,9 +134,64 @@ def _suite_gain(
         tasks=tuple(f"{suite}/{task.task}" for task in tasks),
         level=level,
         has=has,
+        is_exact=is_exact,
         gain=gain,
         resampled=resampled,
     )
+
+
+def _find_counterpart(task: Task, arm: Candidate, table: Mapping[tuple[str, str], TaskScores]) -> Task | None:
+    """Return an arm's scores on the same items of a task; its level, if it has no items, or the base none."""
+    scores = table.get((task.suite, task.task))
+    if isinstance(task, TaskScores) and scores is not None:
+        is_same = (scores.metric, scores.filter) == (task.metric, task.filter) and task.is_aligned(scores)
+        return scores if is_same else None
+    return arm.levels.get((task.suite, task.task, task.metric, task.filter))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _TaskGain:
+    """Gains of arms on one task, in its unit, and the deviations of the resamples from them [replicates, arms]."""
+
+    level: float
+    gain: Floats
+    deviations: Floats
+    is_exact: Bools
+
+
+def _measure_task(task: Task, arms: Sequence[Task], base_levels: Levels) -> _TaskGain:
+    """Measure the gains of arms, the base first, of which some may have only levels."""
+    with_items = [i for i, arm in enumerate(arms) if isinstance(arm, TaskScores)]
+    level_only = [i for i, arm in enumerate(arms) if isinstance(arm, StoredResult)]
+    gain, deviations = np.zeros(len(arms)), np.zeros((REPLICATES, len(arms)))
+    is_exact = np.zeros(len(arms), dtype=bool)
+    seed = [SEED, *f"{task.suite}/{task.task}".encode()]
+    level = 0.0
+    if isinstance(task, TaskScores):
+        columns = [arm.values for arm in arms if isinstance(arm, TaskScores)]
+        estimates = [estimate(values, task.weights, task.aggregation) for values in columns]
+        level = estimates[0].value
+        gain[with_items] = [e.value - level for e in estimates]
+        differences = np.stack([e.influence - estimates[0].influence for e in estimates])
+        rng = np.random.default_rng(seed)
+        deviations[:, with_items] = resampled_means(_by_cluster(differences, task), REPLICATES, rng)
+    if level_only:
+        of_base = (
+            task if isinstance(task, StoredResult) else base_levels[task.suite, task.task, task.metric, task.filter]
+        )
+        level = of_base.value
+        results = [arm for arm in arms if isinstance(arm, StoredResult)]
+        gain[level_only] = [result.value - level for result in results]
+        errors = [result.stderr if of_base.stderr is not None else None for result in results]
+        is_exact[level_only] = [error is None for error in errors]
+        rng = np.random.default_rng([*seed, 1])
+        # The base's error is the same for all arms, and its gain over itself is 0 for certain.
+        common = rng.standard_normal((REPLICATES, 1)) * (of_base.stderr or 0.0)
+        own = rng.standard_normal((REPLICATES, len(results))) * np.array([error or 0.0 for error in errors])
+        deviations[:, level_only] = (own - common) * ~is_exact[level_only]
+        if isinstance(task, StoredResult):
+            deviations[:, 0], is_exact[0] = 0.0, False
+    return _TaskGain(level, gain, deviations, is_exact)
 
 
 def _fill_missing(values: Floats, has: Bools) -> Floats:
@@ -120,14 +199,6 @@ def _fill_missing(values: Floats, has: Bools) -> Floats:
     filled = np.full((*values.shape[:-1], len(has)), np.nan)
     filled[..., has] = values
     return filled
-
-
-def _check_aligned(base: TaskScores, scores: TaskScores, arm: Candidate) -> Floats:
-    if not base.is_aligned(scores):
-        raise EvidenceError(
-            f"{arm.label}: its samples of {base.suite}/{base.task} differ from the base's; submit it again"
-        )
-    return scores.values
 
 
 def _by_cluster(influence: Floats, task: TaskScores) -> Floats:

@@ -10,8 +10,10 @@ from itertools import pairwise
 from typing import Literal
 
 from evalsvc.analysis.compare import UNIT_INTERVAL, compute_totals
+from evalsvc.analysis.levels import LEVELS_ONLY, UNPAIRED
+from evalsvc.analysis.shared import find_shared
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.records.comparisons import Comparison, RoleTotal
+from evalsvc.records.comparisons import Comparison, Missing, RoleTotal
 from evalsvc.records.vocabulary import Role
 
 MARGIN = 0.02
@@ -26,9 +28,6 @@ def check_margin(margin: float) -> None:
     if not 0 <= margin < math.inf:
         raise UsageError(f"margin {margin}: must be a finite number of at least 0")
 
-
-UNPAIRED = "unpaired z"
-"""Name of the test for published results without items."""
 
 Trend = Literal["better at every step", "worse at every step", "mixed"]
 
@@ -87,7 +86,8 @@ class Trajectory:
         first_proven: First step whose forgetting is significantly above the margin (one-sided 5 %, per step).
         best_step: Among the steps whose forgetting is significantly below the margin, the one that learned most.
         learning_unit, forgetting_unit: "score", or a metric's name.
-        incomplete: Labels of arms that are not finished, or cannot be compared.
+        incomplete: Steps that are not shown: those that lack tasks, named, and those that cannot be compared at all.
+        unshared: Tasks, as SUITE/TASK, that most of the steps do not share; they are not shown.
     """
 
     name: str
@@ -101,7 +101,8 @@ class Trajectory:
     best_step: int | None
     learning_unit: str | None
     forgetting_unit: str | None
-    incomplete: tuple[str, ...] = ()
+    incomplete: tuple[Missing, ...] = ()
+    unshared: tuple[str, ...] = ()
 
 
 def build_trajectory(
@@ -110,20 +111,22 @@ def build_trajectory(
     """Build a trajectory from the comparisons of its steps.
 
     Args:
-        steps: (step, arm, its comparison with the base), in order; all with the same tasks.
+        steps: (step, arm, its comparison with the base), in order.
 
     Raises:
-        EvidenceError: There is no step, or steps differ in their tasks.
+        EvidenceError: There is no step.
     """
     if not steps:
-        raise EvidenceError(f"trajectory {name}: has no finished step; submit it again to resume")
-    tasks = [(c.suite, c.task) for c in steps[0][2]]
-    for step, arm, comparisons in steps:
-        if [(c.suite, c.task) for c in comparisons] != tasks:
-            raise EvidenceError(
-                f"trajectory {name}: step {step} ({arm}) was not scored on the tasks of step {steps[0][0]}; "
-                "submit it with the same suites"
-            )
+        raise EvidenceError(f"trajectory {name}: has no finished step; see `evalsvc status`")
+    tables = [{(c.suite, c.task): c for c in comparisons} for _, _, comparisons in steps]
+    tasks = find_shared(tables)
+    lacking = [tuple(f"{suite}/{task}" for suite, task in tasks if (suite, task) not in table) for table in tables]
+    incomplete = tuple(Missing(arm, names) for (_, arm, _), names in zip(steps, lacking, strict=True) if names)
+    steps = [
+        (step, arm, [table[key] for key in tasks])
+        for (step, arm, _), table, names in zip(steps, tables, lacking, strict=True)
+        if not names
+    ]
     units = {role: _unit(role, steps[0][2]) for role in ("domain", "general")}
     run_steps = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
     within = [s for s in run_steps if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
@@ -140,6 +143,10 @@ def build_trajectory(
         best_step=best.step if best and best.learning else None,
         learning_unit=units["domain"],
         forgetting_unit=units["general"],
+        incomplete=incomplete,
+        unshared=tuple(
+            "/".join(key) for key in dict.fromkeys(key for table in tables for key in table) if key not in tasks
+        ),
     )
 
 
@@ -185,5 +192,5 @@ def _build_curve(comparisons: Sequence[Comparison]) -> Curve:
         gains=gains,
         below_best=max(path) - path[-1],
         trend=trend,
-        paired=first.test != UNPAIRED,
+        paired=first.test not in (UNPAIRED, LEVELS_ONLY),
     )

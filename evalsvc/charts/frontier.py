@@ -111,7 +111,8 @@ def _ends(point: Point, axis: str) -> tuple[float, float | None, float | None]:
     if axis == "learning":
         return point.learning, point.learning_low, point.learning_high
     if axis == "retention":
-        return -point.forgetting, -point.forgetting_high, -point.forgetting_low
+        low, high = (None if end is None else -end for end in (point.forgetting_high, point.forgetting_low))
+        return -point.forgetting, low, high
     return _value(point, axis) or 0.0, None, None
 
 
@@ -240,10 +241,11 @@ def _base(point: Point, view: View) -> Trace:
 def _hover(point: Point) -> str:
     lines = [
         f"<b>{escape_label(point.arm)}</b> ({escape_label(point.method)})",
-        f"learning {point.learning:+.3f} [{point.learning_low:+.3f}, {point.learning_high:+.3f}]",
-        f"forgetting {point.forgetting:+.3f} [{point.forgetting_low:+.3f}, {point.forgetting_high:+.3f}]",
-        f"on the frontier in {point.p_on_frontier:.0%} of resamples",
+        f"learning {_with_interval(point.learning, point.learning_low, point.learning_high)}",
+        f"forgetting {_with_interval(point.forgetting, point.forgetting_low, point.forgetting_high)}",
     ]
+    if point.p_on_frontier is not None:
+        lines.append(f"on the frontier in {point.p_on_frontier:.0%} of resamples")
     if point.exchange is not None:
         lines.append(
             f"forgetting per unit learned {point.exchange:.2f} [{point.exchange_low:.2f}, {point.exchange_high:.2f}]"
@@ -253,3 +255,7 @@ def _hover(point: Point) -> str:
     if point.dominated_by:
         lines.append(f"dominated by {escape_label(point.dominated_by)} (95 %)")
     return "<br>".join(lines)
+
+
+def _with_interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:+.3f}" if low is None or high is None else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from evalsvc import api
-from evalsvc.cli.options import UNDERSTAND, Address, Arm, Base, Db, Json
+from evalsvc.cli.options import UNDERSTAND, Address, Arm, Base, Db, Json, Suites
 from evalsvc.cli.output import print_report
 
 app = typer.Typer()
@@ -41,6 +41,7 @@ def drift(base: Base = None, db: Db = None, address: Address = None, as_json: Js
 def claims(
     base: Base = None,
     margin: Annotated[float, typer.Option(min=0, help="The drop that a refutation must exclude.")] = 0.02,
+    suite: Suites = None,
     db: Db = None,
     address: Address = None,
     as_json: Json = False,
@@ -52,4 +53,4 @@ def claims(
     from evalsvc.analysis.stored_claims import decide_stored_claims
     from evalsvc.reports.claims import ClaimsReport
 
-    print_report(ClaimsReport(tuple(decide_stored_claims(api.find_store(db), base, margin))), as_json)
+    print_report(ClaimsReport(tuple(decide_stored_claims(api.find_store(db), base, margin, suite))), as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from evalsvc import api
-from evalsvc.cli.options import UNDERSTAND, Address, Arm, Base, Db, Json
+from evalsvc.cli.options import UNDERSTAND, Address, Arm, Base, Db, Json, Suites
 from evalsvc.cli.output import print_report
 
 app = typer.Typer()
@@ -38,6 +38,7 @@ def compare(
     other_prompts: Annotated[
         bool, typer.Option("--other-prompts", help="Pair by document if the two arms had different prompts.")
     ] = False,
+    suite: Suites = None,
     db: Db = None,
     address: Address = None,
     as_json: Json = False,
@@ -46,7 +47,7 @@ def compare(
 
     Shows lost and gained items, difference and interval per task, and the mean of each role.
     """
-    print_report(api.compare(arm, base, other_prompts=other_prompts, db=db), as_json)
+    print_report(api.compare(arm, base, other_prompts=other_prompts, suites=suite, db=db), as_json)
 
 
 @app.command(
@@ -71,6 +72,7 @@ def frontier(
         float | None,
         typer.Option(help="Compare methods' learning at this forgetting.", show_default="the highest all reach"),
     ] = None,
+    suite: Suites = None,
     db: Db = None,
     address: Address = None,
     as_json: Json = False,
@@ -79,5 +81,5 @@ def frontier(
 
     Arms that no other arm dominates are marked.
     """
-    report = api.frontier(base, axes=axes, at_learning=at_learning, at_forgetting=at_forgetting, db=db)
+    report = api.frontier(base, axes=axes, at_learning=at_learning, at_forgetting=at_forgetting, suites=suite, db=db)
     print_report(report, as_json)

@@ -42,6 +42,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Arm = Annotated[str, typer.Argument(help="The adapted arm: label, name, path or digest.")]
 Base = Annotated[str | None, typer.Option("--base", help="The base: label, name, path or digest.")]
+Suites = Annotated[
+    list[str] | None,
+    typer.Option("--suite", help="Only this suite; repeatable.", show_default="those that are shared"),
+]
 Source = Annotated[str | None, typer.Option("--base", help="Its base: folder or Hub id.")]
 Method = Annotated[str | None, typer.Option(help="How it was adapted: full, lora, qlora, cpt, ...")]
 Step = Annotated[int | None, typer.Option(min=0, help="Training step.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from evalsvc import api
-from evalsvc.cli.options import UNDERSTAND, Address, Db, Json
+from evalsvc.cli.options import UNDERSTAND, Address, Db, Json, Suites
 from evalsvc.cli.output import print_report
 from evalsvc.errors import EvidenceError
 
@@ -18,6 +18,7 @@ app = typer.Typer()
 def trajectory(
     name: Annotated[str | None, typer.Argument(help="A training run.", show_default="all")] = None,
     margin: Annotated[float, typer.Option(min=0, help="The largest forgetting tolerated.")] = 0.02,
+    suite: Suites = None,
     db: Db = None,
     address: Address = None,
     as_json: Json = False,
@@ -26,7 +27,7 @@ def trajectory(
 
     Shows every task's curve, the first step above the margin, and the best step below it.
     """
-    report = api.trajectory(name, margin=margin, db=db, note=lambda text: typer.echo(text, err=True))
+    report = api.trajectory(name, margin=margin, suites=suite, db=db, note=lambda text: typer.echo(text, err=True))
     print_report(report, as_json)
 
 

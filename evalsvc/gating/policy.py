@@ -6,6 +6,7 @@ one by one: an invalid waiver does not apply, and is shown with the reason.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -153,6 +154,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def read_policy(policy: str | os.PathLike[str] | Mapping[str, Any] | Policy) -> Policy:
+    """Return a policy from a file, its content, or itself.
+
+    Raises:
+        PolicyError: It cannot be read, or is invalid.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    return parse_policy(policy) if isinstance(policy, Mapping) else load_policy(Path(policy))
 
 
 def load_policy(path: Path) -> Policy:

@@ -97,6 +97,18 @@ class FullComparison(Comparison):
         return build_record(cls, {field.name: getattr(comparison, field.name) for field in fields(comparison)})
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What an arm lacks to be compared with others, which are compared without it.
+
+    Attributes:
+        lacks: Suites, tasks as SUITE/TASK, or costs.
+    """
+
+    arm: str
+    lacks: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleTotal:
     """Unweighted mean of the difference over a role's suites; positive is better."""

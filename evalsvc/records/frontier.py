@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evalsvc.records.arms import Cost
+from evalsvc.records.comparisons import Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,10 @@ class Point:
     """One arm's learning and forgetting. Positive forgetting is always worse.
 
     Attributes:
-        p_on_frontier: Share of bootstrap resamples in which no other arm dominates it.
+        learning_low, learning_high, forgetting_low, forgetting_high: Ends of the 90 % intervals; None for published
+            levels without standard errors.
+        p_on_frontier: Share of bootstrap resamples in which no other arm dominates it; None where the uncertainty of an
+            arm is not known.
         on_method_frontier: Whether no arm of the same method dominates it.
         dominated_by: An arm that dominates it significantly: in at least 95 % of the resamples, after Bonferroni's
             correction for the number of arms.
@@ -40,13 +44,13 @@ class Point:
     step: int | None
     trajectory: str | None
     learning: float
-    learning_low: float
-    learning_high: float
+    learning_low: float | None
+    learning_high: float | None
     forgetting: float
-    forgetting_low: float
-    forgetting_high: float
+    forgetting_low: float | None
+    forgetting_high: float | None
     on_frontier: bool
-    p_on_frontier: float
+    p_on_frontier: float | None
     cost: Cost
     on_method_frontier: bool = False
     dominated_by: str | None = None
@@ -72,14 +76,14 @@ class MethodValue:
     Attributes:
         value: None where the method does not reach the level.
         low, high: Interval over the resamples in which it does.
-        reached: Share of resamples in which it does.
+        reached: Share of resamples in which it does; None where the uncertainty of an arm is not known.
     """
 
     method: str
     value: float | None
     low: float | None
     high: float | None
-    reached: float
+    reached: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,7 @@ class MethodDifference:
     value: float | None
     low: float | None
     high: float | None
-    reached: float
+    reached: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,10 @@ class Frontier:
         learning_unit, forgetting_unit: Unit of each axis: "score", or a metric's name.
         hypervolume: Volume dominated by the frontier, in the product of the axes' units.
         reference: Reference point of `hypervolume`, one value per axis.
-        left_out: Tasks whose unit differs from that of their axis.
-        incomplete: Labels of arms without scores on some task of the axes, or without a cost that is an axis.
+        suites: The suites of learning and of forgetting.
+        unshared: Suites of the base that are not on the axes, because most of the arms do not share them.
+        left_out: Tasks whose unit differs from that of their axis, or whose metric is not a mean over items.
+        incomplete: Arms that are not placed, with the suites of the axes and the costs that they lack.
     """
 
     base: str
@@ -139,7 +145,9 @@ class Frontier:
     forgetting_unit: str
     hypervolume: float
     reference: tuple[float, ...]
+    suites: tuple[str, ...]
+    unshared: tuple[str, ...]
     left_out: tuple[str, ...]
-    incomplete: tuple[str, ...]
+    incomplete: tuple[Missing, ...]
     axes: tuple[str, ...] = ("learning", "forgetting")
     methods: tuple[MethodFrontier, ...] = ()

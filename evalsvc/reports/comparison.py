@@ -52,6 +52,7 @@ class ComparisonReport(Report):
             "adapted_digest": adapted.checkpoint.digest,
             "tasks": self.tasks,
             "roles": self.roles,
+            "missing": self.comparison.missing,
         }
 
     def tables(self) -> list[Table | Text]:
@@ -63,7 +64,15 @@ class ComparisonReport(Report):
             f"{self.comparison.adapted.label} against {self.comparison.base.label}",
             *("suite", "task", "metric", "#n", "#base", "#adapted", "#difference", "#90 % interval", "#lost"),
             *("#gained", "test"),
-            caption="difference = adapted - base in the metric's unit; ↑ higher is better, ↓ lower is better",
+            caption="\n".join(
+                (
+                    "difference = adapted - base in the metric's unit; ↑ higher is better, ↓ lower is better",
+                    *(
+                        f"not compared, as {entry.arm} lacks them: {', '.join(entry.lacks)}"
+                        for entry in self.comparison.missing
+                    ),
+                )
+            ),
         )
         for task in sort_by_loss(self.tasks):
             table.add_row(

@@ -17,7 +17,7 @@ from evalsvc.reports.formatting import (
     format_signed,
     new_table,
 )
-from evalsvc.reports.report import Report
+from evalsvc.reports.report import Report, describe_missing
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,6 +50,8 @@ class FrontierReport(Report):
             "hypervolume": {"value": frontier.hypervolume, "reference": frontier.reference},
             "learning_unit": frontier.learning_unit,
             "forgetting_unit": frontier.forgetting_unit,
+            "suites": frontier.suites,
+            "unshared": frontier.unshared,
             "left_out": frontier.left_out,
             "incomplete": frontier.incomplete,
         }
@@ -81,11 +83,15 @@ def points_table(frontier: Frontier) -> Table:
         f"hypervolume {frontier.hypervolume:.4f} from {reference}",
     ]
     costs = [name for name in frontier.axes if name not in {"learning", "forgetting"}]
+    if any(point.p_on_frontier is None for point in frontier.points):
+        caption.append("no P(frontier): levels of an arm are published without standard errors")
+    if frontier.unshared:
+        names = ", ".join(frontier.unshared)
+        caption.append(f"suites not on the axes, because most arms do not share them: {names}; --suite takes them")
     if frontier.left_out:
-        caption.append(f"tasks not on the axes, because their units differ: {', '.join(frontier.left_out)}")
+        caption.append(f"tasks not on the axes, because of another unit: {', '.join(frontier.left_out)}")
     if frontier.incomplete:
-        lacks = f" or {' or '.join(costs)}" if costs else ""
-        caption.append(f"arms not shown, because they lack scores{lacks}: {', '.join(frontier.incomplete)}")
+        caption.append(f"arms not placed: {describe_missing(frontier.incomplete)}")
         if "trainable_share" in costs:
             caption.append("a missing trainable_share is computed by: evalsvc checkpoints compare ARM")
     table = new_table(
@@ -104,7 +110,7 @@ def points_table(frontier: Frontier) -> Table:
             format_interval(point.learning_low, point.learning_high),
             format_signed(point.forgetting),
             format_interval(point.forgetting_low, point.forgetting_high),
-            f"{point.p_on_frontier:.2f}",
+            "-" if point.p_on_frontier is None else f"{point.p_on_frontier:.2f}",
             *(format_number(getattr(point.cost, name)) for name in costs),
             point.dominated_by or "",
             style="bold" if point.on_frontier else None,

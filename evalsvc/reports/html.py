@@ -24,6 +24,7 @@ from evalsvc.records.frontier import Frontier
 from evalsvc.reports.comparison import sort_by_loss
 from evalsvc.reports.formatting import LEVEL_NOTE, format_number, format_signed
 from evalsvc.reports.frontier import sort_by_learning
+from evalsvc.reports.report import describe_missing
 from evalsvc.store.arms import find_family
 from evalsvc.store.decisions import Decisions, Record
 from evalsvc.store.store import Store
@@ -80,7 +81,7 @@ def render_page(
 ) -> str:
     """Return the page: figures by `build_figures`, tables and verdicts. Names from checkpoints are escaped."""
     environment = Environment(loader=PackageLoader("evalsvc.reports", ""), autoescape=select_autoescape())
-    environment.filters |= {"number": format_number, "signed": format_signed}
+    environment.filters |= {"number": format_number, "signed": format_signed, "missing": describe_missing}
     return environment.get_template("report.html").render(
         frontier=frontier,
         points=sort_by_learning(frontier),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalsvc.records.arms import Checkpoint
+from evalsvc.records.comparisons import Missing
 from evalsvc.records.serialise import to_plain
 
 if TYPE_CHECKING:
@@ -97,6 +99,11 @@ def _cell(tag: str, text: object, style: str) -> str:
 
 def _escape(text: object) -> str:
     return escape(str(text)).replace("\n", "<br>")
+
+
+def describe_missing(missing: Sequence[Missing]) -> str:
+    """Return in words which arms are left out, and what they lack."""
+    return "; ".join(f"{entry.arm} lacks {', '.join(entry.lacks) or 'scores'}" for entry in missing)
 
 
 def describe_arm(checkpoint: Checkpoint, label: str | None = None) -> dict[str, Any]:

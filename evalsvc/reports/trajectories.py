@@ -11,7 +11,7 @@ from rich.text import Text
 from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
 from evalsvc.records.direction import arrow
 from evalsvc.reports.formatting import format_interval, format_number, format_signed, new_table
-from evalsvc.reports.report import Report
+from evalsvc.reports.report import Report, describe_missing
 
 MOST_COLUMNS = 8
 """Maximum number of steps in a table of curves; of more steps, evenly spaced ones are shown."""
@@ -43,7 +43,9 @@ class TrajectoryReport(Report):
 
 def _steps_table(run: Trajectory) -> Table:
     units = f"units: learning {run.learning_unit or '-'}, forgetting {run.forgetting_unit or '-'}"
-    missing = [f"steps not shown, because they lack scores: {', '.join(run.incomplete)}"] if run.incomplete else []
+    missing = [f"steps not shown: {describe_missing(run.incomplete)}"] if run.incomplete else []
+    if run.unshared:
+        missing.append(f"tasks not shown, because most steps do not share them: {', '.join(run.unshared)}")
     table = new_table(
         f"{run.name} ({run.method}) against {run.base}",
         *("#step", "#learning", "#90 % interval", "#forgetting", "#90 % interval", f"margin {run.margin:g}"),

@@ -287,8 +287,12 @@ class Store:
             )
         return [build_record(StoredRun, row, arm=arms[row["arm"]]) for row in rows]
 
-    def results(self) -> list[StoredResult]:
-        """Return the results of all finished runs, on the newest plan of each suite that the arm has finished."""
+    def results(self, numbers: Sequence[int] | None = None) -> list[StoredResult]:
+        """Return the results of finished runs, on the newest plan of each suite that the arm has finished.
+
+        Args:
+            numbers: Numbers of the arms; None for all.
+        """
         with self._database.read() as connection:
             arms = read_arms(connection)
             rows = fetch_rows(
@@ -297,12 +301,14 @@ class Store:
                     WITH newest AS (
                         SELECT u.run, u.arm, p.suite, p.role FROM runs u JOIN plans p USING (plan)
                         WHERE u.state = 'done' AND p.part_of IS NULL
+                              AND coalesce(list_contains($numbers, u.arm), true)
                         QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
                     )
                     SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
                            r.higher_is_better, r.is_primary AS "primary", r.is_group
                     FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
-                    """
+                    """,
+                    {"numbers": numbers},
                 )
             )
         return [build_record(StoredResult, row, arm=arms[row["arm"]]) for row in rows]

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from evalsvc.analysis import stored
+from evalsvc.analysis.shared import find_shared
+from evalsvc.analysis.stored_claims import load_claim_runs
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Arm
+from evalsvc.records.comparisons import Missing
 from evalsvc.store.arms import find_arm, find_base, find_family, group_families
 from evalsvc.store.store import Store
 from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
@@ -73,7 +76,7 @@ def test_what_cannot_be_compared_is_no_evidence(store: Store) -> None:
         find_base(store.arms(), find_arm([a for a in store.arms() if a.digest == half.key], "c9"))
     unfinished = make_arm(10, parent=BASE.checkpoint)
     store.register([unfinished], [GENERAL], "host:1")
-    with pytest.raises(EvidenceError, match="2 tasks have no scores of the adapted arm"):
+    with pytest.raises(EvidenceError, match="c10 has no finished run; see `evalsvc status`"):
         stored.compare_arms(store, "c10")
 
 
@@ -163,3 +166,63 @@ def test_clusters_answers_and_formats_come_out_of_the_store_as_they_went_in(db: 
     assert found.confidence is not None
     assert found.confidence.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert (found.chance, found.format_of) == (0.5, "x")
+
+
+# -------------------------------------------------------------------------------------------------------- the yardstick
+
+
+def test_one_more_suite_of_the_base_changes_no_other_arm(store: Store) -> None:
+    def look() -> tuple[object, ...]:
+        compared = stored.compare_arms(store, "lora@10")
+        placed = stored.load_frontier(store, find_family(store.arms(), "c1"))
+        points = {point.arm: point for point in placed.points}
+        runs = [run for run in load_claim_runs(store, find_family(store.arms(), "c1")) if run[0].label == "lora@20"]
+        return compared.tasks, compared.roles, points["lora@10"].learning_low, points["lora@20"].forgetting, runs
+
+    before = look()
+    extra, late = make_plan("extra", text="extra"), make_arm(5, parent=BASE.checkpoint)
+    store.register([BASE, late], [extra], "host:1")
+    for of in (BASE, late):
+        store.finish(of, extra, grade_plan(extra, [1.0] * 6))
+    assert look() == before
+    assert stored.compare_arms(store, "lora@10").missing == (Missing("lora@10", ("extra",)),)
+    family = find_family(store.arms(), "c1")
+    placed = stored.load_frontier(store, family)
+    assert (placed.suites, placed.unshared) == (("d", "g"), ("extra",))
+    assert placed.incomplete == (Missing("c5", ("d", "g")),)
+    store.register([late], [DOMAIN], "host:1")
+    store.finish(late, DOMAIN, grade_plan(DOMAIN, [1.0] * 6))
+    only = stored.load_frontier(store, family, suites=["extra"])
+    assert ([point.arm for point in only.points], only.suites) == (["c1", "c5"], ("d", "extra"))
+    with pytest.raises(UsageError, match="suite 'nope': has no scores; suites with scores: d, extra, g"):
+        stored.load_frontier(store, family, suites=["nope"])
+    with pytest.raises(UsageError, match="suite 'nope'"):
+        stored.compare_arms(store, "lora@10", suites=["nope"])
+    (task,) = stored.compare_arms(store, "lora@10", suites=["d"]).tasks
+    assert task.suite == "d"
+    with pytest.raises(EvidenceError, match="lora@10 has no finished run on extra"):
+        stored.compare_arms(store, "lora@10", suites=["extra"])
+    with pytest.raises(
+        EvidenceError, match=r"c5 and lora@10 have no task and metric in common on g, extra: lora@10 has g"
+    ):
+        stored.compare_arms(store, "c5", "lora@10", suites=["g", "extra"])
+
+
+@pytest.mark.parametrize(
+    ("scored", "shared"),
+    [
+        (["vc", "vc"], "vc"),
+        (["vcn", "vc"], "vc"),  # one more suite of one arm
+        (["vcn", "vc", "vc"], "vc"),
+        (["vc", "vc", "v"], "vc"),  # one less
+        (["vc", "vc", "vc", "v", ""], "vc"),
+        (["vc", "v"], "v"),
+        (["vw", "cd"], "vw"),  # nothing in common: those of the first
+        (["vc", "cn", "nv"], "v"),  # no arm has what most have
+        (["vcn"], "vcn"),
+        (["", ""], ""),
+        ([], ""),
+    ],
+)
+def test_arms_are_compared_on_what_most_of_them_have_together(scored: list[str], shared: str) -> None:
+    assert sorted(find_shared(scored)) == sorted(shared)

@@ -8,6 +8,7 @@ import pytest
 from evalsvc.analysis.frontier import ROLES, ArmPositions, build_axis, build_positions, find_frontier
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
 from evalsvc.errors import EvidenceError
+from evalsvc.records.comparisons import Missing
 from evalsvc.records.scores import TaskScores
 from tests.support.fakes import make_checkpoint
 from tests.support.scores import make_scores
@@ -59,7 +60,7 @@ def test_tasks_count_by_weight_and_suites_all_the_same() -> None:
 def test_an_arm_is_placed_where_it_has_all_of_the_chosen_suites() -> None:
     late = Candidate("late", make_checkpoint(9, parent=BASE), [s for s in ARMS[3].scores if s.suite != "law"])
     measured = measure_gains(ARMS[0], [ARMS[1], late, ARMS[2]])
-    assert on(measured, "law", "mmlu").incomplete == on(measured, *SUITES).incomplete == ("late",)
+    assert on(measured, "law", "mmlu").incomplete == on(measured, *SUITES).incomplete == (Missing("late", ("law",)),)
     found = on(measured, "clinic", "mmlu")
     assert ([arm.label for arm in found.arms], found.incomplete) == (["c1", "c2", "late", "c3"], ())
     with_late, without = (find_frontier(on(m, *SUITES)) for m in (measured, measure_gains(ARMS[0], ARMS[1:3])))

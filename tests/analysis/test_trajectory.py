@@ -15,7 +15,7 @@ from evalsvc.analysis.compare import compare_tasks
 from evalsvc.analysis.trajectory import Trajectory, build_trajectory
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Arm
-from evalsvc.records.comparisons import FullComparison
+from evalsvc.records.comparisons import FullComparison, Missing
 from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
@@ -74,9 +74,12 @@ def test_curves_have_a_trend_and_a_distance_from_their_best() -> None:
     assert domain.levels == pytest.approx((0.3, 0.5, 0.4))
 
 
-def test_steps_with_other_tasks_are_no_trajectory() -> None:
-    with pytest.raises(EvidenceError, match=r"step 20 \(y\) was not scored on the tasks of step 10"):
-        build_trajectory("a", "lora", "b", [(10, "x", step(0.1, 0.1)), (20, "y", step(0.1, 0.1)[:1])])
+def test_a_step_without_the_tasks_that_others_share_is_named() -> None:
+    found = build_trajectory(
+        "a", "lora", "b", [(10, "x", step(0.1, 0.1)), (20, "y", step(0.1, 0.1)[:1]), (30, "z", step(0.2, 0.1)[:2])]
+    )
+    assert [s.step for s in found.steps] == [10, 30]
+    assert (found.incomplete, found.unshared) == ((Missing("y", ("s/t",)),), ("text/text",))
     with pytest.raises(EvidenceError, match="no finished step"):
         build_trajectory("a", "lora", "b", [])
 
@@ -211,12 +214,12 @@ def test_a_run_without_a_finished_step_hides_no_other(db: Path, evalsvc: Run) ->
     }
     store.register([base, *runs.values()], [item], "h:1")
     store.finish(base, item, grade_plan(item, [1.0] * 50))
-    with pytest.raises(EvidenceError, match="trajectory begun: has no finished step"):
+    with pytest.raises(EvidenceError, match="trajectory begun: has no step to show"):
         training_runs.follow_runs(store)
     store.finish(runs["whole"], item, grade_plan(item, [1.0] * 40 + [0.0] * 10))
     done = evalsvc("trajectory", "--db", db, "--json")
     assert [run["name"] for run in json.loads(done.out)["trajectories"]] == ["whole"]
-    assert "left out: trajectory begun: has no finished step" in done.err
+    assert "left out: trajectory begun: has no step to show" in done.err
 
 
 def test_the_continual_family_of_real_matrices(data: Path, db: Path, evalsvc: Run) -> None:

@@ -30,6 +30,7 @@ from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, build_rules
 from evalsvc.gating.verdict import decide
 from evalsvc.records.arms import COSTS, Cost
+from evalsvc.records.comparisons import Missing
 from evalsvc.records.frontier import Ellipse, Frontier, Point
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.reports.html import ReportSections, build_figures, render_page
@@ -68,7 +69,9 @@ def frontier(*points: Point) -> Frontier:
         hypervolume=0.1,
         reference=(0.0, 1.0),
         left_out=("x/y",),
-        incomplete=("late",),
+        suites=("d", "g"),
+        unshared=(),
+        incomplete=(Missing("late", ("g",)),),
     )
 
 
@@ -124,7 +127,7 @@ def test_the_page_holds_everything_it_needs() -> None:
     assert "Plotly.react(name" in page
     around = page.replace(read_plotly_javascript(), "")
     assert not re.search(r"https?://", around)
-    assert "Arms not shown, because they lack scores: late" in page
+    assert "Arms not placed: late lacks g" in page
     assert "2026-01-02" in page
 
 
