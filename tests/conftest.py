@@ -39,8 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep prepared data sets out of the user's cache; worker processes inherit the variable."""
-    os.environ["EVALSVC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keep what can be recomputed out of the user's cache; all test processes share one, and children inherit it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    os.environ["EVALSVC_CACHE"] = str(folder / "cache")
 
 
 @pytest.fixture(scope="session")

@@ -567,10 +567,11 @@ LINKS = {
 def test_every_page_in_a_real_browser(served: str) -> None:
     shots = os.environ.get("EVALSVC_SCREENSHOTS")
     with watched(served) as page:
-        for scheme, (name, link) in product(("light", "dark"), LINKS.items()):
+        for (name, link), scheme in product(LINKS.items(), ("light", "dark")):
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": 1280, "height": 1200})
-            page.goto(f"{served}{link}")
+            if scheme == "light":
+                page.goto(f"{served}{link}")
             settled(page)
             if name == "simulator":
                 page.get_by_role("tab", name="Simulator").click()
