@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lm_eval
 from lm_eval.models.huggingface import HFLM
@@ -26,9 +27,10 @@ def stock(
     # As a folder of data files is addressed by lm-eval: from the current directory.
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     lm = HFLM(pretrained=checkpoint.path, device="cpu", dtype="float32", batch_size=4, **(model or {}))
-    return lm_eval.simple_evaluate(
-        lm, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
-    )
+    with mock.patch("lm_eval.evaluator.add_env_info"):  # lists all installed packages, with pip
+        return lm_eval.simple_evaluate(
+            lm, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
+        )
 
 
 def requests_by_sample(planned: Planned, task: str) -> list[list[Request]]:
