@@ -266,8 +266,12 @@ def _from_hub(source: str) -> Path:
 
 
 def _steps(folder: Path, note: Note) -> list[tuple[int, Path]]:
-    """Return (step, folder) of a run's checkpoints, by step, without those that are still being written."""
-    steps = []
+    """Return (step, folder) of a run's checkpoints, by step, without those that are incomplete.
+
+    Raises:
+        CheckpointError: There are steps, and none of them can be loaded.
+    """
+    steps, left_out = [], []
     for path in folder.iterdir():
         step = read_step(path)
         if step is None or not path.is_dir():
@@ -276,6 +280,12 @@ def _steps(folder: Path, note: Note) -> list[tuple[int, Path]]:
             note(f"{path.name}: skipped, because it is still being written; submit again when it is complete")
         elif find_weights(path) or (find_pickled_weights(path) and (path / "config.json").is_file()):
             steps.append((step, path))
+        else:
+            note(f"{path.name}: left out of the trajectory: {describe_missing(path)}")
+            left_out.append(path)
+    if left_out and not steps and not find_weights(folder):
+        first = min(left_out, key=lambda path: read_step(path) or 0)
+        raise CheckpointError(f"{folder}: no step can be loaded; {first.name}: {describe_missing(first)}")
     return sorted(steps)
 
 
@@ -303,6 +313,7 @@ def _open_step(folder: Path, base: Checkpoint, description: Description, progres
         return _describe(folder, base, description, progress, method="full")
     config = read_json(folder / "adapter_config.json")
     kind = "dora" if config.get("use_dora") else str(config.get("peft_type", "")).lower()
+    kind = "context_aware_prompt_tuning" if kind == "cpt" else kind  # not continued pre-training
     return _describe(folder, base, description, progress, method=kind)
 
 

@@ -15,11 +15,17 @@ from evalsvc.records.arms import Checkpoint, Finding
 
 _LORA = re.compile(r"\.lora_(?:embedding_)?([AB])(?:\.|$)")
 _OTHER_TASKS = re.compile(r"For(?:Sequence|Token|Image|Audio)Classification|ForQuestionAnswering|ForMultipleChoice")
+_HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out|output)\.")
+_ON_EMBEDDINGS = re.compile(r"\.(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.(lora_|weight$)")
+_PLAIN = ("F64", "F32", "F16", "BF16")
+"""Number formats of weights that are not quantised."""
 EMBEDDINGS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out|output)\.weight$")
 """Names of tensors with one row per token."""
 
 
 MERGE_RESIZED = "merge it into the base that it was trained on, and submit the merged model"
+UNLOADABLE = {"not-gathered", "left-over-quantisation"}
+"""Checks whose findings explain why loaders fail, so that nothing more is asked of them."""
 _PREFIXES = {
     "_orig_mod.": "saved from a model compiled by torch.compile",
     "_fsdp_wrapped_module.": "saved from a model wrapped for FSDP",
@@ -60,7 +66,14 @@ def examine_files(checkpoint: Checkpoint, base: Checkpoint | None, *, base_anywa
             *examine_base(checkpoint, base, accepted=base_anyway),
             *_adapter(checkpoint, base, folder, contents),
         ]
-    return [*findings, *_other_task(checkpoint, folder), *_no_tokenizer(checkpoint)]
+    config = read_json(folder / "config.json")
+    return [
+        *findings,
+        *_other_task(checkpoint, config),
+        *_quantisation(checkpoint, config, contents),
+        *_untied(checkpoint, config, contents),
+        *_no_tokenizer(checkpoint),
+    ]
 
 
 def _numbers(checkpoint: Checkpoint, contents: Sequence[Content]) -> Iterator[Finding]:
@@ -88,11 +101,41 @@ def _code(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
             yield Finding("warning", "custom-code", checkpoint.label, text)
 
 
-def _other_task(checkpoint: Checkpoint, folder: Path) -> Iterator[Finding]:
-    architectures = read_json(folder / "config.json").get("architectures") or []
+def _other_task(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Iterator[Finding]:
+    architectures = config.get("architectures") or []
     if wrong := [name for name in architectures if _OTHER_TASKS.search(str(name))]:
         text = f"is a {wrong[0]}, must be a causal language model; its head was trained for another task"
         yield Finding("error", "task-type", checkpoint.label, text)
+
+
+def _quantisation(checkpoint: Checkpoint, config: Mapping[str, Any], contents: Sequence[Content]) -> Iterator[Finding]:
+    settings = config.get("quantization_config")
+    if settings and all(content.dtype in _PLAIN for content in contents):
+        how = dict(settings).get("quant_method", "unknown")
+        text = (
+            f"its config.json has a quantization_config ({how}), but its weights are not quantised, as after merging "
+            "an adapter: delete that key, or loaders quantise them"
+        )
+        yield Finding("error", "left-over-quantisation", checkpoint.label, text)
+
+
+def _ties(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration says that the output head is the embeddings."""
+    return bool(config.get("tie_word_embeddings") or dict(config.get("text_config") or {}).get("tie_word_embeddings"))
+
+
+def _untied(checkpoint: Checkpoint, config: Mapping[str, Any], contents: Sequence[Content]) -> Iterator[Finding]:
+    if not _ties(config):
+        return
+    rows = {content.name: content for content in contents if EMBEDDINGS.search(content.name)}
+    heads = [name for name in rows if _HEAD.search(name)]
+    embeddings = {content.sha256 for name, content in rows.items() if name not in heads}
+    if embeddings and (own := [name for name in heads if rows[name].sha256 not in embeddings]):
+        text = (
+            f"its configuration ties the output head to the embeddings, but its file has another {own[0]}: it is "
+            "scored with that head, as transformers loads it; lm-eval ties them again, and has other numbers"
+        )
+        yield Finding("warning", "tied", checkpoint.label, text)
 
 
 def _no_tokenizer(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -114,6 +157,15 @@ def _adapter(checkpoint: Checkpoint, base: Checkpoint, folder: Path, contents: S
         text = "its change is exactly zero (every B or every A is zero): it was saved before it was trained"
         yield Finding("error", "no-effect", checkpoint.label, text)
     yield from _own_embeddings(checkpoint, base, config, contents)
+    saved = {name.rsplit(".", 1)[-1] for name in config.get("modules_to_save") or []}
+    matches = [match for content in contents if (match := _ON_EMBEDDINGS.search(content.name))]
+    trained = sorted({match[1] for match in matches if match[2] == "lora_" or match[1] in saved})
+    if trained and not config.get("ensure_weight_tying") and _ties(read_json(Path(base.path) / "config.json")):
+        text = (
+            f"it trains {' and '.join(trained)}, but the base's output head is its embeddings: merged into the base or "
+            "saved with it, it changes both, and is another model than the adapter that is scored"
+        )
+        yield Finding("warning", "tied", checkpoint.label, text)
 
 
 def is_zero(contents: Sequence[Content]) -> bool:

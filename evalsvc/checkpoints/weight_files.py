@@ -67,6 +67,20 @@ def describe_missing(folder: Path) -> str | None:
         return f"its weights are pickled ({pickled[0]}), which can run code on loading; save them as safetensors"
     if shards := sorted(folder.glob("model-*-of-*.safetensors")):
         return f"has {len(shards)} shards but no {INDEX}, which loaders need to find them; copy the index as well"
+    if parts := sorted(folder.glob("**/*.distcp")):
+        place = parts[0].parent.relative_to(folder)
+        return (
+            f"its weights are parts of an FSDP checkpoint ({place}), which no loader reads; join them with `accelerate "
+            f"merge-weights {parts[0].parent} OUTPUT`, and put config.json beside the result"
+        )
+    if (folder / "zero_to_fp32.py").is_file():
+        return (
+            "its weights are parts of a DeepSpeed checkpoint, which no loader reads; join them with `python "
+            "zero_to_fp32.py . OUTPUT --safe_serialization`, and put config.json beside the result"
+        )
+    if others := sorted(path.name for path in folder.glob("*.safetensors")):
+        name = "adapter_model.safetensors" if is_adapter(folder) else "model.safetensors"
+        return f"has {others[0]}, but loaders only read {name}; if those are its weights, rename the file"
     if config.is_file():
         return "has a configuration but no safetensors weights"
     return "is not a checkpoint: no config.json or adapter_config.json, and no checkpoint-*/step_* folders inside"

@@ -38,8 +38,6 @@ def examine_fit(checkpoint: Checkpoint, base: Checkpoint | None, tensors: Shapes
         tensors: Shapes of the tensors in the checkpoint's files, by name.
     """
     silence()
-    if any(0 in shape for shape in tensors.values()):
-        return []  # never gathered, as `checkpoints.file_checks` says
     try:
         config = _config(checkpoint.resident)
     except CheckpointError as error:
@@ -223,6 +221,13 @@ def _tokens(checkpoint: Checkpoint, base: Checkpoint | None, config: PretrainedC
     except CheckpointError as error:
         yield Finding("error", "tokenizer", checkpoint.label, str(error))
         return
+    ids = tokenizer("a b")["input_ids"]
+    if ids and ids[-1] == tokenizer.eos_token_id and not config.is_encoder_decoder:
+        text = (
+            "its tokenizer appends EOS to every text, so that a prompt ends before its answer begins, here and in "
+            "lm-eval; set add_eos_token to false in tokenizer_config.json (or remove it from tokenizer.json)"
+        )
+        yield Finding("warning", "appended-eos", checkpoint.label, text)
     rows, largest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1)
     beyond = {token for token, number in tokenizer.get_vocab().items() if number >= rows}
     if beyond and beyond <= tokenizer.get_added_vocab().keys():

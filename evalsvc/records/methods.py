@@ -19,7 +19,7 @@ _PEFT = """
     adalora adamss adaption_prompt beft boft bone c3a cartridge deft delora fourierft frod glora gralora hira hra ia3
     lily ln_tuning loha lokr lora miss multitask_prompt_tuning oft osf p_tuning peanut poly prefix_tuning prompt_tuning
     psoft pvera randlora road shadow shira supertuning tinylora trainable_tokens unilora vblora vera waveft xlora
-    adapter dora peft pissa prefix qlora rslora
+    adapter context_aware_prompt_tuning dora peft pissa prefix qlora rslora
 """
 _FULL = """
     full full_finetuning full_ft fft finetuning fine_tuning ft sft instruction_tuning dpo ipo kto orpo simpo cpo rl rlhf

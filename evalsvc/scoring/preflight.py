@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from evalsvc.checkpoints.file_checks import examine_files
+from evalsvc.checkpoints.file_checks import UNLOADABLE, examine_files
 from evalsvc.checkpoints.safetensors import read_headers
 from evalsvc.checkpoints.weight_files import list_weights
 from evalsvc.engine.sharding import Cut, Cutter, Slice
@@ -33,7 +33,10 @@ def examine_checkpoints(
     for checkpoint in (base, *adapted):
         parent = None if checkpoint is base else base
         try:
-            findings += examine_files(checkpoint, parent, base_anyway=checkpoint.digest in accepted)
+            by_files = examine_files(checkpoint, parent, base_anyway=checkpoint.digest in accepted)
+            findings += by_files
+            if UNLOADABLE & {finding.check for finding in by_files}:
+                continue
             tensors = read_headers(list_weights(Path(checkpoint.path)))
             findings += examine_fit(checkpoint, parent, {name: tensor.shape for name, tensor in tensors.items()})
         except CheckpointError as error:

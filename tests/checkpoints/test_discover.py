@@ -12,6 +12,7 @@ import pytest
 from evalsvc.checkpoints.discover import Description, locate, open_base, open_checkpoints
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint, Cost
+from evalsvc.records.methods import find_group
 from tests.support import tiny
 
 NOTHING = Description()
@@ -214,3 +215,14 @@ def test_a_misspelt_folder_is_no_hub_id(models: Path, monkeypatch: pytest.Monkey
     with pytest.raises(CheckpointError) as caught:
         open_base(f"{models.name}/bsae")
     assert str(caught.value) == f"checkpoint {models.name}/bsae: no such folder; did you mean {models.name}/base?"
+
+
+def test_an_adapters_method_is_its_type(models: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models / "lora", tmp_path / "lora"))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    types = [("LORA", "lora"), ("IA3", "ia3"), ("CPT", "context_aware_prompt_tuning")]  # not continued pre-training
+    for kind, method in types:
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "peft_type": kind}))
+        _, (checkpoint,) = open_checkpoints(str(folder), str(models / "base"), Description())
+        assert checkpoint.method == method
+        assert find_group(method) == "peft"

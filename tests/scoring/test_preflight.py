@@ -64,7 +64,7 @@ def expect(findings: list[Finding], severity: str, check: str, text: str) -> Non
 @pytest.fixture
 def copy(models: Path, tmp_path: Path) -> Callable[[str], Path]:
     def make(name: str) -> Path:
-        return Path(shutil.copytree(models / name, tmp_path / f"{name}-copy"))
+        return Path(shutil.copytree(models / name, tmp_path / f"{Path(name).name}-copy"))
 
     return make
 
@@ -325,6 +325,127 @@ def test_an_initialisation_that_changed_the_base(models: Path, copy: Callable[[s
     folder = copy("lora")
     edit_json(folder / "adapter_config.json", init_lora_weights="lora_ga", lora_ga_config={})
     expect(found(folder, models / "base"), "error", "other-base", "lora_ga changed the base's weights before training")
+
+
+# ----------------------------------------------------------------------------------------------- reasons name the cause
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_weights_that_were_never_gathered(models: Path, copy: Callable[[str], Path], name: str) -> None:
+    folder = copy(name)
+    file = folder / ("model.safetensors" if name == "full" else "adapter_model.safetensors")
+    edit_tensors(file, lambda tensors: tensors.update({key: torch.empty(0) for key in tensors}))
+    findings = found(folder, models / "base")
+    expect(findings, "error", "not-gathered", "tensors are empty")
+    assert len(findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("prefix", "origin"),
+    [("_orig_mod.", "compiled by torch.compile"), ("module.", "wrapped for parallel training")],
+)
+def test_names_with_the_prefix_of_a_wrapper(
+    models: Path, copy: Callable[[str], Path], prefix: str, origin: str
+) -> None:
+    def rename(old: str, new: str) -> Callable[[Tensors], object]:
+        return lambda tensors: [
+            tensors.update({new + name.removeprefix(old): tensors.pop(name)}) for name in [*tensors]
+        ]
+
+    full, lora, doubled = copy("full"), copy("lora"), copy("run/checkpoint-10")
+    edit_tensors(full / "model.safetensors", rename("", prefix))
+    expect(found(full, models / "base"), "error", "missing-tensors", f"it was saved from a model {origin}")
+    peft_prefix = "base_model.model."
+    edit_tensors(lora / "adapter_model.safetensors", rename(peft_prefix, peft_prefix + prefix))
+    texts = [finding.text for finding in found(lora, models / "base") if finding.severity == "error"]
+    assert f"it was saved from a model {origin}: save the unwrapped model, or remove {prefix!r}" in texts[0]
+    edit_tensors(doubled / "adapter_model.safetensors", rename("", peft_prefix))
+    texts = [finding.text for finding in found(doubled, models / "base") if finding.severity == "error"]
+    assert f"a PEFT model inside another PEFT model: save the unwrapped model, or remove {peft_prefix!r}" in texts[0]
+
+
+def test_an_adapter_with_trained_embeddings_of_another_vocabulary(models: Path, tmp_path: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(models / "base")
+    model.resize_token_embeddings(372)
+    trained = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    tiny.randomise(get_peft_model(model, trained)).save_pretrained(str(tmp_path / "grown"))
+    errors = [finding for finding in found(tmp_path / "grown", models / "base") if finding.severity == "error"]
+    assert {finding.check for finding in errors} == {"vocabulary"}
+    assert "it was trained with a vocabulary of 372 rows; merge it into the base that" in errors[0].text
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("full", "pytorch_model.safetensors"), ("lora", "model.safetensors"), ("lora", "lora.safetensors")],
+)
+def test_weights_under_another_name(models: Path, copy: Callable[[str], Path], name: str, other: str) -> None:
+    folder = copy(name)
+    right = "model.safetensors" if name == "full" else "adapter_model.safetensors"
+    (folder / right).rename(folder / other)
+    with pytest.raises(CheckpointError, match=f"has {other}, but loaders only read {right}; .* rename the file"):
+        found(folder, models / "base")
+    (folder / other).rename(folder / right)  # as advised
+    assert found(folder, models / "base") == []
+
+
+def test_parts_of_fsdp_and_deepspeed_checkpoints(models: Path, copy: Callable[[str], Path], tmp_path: Path) -> None:
+    step = tmp_path / "run" / "checkpoint-5"
+    (step / "pytorch_model_fsdp_0").mkdir(parents=True)
+    (step / "pytorch_model_fsdp_0" / "__0_0.distcp").write_bytes(b"0")
+    (step / "trainer_state.json").write_text("{}")
+    joining = rf"`accelerate merge-weights {step / 'pytorch_model_fsdp_0'} OUTPUT`"
+    with pytest.raises(CheckpointError, match=rf"no step can be loaded; checkpoint-5: .* FSDP .*{joining}"):
+        found(tmp_path / "run", models / "base")
+    shutil.copytree(copy("full"), tmp_path / "run" / "checkpoint-6")
+    shutil.copy(step / "trainer_state.json", tmp_path / "run" / "checkpoint-6")
+    notes: list[str] = []
+    _, steps = open_checkpoints(str(tmp_path / "run"), str(models / "base"), Description(), note=notes.append)
+    assert [checkpoint.step for checkpoint in steps] == [6]
+    assert len(notes) == 1
+    assert notes[0].startswith("checkpoint-5: left out of the trajectory: its weights are parts of an FSDP checkpoint")
+    deepspeed = tmp_path / "checkpoint-7"
+    deepspeed.mkdir()
+    (deepspeed / "zero_to_fp32.py").touch()
+    with pytest.raises(CheckpointError, match=r"DeepSpeed .* zero_to_fp32.py"):
+        found(deepspeed, models / "base")
+
+
+def test_a_quantization_config_that_was_left(models: Path, copy: Callable[[str], Path]) -> None:
+    folder = copy("full")
+    edit_json(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    findings = found(folder, models / "base")
+    expect(
+        findings, "error", "left-over-quantisation", "has a quantization_config (bitsandbytes), but its weights are not"
+    )
+    assert len(findings) == 1
+
+
+def test_tied_heads_that_come_apart(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    tiny.make_llama(tied=True).save_pretrained(base)
+    tiny.make_tokenizer().save_pretrained(base)
+    both = LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], init_lora_weights=False)
+    tiny.save_peft(tmp_path / "lora", base, both)
+    expect(
+        found(tmp_path / "lora", base), "warning", "tied", "it trains embed_tokens, but the base's output head is its"
+    )
+    tying = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True)
+    tiny.save_peft(tmp_path / "tying", base, tying)
+    assert found(tmp_path / "tying", base) == []
+    full = Path(shutil.copytree(base, tmp_path / "full"))
+    head = {"lm_head.weight": torch.ones(368, 32)}
+    edit_tensors(full / "model.safetensors", lambda tensors: tensors.update(head))
+    expect(found(full, base), "warning", "tied", "ties the output head to the embeddings, but its file has another")
+
+
+def test_a_tokenizer_that_appends_eos(models: Path, copy: Callable[[str], Path]) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    folder = copy("full")
+    words: Any = tiny.make_tokenizer()
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    words.save_pretrained(folder)
+    expect(found(folder, models / "base"), "warning", "appended-eos", "its tokenizer appends EOS to every text")
 
 
 # --------------------------------------------------------------------------------------------------------- tokenizers

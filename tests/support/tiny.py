@@ -117,10 +117,15 @@ def save_adapter(folder: Path, base: Path, seed: int, rank: int = 4) -> None:
 def save_peft(folder: Path, base: Path, config: Any, seed: int = 5) -> Path:
     """Save an adapter of any type with random weights."""
     torch.manual_seed(seed)
-    adapted = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
+    adapted = randomise(get_peft_model(LlamaForCausalLM.from_pretrained(base), config))
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
+def randomise(adapted: Any) -> Any:
+    """Change the trainable parameters of an adapter at random; return it."""
     with torch.no_grad():
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    adapted.save_pretrained(str(folder))
-    return folder
+    return adapted

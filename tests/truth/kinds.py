@@ -40,6 +40,9 @@ ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
     ),
     "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
     "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+    "context": lambda: peft.CPTConfig(
+        cpt_token_ids=[5, 6, 7], cpt_mask=[1, 1, 1], cpt_tokens_type_mask=[1, 2, 3], task_type="CAUSAL_LM"
+    ),
     "p_tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=16, task_type="CAUSAL_LM"),
 }
 TIED_ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
@@ -47,7 +50,7 @@ TIED_ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
     "saved": lambda: _lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True),
 }
 """Adapters to which it matters that the output head is tied to the embeddings."""
-WITHOUT_WEIGHTS = ("prefix", "prompt", "p_tuning")
+WITHOUT_WEIGHTS = ("prefix", "prompt", "context", "p_tuning")
 """Kinds that put something before the prompt, and change no weight."""
 MERGEABLE = tuple(name for name in ADAPTERS if name not in (*WITHOUT_WEIGHTS, "alora", "replicated"))
 
