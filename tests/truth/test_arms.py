@@ -33,7 +33,11 @@ pytestmark = pytest.mark.slow
 UNTIED = ("base", "full", "dotted", *kinds.ADAPTERS, *(f"{name}-merged" for name in kinds.MERGEABLE))
 TIED = ("base-tied", "full-tied", "head-tied", *(f"{name}-tied" for name in kinds.TIED_ADAPTERS))
 INT8 = ("base-int8", "lora-int8")
-SUITES = {"domain": ["cloze", "gen"], "general": ["mc", "votes"], "drift": ["roll"]}
+SUITES: dict[str, list[Any]] = {
+    "domain": ["cloze", "gen"],
+    "general": [{"task": "mc", "limit": 8}, "votes"],
+    "drift": ["roll"],
+}
 
 
 @pytest.fixture(scope="module")
