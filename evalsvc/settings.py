@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from platformdirs import user_cache_path
-
 from evalsvc.errors import UsageError
 
 DEFAULT_DB = Path("evalsvc.duckdb")
@@ -60,8 +58,11 @@ def default_db() -> Path:
 
 def cache_dir() -> Path:
     """Return the folder for data that can be recomputed, such as prepared data sets, token tries and digests."""
-    chosen = os.environ.get("EVALSVC_CACHE")
-    return Path(chosen) if chosen else user_cache_path("evalsvc")
+    if chosen := os.environ.get("EVALSVC_CACHE"):
+        return Path(chosen)
+    from platformdirs import user_cache_path  # not at the top, because `--help` has no use for it
+
+    return user_cache_path("evalsvc")
 
 
 def shared_dir(name: str) -> Path:
