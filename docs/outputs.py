@@ -188,7 +188,8 @@ class FrontierOutput:
         suites: The suites of learning and of forgetting.
         unshared: Suites of the base that are not on the axes, because most arms do not share them.
         left_out: Tasks in another unit than their axis, or whose metric is not a mean over items.
-        incomplete: Arms that are not placed, with the suites of the axes and the costs that they lack.
+        incomplete: Arms that are not placed.
+        missing: The same arms, with the suites of the axes and the costs that they lack.
     """
 
     schema: Literal[1]
@@ -204,7 +205,8 @@ class FrontierOutput:
     suites: tuple[str, ...]
     unshared: tuple[str, ...]
     left_out: tuple[str, ...]
-    incomplete: tuple[Missing, ...]
+    incomplete: tuple[str, ...]
+    missing: tuple[Missing, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

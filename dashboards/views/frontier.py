@@ -132,8 +132,8 @@ if chosen:
         "views/compare.py", label="Compare them", query_params=[("base", base), *(("arms", n) for n in chosen)]
     )
 st.download_button("Download as CSV", parts.csv_of(rows), "evalsvc-frontier.csv", "text/csv", on_click="ignore")
-if frontier.incomplete:
-    st.warning(f"Arms not placed: {parts.plain(describe_missing(frontier.incomplete))}.")
+if frontier.missing:
+    st.warning(f"Arms not placed: {parts.plain(describe_missing(frontier.missing))}.")
 if frontier.unshared:
     unshared = parts.plain(", ".join(frontier.unshared))
     st.caption(f"Suites not on the axes, because most arms do not share them: {unshared}. Choose them under Suites.")

@@ -75,8 +75,8 @@ else:
 parts.figure(charts.curves_figure(curves, title, limit), "curves")
 for run in runs:
     st.text(f"{run.name}: {'; '.join(describe_conclusions(run))}.")
-    if run.incomplete:
-        st.warning(f"Steps not shown: {parts.plain(describe_missing(run.incomplete))}.")
+    if run.missing:
+        st.warning(f"Steps not shown: {parts.plain(describe_missing(run.missing))}.")
 paired = all(task.paired for run in runs for task in run.curves)
 st.caption(
     f"Differences from the base, which is step 0. {LEVEL_NOTE}"

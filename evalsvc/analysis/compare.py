@@ -214,12 +214,18 @@ def _compute_difference(
 def _compare_answers(
     comparison: FullComparison, base: TaskScores, adapted: TaskScores, in_base: Places, in_adapted: Places
 ) -> FullComparison:
-    """Add the agreement of both arms and the number of unparsed answers, if known."""
+    """Add the agreement of both arms and the number of unparsed answers, if known.
+
+    Two answers that are both right are the same answer, however they are written.
+    """
     if base.answers is None or adapted.answers is None:
         return comparison
+    same = base.answers[in_base] == adapted.answers[in_adapted]
+    if comparison.lost is not None:
+        same |= (base.values[in_base] == 1) & (adapted.values[in_adapted] == 1)
     return replace(
         comparison,
-        agreement=float((base.answers[in_base] == adapted.answers[in_adapted]).mean()),
+        agreement=float(same.mean()),
         invalid_base=None if base.invalid is None else int(base.invalid[in_base].sum()),
         invalid_adapted=None if adapted.invalid is None else int(adapted.invalid[in_adapted].sum()),
     )

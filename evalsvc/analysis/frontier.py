@@ -146,18 +146,18 @@ class ArmPositions:
 
     Attributes:
         arms: The base, and the arms that have scores on all of its tasks.
-        incomplete: The other arms, with what they lack.
+        missing: The other arms, with what they lack.
         uncertainty: One entry per arm.
     """
 
     arms: tuple[Candidate, ...]
-    incomplete: tuple[Missing, ...]
+    missing: tuple[Missing, ...]
     learning: AxisGains
     forgetting: AxisGains
     uncertainty: tuple[Uncertainty, ...]
 
     def with_known_costs(self, axes: Sequence[str]) -> ArmPositions:
-        """Return the base and the arms with known costs on all cost axes; the others become incomplete."""
+        """Return the base and the arms with known costs on all cost axes; the others become missing."""
         costs = [name for name in axes if name in COSTS]
         lacking = [tuple(n for n in costs if getattr(arm.checkpoint.cost, n) is None) for arm in self.arms[1:]]
         if not any(lacking):
@@ -166,7 +166,7 @@ class ArmPositions:
         late = (Missing(arm.label, names) for arm, names in zip(self.arms[1:], lacking, strict=True) if names)
         return ArmPositions(
             arms=tuple(self.arms[i] for i in kept),
-            incomplete=(*self.incomplete, *late),
+            missing=(*self.missing, *late),
             learning=self.learning.of(self.learning.arms[kept]),
             forgetting=self.forgetting.of(self.forgetting.arms[kept]),
             uncertainty=tuple(self.uncertainty[i] for i in kept),
@@ -183,7 +183,7 @@ def build_positions(gains: Gains, learning: AxisGains, forgetting: AxisGains) ->
     on_both = set(both)
     return ArmPositions(
         arms=tuple(arm for i, arm in enumerate(gains.arms) if i in on_both),
-        incomplete=tuple(
+        missing=tuple(
             Missing(arm.label, (*lacks_learning.get(i, ()), *lacks_forgetting.get(i, ())))
             for i, arm in enumerate(gains.arms)
             if i not in on_both
@@ -197,7 +197,7 @@ def build_positions(gains: Gains, learning: AxisGains, forgetting: AxisGains) ->
 def find_frontier(positions: ArmPositions, options: FrontierOptions = FrontierOptions()) -> Frontier:
     """Find the frontier.
 
-    Arms that lack a cost on one of the axes are reported as incomplete, as are those without all scores.
+    Arms that lack a cost on one of the axes are reported as missing, as are those without all scores.
 
     Raises:
         EvidenceError: `tokens_per_query` is an axis and was not measured for the base.
@@ -224,7 +224,7 @@ def find_frontier(positions: ArmPositions, options: FrontierOptions = FrontierOp
         suites=learning.suites + forgetting.suites,
         unshared=learning.unshared + forgetting.unshared,
         left_out=learning.left_out + forgetting.left_out,
-        incomplete=positions.incomplete,
+        missing=positions.missing,
         axes=options.axes,
         methods=methods,
     )

@@ -95,4 +95,5 @@ def _follow_run(
         first.checkpoint.trajectory or first.label, first.checkpoint.method, base.label, compared, margin
     )
     without_scores = [Missing(newest[step].label, ()) for step in steps if newest[step].label in problems]
-    return replace(trajectory, incomplete=(*trajectory.incomplete, *without_scores))
+    missing = (*trajectory.missing, *without_scores)
+    return replace(trajectory, incomplete=tuple(entry.arm for entry in missing), missing=missing)

@@ -86,7 +86,8 @@ class Trajectory:
         first_proven: First step whose forgetting is significantly above the margin (one-sided 5 %, per step).
         best_step: Among the steps whose forgetting is significantly below the margin, the one that learned most.
         learning_unit, forgetting_unit: "score", or a metric's name.
-        incomplete: Steps that are not shown: those that lack tasks, named, and those that cannot be compared at all.
+        incomplete: Labels of the steps that are not shown.
+        missing: The same steps, with the tasks that they lack; none where they cannot be compared at all.
         unshared: Tasks, as SUITE/TASK, that most of the steps do not share; they are not shown.
     """
 
@@ -101,7 +102,8 @@ class Trajectory:
     best_step: int | None
     learning_unit: str | None
     forgetting_unit: str | None
-    incomplete: tuple[Missing, ...] = ()
+    incomplete: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
     unshared: tuple[str, ...] = ()
 
 
@@ -121,7 +123,7 @@ def build_trajectory(
     tables = [{(c.suite, c.task): c for c in comparisons} for _, _, comparisons in steps]
     tasks = find_shared(tables)
     lacking = [tuple(f"{suite}/{task}" for suite, task in tasks if (suite, task) not in table) for table in tables]
-    incomplete = tuple(Missing(arm, names) for (_, arm, _), names in zip(steps, lacking, strict=True) if names)
+    missing = tuple(Missing(arm, names) for (_, arm, _), names in zip(steps, lacking, strict=True) if names)
     steps = [
         (step, arm, [table[key] for key in tasks])
         for (step, arm, _), table, names in zip(steps, tables, lacking, strict=True)
@@ -143,7 +145,8 @@ def build_trajectory(
         best_step=best.step if best and best.learning else None,
         learning_unit=units["domain"],
         forgetting_unit=units["general"],
-        incomplete=incomplete,
+        incomplete=tuple(entry.arm for entry in missing),
+        missing=missing,
         unshared=tuple(
             "/".join(key) for key in dict.fromkeys(key for table in tables for key in table) if key not in tasks
         ),

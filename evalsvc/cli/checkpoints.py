@@ -44,7 +44,7 @@ def show_checkpoint(
     from evalsvc.reports.checkpoints import InspectionReport, compare_command
     from evalsvc.scoring.inspect_checkpoint import read_checkpoint
 
-    with working(quiet) as (_, progress):
+    with working(quiet, resumes=False) as (_, progress):
         inspection = read_checkpoint(api.find_store(db), checkpoint, base, progress)
     print_report(InspectionReport(inspection, compare_command(checkpoint, base)), as_json)
 
@@ -67,7 +67,7 @@ def compare_checkpoint(
     from evalsvc.reports.checkpoints import InspectionReport
     from evalsvc.scoring.inspect_checkpoint import compare_weights
 
-    with working(quiet) as (note, progress):
+    with working(quiet, resumes=False) as (note, progress):
         inspection = compare_weights(api.find_store(db), checkpoint, base, progress, note)
     print_report(InspectionReport(inspection), as_json)
 
@@ -93,7 +93,7 @@ def check_checkpoint(
     from evalsvc.scoring.inspect_checkpoint import check_checkpoints
     from evalsvc.scoring.submit import choose_numerics
 
-    with working(quiet) as (note, progress):
+    with working(quiet, resumes=False) as (note, progress):
         numerics = choose_numerics(Compute(device=device))
         checkpoints, findings = check_checkpoints(checkpoint, base, suite or (), numerics, progress, note)
     print_report(CheckReport(tuple(checkpoints), tuple(findings)), as_json)

@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_LINES = 30  # of progress, where there is no terminal
 def print_report(report: Report, as_json: bool) -> None:
     """Print an answer on stdout: as one JSON object, or as tables."""
     if as_json:
-        print(json.dumps(report.to_dict(), default=str))
+        print(json.dumps(report.to_dict(), default=str, allow_nan=False))
     else:
         show(*report.tables())
 
@@ -44,7 +44,7 @@ def show_note(report: Report) -> None:
 
 
 @contextlib.contextmanager
-def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+def working(quiet: bool, *, resumes: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
     """Yield `note` and `progress` for a long command; output of libraries goes to stderr meanwhile.
 
     Progress is a bar on a terminal, and elsewhere, as in the log of a CI job, a line at most every 30 seconds.
@@ -91,5 +91,5 @@ def working(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int,
         try:
             yield note, progress
         except KeyboardInterrupt:
-            note("interrupted; run the same command again to resume")
+            note(f"interrupted; run the same command again{' to resume' if resumes else ''}")
             raise

@@ -30,7 +30,7 @@ from evalsvc.records.choices import Half
 from evalsvc.records.digests import digest
 from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
-from evalsvc.records.serialise import to_plain
+from evalsvc.records.serialise import replace_non_finite, to_plain
 from evalsvc.stats.multiplicity import familywise_error
 from evalsvc.store.arms import StoredArm, find_arm, find_base
 from evalsvc.store.decisions import Attempt, Decisions, Record
@@ -264,8 +264,8 @@ def _build_decision_record(
 
 
 def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
-    """Return the part of a record that `verify` recomputes."""
-    return {
+    """Return the part of a record that `verify` recomputes; numbers that JSON does not have are None."""
+    content = {
         "inputs": [_input(pair) for pair in evidence.pairs],
         "ratios": [asdict(ratio) for ratio in evidence.ratios],
         "rules": [asdict(rule) for rule in outcome.rules],
@@ -275,6 +275,7 @@ def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
         "exit_code": outcome.exit_code,
         "degraded": outcome.is_degraded,
     }
+    return dict(replace_non_finite(content)[0])
 
 
 def _arm(arm: StoredArm) -> Record:

@@ -36,7 +36,7 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
         UsageError: The checkpoint, a suite or the policy cannot be used.
         EvidenceError: A run failed, or evidence is not comparable.
     """
-    files = find_suite_files(store, question.policy, submission.suites)
+    files = find_suite_files(store, question.policy.suites, submission.suites)
     prepared = prepare(store, replace(submission, suites=tuple(files.values())), progress, note)
     if len(prepared.arms) != 2:
         raise CheckpointError(f"{len(prepared.arms) - 1} checkpoints are given, a gate decides on one; name one")

@@ -288,7 +288,7 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
         if run.state != "done":
             raise EvidenceError(
                 f"suite {suite!r}: the run of {who} is {run.state}, with {run.answered:,} of {run.requests:,} requests "
-                f"answered; submit {label} again to resume"
+                f"answered; see `evalsvc status`: wait for it, or submit {label} again if it has stopped"
             )
     return newest
 

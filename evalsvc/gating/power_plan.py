@@ -39,6 +39,7 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
 
     Raises:
         UsageError: A suite is not known, or the policy cannot be met.
+        EvidenceError: A suite was imported without items.
     """
     known, adapted = _find_known_arms(store, checkpoint, base)
     sizes: dict[str, tuple[TaskSize, ...]] = {}
@@ -47,15 +48,22 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
     numbers = [arm.number for arm in (known, adapted) if arm is not None]
     runs = [run for run in stored_runs.of_arms(numbers) if run.part_of is None] if numbers else []
     done = {(run.arm, run.digest) for run in runs if run.state == "done"}
-    for suite, file in find_suite_files(store, policy, suites).items():
-        stored = [run for run in runs if run.suite == suite and known is not None and run.arm == known.number]
-        if stored and suite not in {find_suite(name).name for name in suites}:
-            sizes[suite] = tuple(TaskSize(*row) for row in stored_runs.task_sizes([stored[-1].digest])[suite])
-            newest = stored[-1]
+    given = {find_suite(name).name for name in suites}
+    of_base = {run.suite: run for run in runs if known is not None and run.arm == known.number}
+    files = find_suite_files(store, [s for s in policy.suites if s in given or s not in of_base], suites)
+    for suite in policy.suites:
+        if suite not in files:
+            newest = of_base[suite]
+            sizes[suite] = tuple(TaskSize(*row) for row in stored_runs.task_sizes([newest.digest]).get(suite, ()))
+            if not any(size.items for size in sizes[suite]):
+                raise EvidenceError(
+                    f"suite {suite!r}: only its levels are in the store, and a gate decides on items; import it with "
+                    "--samples"
+                )
             left = [arm for arm in (known, adapted) if arm is None or (arm.number, newest.digest) not in done]
             requests += len(left) * newest.requests
         else:
-            planned = _load_planned_suite(file)
+            planned = _load_planned_suite(files[suite])
             sizes[suite] = count_sizes([planned])[suite]
             requests += 2 * len(planned.plan.requests)
     check_possible(policy, sizes)
@@ -143,8 +151,8 @@ def _load_planned_suite(file: str) -> Planned:
     return planning.plan(loading.load(suite), Rendering(None, suite.system_prompt))
 
 
-def find_suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict[str, str]:
-    """Return the file or name of each suite of a policy: as given, else from the store, else a shipped suite.
+def find_suite_files(store: Store, suites: Sequence[str], given: Sequence[str]) -> dict[str, str]:
+    """Return the file or name of each of some suites: as given, else from the store, else a shipped suite.
 
     Raises:
         UsageError: A suite is not found.
@@ -152,7 +160,7 @@ def find_suite_files(store: Store, policy: Policy, given: Sequence[str]) -> dict
     named = {find_suite(name).name: name for name in given}
     known_runs = Runs(store.path) if store.path.is_file() else None
     files = {}
-    for suite in policy.suites:
+    for suite in suites:
         stored = known_runs.suite_path(suite) if known_runs else None
         if suite not in named and stored and Path(stored).is_file() and load_suite(Path(stored)).name == suite:
             files[suite] = stored

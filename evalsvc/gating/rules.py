@@ -192,7 +192,10 @@ def _find_suite_pairs(pairs: Sequence[TaskPair], suite: str, policy: Policy, *, 
     """Return a suite's tasks, after checking that each can be tested."""
     tasks = [pair for pair in pairs if pair.base.suite == suite]
     if not tasks:
-        raise EvidenceError(f"suite {suite!r}: is in the policy, and the base has no finished run on it; submit it")
+        raise EvidenceError(
+            f"suite {suite!r}: is in the policy, and the base has no scores of items on it; submit it, or import it "
+            "with --samples"
+        )
     for pair in tasks:
         _check_pair(pair, policy.require.min_coverage, bits=bits)
     return tasks

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from lm_eval.api.task import Task
 
-from evalsvc.records.digests import canonical, digest
+from evalsvc.records.digests import canonical
+from evalsvc.records.scores import identify_answer
 
 
 class ParsedAnswer(NamedTuple):
@@ -39,13 +40,8 @@ class Reader:
             return _find_choice(self._task, doc, filtered, metric)
         if self._task.OUTPUT_TYPE == "generate_until" and len(filtered) == 1:
             text = filtered[0] if isinstance(filtered[0], str) else canonical(filtered[0])
-            return ParsedAnswer(hash_text(text), not text.strip() or text in self._fallbacks)
+            return ParsedAnswer(identify_answer(text), not text.strip() or text in self._fallbacks)
         return NO_ANSWER
-
-
-def hash_text(text: str) -> int:
-    """Return the first 60 bits of a text's digest."""
-    return int(digest("answer", text)[:15], 16)
 
 
 def _find_choice(task: Task, doc: Any, filtered: Sequence[Any], metric: str) -> ParsedAnswer:

@@ -204,11 +204,6 @@ def aggregate(task: str, metric: Metric, scores: Sequence[Score], primary: bool)
     )
 
 
-def identify_answer(text: str) -> int:
-    """Return the number that identifies a text as an answer; see `records.Score`."""
-    return int(digest("answer", text)[:15], 16)
-
-
 def store_imported(store: Store, imported: Sequence[Imported]) -> None:
     """Write imported arms and their scores to a store.
 

@@ -18,7 +18,6 @@ from evalsvc.interchange.arms import (
     Target,
     aggregate,
     assemble,
-    identify_answer,
     make_checkpoint,
 )
 from evalsvc.interchange.json_files import read_json_or_lines
@@ -26,7 +25,7 @@ from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.direction import find_direction
 from evalsvc.records.plans import Metric, Sample
-from evalsvc.records.scores import Score
+from evalsvc.records.scores import Score, identify_answer
 from evalsvc.store.arms import StoredArm
 
 _MEANINGS = ("arm", "item", "value", "task", "prompt", "answer", "cluster")

@@ -20,7 +20,6 @@ from evalsvc.interchange.arms import (
     Target,
     aggregate,
     assemble,
-    identify_answer,
     make_checkpoint,
 )
 from evalsvc.interchange.json_files import read_json
@@ -35,7 +34,7 @@ from evalsvc.interchange.lm_eval_samples import (
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.plans import Metric, Sample
-from evalsvc.records.scores import Result, Score
+from evalsvc.records.scores import Result, Score, identify_answer
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED
 from evalsvc.store.arms import StoredArm
 

@@ -136,7 +136,7 @@ class Frontier:
         suites: The suites of learning and of forgetting.
         unshared: Suites of the base that are not on the axes, because most of the arms do not share them.
         left_out: Tasks whose unit differs from that of their axis, or whose metric is not a mean over items.
-        incomplete: Arms that are not placed, with the suites of the axes and the costs that they lack.
+        missing: Arms that are not placed, with the suites of the axes and the costs that they lack.
     """
 
     base: str
@@ -148,6 +148,6 @@ class Frontier:
     suites: tuple[str, ...]
     unshared: tuple[str, ...]
     left_out: tuple[str, ...]
-    incomplete: tuple[Missing, ...]
+    missing: tuple[Missing, ...]
     axes: tuple[str, ...] = ("learning", "forgetting")
     methods: tuple[MethodFrontier, ...] = ()

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsvc.records.digests import digest
 from evalsvc.records.vocabulary import Aggregation, Floats, Ints, Role
 
 # ------------------------------------------------------------------------------------------------------------ grade
@@ -22,7 +23,7 @@ class Score:
         value: The metric's value; for perplexities the log-likelihood in nats; None if it is not a number.
         weight: Words or bytes, for metrics that are normalised by them.
         detail: JSON of a value that is not a number.
-        answer: A number that identifies the answer: the index of the option, or 60 bits of a digest of the text.
+        answer: A number that identifies the answer: the index of the option, or that of `identify_answer`.
         invalid: Whether no answer could be parsed from the generated text.
         confidence: Probability of the chosen option among the options.
     """
@@ -36,6 +37,18 @@ class Score:
     answer: int | None = None
     invalid: bool | None = None
     confidence: float | None = None
+
+
+def identify_answer(text: str) -> int:
+    """Return the number of a text as an answer: 60 bits of a digest.
+
+    White space, quotes around it and punctuation at its end make no other answer: "False." is "False".
+    """
+    words = " ".join(text.split())
+    return int(digest("answer", words.lstrip(_QUOTES).rstrip(_QUOTES + ".,;:!? ") or words)[:15], 16)
+
+
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
 from pathlib import PurePath
@@ -27,6 +28,27 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return str(value) if isinstance(value, PurePath | date) else value
+
+
+def replace_non_finite(value: Any, path: str = "") -> tuple[Any, dict[str, str]]:
+    """Return a plain value with None for infinite and undefined numbers, which JSON does not have.
+
+    Returns:
+        The value; and the numbers that were replaced, as text by their path in it: {"tasks[0].high": "inf"}.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, {path: str(value)}
+    if isinstance(value, dict):
+        parts = {key: replace_non_finite(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()}
+        return {key: part for key, (part, _) in parts.items()}, _join(replaced for _, replaced in parts.values())
+    if isinstance(value, list):
+        entries = [replace_non_finite(entry, f"{path}[{i}]") for i, entry in enumerate(value)]
+        return [entry for entry, _ in entries], _join(replaced for _, replaced in entries)
+    return value, {}
+
+
+def _join(parts: Iterable[dict[str, str]]) -> dict[str, str]:
+    return {path: text for part in parts for path, text in part.items()}
 
 
 def build_record(kind: type[Record], values: Mapping[str, Any], /, **others: Any) -> Record:

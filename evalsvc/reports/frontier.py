@@ -53,7 +53,8 @@ class FrontierReport(Report):
             "suites": frontier.suites,
             "unshared": frontier.unshared,
             "left_out": frontier.left_out,
-            "incomplete": frontier.incomplete,
+            "incomplete": [entry.arm for entry in frontier.missing],
+            "missing": frontier.missing,
         }
 
     def tables(self) -> list[Table | Text]:
@@ -90,8 +91,8 @@ def points_table(frontier: Frontier) -> Table:
         caption.append(f"suites not on the axes, because most arms do not share them: {names}; --suite takes them")
     if frontier.left_out:
         caption.append(f"tasks not on the axes, because of another unit: {', '.join(frontier.left_out)}")
-    if frontier.incomplete:
-        caption.append(f"arms not placed: {describe_missing(frontier.incomplete)}")
+    if frontier.missing:
+        caption.append(f"arms not placed: {describe_missing(frontier.missing)}")
         if "trainable_share" in costs:
             caption.append("a missing trainable_share is computed by: evalsvc checkpoints compare ARM")
     table = new_table(

@@ -1,6 +1,6 @@
 """Base class of reports: JSON object, DataFrame, tables, HTML.
 
-Every JSON object has a key `schema`.
+Every JSON object has a key `schema`, and can be read by strict parsers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.comparisons import Missing
-from evalsvc.records.serialise import to_plain
+from evalsvc.records.serialise import replace_non_finite, to_plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +46,12 @@ class Report(ABC):
         """Return the printed tables and lines."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object that the command prints with --json."""
-        return {"schema": SCHEMA, **to_plain(self.content())}
+        """Return the object that the command prints with --json.
+
+        Infinite and undefined numbers are None, and named in `not_finite`, which is missing where there are none.
+        """
+        content, replaced = replace_non_finite(to_plain(self.content()))
+        return {"schema": SCHEMA, **content, **({"not_finite": replaced} if replaced else {})}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of `to_pandas()`."""

@@ -43,7 +43,7 @@ class TrajectoryReport(Report):
 
 def _steps_table(run: Trajectory) -> Table:
     units = f"units: learning {run.learning_unit or '-'}, forgetting {run.forgetting_unit or '-'}"
-    missing = [f"steps not shown: {describe_missing(run.incomplete)}"] if run.incomplete else []
+    missing = [f"steps not shown: {describe_missing(run.missing)}"] if run.missing else []
     if run.unshared:
         missing.append(f"tasks not shown, because most steps do not share them: {', '.join(run.unshared)}")
     table = new_table(

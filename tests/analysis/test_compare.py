@@ -10,6 +10,7 @@ from scipy import stats
 
 from evalsvc.analysis.compare import compare_task, compare_tasks, compute_task_shares, compute_totals, find_unit
 from evalsvc.errors import EvidenceError
+from evalsvc.records.scores import identify_answer
 from evalsvc.stats.estimates import clustered_error
 from evalsvc.stats.paired import mcnemar, t_interval, tango_interval
 from tests.support.scores import make_scores, make_text_scores
@@ -173,6 +174,22 @@ def test_agreement_and_parse_failures_are_counted_apart() -> None:
     found = compare_task(base, adapted)
     assert (found.agreement, found.invalid_base, found.invalid_adapted) == (0.5, 0, 2)
     assert compare_task(make_scores([1, 0]), make_scores([1, 0])).agreement is None
+
+
+def test_two_right_answers_agree_however_they_are_written() -> None:
+    texts = [
+        ("False", "False."),
+        ("42", "'42'"),
+        ("(B)", "the answer is (B)"),
+        ("no", "yes"),
+        ("1.5", "15"),
+        ("", "..."),
+    ]
+    base, adapted = (np.array([identify_answer(text) for text in side]) for side in zip(*texts, strict=True))
+    assert (base == adapted).tolist() == [True, True, False, False, False, False]
+    right = [1, 1, 1, 0, 0, 0]
+    found = compare_task(make_scores(right, answers=base), make_scores(right, answers=adapted))
+    assert found.agreement == 0.5
 
 
 def test_confidence_that_no_longer_fits_is_a_drift() -> None:

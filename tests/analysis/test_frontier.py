@@ -128,7 +128,7 @@ def test_tasks_in_other_units_and_incomplete_arms_are_named() -> None:
     part = Candidate("p", make_checkpoint(3, parent=BASE), base.scores[:1])
     found = frontier(base, [whole, part])
     assert found.left_out == ("s/t",)
-    assert found.incomplete == (Missing("p", ("general", "s")),)
+    assert found.missing == (Missing("p", ("general", "s")),)
     assert [point.arm for point in found.points] == ["b", "w"]
 
 
@@ -143,7 +143,7 @@ def test_an_arm_with_other_samples_than_the_bases_is_not_placed() -> None:
         "m", make_checkpoint(2, parent=BASE), [task("domain", binary(0.2, 399)), task("general", binary(0.8))]
     )
     found = frontier(base, [moved])
-    assert ([point.arm for point in found.points], found.incomplete) == (["c1"], (Missing("m", ("domain",)),))
+    assert ([point.arm for point in found.points], found.missing) == (["c1"], (Missing("m", ("domain",)),))
 
 
 def test_the_same_scores_give_the_same_frontier() -> None:
@@ -231,7 +231,7 @@ def test_costs_are_axes_and_the_base_cost_nothing() -> None:
     assert plain == {"c1": True, "c2": True, "c3": False, "c4": False}
     found = frontier(KNOWN, arms, FrontierOptions(axes=("learning", "forgetting", "gpu_hours")))
     assert {point.arm: point.on_frontier for point in found.points} == {"c1": True, "c2": True, "c3": True}
-    assert found.incomplete == (Missing("c4", ("gpu_hours",)),)
+    assert found.missing == (Missing("c4", ("gpu_hours",)),)
     assert found.reference == pytest.approx((0, 0.8, 8.8))
     boxes = 0.4 * 0.7 * 0.8 + 0.3 * 0.68 * 7.0  # full's, and lora's beyond the hours that full needs
     assert found.hypervolume == pytest.approx(boxes)
@@ -250,7 +250,7 @@ def test_arms_whose_cost_is_not_known_change_nothing_for_the_others() -> None:
     wish = FrontierOptions(axes=("learning", "forgetting", "gpu_hours"))
     without = frontier(KNOWN, [arm for arm in arms if arm.checkpoint.cost.gpu_hours], wish)
     found = frontier(KNOWN, arms, wish)
-    assert len(found.incomplete) == 24
+    assert len(found.missing) == 24
     for one, other in zip(found.points, without.points, strict=True):
         assert (one.arm, one.p_on_frontier, one.dominated_by) == (other.arm, other.p_on_frontier, other.dominated_by)
 

@@ -189,7 +189,7 @@ def test_one_more_suite_of_the_base_changes_no_other_arm(store: Store) -> None:
     family = find_family(store.arms(), "c1")
     placed = stored.load_frontier(store, family)
     assert (placed.suites, placed.unshared) == (("d", "g"), ("extra",))
-    assert placed.incomplete == (Missing("c5", ("d", "g")),)
+    assert placed.missing == (Missing("c5", ("d", "g")),)
     store.register([late], [DOMAIN], "host:1")
     store.finish(late, DOMAIN, grade_plan(DOMAIN, [1.0] * 6))
     only = stored.load_frontier(store, family, suites=["extra"])

@@ -60,9 +60,9 @@ def test_tasks_count_by_weight_and_suites_all_the_same() -> None:
 def test_an_arm_is_placed_where_it_has_all_of_the_chosen_suites() -> None:
     late = Candidate("late", make_checkpoint(9, parent=BASE), [s for s in ARMS[3].scores if s.suite != "law"])
     measured = measure_gains(ARMS[0], [ARMS[1], late, ARMS[2]])
-    assert on(measured, "law", "mmlu").incomplete == on(measured, *SUITES).incomplete == (Missing("late", ("law",)),)
+    assert on(measured, "law", "mmlu").missing == on(measured, *SUITES).missing == (Missing("late", ("law",)),)
     found = on(measured, "clinic", "mmlu")
-    assert ([arm.label for arm in found.arms], found.incomplete) == (["c1", "c2", "late", "c3"], ())
+    assert ([arm.label for arm in found.arms], found.missing) == (["c1", "c2", "late", "c3"], ())
     with_late, without = (find_frontier(on(m, *SUITES)) for m in (measured, measure_gains(ARMS[0], ARMS[1:3])))
     for one, other in zip(with_late.points, without.points, strict=True):
         assert (one.arm, one.p_on_frontier, one.dominated_by) == (other.arm, other.p_on_frontier, other.dominated_by)

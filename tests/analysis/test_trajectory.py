@@ -79,7 +79,7 @@ def test_a_step_without_the_tasks_that_others_share_is_named() -> None:
         "a", "lora", "b", [(10, "x", step(0.1, 0.1)), (20, "y", step(0.1, 0.1)[:1]), (30, "z", step(0.2, 0.1)[:2])]
     )
     assert [s.step for s in found.steps] == [10, 30]
-    assert (found.incomplete, found.unshared) == ((Missing("y", ("s/t",)),), ("text/text",))
+    assert (found.missing, found.unshared) == ((Missing("y", ("s/t",)),), ("text/text",))
     with pytest.raises(EvidenceError, match="no finished step"):
         build_trajectory("a", "lora", "b", [])
 

@@ -71,7 +71,7 @@ def frontier(*points: Point) -> Frontier:
         left_out=("x/y",),
         suites=("d", "g"),
         unshared=(),
-        incomplete=(Missing("late", ("g",)),),
+        missing=(Missing("late", ("g",)),),
     )
 
 

@@ -213,3 +213,29 @@ def test_the_direction_of_a_tables_metric(
     assert entry.plan.tasks[0].metrics[0].higher_is_better == higher
     with pytest.raises(UsageError, match="give --higher-is-better odd or --lower-is-better odd"):
         read_items(path, columns, Target("s", "general", metric="odd"), None, None)
+
+
+def test_a_gate_on_imported_items_is_planned_as_it_is_decided(systems: Store, evalsvc: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text("version: 1\nretention: [{suite: gsm8k, margin: 0.05}]\n")
+    words = ["gate", "6b_verification", "--policy", policy, "--db", systems.path, "--json"]
+    plan = evalsvc(*words, "--plan")
+    assert plan.code == 0, plan.err
+    (rule,) = plan.json["rules"]
+    assert plan.json["requests"] == 0
+    (decided,) = evalsvc(*words).json["rules"]
+    assert (rule["rule"], rule["margin"], rule["n"]) == (decided["rule"], decided["margin"], decided["n"])
+
+
+def test_a_gate_on_levels_alone_says_what_is_missing(evalsvc: Run, db: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({"results": {"copa": {"acc,none": 0.5, "acc_stderr,none": 0.01}}}))
+    for name, words in (("base", []), ("lora", ["--base", "base", "--method", "lora"])):
+        done = evalsvc(
+            *("import", "lm-eval", tmp_path / "r.json", "--name", name, *words, "--db", db),
+            *("--suite", "nlp", "--role", "general"),
+        )
+        assert done.code == 0, done.err
+    (tmp_path / "p.yaml").write_text("version: 1\nretention: [{suite: nlp, margin: 0.05}]\n")
+    for words in ([], ["--plan"]):
+        done = evalsvc("gate", "lora", "--policy", tmp_path / "p.yaml", "--db", db, *words)
+        assert (done.code, "--samples" in done.err) == (5, True), done.err

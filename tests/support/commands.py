@@ -16,7 +16,12 @@ class Done(NamedTuple):
 
     @property
     def json(self) -> Any:
-        return json.loads(self.out)
+        """The answer of `--json`, as a strict parser reads it: JSON has neither NaN nor Infinity."""
+        return json.loads(self.out, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 Run = Callable[..., Done]
