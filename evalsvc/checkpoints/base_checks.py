@@ -18,8 +18,8 @@ from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint, Finding
 
 CONVERT = "convert it to plain LoRA (peft: save_pretrained with path_initial_model_for_weight_conversion)"
-_CHANGE_THE_BASE = ("lora_ga",)
-"""Initialisations that change the base's weights before training, and that PEFT skips when it loads the adapter."""
+_CHANGE_THE_BASE = ("lora_ga", "corda")
+"""Initialisations that change the base's weights by data that is not in the adapter, so that no loader repeats it."""
 
 
 def examine_base(checkpoint: Checkpoint, base: Checkpoint, accepted: bool) -> Iterator[Finding]:
@@ -42,7 +42,9 @@ def _differences(folder: Path, base: Checkpoint) -> Iterator[tuple[str, str]]:
     start = config.get("init_lora_weights")
     if str(start).lower() in _CHANGE_THE_BASE:
         fact = f"its initialisation {start} changed the base's weights before training, and loading does not repeat it"
-        yield fact, f"{CONVERT}, or give the changed base with --base BASE --base-anyway"
+        kept = "set init_lora_weights to true in its configuration and submit with --base CHANGED --base-anyway"
+        yield fact, f"{CONVERT}; or, if the changed base was saved, {kept}"
+        return
     named = str(config.get("base_model_name_or_path") or "")
     if not named:
         return
@@ -52,11 +54,14 @@ def _differences(folder: Path, base: Checkpoint) -> Iterator[tuple[str, str]]:
     elif place is not None and (same := _has_same_weights(place, Path(base.path))) is not None:
         if not same:
             fact = f"it was trained on {place}, whose weights differ from those of {base.path}"
-            yield fact, f"give --base {place}, or add --base-anyway if it belongs on this base"
+            yield fact, f"give --base {place}, or submit with --base-anyway if it belongs on this base"
     elif not _names(Path(named)) & (_names(Path(base.path)) | _names(Path(base.name))):
         fact = f"its configuration names the base {named!r}, not {base.label}"
         advice = "(if that is an adapter: the model into which it was merged)"
-        yield fact, f"give that model with --base {advice}, or add --base-anyway if {base.path} is the same model"
+        yield (
+            fact,
+            f"give that model with --base {advice}, or submit with --base-anyway if {base.path} is the same model",
+        )
 
 
 def find_named_base(folder: Path, named: str) -> Path | None:

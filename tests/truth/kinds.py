@@ -21,20 +21,21 @@ from tests.support.tiny import make_llama, make_tokenizer, save_peft
 LINEAR = ["q_proj", "v_proj", "down_proj"]
 
 
-def _lora(**options: Any) -> peft.LoraConfig:
+def lora(**options: Any) -> peft.LoraConfig:
+    """Configure a LoRA of rank 4 on some of the linear layers."""
     return peft.LoraConfig(r=4, target_modules=LINEAR, task_type="CAUSAL_LM", **options)
 
 
 ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
-    "lora": _lora,
-    "dora": lambda: _lora(use_dora=True),
-    "rslora": lambda: _lora(use_rslora=True, lora_alpha=16),
-    "pissa": lambda: _lora(init_lora_weights="pissa"),
-    "olora": lambda: _lora(init_lora_weights="olora"),
-    "alora": lambda: _lora(alora_invocation_tokens=make_tokenizer()(" the")["input_ids"]),
-    "replicated": lambda: _lora(layer_replication=[[0, 2], [1, 2], [0, 1]]),
-    "saved": lambda: _lora(modules_to_save=["lm_head", "embed_tokens"]),
-    "tokens": lambda: _lora(trainable_token_indices=[3, 4, 300]),
+    "lora": lora,
+    "dora": lambda: lora(use_dora=True),
+    "rslora": lambda: lora(use_rslora=True, lora_alpha=16),
+    "pissa": lambda: lora(init_lora_weights="pissa"),
+    "olora": lambda: lora(init_lora_weights="olora"),
+    "alora": lambda: lora(alora_invocation_tokens=make_tokenizer()(" the")["input_ids"]),
+    "replicated": lambda: lora(layer_replication=[[0, 2], [1, 2], [0, 1]]),
+    "saved": lambda: lora(modules_to_save=["lm_head", "embed_tokens"]),
+    "tokens": lambda: lora(trainable_token_indices=[3, 4, 300]),
     "ia3": lambda: peft.IA3Config(
         target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"
     ),
@@ -47,7 +48,7 @@ ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
 }
 TIED_ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
     **{name: ADAPTERS[name] for name in ("lora", "olora", "prompt")},
-    "saved": lambda: _lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+    "saved": lambda: lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True),
 }
 """Adapters to which it matters that the output head is tied to the embeddings."""
 WITHOUT_WEIGHTS = ("prefix", "prompt", "context", "p_tuning")
