@@ -34,11 +34,13 @@ class BuiltRequests:
 
     Attributes:
         instances: lm-eval's instances of the chosen documents, by document.
+        choices: Number of choices of each document; None if the task is not multiple choice.
         generators: The global random generators afterwards.
         are_drawn: Whether the documents themselves are drawn anew whenever the task is asked for them.
     """
 
     instances: list[list[Instance]]
+    choices: list[int] | None
     generators: GlobalGenerators
     are_drawn: bool
 
@@ -70,8 +72,13 @@ def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, 
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SuiteError(f"suite {suite.name}: task {name}: requests cannot be built: {reason}") from error
     by_document = [instances[number] for number in chosen]
-    _check_golds(f"suite {suite.name}: task {name}", task, chosen, [same_doc[0].doc for same_doc in by_document])
-    return BuiltRequests(by_document, end, not drawn.equals(start))
+    where = f"suite {suite.name}: task {name}"
+    choices = None
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = [task.doc_to_choice(same_doc[0].doc) for same_doc in by_document]
+    _check_golds(where, task, chosen, [same_doc[0].doc for same_doc in by_document], choices)
+    counts = None if choices is None else list(map(len, choices))
+    return BuiltRequests(by_document, counts, end, not drawn.equals(start))
 
 
 def choose_documents(documents: Sequence[int], limit: int | None, seed: int, task: str) -> list[int]:
@@ -147,7 +154,9 @@ class _SparseSampler:
         return cast(Sequence[Any], self._sampler.sample(n, eval_doc))
 
 
-def _check_golds(where: str, task: Task, numbers: Sequence[int], documents: Sequence[Any]) -> None:
+def _check_golds(
+    where: str, task: Task, numbers: Sequence[int], documents: Sequence[Any], all_choices: Sequence[Any] | None
+) -> None:
     """Refuse a task whose golds cannot be right: a misspelt gold field raises no error in lm-eval, and scores zero.
 
     Raises:
@@ -156,7 +165,7 @@ def _check_golds(where: str, task: Task, numbers: Sequence[int], documents: Sequ
     if not isinstance(task, ConfigurableTask) or task.config.process_results is not None:
         return
     named = task.config.doc_to_target
-    if task.OUTPUT_TYPE != "multiple_choice":
+    if all_choices is None:
         if isinstance(named, str) and re.fullmatch(r"[A-Za-z_]\w*", named) and named not in task.features:
             raise SuiteError(
                 f"{where}: doc_to_target {named!r} is not a field of its data (fields: {', '.join(task.features)}), "
@@ -164,8 +173,8 @@ def _check_golds(where: str, task: Task, numbers: Sequence[int], documents: Sequ
             )
         return
     gold_of: Callable[[Any], Any] = task.doc_to_text if task.multiple_input else task.doc_to_target
-    for number, document in zip(numbers, documents, strict=True):
-        choices, gold = task.doc_to_choice(document), gold_of(document)
+    for number, document, choices in zip(numbers, documents, all_choices, strict=True):
+        gold = gold_of(document)
         for answer in gold if isinstance(gold, list) else [gold]:
             if isinstance(answer, str) and answer not in choices:
                 raise SuiteError(f"{where}: document {number}: gold {answer!r} is not among its choices {choices!r}")

@@ -18,7 +18,7 @@ import datasets
 import lm_eval.api.task
 import lm_eval.utils
 import numpy as np
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, Template
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
@@ -35,11 +35,16 @@ class _Templates(SandboxedEnvironment):
     def __init__(self, original: Any) -> None:
         super().__init__(loader=original.loader, undefined=StrictUndefined, keep_trailing_newline=True)
         self.filters.update(original.filters)
-        self.compile_once = lru_cache(_TEMPLATES)(super().from_string)
+        self._compile_once = lru_cache(_TEMPLATES)(self._compile_text)
 
     def from_string(self, source: Any, *_: Any, **__: Any) -> Any:
         """Return the compiled template of a text."""
-        return self.compile_once(source)
+        return self._compile_once(source)
+
+    def _compile_text(self, source: str) -> Template:
+        template = super().from_string(source)
+        template.globals = dict(template.globals)  # a chain of mappings takes longer than rendering
+        return template
 
 
 _TEMPLATE_ENVIRONMENT = _Templates(lm_eval.utils.env)

@@ -55,7 +55,7 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
     with quiet():
         built = _build_all(loaded, rendering, render)
         tasks = [
-            _plan_task(loaded_task, suite, built_requests.instances, requests)
+            _plan_task(loaded_task, suite, built_requests, requests)
             for loaded_task, built_requests in zip(loaded.tasks, built, strict=True)
         ]
     tasks = _share_group_weights(tasks)
@@ -122,7 +122,7 @@ def _build_all(loaded: LoadedSuite, rendering: Rendering, render: Render | None)
 
 
 def _plan_task(
-    loaded_task: LoadedTask, suite: Suite, instances: list[list[Instance]], requests: dict[str, Request]
+    loaded_task: LoadedTask, suite: Suite, built: BuiltRequests, requests: dict[str, Request]
 ) -> PlannedTask:
     """Plan a task, and add its requests to `requests`."""
     task, entry = loaded_task.task, loaded_task.entry
@@ -135,17 +135,17 @@ def _plan_task(
         shots=int(task.get_config("num_fewshot") or 0),
         metrics=metrics,
         weight=entry.weight,
-        chance=entry.chance if entry.chance is not None else _chance(task, instances, metrics[0]),
-        samples=_samples(loaded_task, instances, suite.think_end, requests),
+        chance=entry.chance if entry.chance is not None else _chance(built.choices, metrics[0]),
+        samples=_samples(loaded_task, built.instances, suite.think_end, requests),
         format_of=entry.format_of,
     )
 
 
-def _chance(task: Task, docs: list[list[Instance]], metric: Metric) -> float | None:
+def _chance(choices: list[int] | None, metric: Metric) -> float | None:
     """Return the accuracy of guessing among each document's choices; None if the task is not multiple choice."""
-    if str(task.OUTPUT_TYPE) != "multiple_choice" or metric.name not in {"acc", "acc_norm", "acc_bytes"}:
+    if choices is None or metric.name not in {"acc", "acc_norm", "acc_bytes"}:
         return None
-    return sum(1 / len(task.doc_to_choice(same_doc[0].doc)) for same_doc in docs) / len(docs)
+    return sum(1 / count for count in choices) / len(choices)
 
 
 def _cluster(loaded_task: LoadedTask, doc: Any) -> str | None:

@@ -61,7 +61,7 @@ def why_code_runs(entry: Entry) -> str | None:
     """Return how a task or group runs code that did not come with lm-eval; None if it runs none."""
     if entry.yaml_path is None:
         return None
-    config = entry.cfg or {}
+    config = load_yaml(entry.yaml_path, resolve_func=False) if entry.cfg is None else entry.cfg
     members = config.get("task")
     overrides = [member for member in members if isinstance(member, dict)] if isinstance(members, list) else []
     if any(part.get("unsafe_code") for part in (config, *overrides)):
@@ -101,11 +101,13 @@ class LocalDataFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no typ
 
     Attributes:
         locations: Files, folders and patterns of the local data of the tasks that it has built.
+        shots: Few-shot examples that the tasks get instead of their own number of them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.locations: list[str] = []
+        self.shots: int | None = None
 
     def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
         config: dict[str, Any] = super()._load_full_config(entry, overrides)
@@ -114,7 +116,7 @@ class LocalDataFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no typ
                 key: folder for key, folder in _find_folders(entry.yaml_path).items() if key not in (overrides or {})
             }
             _mark(config, own)
-        return config if entry.kind is Kind.GROUP else self._resolve(config)
+        return config if entry.kind is Kind.GROUP else self._leave_out_examples(self._resolve(config))
 
     def _build_group_members(
         self,
@@ -124,12 +126,23 @@ class LocalDataFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no typ
         registry: dict[str, Entry],
     ) -> Any:
         members = [
-            self._resolve({**(overrides or {}), **member})
+            self._leave_out_examples(self._resolve({**(overrides or {}), **member}))
             if isinstance(member, dict) and "group" not in member and member.get("task") not in registry
             else member
             for member in member_list
         ]
         return super()._build_group_members(members, group_name, overrides, registry)
+
+    def _leave_out_examples(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return a configuration that takes no few-shot examples from data if none are shown.
+
+        lm-eval would read all of a training split. Functions are called all the same: they may draw at random.
+        """
+        own, examples = config.get("num_fewshot"), config.get("fewshot_config") or {}
+        shots = own if self.shots is None or own == 0 else self.shots
+        if shots or "class" in config or "process_docs" in config or any(map(callable, examples.values())):
+            return config
+        return {**config, "fewshot_config": {**examples, "split": None, "samples": []}}
 
     def _resolve(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return a task's configuration with absolute paths of its local data."""

@@ -78,6 +78,7 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
             members = list(_members(entry.task, index.task_index))
             code = [_check_code(suite, member, allow_task_code) for member in members]
             own = {str(path): file_digest(path) for member in members for path in find_local_files(member)}
+            factory.shots = entry.shots if entry.shots is not None else suite.defaults.shots
             loaded, entry_groups = _load_entry(
                 suite, entry, index, any(code), with_torch=any(map(has_functions, members))
             )
@@ -97,46 +98,64 @@ def load(suite: Suite, *, allow_task_code: bool = False) -> LoadedSuite:
 # ------------------------------------------------------------------------------------------------------------- index
 
 
+class _Entries(dict[str, Entry]):
+    """lm-eval's index of tasks: those of a suite's folders, and of its own those that something asks for."""
+
+    def __missing__(self, name: str) -> Entry:
+        kind, path, config, tags = _stock_index()[name]
+        self[name] = entry = Entry(name, Kind[kind], Path(path) if path else None, config, set(tags))
+        return entry
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in _stock_index()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an entry, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
 @cache
-def _stock_index() -> dict[str, Entry]:
-    """Return the index of lm-eval's own tasks.
+def _stock_index() -> dict[str, Any]:
+    """Return lm-eval's own tasks: name -> kind, YAML file, a group's configuration, a tag's tasks.
 
     Reading its 14,000 files takes about ten seconds, so the index is cached per installed version.
     """
     home = Path(lm_eval.api.task.__file__).parent.parent
-    file = cache_dir() / "lm-eval" / f"{version('lm-eval')}-{digest(str(home))}.json"
+    file = cache_dir() / "lm-eval" / f"{version('lm-eval')}-{digest('names', str(home))}.json"
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
-        return {name: Entry(name, Kind[kind], _path(path), cfg, set(tags)) for name, kind, path, cfg, tags in known}
-    except (OSError, ValueError, KeyError):  # absent or damaged: build it again
-        entries = dict(TaskManager().task_index)
-    rows = [[e.name, e.kind.name, str(e.yaml_path or ""), e.cfg, sorted(e.tags)] for e in entries.values()]
+        if isinstance(known, dict):
+            return known
+    except (OSError, ValueError):  # absent or damaged: build it again
+        pass
+    rows = {
+        entry.name: [
+            entry.kind.name,
+            str(entry.yaml_path or ""),
+            entry.cfg if entry.kind is Kind.GROUP else None,
+            sorted(entry.tags) if entry.kind is Kind.TAG else [],
+        ]
+        for entry in TaskManager().task_index.values()
+    }
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(json.dumps(rows), encoding="utf-8")
     unfinished.replace(file)
-    return entries
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
+    return rows
 
 
 def _index(suite: Suite) -> TaskManager:
     index = TaskManager(include_path=[str(folder) for folder in suite.include], include_defaults=False)
-    try:
-        for entry in suite.tasks:
-            list(_members(entry.task, index.task_index))
-        return index
-    except KeyError:
-        pass
-    for name, known in _stock_index().items():
-        index.task_index.setdefault(name, known)
+    index._index = _Entries(index.task_index)
     for entry in suite.tasks:
         try:
             list(_members(entry.task, index.task_index))
         except KeyError as error:
-            raise SuiteError(_unknown(suite, str(error.args[0]), index.task_index)) from error
+            known = [*index.task_index, *_stock_index()]
+            raise SuiteError(_unknown(suite, str(error.args[0]), known)) from error
     return index
 
 

@@ -164,6 +164,8 @@ def score(
             for label, path in driver.paths.items():
                 if path.startswith("plain"):
                     note(f"{label} was scored on the {path}")
+        else:
+            note("nothing to score: every answer is in the store")
     return driver.jobs
 
 
