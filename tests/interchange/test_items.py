@@ -55,7 +55,8 @@ def test_published_systems_are_compared_as_statsmodels_does(data: Path, systems:
         table = [[int((b * a).sum()), lost], [gained, int(((1 - b) * (1 - a)).sum())]]
         assert found.p_value == pytest.approx(float(mcnemar(table, exact=True).pvalue), rel=1e-9)
         assert found.stderr == pytest.approx(stats.sem(a - b), rel=1e-12)
-        assert found.agreement == pytest.approx(np.mean([p[0]["pred"] == p[1]["pred"] for p in pairs]))
+        same = [(first["correct"] and second["correct"]) or first["pred"] == second["pred"] for first, second in pairs]
+        assert found.agreement == pytest.approx(np.mean(same))  # two right answers: 6250 and 6,250
         # Tango's ends are where his statistic, written out independently, meets the quantile.
         for end, target in ((found.low, 1.6448536), (found.high, -1.6448536)):
             assert end is not None
