@@ -201,7 +201,7 @@ def test_missing_scores_are_said(app: AppTest, db: Path) -> None:
         [make_arm(7, parent=make_arm(1).checkpoint)], [make_plan("d", 40, role="domain", text="d")], "host:1"
     )
     app.run()
-    assert "Not shown, because scores are missing: c7" in app.warning[0].value
+    assert "Arms not placed: c7 lacks d, g" in app.warning[0].value
 
 
 def gated(db: Path, margin: float = 0.5, mode: Mode = "fixed") -> None:
