@@ -6,7 +6,9 @@ the scores are those of a model that nobody trained.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +67,16 @@ def _differences(folder: Path, base: Checkpoint) -> Iterator[tuple[str, str]]:
 
 
 def find_named_base(folder: Path, named: str) -> Path | None:
-    """Return the folder that an adapter names as its base: as named, or beside the adapter; None if there is none."""
-    places = (Path(named).expanduser(), folder.resolve().parent / named)
-    return next((place for place in places if place.is_dir()), None)
+    """Return the folder that an adapter names as its base: as named, or beside the adapter.
+
+    None if there is none that can be read; the name may be anything, such as a path on the machine that trained it.
+    """
+    for parent in (Path(), folder.resolve().parent):
+        with suppress(OSError, RuntimeError, ValueError):
+            place = parent / Path(named).expanduser()
+            if place.is_dir() and os.access(place, os.R_OK | os.X_OK):
+                return place
+    return None
 
 
 def advise_merging(adapter: str) -> str:

@@ -243,6 +243,18 @@ def test_keys_that_match_no_module(models: Path, copy: Callable[[str], Path]) ->
     assert "6 tensors of its configuration are missing" in findings[1].text
 
 
+def test_trained_embeddings_that_match_no_module(models: Path, copy: Callable[[str], Path]) -> None:
+    folder = copy("lora")
+    name = "base_model.model.model.embed_tokens.lora_embedding_A"
+    edit_tensors(folder / "adapter_model.safetensors", lambda tensors: tensors.update({name: torch.ones(4, 368)}))
+    expect(
+        found(folder, models / "base"),
+        "error",
+        "adapter-keys",
+        f"1 of its 13 tensors match no module of the base (first: {name})",
+    )
+
+
 def test_an_adapter_of_a_base_of_another_size(models: Path, tmp_path: Path) -> None:
     config = tiny.make_llama().config
     config.hidden_size, config.head_dim = 48, 12
@@ -295,6 +307,13 @@ def test_an_adapter_that_names_another_base(models: Path, copy: Callable[[str], 
     _, consented = examine_checkpoints(root, [checkpoint], accepted={checkpoint.digest})
     assert (consented.severity, consented.check) == ("warning", "other-base")
     refuse_errors([consented])
+
+
+@pytest.mark.parametrize("named", ["~nobody-here/x", "a\0b", "x" * 5000, "[/x]\n\x1b", "."])
+def test_a_base_may_be_named_anything(models: Path, copy: Callable[[str], Path], named: str) -> None:
+    folder = copy("lora")
+    edit_json(folder / "adapter_config.json", base_model_name_or_path=named)
+    expect(found(folder, models / "base"), "error", "other-base", "its configuration names the base")
 
 
 def test_a_base_is_known_by_its_name_and_by_its_weights(models: Path, copy: Callable[[str], Path]) -> None:

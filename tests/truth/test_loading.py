@@ -16,9 +16,10 @@ from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from evalsvc.engine.encoding import load_encoder
 from evalsvc.engine.scorer import Scorer
-from evalsvc.engine.sharding import cut_requests
+from evalsvc.engine.sharding import Cutter, cut_requests
 from evalsvc.records.plans import Request
 from evalsvc.scoring.preflight import examine_checkpoints
+from evalsvc.scoring.probe import PLAN
 from tests.support.tiny import make_tokenizer, save_peft
 from tests.truth import kinds, oracle, ours
 
@@ -91,9 +92,9 @@ def test_a_token_that_an_adapters_tokenizer_adds_and_nothing_uses(base: Path, tm
     cut = cut_requests([request, *kinds.REQUESTS], load_encoder(checkpoint))
     assert list(cut.refused) == [request.digest]
     assert "the token '<new8>', for which the model has no embedding" in cut.refused[request.digest]
-    texts = [
-        f.text for f in examine_checkpoints(ours.open_checked(base, base), [checkpoint]) if f.check == "vocabulary"
-    ]
+    root = ours.open_checked(base, base)
+    assert Cutter(tmp_path / "cuts").has_same_tokens(PLAN, checkpoint, root)  # so that its drift is measured
+    texts = [finding.text for finding in examine_checkpoints(root, [checkpoint]) if finding.check == "vocabulary"]
     assert "its embeddings lack 1 tokens that were added to its tokenizer (first: '<new8>')" in texts[-1]
 
 
