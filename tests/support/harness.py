@@ -26,10 +26,11 @@ def stock(
     """
     # As a folder of data files is addressed by lm-eval: from the current directory.
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    lm = HFLM(pretrained=checkpoint.path, device="cpu", dtype="float32", batch_size=4, **(model or {}))
+    settings = {"device": "cpu", "dtype": "float32", "batch_size": 4, **(model or {})}
+    lm = HFLM(pretrained=checkpoint.path, **settings)
     with mock.patch("lm_eval.evaluator.add_env_info"):  # lists all installed packages, with pip
         return lm_eval.simple_evaluate(
-            lm, tasks=list(tasks), task_manager=manager, bootstrap_iters=10, log_samples=True, **options
+            lm, tasks=list(tasks), task_manager=manager, log_samples=True, **{"bootstrap_iters": 10, **options}
         )
 
 
