@@ -31,7 +31,7 @@ def decide_stored_claims(
     """Test all claims that apply to the arms and matrices in a store.
 
     Args:
-        suites: Only these; None for those of each role that most training runs share.
+        suites: Only these; None for those that most training runs share.
 
     Raises:
         UsageError: No arm has that name, a suite has no scores, or the margin is no number of at least 0.
@@ -132,14 +132,13 @@ def load_claim_runs(
 
 
 def _share_suites(compared: Sequence[tuple[StoredArm, ArmComparison]]) -> Iterator[tuple[StoredArm, ArmComparison]]:
-    """Yield comparisons on the same suites of each role; of a role of which an arm lacks a suite, it keeps none."""
-    scored = [{(task.role, task.suite) for task in comparison.tasks} for _, comparison in compared]
-    roles = dict.fromkeys(role for suites in scored for role, _ in suites)
-    shared = {role: find_shared([sorted(s for r, s in suites if r == role) for suites in scored]) for role in roles}
+    """Yield the comparisons of the arms that have the suites that most arms share, on these suites."""
+    scored = [{(str(task.role), task.suite) for task in comparison.tasks} for _, comparison in compared]
+    shared = find_shared([sorted(suites) for suites in scored])
     for (arm, comparison), suites in zip(compared, scored, strict=True):
-        complete = {role for role, names in shared.items() if all((role, name) in suites for name in names)}
-        tasks = [task for task in comparison.tasks if task.role in complete and task.suite in shared[task.role]]
-        yield arm, replace(comparison, tasks=tuple(tasks), roles=tuple(compute_totals(tasks)))
+        if suites.issuperset(shared):
+            tasks = [task for task in comparison.tasks if (task.role, task.suite) in shared]
+            yield arm, replace(comparison, tasks=tuple(tasks), roles=tuple(compute_totals(tasks)))
 
 
 def _compare_last_steps(
