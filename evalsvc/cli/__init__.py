@@ -6,6 +6,7 @@ configuration, 3 gate: fail, 4 gate: inconclusive, 5 evidence missing or not com
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -70,6 +71,7 @@ def main() -> None:
     try:
         if _print_help(sys.argv[1:]):
             sys.exit(0)
+        gc.enable()
         sys.exit(app(prog_name="evalsvc", standalone_mode=False))
     except EvalsvcError as error:
         print(f"evalsvc: {error}", file=sys.stderr)
