@@ -19,16 +19,10 @@ import pytest
 from evalsvc import cli
 from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
 from evalsvc.records.arms import Checkpoint
-from evalsvc.settings import core_count
 from tests.support import tasks, tiny
 from tests.support.commands import Done, Run
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores: tests wait for browsers and for Ray."""
-    return core_count() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -540,10 +540,10 @@ def watched(served: str) -> Iterator[Any]:
 
 def settled(page: Any) -> None:
     """Wait until a page has run to its end, and shows no exception."""
-    page.wait_for_selector("[data-testid=stMain] h1", timeout=60_000)
+    page.wait_for_selector("[data-testid=stMain] h1", timeout=180_000)
     page.wait_for_function(
         "document.querySelector('[data-testid=stApp]').getAttribute('data-test-script-state') == 'notRunning'",
-        timeout=60_000,
+        timeout=180_000,
     )
     page.wait_for_timeout(700)
     assert page.locator("[data-testid=stException]").count() == 0
@@ -577,7 +577,7 @@ def test_every_page_in_a_real_browser(served: str) -> None:
                 page.get_by_role("tab", name="Simulator").click()
             tables = {"claims", "runs", "advisor", "samples"}
             if name not in tables | ({"checkpoints"} if "EVALSVC_SCREENSHOTS_OF" in os.environ else set()):
-                page.locator(".js-plotly-plot .cartesianlayer:visible").first.wait_for(timeout=60_000)
+                page.locator(".js-plotly-plot .cartesianlayer:visible").first.wait_for(timeout=180_000)
             assert page.locator("img[src=x]").count() == 0
             page.wait_for_timeout(300)
             if shots:
@@ -618,7 +618,7 @@ def test_a_figure_is_drawn_once(served: str) -> None:
         page.add_init_script(STYLED)
         page.goto(f"{served}/?base=c1")
         points = page.locator(".js-plotly-plot .scatterlayer path.point")
-        points.first.wait_for(timeout=60_000)
+        points.first.wait_for(timeout=180_000)
         settled(page)
         # Plotly shapes every marker, then styles all of them.
         assert page.evaluate("window.styled") == 2 * points.count()
@@ -645,7 +645,7 @@ def test_a_deep_link_and_a_selection_in_a_real_browser(served: str) -> None:
         page.goto(f"{served}/?base=c1")
         settled(page)
         points = page.locator(".js-plotly-plot .scatterlayer .points path")
-        points.nth(0).wait_for(timeout=60_000)
+        points.nth(0).wait_for(timeout=180_000)
         points.nth(0).hover(force=True)
         page.wait_for_timeout(300)
         points.nth(0).click(force=True)
