@@ -89,10 +89,21 @@ def adds_tokens(adapted: PeftModel | None) -> bool:
     return adapted is not None and bool(adapted.peft_config["default"].is_prompt_learning)
 
 
-def adapter_kind(adapted: PeftModel | None) -> str:
-    """Return what decides, beside the architecture, which path a model takes; empty without an adapter."""
+def mixes_rows(adapted: PeftModel | None) -> bool:
+    """Whether an adapter averages its router over all tokens of a batch, as LILY does in PEFT."""
+    return adapted is not None and adapted.peft_config["default"].peft_type == "LILY"
+
+
+def adapter_kind(adapted: PeftModel | None, digest: str) -> str:
+    """Return what decides, beside the architecture, which path a model takes; empty without an adapter.
+
+    A LoRA acts on every token alone, whatever its weights. What the code of another type does may not show in the first
+    steps of a training, so each of its checkpoints, known by a digest, is a kind of its own.
+    """
     if adapted is None:
         return ""
     config: Any = adapted.peft_config["default"]
+    if config.peft_type != "LORA":
+        return digest
     changes = (getattr(config, name, None) for name in ("alora_invocation_tokens", "layer_replication"))
     return " ".join(map(str, (config.peft_type, *changes)))

@@ -36,6 +36,7 @@ from evalsvc.engine.adapters import (
     adds_tokens,
     describe_unmatched,
     match_tensors,
+    mixes_rows,
     waits_for_tokens,
 )
 from evalsvc.engine.encoding import first_line, load_tokenizer
@@ -94,17 +95,26 @@ class Resident:
 
     @property
     def parity(self) -> Parity:
-        """The path that the held model takes; checked once per architecture and type of adapter."""
-        kind = adapter_kind(self._adapted)
+        """The path that the held model takes; checked once per architecture and kind of adapter."""
+        assert self._held is not None
+        kind = adapter_kind(self._adapted, self._held[0].digest)
         if kind not in self._parities:
-            if adds_tokens(self._adapted):
-                self._parities[kind] = Parity(False, "its adapter adds tokens to the prompt", None, self._attention)
-            elif waits_for_tokens(self._adapted):
-                reason = "its adapter begins at its invocation tokens"
-                self._parities[kind] = Parity(False, reason, None, self._attention)
-            else:
-                self._parities[kind] = examine(self._base, self._attention)
+            parity = examine(self._base, self._attention)
+            if reason := self._why_plain():
+                alone = parity.alone or mixes_rows(self._adapted)
+                parity = Parity(False, reason, None, self._attention, alone)
+            self._parities[kind] = parity
         return self._parities[kind]
+
+    def _why_plain(self) -> str | None:
+        """Return why the adapter takes the plain path, whatever the model; None if it may take the trie."""
+        if adds_tokens(self._adapted):
+            return "its adapter adds tokens to the prompt"
+        if waits_for_tokens(self._adapted):
+            return "its adapter begins at its invocation tokens"
+        if mixes_rows(self._adapted):
+            return "its adapter routes all tokens of a batch alike"
+        return None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

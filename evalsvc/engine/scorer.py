@@ -55,35 +55,43 @@ class Scorer:
         divergences: dict[str, Floats] = {}
         if isinstance(work, Likelihoods):
             reference = self._reference(shard, shard.reference, work) if shard.reference is not None else None
-            model, parity = self._prepare_model(shard.arm, work)
+            model = self._hold(shard.arm)
+            parity = self._choose_path(model, _longest(work))
             responses, kl = _likelihoods(shard, model, work, parity, reference)
             if kl is not None:
                 order = np.argsort(work.owners, kind="stable")
                 pieces = np.split(kl[order], np.cumsum(np.bincount(work.owners, minlength=len(shard.requests)))[:-1])
                 divergences = dict(zip(shard.requests, pieces, strict=True))
         else:
-            model, parity = self._prepare_model(shard.arm, work)
-            responses = self._answers(shard.requests, shard.arm, model, work, parity)
+            responses, parity = self._answers(shard, work)
         return ShardResult(
             shard=replace(shard, work=None),  # the driver has the tokens already
             responses=tuple(responses),
             worker=str(os.getpid()),
             seconds=time.monotonic() - started,
-            path=f"{'trie' if parity.trie else 'plain'}: {parity.reason}",
+            path=parity.path,
             divergences=divergences,
         )
 
-    def _prepare_model(self, arm: Arm, work: Likelihoods | Prompts) -> tuple[Any, Parity]:
-        """Return an arm's model, with the attention of the path that a shard takes, and that path."""
+    def _hold(self, arm: Arm) -> Any:
+        """Return an arm's model."""
         served = arm.numerics.device, arm.numerics.dtype
         if self._resident is None or self._served != served:
             self._resident, self._served = Resident(*served), served
-        model, parity = self._resident.hold(arm.checkpoint, arm.serving), self._resident.parity
-        if parity.longest is not None and int(tries.positions(work.trie).max()) >= parity.longest:
-            # Sequences that are too long for the trie take the plain path.
-            parity = Parity(False, f"some sequences have more than {parity.longest} tokens", None, parity.attention)
+        return self._resident.hold(arm.checkpoint, arm.serving)
+
+    def _choose_path(self, model: Any, longest: int) -> Parity:
+        """Return the path of the held model, and give it the attention of that path.
+
+        Args:
+            longest: Tokens of the longest sequence, answers included.
+        """
+        assert self._resident is not None
+        parity = self._resident.parity
+        if parity.longest is not None and longest > parity.longest:
+            parity = replace(parity, trie=False, reason=f"some sequences have more than {parity.longest} tokens")
         model.set_attn_implementation(NAME if parity.trie else parity.attention)
-        return model, parity
+        return parity
 
     def _reference(self, shard: Shard, arm: Arm, work: Likelihoods) -> Reference | None:
         """Return the reference's predictions for a shard, computed once while they fit in memory.
@@ -92,8 +100,8 @@ class Scorer:
         """
         place = arm.key, shard.key
         if place not in self._references:
-            model, parity = self._prepare_model(arm, work)
-            if not parity.trie:
+            model = self._hold(arm)
+            if not self._choose_path(model, _longest(work)).trie:
                 return None
             reference = likelihood.score(model, work, _rows(model, arm), keep=True).reference
             assert reference is not None
@@ -104,25 +112,28 @@ class Scorer:
                 self._references.popitem(last=False)
         return self._references[place]
 
-    def _answers(
-        self, requests: tuple[str, ...], arm: Arm, model: Any, work: Prompts, parity: Parity
-    ) -> list[Response]:
+    def _answers(self, shard: Shard, work: Prompts) -> tuple[list[Response], Parity]:
+        model, requests = self._hold(shard.arm), shard.requests
         assert self._resident is not None
-        tokenizer = self._resident.tokenizer
-        by_settings = {settings: unpacked.GenerationSettings.of(settings, tokenizer) for settings in set(work.settings)}
-        lengths = tries.positions(work.trie)[work.ends] + 1
+        tokenizer, own_limit = self._resident.tokenizer, model.generation_config.max_new_tokens
+        by_settings = {
+            settings: unpacked.GenerationSettings.of(settings, tokenizer, own_limit) for settings in set(work.settings)
+        }
+        lengths = (tries.positions(work.trie)[work.ends] + 1).tolist()
         all_options = [
-            by_settings[settings].for_prompt(length)
-            for settings, length in zip(work.settings, lengths.tolist(), strict=True)
+            by_settings[settings].for_prompt(length, two_sided=model.config.is_encoder_decoder)
+            for settings, length in zip(work.settings, lengths, strict=True)
         ]
-        seeds = [_derive_seed(request, arm.numerics.rerun) for request in requests]
+        longest = max(length + options.max_new_tokens for length, options in zip(lengths, all_options, strict=True))
+        parity = self._choose_path(model, longest)
+        seeds = [_derive_seed(request, shard.arm.numerics.rerun) for request in requests]
         if parity.trie and all(generation.can_generate(model, options) for options in by_settings.values()):
-            rows = _rows(model, arm)
+            rows = _rows(model, shard.arm)
             answers = generation.generate(model, tokenizer, work, all_options, seeds, rows)
         else:
             model.set_attn_implementation(parity.attention)
             answers = unpacked.generate(model, tokenizer, work, all_options, seeds)
-        return [
+        responses = [
             Response(
                 request=request,
                 text=unpacked.text_of(tokenizer, tokens, options),
@@ -131,6 +142,7 @@ class Scorer:
             )
             for request, tokens, options, truncated in zip(requests, answers, all_options, work.truncated, strict=True)
         ]
+        return responses, parity
 
 
 def _likelihoods(
@@ -141,7 +153,8 @@ def _likelihoods(
         outcome = likelihood.score(model, work, _rows(model, shard.arm), reference=reference)
         values, greedy, kl = outcome.loglikelihood, outcome.greedy, outcome.kl
     else:
-        values, greedy = unpacked.score(model, work, _batch(unpacked.BATCH_TOKENS, shard.arm))
+        budget = unpacked.ALONE if parity.alone else _batch(unpacked.BATCH_TOKENS, shard.arm)
+        values, greedy = unpacked.score(model, work, budget)
     tokens = np.bincount(work.owners, minlength=len(requests))
     columns = (values, greedy, work.rolling, tokens, work.truncated)
     return [
@@ -157,6 +170,11 @@ def _likelihoods(
             requests, *(column.tolist() for column in columns), strict=True
         )
     ], kl
+
+
+def _longest(work: Likelihoods) -> int:
+    """Return the tokens of the longest sequence."""
+    return int(tries.positions(work.trie).max()) + 1
 
 
 def _bytes(references: OrderedDict[tuple[str, str], Reference]) -> int:

@@ -1,6 +1,7 @@
 """The plain path: requests in padded batches, one full forward pass each. Works for every causal language model.
 
-Rows are right-padded without a mask: causal attention never reads the padding. Equal inputs share a row. The
+Rows are right-padded without a mask: causal attention never reads the padding. Where the parity check shows that a
+model does, or that its rows are not independent, every row has a batch of its own. Equal inputs share a row. The
 log-softmax is computed in float32 and only at scored positions.
 """
 
@@ -24,6 +25,9 @@ from evalsvc.records.vocabulary import Floats
 
 BATCH_TOKENS = 2048
 """Padded tokens per forward pass; halved when memory runs out."""
+
+ALONE = 1
+"""Padded tokens per forward pass with which every row has a batch of its own."""
 
 
 def score(model: Any, work: Likelihoods, budget: int = BATCH_TOKENS) -> tuple[Floats, NDArray[np.bool_]]:
@@ -142,6 +146,7 @@ class GenerationSettings:
         sampling: Settings for transformers' `generate`: do_sample, temperature, top_p, ...
         max_length: Maximum number of tokens of prompt and answer together, instead of `max_new_tokens`.
         think_end: Text, or id of the token, up to which the model thinks.
+        is_fixed: Whether `max_new_tokens` is the checkpoint's own, which stays whatever the prompt.
     """
 
     stops: tuple[str, ...]
@@ -149,17 +154,37 @@ class GenerationSettings:
     sampling: dict[str, Any]
     max_length: int | None = None
     think_end: str | int | None = None
+    is_fixed: bool = False
 
     @classmethod
-    def of(cls, settings: str, tokenizer: PreTrainedTokenizerBase) -> GenerationSettings:
-        """Read a task's generation settings, canonical JSON."""
-        decoding = read_decoding(json.loads(settings))
-        stops = stop_texts(tokenizer, decoding.stops)
-        return cls(stops, decoding.max_gen_toks, decoding.strategy, decoding.max_length, decoding.think_end)
+    def of(cls, settings: str, tokenizer: PreTrainedTokenizerBase, own_limit: int | None = None) -> GenerationSettings:
+        """Read a task's generation settings, canonical JSON.
 
-    def for_prompt(self, tokens: int) -> GenerationSettings:
-        """Return the settings for a decoder's prompt of some length."""
-        return self if self.max_length is None else replace(self, max_new_tokens=self.max_length - tokens)
+        Args:
+            own_limit: `max_new_tokens` of the checkpoint's own configuration: transformers puts it before the
+                `max_length` that lm-eval computes from the task's limits.
+        """
+        decoding = read_decoding(json.loads(settings))
+        return cls(
+            stop_texts(tokenizer, decoding.stops),
+            decoding.max_gen_toks if own_limit is None else own_limit,
+            decoding.strategy,
+            decoding.max_length,
+            decoding.think_end,
+            is_fixed=own_limit is not None,
+        )
+
+    def for_prompt(self, tokens: int, *, two_sided: bool = False) -> GenerationSettings:
+        """Return the settings for a prompt of some length.
+
+        Args:
+            two_sided: Whether an encoder reads the prompt: lm-eval adds its length to the limit of the answer, which
+                begins with one token.
+        """
+        if self.is_fixed:
+            return self
+        both = tokens + self.max_new_tokens if self.max_length is None else self.max_length
+        return replace(self, max_new_tokens=both - (1 if two_sided else tokens))
 
 
 class Stops:
@@ -198,6 +223,9 @@ def generate(
     """Return the generated tokens of each request.
 
     One prompt at a time: so an answer does not depend on other prompts in a batch.
+
+    Args:
+        all_options: Settings of each request, for its prompt.
     """
     padding = next(
         (t for t in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) if t is not None), 0
@@ -206,17 +234,16 @@ def generate(
     for end, options, seed in zip(work.ends.tolist(), all_options, seeds, strict=True):
         prompt = work.trie.tokens[tries.path(work.trie, end)].astype(np.int64)
         tokens = torch.from_numpy(prompt)[None].to(_device(model))
-        before, limit = len(prompt), options.max_new_tokens
-        if model.config.is_encoder_decoder:  # lm-eval adds the prompt's length to the answer's limit
-            before, limit = 1, (options.max_length or len(prompt) + limit) - 1
+        before = 1 if model.config.is_encoder_decoder else len(prompt)
         torch.manual_seed(seed)
         output = model.generate(
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
-            max_new_tokens=limit,
+            max_new_tokens=options.max_new_tokens,
             stopping_criteria=StoppingCriteriaList([_Criteria(Stops(tokenizer, options.stops), before)]),
             pad_token_id=padding,
             use_cache=True,
+            return_dict_in_generate=False,
             **options.sampling,
         )
         answers.append(output[0, before:].tolist())

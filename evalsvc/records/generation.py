@@ -1,4 +1,7 @@
-"""A task's `generation_kwargs`, read as lm-eval's HFLM reads them. Everything is obeyed, or refused by name."""
+"""Settings of generation, read as lm-eval's HFLM reads them. Everything is obeyed, or refused by name.
+
+A task has `generation_kwargs`, a checkpoint a generation_config.json that stands in where the task says nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,27 @@ STRATEGY = frozenset(
     }
 )
 """Settings of transformers' `generate` that are obeyed."""
+
+_NEUTRAL = frozenset(
+    {
+        *("num_beams", "num_beam_groups", "num_return_sequences", "guidance_scale", "length_penalty"),
+        *("repetition_penalty", "encoder_repetition_penalty"),
+    }
+)
+"""Settings that do nothing at 1; all others do nothing at 0, false or null."""
+
+_OF_SAMPLING = frozenset({"top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
+
+_SET_BY_TASK = frozenset({"do_sample", "temperature", "bos_token_id", "eos_token_id", "decoder_start_token_id"})
+"""Settings of a checkpoint that lm-eval sets itself, or that say only where a text begins and ends."""
+
+_NOT_OBEYED = frozenset(
+    {
+        *("stop_strings", "max_time", "num_return_sequences", "token_healing", "penalty_alpha", "dola_layers"),
+        *("constraints", "force_words_ids", "num_beam_groups"),
+    }
+)
+"""Settings of a checkpoint with which lm-eval's HFLM fails, or whose answers depend on the machine."""
 
 _REASONS = {
     "num_return_sequences": "set the task's repeats",
@@ -115,6 +139,32 @@ def find_problem(settings: Mapping[str, Any]) -> str | None:
         return f"generation_kwargs: do_sample: must be true or false, got {sampled!r}"
     if temperature is not None and not (isinstance(temperature, int | float) and 0 <= temperature < float("inf")):
         return f"generation_kwargs: temperature: must be a number, at least 0, got {temperature!r}"
+    return None
+
+
+def list_own_settings(settings: Mapping[str, Any], *, sampled: bool) -> dict[str, Any]:
+    """Return what a checkpoint's generation configuration changes of its answers, by name.
+
+    HFLM passes the task's settings to transformers' `generate`, which takes the others from the checkpoint, and puts
+    its `max_new_tokens` before the limit that HFLM passes as `max_length`.
+
+    Args:
+        settings: Content of generation_config.json.
+        sampled: Whether a task samples.
+    """
+    names = (STRATEGY | _NOT_OBEYED | {"max_new_tokens"}) - _SET_BY_TASK - (set() if sampled else _OF_SAMPLING)
+    return {
+        name: value
+        for name, value in settings.items()
+        if name in names and value and not (value == 1 and name in _NEUTRAL)
+    }
+
+
+def find_own_problem(settings: Mapping[str, Any]) -> str | None:
+    """Return why a checkpoint's generation configuration cannot be obeyed, as a sentence without a subject."""
+    for name, value in list_own_settings(settings, sampled=False).items():
+        if name in _NOT_OBEYED:
+            return f"its generation configuration sets {name} to {value!r}, which cannot be obeyed; remove it there"
     return None
 
 

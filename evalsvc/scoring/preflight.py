@@ -5,16 +5,20 @@ Checks that need scoring are in `probe`.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from evalsvc.checkpoints.costs import read_json
 from evalsvc.checkpoints.file_checks import UNLOADABLE, examine_files
 from evalsvc.checkpoints.safetensors import read_headers
 from evalsvc.checkpoints.weight_files import list_weights
 from evalsvc.engine.sharding import Cut, Cutter, Slice
 from evalsvc.errors import CheckpointError
 from evalsvc.records.arms import Checkpoint, Finding
+from evalsvc.records.generation import find_own_problem, list_own_settings, read_decoding
 from evalsvc.records.plans import Plan
 from evalsvc.records.shards import Likelihoods
 
@@ -42,6 +46,49 @@ def examine_checkpoints(
         except CheckpointError as error:
             findings.append(Finding("error", "files", checkpoint.label, str(error)))
     return findings
+
+
+def examine_generation(checkpoints: Sequence[Checkpoint], plans: Sequence[Plan]) -> list[Finding]:
+    """Return what the checkpoints' own generation configurations change, if a suite has answers to generate.
+
+    Args:
+        checkpoints: The base first. An adapter has its base's configuration.
+    """
+    requests = [request for plan in plans for request in plan.requests if request.kind == "generate_until"]
+    if not requests:
+        return []
+    settings = {request.arguments[1] for request in requests}
+    sampled = any(read_decoding(json.loads(text)).strategy["do_sample"] for text in settings)
+    findings: list[Finding] = []
+    of_base: dict[str, Any] = {}
+    for checkpoint in checkpoints:
+        if checkpoint.is_adapter:
+            continue
+        file = Path(checkpoint.path) / "generation_config.json"  # transformers takes old settings from config.json
+        configuration = read_json(file if file.is_file() else file.with_name("config.json"))
+        if problem := find_own_problem(configuration):
+            findings.append(Finding("error", "generation", checkpoint.label, problem))
+            continue
+        own = list_own_settings(configuration, sampled=sampled)
+        if checkpoint is checkpoints[0]:
+            of_base = own
+            text = f"its generation configuration sets {_list_settings(own)}; answers obey it, as in lm-eval"
+            differs = bool(own)
+        else:
+            text = (
+                f"its generation configuration sets {_list_settings(own)}, its base's {_list_settings(of_base)}: each "
+                "answers by its own, as in lm-eval"
+            )
+            differs = own != of_base
+        if "max_new_tokens" in own:
+            text += "; max_new_tokens replaces the limits of all tasks"
+        if differs:
+            findings.append(Finding("warning", "generation", checkpoint.label, text))
+    return findings
+
+
+def _list_settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {str(value)[:40]}" for name, value in sorted(settings.items())) or "nothing"
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:

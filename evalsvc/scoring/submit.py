@@ -20,7 +20,7 @@ from evalsvc.records.methods import PROMPTED
 from evalsvc.records.plans import has_drift
 from evalsvc.scoring.driver import Driver, Progress, RunJob
 from evalsvc.scoring.executors import Executor, InProcessExecutor, make_scorer
-from evalsvc.scoring.preflight import examine_checkpoints, examine_windows, refuse_errors
+from evalsvc.scoring.preflight import examine_checkpoints, examine_generation, examine_windows, refuse_errors
 from evalsvc.scoring.probe import run_probe
 from evalsvc.scoring.prompted import plan_prompted
 from evalsvc.scoring.ray_executor import RayExecutor, count_cluster_gpus
@@ -101,8 +101,11 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     for suite_plan in planned:
         for text in suite_plan.notes:
             note(f"warning: suite {suite_plan.plan.suite}: {text}")
+    plans = [suite_plan.plan for suite_plan in planned]
+    findings += examine_generation([base, *adapted], plans)
+    refuse_errors(findings)
     cutter = Cutter(cache_dir() / "tokens")
-    findings += examine_windows([base, *adapted], [suite_plan.plan for suite_plan in planned], cutter)
+    findings += examine_windows([base, *adapted], plans, cutter)
     replacements: dict[str, Planned] = {}
     if submission.is_prompted:
         prompted, replacements = plan_prompted(submission, suites, planned, base, adapted, template_source)

@@ -64,6 +64,7 @@ def test_the_probe_chooses_the_trie_and_leaves_the_model_as_it_was(model: Any) -
     own = model.config._attn_implementation
     parity = examine(model, own)
     assert parity.trie, parity.reason
+    assert not parity.alone
     assert model.config._attn_implementation == own
 
 
@@ -73,6 +74,7 @@ def test_what_the_trie_cannot_follow_takes_the_plain_path_and_says_why(name: str
     parity = examine(model, model.config._attn_implementation)
     assert not parity.trie
     assert "packed rows" in parity.reason
+    assert not parity.alone
     items = make_sequences(np.random.default_rng(0))
     values, greedy = unpacked.score(model, build_work(items))
     for value, hit, (wanted, wanted_greedy) in zip(values, greedy, stock(model, items), strict=True):
@@ -84,6 +86,21 @@ def test_a_rotation_that_depends_on_the_longest_sequence_bounds_the_trie() -> No
     scaled = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
     model = architectures.make("llama", rope_parameters=scaled)
     assert examine(model, "sdpa").longest == WINDOW
+
+
+def test_a_model_that_mixes_the_rows_of_a_batch_scores_them_one_by_one() -> None:
+    model = architectures.make("llama")
+    model.model.norm.register_forward_hook(lambda _module, _inputs, states: states + states.mean(dim=(0, 1)))
+    parity = examine(model, "sdpa")
+    assert not parity.trie
+    assert parity.alone
+    assert parity.path.endswith("; one sequence at a time, as its scores depend on the batch")
+    items = make_sequences(np.random.default_rng(0))
+    expected = stock(model, items)
+    values, greedy = unpacked.score(model, build_work(items), unpacked.ALONE)
+    assert values == pytest.approx([value for value, _ in expected], abs=1e-4, rel=1e-6)
+    assert greedy.tolist() == [is_greedy for _, is_greedy in expected]
+    assert unpacked.score(model, build_work(items))[0] != pytest.approx(values, abs=1e-2)
 
 
 def test_a_wrong_mask_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:

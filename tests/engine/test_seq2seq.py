@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import T5Config, T5ForConditionalGeneration
 
-from evalsvc.checkpoints.discover import Description, open_checkpoints
+from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
 from evalsvc.engine.encoding import load_encoder
 from evalsvc.engine.scorer import Scorer
 from evalsvc.engine.sharding import cut_requests
@@ -63,6 +64,20 @@ def test_numbers_and_texts_are_stocks(t5: Checkpoint, tmp_path: Path) -> None:
     )
     assert [answers[request.digest].text for request in asked[len(PAIRS) :]] == texts
     assert answers[asked[4].digest].truncated > 0
+
+
+def test_a_checkpoints_own_limit_is_stocks(t5: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "t5"
+    shutil.copytree(t5.path, folder)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "max_new_tokens": 4}))
+    checkpoint = open_base(str(folder))
+    stock = HFLM(pretrained=str(folder), backend="seq2seq", device="cpu", dtype="float32", batch_size=1)
+    request = Request.of("generate_until", ("the cat", SETTINGS))
+    ((response,),) = (Scorer().score(shard).responses for shard in tiny.make_shards([request], checkpoint))
+    instance = Instance("generate_until", {}, ("the cat", json.loads(SETTINGS)), 0)
+    assert [response.text] == stock.generate_until([instance], disable_tqdm=True)
+    assert response.tokens == 4
 
 
 def test_a_text_has_no_perplexity_under_an_encoder_decoder(t5: Checkpoint) -> None:

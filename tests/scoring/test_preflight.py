@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
 from evalsvc.harness.suites import load_suite
 from evalsvc.records.arms import Arm, Finding, Numerics, Serving
-from evalsvc.records.plans import Rendering
+from evalsvc.records.plans import Rendering, Request
 from evalsvc.scoring.executors import InProcessExecutor, make_scorer
-from evalsvc.scoring.preflight import examine_checkpoints, examine_windows, refuse_errors
-from evalsvc.scoring.probe import run_probe
+from evalsvc.scoring.preflight import examine_checkpoints, examine_generation, examine_windows, refuse_errors
+from evalsvc.scoring.probe import PLAN, run_probe
 from evalsvc.settings import cache_dir
 from tests.support import tiny
 from tests.support.tasks import CHOICE, write_task
@@ -525,6 +526,41 @@ def test_another_chat_template_needs_a_choice(models: Path, copy: Callable[[str]
     folder = copy("full")
     tiny.make_tokenizer(tiny.CHAT).save_pretrained(folder)
     expect(found(folder, models / "base"), "warning", "chat-template", "the base has none; choose")
+
+
+# ---------------------------------------------------------------------------------------------- generation settings
+
+
+def generating(folder: Path, base: Path, settings: str = '{"do_sample":false}') -> list[Finding]:
+    """Return what is found in own generation settings, if a suite has answers to generate."""
+    root, adapted = open_checkpoints(str(folder), str(base), Description(name="it"))
+    assert examine_generation([root, *adapted], [PLAN]) == []  # only texts
+    plan = replace(PLAN, requests=(Request.of("generate_until", ("the cat", settings)),))
+    return examine_generation([root, *adapted], [plan])
+
+
+def test_generation_settings_other_than_the_bases_are_named(models: Path, copy: Callable[[str], Path]) -> None:
+    folder = copy("full")
+    assert generating(folder, models / "base") == []
+    edit_json(folder / "generation_config.json", max_new_tokens=5, num_beams=2, repetition_penalty=1.0, top_k=7)
+    findings = generating(folder, models / "base")
+    expect(findings, "warning", "generation", "sets max_new_tokens 5, num_beams 2, its base's nothing: each answers by")
+    assert findings[0].text.endswith("; max_new_tokens replaces the limits of all tasks")
+    findings = generating(folder, models / "base", '{"do_sample":true}')
+    expect(findings, "warning", "generation", "num_beams 2, top_k 7, its base's nothing")
+    (finding,) = generating(models / "lora", folder)  # an adapter has its base's
+    assert finding.checkpoint == folder.name
+    assert finding.text.startswith("its generation configuration sets max_new_tokens 5, num_beams 2; answers obey it")
+
+
+@pytest.mark.parametrize(("name", "value"), [("stop_strings", ["."]), ("max_time", 3.0), ("num_return_sequences", 2)])
+def test_generation_settings_that_cannot_be_obeyed(
+    name: str, value: Any, models: Path, copy: Callable[[str], Path]
+) -> None:
+    folder = copy("full")
+    edit_json(folder / "generation_config.json", **{name: value})
+    text = f"its generation configuration sets {name} to {value!r}, which cannot be obeyed; remove it there"
+    expect(generating(folder, models / "base"), "error", "generation", text)
 
 
 # ------------------------------------------------------------------------------------------------- windows and logits
