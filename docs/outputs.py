@@ -148,6 +148,7 @@ class Compared:
         tasks: One entry per task that both arms have.
         roles: Means over the suites of a role.
         missing: What either arm lacks of the other's suites and tasks.
+        warnings: Findings about the compared suites, such as truncated prompts.
     """
 
     schema: Literal[1]
@@ -158,6 +159,7 @@ class Compared:
     tasks: tuple[FullComparison, ...]
     roles: tuple[RoleTotal, ...]
     missing: tuple[Missing, ...]
+    warnings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -430,6 +432,7 @@ class PlanOutput:
         power: Chance that an unchanged checkpoint meets all retention rules, were they independent.
         requests: Requests that are still to be scored.
         seconds: Estimated time; null without a run that took long enough to measure.
+        notes: The rules without a power analysis, one line each.
     """
 
     schema: Literal[1]
@@ -437,6 +440,7 @@ class PlanOutput:
     power: float
     requests: int
     seconds: float | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

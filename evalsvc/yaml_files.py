@@ -83,4 +83,4 @@ def first_problem(error: ValidationError, manual: str = "docs/pages/reference/su
     elif first["type"] != "missing" and where and not isinstance(first["input"], dict | list):
         message = f"{message}, got {first['input']!r}"
     more = error.error_count() - 1
-    return f"{where}: {message}" if not more else f"{where}: {message} (and {more} more)" if where else message
+    return f"{where + ': ' if where else ''}{message}{f' (and {more} more)' if more else ''}"

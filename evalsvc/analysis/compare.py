@@ -114,7 +114,7 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(
             f"{where}: scored by {base.metric} ({base.filter}) and {adapted.metric} ({adapted.filter}); "
-            "submit both with the same suite"
+            "submit both with the same suite, or import both again (--metric names the metric)"
         )
     in_base, in_adapted = _find_common(base, adapted)
     b, a = base.values[in_base], adapted.values[in_adapted]
@@ -245,7 +245,7 @@ def _describe_transitions(
     assert gained is not None
     b, a = base.values[in_base], adapted.values[in_adapted]
     right = int(b.sum())
-    choices = None if not base.chance else 1 / base.chance
+    choices = 1 / base.chance if base.chance and base.chance < 1 else None
     floor = calibration = None
     if rerun is not None and np.isin(base.samples[in_base], rerun.samples).all():
         floor = above_floor(b, rerun.values[np.searchsorted(rerun.samples, base.samples[in_base])], a)

@@ -13,11 +13,13 @@ from evalsvc.analysis.frontier import FrontierOptions
 from evalsvc.analysis.levels import Levels, compare_levels, index_levels
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
 from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.records.arms import Finding
 from evalsvc.records.comparisons import FullComparison, Missing, RoleTotal
 from evalsvc.records.frontier import Frontier
 from evalsvc.records.scores import TaskScores
 from evalsvc.stats.estimates import SMOOTH
 from evalsvc.store.arms import Family, StoredArm, find_arm, find_base, find_rerun
+from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.scores import StoredResult
 from evalsvc.store.store import Store
 
@@ -31,6 +33,7 @@ class ArmComparison:
 
     Attributes:
         missing: What either arm lacks of the other's suites and tasks.
+        warnings: Findings about the compared suites, such as truncated prompts; only of a single comparison.
     """
 
     base: StoredArm
@@ -38,6 +41,7 @@ class ArmComparison:
     tasks: tuple[FullComparison, ...]
     roles: tuple[RoleTotal, ...]
     missing: tuple[Missing, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,22 @@ def compare_pair(
     (comparison,) = compare_many(store, base, [adapted], other_prompts, suites)
     if isinstance(comparison, EvidenceError):
         raise comparison
-    return comparison
+    return replace(comparison, warnings=_find_warnings(store, comparison))
+
+
+def _find_warnings(store: Store, comparison: ArmComparison) -> tuple[Finding, ...]:
+    """Return the findings about the compared suites: of both checkpoints and of their bases, which stand for them."""
+    checkpoints = [comparison.base.checkpoint, comparison.adapted.checkpoint]
+    digests = {digest for checkpoint in checkpoints for digest in (checkpoint.digest, checkpoint.parent)}
+    concerned = {arm.checkpoint.digest: arm.checkpoint for arm in store.arms() if arm.checkpoint.digest in digests}
+    suites = {task.suite for task in comparison.tasks}
+    facts = CheckpointFacts(store.path)
+    return tuple(
+        finding
+        for checkpoint in concerned.values()
+        for finding in facts.findings(checkpoint)
+        if finding.suite in suites
+    )
 
 
 def compare_many(

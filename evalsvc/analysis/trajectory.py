@@ -29,7 +29,7 @@ def check_margin(margin: float) -> None:
         raise UsageError(f"margin {margin}: must be a finite number of at least 0")
 
 
-Trend = Literal["better at every step", "worse at every step", "mixed"]
+Trend = Literal["better at every step", "worse at every step", "unchanged", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +182,8 @@ def _build_curve(comparisons: Sequence[Comparison]) -> Curve:
     trend: Trend = "mixed"
     if all(rise > 0 for rise in rises):
         trend = "better at every step"
+    elif not any(rises):
+        trend = "unchanged"
     elif all(rise < 0 for rise in rises):
         trend = "worse at every step"
     return Curve(

@@ -18,6 +18,20 @@ WIDTH = 900
 _OPTIONS = {"mathjax": False, "proxy_server": "http://127.0.0.1:9"}
 
 
+def check_installed() -> None:
+    """Check that images can be written at all.
+
+    Raises:
+        UsageError: kaleido is missing.
+    """
+    try:
+        import kaleido  # noqa: F401 (is imported to see that it can be)
+    except ImportError as error:
+        raise UsageError(
+            "figures: kaleido is not installed; install it with: pip install 'evalsvc[figures]'"
+        ) from error
+
+
 def write_images(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
     """Write every figure as `<name>.svg` and `<name>.png`, and return the paths.
 
@@ -25,13 +39,10 @@ def write_images(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
         UsageError: kaleido or a browser is missing.
         EvalsvcError: The folder cannot be written, or the browser fails.
     """
-    try:
-        import kaleido
-        from kaleido.errors import ChromeNotFoundError
-    except ImportError as error:
-        raise UsageError(
-            "figures: kaleido is not installed; install it with: pip install 'evalsvc[figures]'"
-        ) from error
+    check_installed()
+    import kaleido
+    from kaleido.errors import ChromeNotFoundError
+
     files = [
         {"fig": figure, "path": folder / f"{name}.{kind}", "opts": {"format": kind, "width": WIDTH, "scale": scale}}
         for name, figure in figures.items()

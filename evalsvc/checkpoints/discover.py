@@ -34,6 +34,7 @@ from evalsvc.checkpoints.names import display_name, read_step
 from evalsvc.checkpoints.safetensors import read_header
 from evalsvc.checkpoints.weight_files import (
     describe_missing,
+    find_named_adapter,
     find_pickled_weights,
     find_weights,
     is_adapter,
@@ -298,9 +299,10 @@ def _is_being_written(folder: Path) -> bool:
         by_trainer = (folder / TRAINING_ARGUMENTS).is_file() or any(folder.parent.glob(f"*/{TRAINER_STATE}"))
         if by_trainer:
             return not (folder / TRAINER_STATE).is_file()
-        for file in find_weights(folder):
+        named = find_named_adapter(folder)
+        for file in find_weights(named or folder):
             read_header(file)
-        return describe_missing(folder) is not None and not find_pickled_weights(folder)
+        return describe_missing(folder) is not None and not (named or find_pickled_weights(folder))
     except (OSError, CheckpointError):  # it was removed, or ends within its header
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalsvc.checkpoints.costs import read_json
+from evalsvc.checkpoints.names import read_step
 from evalsvc.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -81,9 +82,19 @@ def describe_missing(folder: Path) -> str | None:
     if others := sorted(path.name for path in folder.glob("*.safetensors")):
         name = "adapter_model.safetensors" if is_adapter(folder) else "model.safetensors"
         return f"has {others[0]}, but loaders only read {name}; if those are its weights, rename the file"
+    if inside := find_named_adapter(folder):
+        return (
+            f"has its adapter in the subfolder {inside.name}, where PEFT saves an adapter of that name; submit {inside}"
+        )
     if config.is_file():
         return "has a configuration but no safetensors weights"
     return "is not a checkpoint: no config.json or adapter_config.json, and no checkpoint-*/step_* folders inside"
+
+
+def find_named_adapter(folder: Path) -> Path | None:
+    """Return the first subfolder with an adapter, steps apart; PEFT saves an adapter there that has a name."""
+    inside = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
+    return next((path for path in inside if find_weights(path) and read_step(path) is None), None)
 
 
 def find_pickled_weights(folder: Path) -> list[str]:

@@ -74,6 +74,8 @@ def working(quiet: bool, *, resumes: bool = True) -> Iterator[tuple[Callable[[st
             console.print(text, style="dim", markup=False)
 
     def progress(done: int, total: int) -> None:
+        if not total:
+            return
         if not shows_bar:
             if not quiet and time.monotonic() - printed[0] >= _SECONDS_BETWEEN_LINES:
                 printed[0] = time.monotonic()

@@ -30,14 +30,15 @@ def report(
 
     It contains the dashboard's figures, tables, decisions and claims.
     """
+    from evalsvc.charts import images
     from evalsvc.reports.html import write_report
 
+    if figures is not None:
+        images.check_installed()
     drawn = write_report(api.find_store(db), base, output)
     print(output)
     if figures is not None:
-        from evalsvc.charts.images import write_images
-
-        print(*write_images(drawn, figures), sep="\n")
+        print(*images.write_images(drawn, figures), sep="\n")
 
 
 @app.command(rich_help_panel=SHARE, epilog="Example: evalsvc dashboard --db evalsvc-demo/evalsvc.duckdb --port 8600")

@@ -6,7 +6,7 @@ Evidence that is missing, unfinished, unpaired or stale is an error that names t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -17,7 +17,8 @@ from evalsvc.errors import EvidenceError
 from evalsvc.gating import sequential
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, TaskPair
-from evalsvc.harness.suites import find_changed_files
+from evalsvc.harness.suites import find_changed_files, shipped_suites
+from evalsvc.interchange.arms import NUMERICS as IMPORTED
 from evalsvc.records.choices import Half
 from evalsvc.records.scores import TaskScores
 from evalsvc.stats.diversity import WORSE_WHEN
@@ -269,21 +270,20 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
     label, of_base = adapted.checkpoint.label, base.checkpoint.label
     whole = [run for run in runs if run.suite == suite and run.part_of is None]
     base_runs = [run for run in whole if run.arm == base.number]
+    is_imported = base.numerics == IMPORTED.key()
     if not base_runs:
-        near = difflib.get_close_matches(suite, {run.suite for run in runs}, n=1)
-        raise EvidenceError(
-            f"suite {suite!r}: is in the policy, and {of_base} has no scores on it; "
-            + (f"did you mean {near[0]}?" if near else f"run: evalsvc submit {label} --suite {suite}")
-        )
+        advice = _advise_suite(suite, label, {run.suite for run in runs}, is_imported)
+        raise EvidenceError(f"suite {suite!r}: is in the policy, and {of_base} has no scores on it; {advice}")
     newest = base_runs[-1]
     if any(run.plan > newest.plan for run in whole):
+        remedy = f"import {of_base} again" if is_imported else f"submit {label} again, which scores its base alongside"
         raise EvidenceError(
-            f"suite {suite!r}: {label} was scored on a newer version than {of_base}, whose scores are stale; "
-            f"submit {label} again, which scores its base alongside"
+            f"suite {suite!r}: {label} was scored on a newer version than {of_base}, whose scores are stale; {remedy}"
         )
     adapted_run = next((run for run in whole if run.arm == adapted.number and run.plan == newest.plan), None)
     if adapted_run is None:
-        raise EvidenceError(f"suite {suite!r}: {label} has no scores on its newest version; submit {label} again")
+        remedy = f"{'import' if is_imported else 'submit'} {label} again"
+        raise EvidenceError(f"suite {suite!r}: {label} has no scores on its newest version; {remedy}")
     for who, run in ((of_base, newest), (label, adapted_run)):
         if run.state != "done":
             raise EvidenceError(
@@ -291,6 +291,23 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
                 f"answered; see `evalsvc status`: wait for it, or submit {label} again if it has stopped"
             )
     return newest
+
+
+def _advise_suite(suite: str, label: str, known: Collection[str], is_imported: bool) -> str:
+    """Return what to do about a suite of the policy that the base has no scores on.
+
+    Args:
+        known: The suites that either arm has scores on.
+    """
+    shipped = set() if is_imported else {entry.name for entry in shipped_suites()}
+    if suite in shipped:
+        return f"run: evalsvc submit {label} --suite {suite}"
+    if near := difflib.get_close_matches(suite, {*known, *shipped} - {suite}, n=1):
+        return f"did you mean {near[0]}?"
+    listed = f"suites with scores: {', '.join(sorted(known)) or 'none'}"
+    if is_imported:
+        return f"import its results under this suite ({listed})"
+    return f"it is not a shipped suite: run evalsvc submit {label} --suite FILE.yaml, with its file ({listed})"
 
 
 def _take_half(pair: TaskPair, half: Half) -> TaskPair:

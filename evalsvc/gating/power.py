@@ -63,6 +63,17 @@ def forecast(
     return forecasts
 
 
+def list_unforecast(policy: Policy) -> tuple[str, ...]:
+    """Return a line for every rule of a policy that `forecast` leaves out, with the reason."""
+    reason = "decided too, but without a power analysis: the spread of {} is known only once items are scored"
+    lines = []
+    if policy.drift:
+        lines.append(f"drift/{policy.drift.suite}: {reason.format('bits per byte')}")
+    if policy.diversity:
+        lines.append(f"diversity: {reason.format('its ratios')}")
+    return tuple(lines)
+
+
 def _rule(
     name: str,
     margin: float,

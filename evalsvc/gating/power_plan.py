@@ -12,7 +12,7 @@ from evalsvc.analysis.compare import compare_values
 from evalsvc.errors import EvidenceError, PolicyError, UsageError
 from evalsvc.gating import sequential
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
-from evalsvc.gating.power import RuleForecast, forecast
+from evalsvc.gating.power import RuleForecast, forecast, list_unforecast
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import find_suite, load_suite
 from evalsvc.scoring.submit import Prepared
@@ -23,11 +23,18 @@ from evalsvc.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class PowerPlan:
-    """Power analysis of a policy, the number of requests to score, and the seconds, if known from earlier runs."""
+    """Power analysis of a policy, with what scoring takes.
+
+    Attributes:
+        requests: Number of requests to score.
+        seconds: What they will take, if known from earlier runs.
+        notes: The rules without a power analysis, one line each.
+    """
 
     rules: tuple[RuleForecast, ...]
     requests: int
     seconds: float | None
+    notes: tuple[str, ...] = ()
 
 
 def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, suites: Sequence[str]) -> PowerPlan:
@@ -70,7 +77,7 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
     discordance = read_discordance(store, known) if known else {}
     rate = stored_runs.median_rate() if store.path.is_file() else None
     seconds = requests / rate if rate else None
-    return PowerPlan(tuple(forecast(policy, sizes, discordance)), requests, seconds)
+    return PowerPlan(tuple(forecast(policy, sizes, discordance)), requests, seconds, list_unforecast(policy))
 
 
 def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
@@ -94,7 +101,7 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
         discordance = read_discordance(store, base) if base else {}
         rate = Runs(store.path).median_rate()
     rules = tuple(forecast(policy, sizes, discordance))
-    return PowerPlan(rules, requests, requests / rate if rate else None)
+    return PowerPlan(rules, requests, requests / rate if rate else None, list_unforecast(policy))
 
 
 def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:

@@ -22,7 +22,8 @@ from evalsvc.errors import SuiteError
 from evalsvc.harness.lm_eval_globals import GlobalGenerators
 from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import LoadedTask
-from evalsvc.records.plans import Rendering
+from evalsvc.records.plans import Rendering, count_golds
+from evalsvc.stats.transitions import guessing_accuracy
 
 Render = Callable[..., str]
 """Chat history (list of role/content dicts) and `add_generation_prompt` -> prompt."""
@@ -34,13 +35,13 @@ class BuiltRequests:
 
     Attributes:
         instances: lm-eval's instances of the chosen documents, by document.
-        choices: Number of choices of each document; None if the task is not multiple choice.
+        chance: Accuracy of guessing among the choices; None if the task is not multiple choice.
         generators: The global random generators afterwards.
         are_drawn: Whether the documents themselves are drawn anew whenever the task is asked for them.
     """
 
     instances: list[list[Instance]]
-    choices: list[int] | None
+    chance: float | None
     generators: GlobalGenerators
     are_drawn: bool
 
@@ -76,9 +77,9 @@ def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, 
     choices = None
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = [task.doc_to_choice(same_doc[0].doc) for same_doc in by_document]
-    _check_golds(where, task, chosen, [same_doc[0].doc for same_doc in by_document], choices)
-    counts = None if choices is None else list(map(len, choices))
-    return BuiltRequests(by_document, counts, end, not drawn.equals(start))
+    golds = _count_golds(where, task, chosen, [same_doc[0].doc for same_doc in by_document], choices)
+    chance = guessing_accuracy(golds, list(map(len, choices))) if choices else None
+    return BuiltRequests(by_document, chance, end, not drawn.equals(start))
 
 
 def choose_documents(documents: Sequence[int], limit: int | None, seed: int, task: str) -> list[int]:
@@ -154,16 +155,19 @@ class _SparseSampler:
         return cast(Sequence[Any], self._sampler.sample(n, eval_doc))
 
 
-def _check_golds(
+def _count_golds(
     where: str, task: Task, numbers: Sequence[int], documents: Sequence[Any], all_choices: Sequence[Any] | None
-) -> None:
-    """Refuse a task whose golds cannot be right: a misspelt gold field raises no error in lm-eval, and scores zero.
+) -> list[int]:
+    """Return the number of golds of every document; 1 where the task's own code tells what is right.
+
+    A misspelt gold field raises no error in lm-eval, and scores zero, so golds that cannot be right are refused.
 
     Raises:
         SuiteError: A document's gold is not one of its choices, or doc_to_target names no field; the message names it.
     """
+    counts = [1] * len(documents)
     if not isinstance(task, ConfigurableTask) or task.config.process_results is not None:
-        return
+        return counts
     named = task.config.doc_to_target
     if all_choices is None:
         if isinstance(named, str) and re.fullmatch(r"[A-Za-z_]\w*", named) and named not in task.features:
@@ -171,10 +175,11 @@ def _check_golds(
                 f"{where}: doc_to_target {named!r} is not a field of its data (fields: {', '.join(task.features)}), "
                 "so every document would have this word as its gold"
             )
-        return
+        return counts
     gold_of: Callable[[Any], Any] = task.doc_to_text if task.multiple_input else task.doc_to_target
-    for number, document, choices in zip(numbers, documents, all_choices, strict=True):
+    for position, (number, document, choices) in enumerate(zip(numbers, documents, all_choices, strict=True)):
         gold = gold_of(document)
+        counts[position] = count_golds(gold)
         for answer in gold if isinstance(gold, list) else [gold]:
             if isinstance(answer, str) and answer not in choices:
                 raise SuiteError(f"{where}: document {number}: gold {answer!r} is not among its choices {choices!r}")
@@ -182,3 +187,4 @@ def _check_golds(
                 raise SuiteError(
                     f"{where}: document {number}: gold {answer} is out of range for {len(choices)} choices"
                 )
+    return counts

@@ -135,17 +135,15 @@ def _plan_task(
         shots=int(task.get_config("num_fewshot") or 0),
         metrics=metrics,
         weight=entry.weight,
-        chance=entry.chance if entry.chance is not None else _chance(built.choices, metrics[0]),
+        chance=entry.chance if entry.chance is not None else _chance(built.chance, metrics[0]),
         samples=_samples(loaded_task, built.instances, suite.think_end, requests),
         format_of=entry.format_of,
     )
 
 
-def _chance(choices: list[int] | None, metric: Metric) -> float | None:
-    """Return the accuracy of guessing among each document's choices; None if the task is not multiple choice."""
-    if choices is None or metric.name not in {"acc", "acc_norm", "acc_bytes"}:
-        return None
-    return sum(1 / count for count in choices) / len(choices)
+def _chance(chance: float | None, metric: Metric) -> float | None:
+    """Return the accuracy of guessing, None if the metric is not the share of right choices."""
+    return chance if metric.name in {"acc", "acc_norm", "acc_bytes"} else None
 
 
 def _cluster(loaded_task: LoadedTask, doc: Any) -> str | None:

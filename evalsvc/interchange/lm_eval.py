@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ from evalsvc.interchange.lm_eval_samples import (
 )
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
-from evalsvc.records.plans import Metric, Sample
+from evalsvc.records.plans import Metric, Sample, count_golds
 from evalsvc.records.scores import Result, Score, identify_answer
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED
+from evalsvc.stats.transitions import guessing_accuracy
 from evalsvc.store.arms import StoredArm
 
 
@@ -186,8 +188,8 @@ def read_lm_eval(path: Path, samples: Sequence[Path], of: Checkpoint, target: Ta
         if set(chosen) >= set(results.members.get(name, ())):
             groups += _group_results(name, results, target)
     notes += [
-        f"{metric} of {count} tasks is left out: whether higher or lower is better is not known; give "
-        f"--higher-is-better {metric} or --lower-is-better {metric}"
+        f"{metric} of {count} task{'' if count == 1 else 's'} is left out: whether higher or lower is better is not "
+        f"known; give --higher-is-better {metric} or --lower-is-better {metric}"
         for metric, count in undirected.items()
     ]
     left = [name for name in records if name not in chosen]
@@ -221,18 +223,15 @@ def _lm_eval_task(
     published = {(m.name, m.filter): _published(name, row, m, size, m == metrics[0]) for m in metrics}
     if samples is None:
         return ImportedTask(name=name, metrics=metrics, samples=(), scores=(), results=tuple(published.values()))
-    counts: Counter[tuple[str, str]] = Counter()
     items: dict[str, Sample] = {}
     scores: list[Score] = []
-    for record in samples.records:
-        key = digest("imported", name, identify_document(record), canonical(identify_prompt(record)))
-        known = key, str(record["filter"])
-        counts[known] += 1
-        key = digest(key, str(counts[known])) if counts[known] > 1 else key
+    for key, record in _identify_items(name, samples):
         items.setdefault(key, _sample(key, record))
         scores += _lm_eval_scores(key, record, metrics)
     in_samples = {(score.metric, score.filter) for score in scores}
     if (metrics[0].name, metrics[0].filter) not in in_samples:
+        if fault := _find_fault(metrics[0], samples.records):
+            raise UsageError(f"{samples.path}: task {name}: {fault}")
         names = ", ".join(sorted({metric for metric, _ in in_samples})) or "no metric of the results"
         raise UsageError(
             f"{samples.path}: the samples of {name} have no {metrics[0].name} ({metrics[0].filter}), only {names}; "
@@ -245,7 +244,7 @@ def _lm_eval_task(
     for metric in metrics:
         key_of_metric = metric.name, metric.filter
         if metric.aggregation in SMOOTH and key_of_metric in in_samples:
-            published[key_of_metric] = _check_level(published[key_of_metric], metric, scores, samples.path)
+            published[key_of_metric] = _check_level(published[key_of_metric], metric, scores, samples)
     return ImportedTask(
         name=name,
         metrics=metrics,
@@ -256,7 +255,55 @@ def _lm_eval_task(
     )
 
 
-def _check_level(published: Result, metric: Metric, scores: Sequence[Score], path: Path) -> Result:
+def _identify_items(task: str, samples: TaskRecords) -> Iterator[tuple[str, Record]]:
+    """Yield a task's records, each with the digest of its item: of document and prompt, whatever its id.
+
+    Records are in the order of their ids, not of the file, in which several processes write one after another: of
+    equal items, the first has the same digest in every file.
+
+    Raises:
+        EvidenceError: A record is there twice.
+    """
+    ids: dict[tuple[str, str], list[object]] = {}
+    for record in sorted(samples.records, key=_read_id):
+        key = digest("imported", task, identify_document(record), canonical(identify_prompt(record)))
+        same = ids.setdefault((key, str(record["filter"])), [])
+        number = record.get("doc_id")
+        if number is not None and number in same:
+            raise EvidenceError(
+                f"{samples.path}: has the sample of document {number} of {task} twice; give each sample once"
+            )
+        same.append(number)
+        yield (digest(key, str(len(same))) if len(same) > 1 else key), record
+
+
+def _read_id(record: Record) -> int:
+    """Return a record's `doc_id`: the position of its document in the task."""
+    return int(record.get("doc_id") or 0)
+
+
+def _find_fault(metric: Metric, records: Sequence[Record]) -> str | None:
+    """Return which record's value of a metric is not a number, and what it is instead; None if all are numbers."""
+    for record in records:
+        value = record.get(metric.name)
+        if value is not None and record["filter"] == metric.filter and not _is_value(value, metric):
+            kind = "the text " if isinstance(value, str) else ""
+            return (
+                f"{metric.name} of document {record.get('doc_id')} is {kind}{json.dumps(value)}, must be a number; "
+                "score the task again, or correct the file that was changed"
+            )
+    return None
+
+
+def _is_value(value: Any, metric: Metric) -> bool:
+    """Whether a sample's value of a metric is a finite number, or two where a weight belongs to it."""
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair == (metric.aggregation in WEIGHTED) and all(
+        isinstance(number, int | float) and math.isfinite(number) for number in (value if is_pair else [value])
+    )
+
+
+def _check_level(published: Result, metric: Metric, scores: Sequence[Score], samples: TaskRecords) -> Result:
     """Return the level of the samples, which must be the published one.
 
     Raises:
@@ -264,6 +311,9 @@ def _check_level(published: Result, metric: Metric, scores: Sequence[Score], pat
     """
     result = aggregate(published.task, metric, scores, published.primary)
     if not math.isclose(result.value, published.value, rel_tol=1e-6, abs_tol=1e-9):
+        path = samples.path
+        if fault := _find_fault(metric, samples.records):
+            raise EvidenceError(f"{path}: task {result.task}: {fault}")
         raise EvidenceError(
             f"{path}: task {result.task}: its {result.n} samples give {metric.name} {result.value:g}, "
             f"but the results {published.value:g}; give the samples of the same run"
@@ -275,7 +325,7 @@ def _sample(key: str, record: Record) -> Sample:
     document = record.get("doc", {"doc_hash": identify_document(record)})
     return Sample(
         digest=key,
-        doc_id=int(record.get("doc_id", 0)),
+        doc_id=_read_id(record),
         doc=canonical(document),
         target=str(record.get("target", "")),
         requests=(),
@@ -291,9 +341,10 @@ def _lm_eval_scores(key: str, record: Record, metrics: Iterable[Metric]) -> list
             continue
         score = Score(sample=key, metric=metric.name, filter=filter_name, value=None)
         if metric.aggregation in WEIGHTED:
-            amount, weight = value
-            scores.append(replace(score, value=float(amount), weight=float(weight)))
-        elif isinstance(value, int | float) and math.isfinite(value):
+            if _is_value(value, metric):
+                amount, weight = value
+                scores.append(replace(score, value=float(amount), weight=float(weight)))
+        elif _is_value(value, metric):
             answer, invalid, confidence = _answer(record, metric.name)
             scores.append(replace(score, value=float(value), answer=answer, invalid=invalid, confidence=confidence))
         elif metric.aggregation not in SMOOTH:
@@ -324,9 +375,12 @@ def _answer(record: Record, metric: str) -> tuple[int | None, bool | None, float
 
 
 def _compute_chance(records: Sequence[Record]) -> float | None:
-    """Return the accuracy of guessing among the options of multiple-choice records."""
-    sizes = [len(given) for record in records if isinstance(given := record.get("filtered_resps"), list)]
-    return sum(1 / size for size in sizes) / len(sizes) if sizes and min(sizes) > 1 else None
+    """Return the accuracy of guessing among the options of multiple-choice records, of which several may be right."""
+    chosen = [record for record in records if isinstance(record.get("filtered_resps"), list)]
+    sizes = [len(record["filtered_resps"]) for record in chosen]
+    if not sizes or min(sizes) < 2:
+        return None
+    return guessing_accuracy([count_golds(record.get("target")) for record in chosen], sizes)
 
 
 def _published(task: str, row: Mapping[str, Any], metric: Metric, size: int, primary: bool = False) -> Result:

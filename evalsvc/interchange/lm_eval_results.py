@@ -29,8 +29,6 @@ _AGGREGATIONS: dict[str, Aggregation] = {
     **dict.fromkeys(("f1", "mcc", "bleu", "chrf", "chrf++", "ter"), "other"),  # of the whole corpus
 }
 """Aggregations of metrics whose file does not tell; "mean" of all others."""
-_HEADLINES = ("bits_per_byte", "acc_norm", "acc", "exact_match")
-"""Metrics that become a task's primary metric, by precedence, if the user names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +41,7 @@ class LmEvalResults:
         members: Group to the tasks below it.
         better: Task or group to metric to whether it is better when higher, where the file says so.
         aggregations: Task to metric to the name of its aggregation, where the file says so.
+        declared: Task to the names of its metrics, and those of its filters, as its configuration lists them.
         sizes: Task to the number of documents that were scored.
     """
 
@@ -52,6 +51,7 @@ class LmEvalResults:
     members: Mapping[str, tuple[str, ...]]
     better: Mapping[str, Mapping[str, bool]]
     aggregations: Mapping[str, Mapping[str, str]]
+    declared: Mapping[str, tuple[Sequence[str], Sequence[str]]]
     sizes: Mapping[str, int]
     model: str | None
 
@@ -83,25 +83,27 @@ class LmEvalResults:
     def read_metrics(self, task: str, target: Target) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
         """Return the metrics of a task or group, the primary one first, and the names of those without a direction.
 
+        The primary one is the target's, else the task's first, as of a task that is submitted.
+
         Raises:
             UsageError: The metric that the target names is missing, or the primary one's direction is not known.
         """
         metrics: list[Metric] = []
         unknown: list[str] = []
-        row = self.rows.get(task) or self.groups[task]
-        for name, filter_name, _ in read_values(row):
+        keys = self._order_metrics(task)
+        for name, filter_name in keys:
             higher = self._find_direction(task, name, target)
             if higher is None:
                 unknown.append(name)
             else:
                 metrics.append(Metric(name, filter_name, self._find_aggregation(task, name), higher))
-        keys = [target.metric] if target.metric else _HEADLINES
-        first = next((m for key in keys for m in metrics if key in (m.name, f"{m.name},{m.filter}")), None)
+        primary = target.metric or ",".join(keys[0] if keys else ())
+        first = next((m for m in metrics if primary in (m.name, f"{m.name},{m.filter}")), None)
         if first is None and target.metric and target.metric.split(",")[0] not in unknown:
             names = ", ".join(sorted({*(metric.name for metric in metrics), *unknown}))
             raise UsageError(f"task {task}: has no metric {target.metric!r}; choose from {names}")
-        if first is None and unknown and (target.metric or unknown[0] == next(read_values(row))[0]):
-            name = target.metric.split(",")[0] if target.metric else unknown[0]
+        if first is None and unknown:
+            name = primary.split(",")[0]
             raise UsageError(
                 f"{self.path}: task {task}: neither the file nor lm-eval says whether a higher or a lower {name} is "
                 f"better; give --higher-is-better {name} or --lower-is-better {name}"
@@ -109,6 +111,18 @@ class LmEvalResults:
         if first is not None:
             metrics = [first, *(metric for metric in metrics if metric != first)]
         return tuple(metrics), tuple(dict.fromkeys(unknown))
+
+    def _order_metrics(self, task: str) -> list[tuple[str, str]]:
+        """Return metric and filter of a task's or group's numbers, in the order of its configuration, else of its row.
+
+        A configuration whose first name is not in the row has no say: functions have other names there.
+        """
+        keys = [(name, filter_name) for name, filter_name, _ in read_values(self.rows.get(task) or self.groups[task])]
+        metrics, filters = (list(dict.fromkeys(key[part] for key in keys)) for part in (0, 1))
+        of_metrics, of_filters = self.declared.get(task, ((), ()))
+        metrics = [*(of_metrics if of_metrics and of_metrics[0] in metrics else ()), *metrics]
+        filters = [*(of_filters if of_filters and of_filters[0] in filters else ()), *filters]
+        return sorted(keys, key=lambda key: (metrics.index(key[0]), filters.index(key[1])))
 
     def _find_direction(self, task: str, metric: str, target: Target) -> bool | None:
         if metric in (*target.higher, *target.lower):
@@ -152,6 +166,10 @@ def read_results(path: Path) -> LmEvalResults:
         members={name: tuple(_list_members(name, subtasks, tasks)) for name in (*groups, *subtasks)},
         better=better,
         aggregations=aggregations,
+        declared={
+            task: (_list_names(config, "metric_list", "metric"), _list_names(config, "filter_list", "name"))
+            for task, config in configs.items()
+        },
         sizes=_read_sizes(content),
         model=_find_model(content),
     )
@@ -206,10 +224,7 @@ def _read_declarations(
     better: dict[str, dict[str, bool]] = {}
     aggregations: dict[str, dict[str, str]] = {}
     for task, config in configs.items():
-        entries = config.get("metric_list")
-        for entry in entries if isinstance(entries, list) else []:
-            if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
-                continue
+        for entry in _list_entries(config, "metric_list", "metric"):
             if isinstance(entry.get("higher_is_better"), bool):
                 better.setdefault(task, {})[entry["metric"]] = entry["higher_is_better"]
             if isinstance(entry.get("aggregation"), str):
@@ -217,6 +232,17 @@ def _read_declarations(
     for task, row in _read_table(content, "higher_is_better").items():
         better.setdefault(task, {}).update({name: value for name, value in row.items() if isinstance(value, bool)})
     return better, aggregations
+
+
+def _list_entries(config: Mapping[str, Any], section: str, key: str) -> list[dict[str, Any]]:
+    """Return the entries of a list in a task's configuration that have a text under `key`."""
+    entries = config.get(section)
+    entries = entries if isinstance(entries, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get(key), str)]
+
+
+def _list_names(config: Mapping[str, Any], section: str, key: str) -> list[str]:
+    return [entry[key] for entry in _list_entries(config, section, key)]
 
 
 def _read_sizes(content: Mapping[str, Any]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal, Protocol, TypeVar
 
 from evalsvc.records.digests import canonical, digest
@@ -222,12 +222,14 @@ class Finding:
         severity: "error": scores would be wrong, submit refuses; "warning": scores may mislead; "note": no action.
         check: Name of the check, stable across versions.
         checkpoint: Label of the checkpoint.
+        suite: The suite whose scores it is about; None for all.
     """
 
     severity: Literal["error", "warning", "note"]
     check: str
     checkpoint: str
     text: str
+    suite: str | None = field(default=None, kw_only=True)
 
 
 def why_no_drift(adapted: Checkpoint, base: Checkpoint) -> str:

@@ -98,7 +98,7 @@ class PlannedTask:
         group: Name of the lm-eval group through which the suite names it, if any.
         metrics: All metrics of grading; the first is the primary one, which comparisons use.
         weight: Weight in its suite's mean (a group's weight is split over its tasks by size).
-        chance: Accuracy of guessing, as declared by the suite or from the number of choices.
+        chance: Accuracy of guessing, as declared by the suite or from the numbers of choices and golds.
         format_of: The task with the same items in another prompt format, if the suite declares it.
     """
 
@@ -156,3 +156,9 @@ def has_drift(plan: Plan) -> bool:
     """
     texts = plan.role == "drift" or all(request.kind == "loglikelihood_rolling" for request in plan.requests)
     return texts and plan.part_of is None
+
+
+def count_golds(gold: object) -> int:
+    """Return how many choices of an item are right: several if its gold is a list of their indices, else one."""
+    indices = set(gold) if isinstance(gold, list) and all(isinstance(index, int) for index in gold) else set()
+    return len(indices) or 1

@@ -53,6 +53,7 @@ class ComparisonReport(Report):
             "tasks": self.tasks,
             "roles": self.roles,
             "missing": self.comparison.missing,
+            "warnings": self.comparison.warnings,
         }
 
     def tables(self) -> list[Table | Text]:
@@ -71,6 +72,7 @@ class ComparisonReport(Report):
                         f"not compared, as {entry.arm} lacks them: {', '.join(entry.lacks)}"
                         for entry in self.comparison.missing
                     ),
+                    *(f"warning: {finding.checkpoint}: {finding.text}" for finding in self.comparison.warnings),
                 )
             ),
         )

@@ -81,6 +81,11 @@ def format_count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def format_nouns(count: int, noun: str, plural: str | None = None) -> str:
+    """Format a number of things: "1 task", "2 tasks"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def format_amount(value: float | None) -> str:
     """Format a cost, "-" if it is not known."""
     return format_count(value) if value is None or isinstance(value, int) else f"{value:,.3g}"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from evalsvc.interchange.arms import Imported
 from evalsvc.records.matrices import Matrix
-from evalsvc.reports.formatting import new_line
+from evalsvc.reports.formatting import format_nouns, new_line
 from evalsvc.reports.report import Report
 
 
@@ -40,7 +40,8 @@ class ImportReport(Report):
         """Return a line per arm, and one per note."""
         lines: list[Table | Text] = []
         for row in self.rows():
-            lines.append(new_line(f"{row['arm']}: {row['tasks']} tasks, {row['items']} items in suite {row['suite']}"))
+            count = f"{format_nouns(row['tasks'], 'task')}, {format_nouns(row['items'], 'item')}"
+            lines.append(new_line(f"{row['arm']}: {count} in suite {row['suite']}"))
             lines += [new_line(f"  {note}") for note in row["notes"]]
         return lines
 
@@ -58,4 +59,5 @@ class MatrixImportReport(Report):
 
     def tables(self) -> list[Table | Text]:
         """Return one line."""
-        return [new_line(f"{len(self.matrices)} matrices: {', '.join(matrix.name for matrix in self.matrices)}")]
+        count = format_nouns(len(self.matrices), "matrix", "matrices")
+        return [new_line(f"{count}: {', '.join(matrix.name for matrix in self.matrices)}")]

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.table import Table
 from rich.text import Text
 
-from evalsvc.reports.formatting import format_count, format_duration, format_number, format_percent, new_table
+from evalsvc.reports.formatting import (
+    format_count,
+    format_duration,
+    format_number,
+    format_percent,
+    new_line,
+    new_table,
+)
 from evalsvc.reports.report import Report
 
 if TYPE_CHECKING:
@@ -35,16 +42,17 @@ class PowerReport(Report):
         return math.prod(1.0 if rule.power is None else rule.power for rule in self.rules)
 
     def content(self) -> dict[str, Any]:
-        """Return every rule's power, and the requests to score."""
+        """Return every rule's power, the requests to score, and the rules without a power analysis."""
         return {
             "rules": self.rules,
             "power": self.power,
             "requests": self.plan.requests,
             "seconds": self.plan.seconds,
+            "notes": self.plan.notes,
         }
 
     def tables(self) -> list[Table | Text]:
-        """Return one table, a row per rule."""
+        """Return one table, a row per rule, and the rules that it leaves out."""
         seconds = self.plan.seconds
         time = "time unknown" if seconds is None else f"about {format_duration(seconds)}"
         table = new_table(
@@ -66,4 +74,4 @@ class PowerReport(Report):
                 format_percent(rule.power),
                 format_count(rule.needed_n),
             )
-        return [table]
+        return [table, *(new_line(note) for note in self.plan.notes)]

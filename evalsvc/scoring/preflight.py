@@ -139,14 +139,14 @@ def _cut_samples(checkpoint: Checkpoint, plan: Plan, cut: Cut) -> list[Finding]:
     if count := affected.total():
         tasks = ", ".join(f"{task} {number}" for task, number in affected.most_common(3) if number)
         text = (
-            f"its context window is shorter than prompts of suite {plan.suite}: {count} of {total} samples would be "
+            f"its context window is shorter than prompts of suite {plan.suite}: {count} of {total} samples are "
             f"truncated from the left ({tasks})"
         )
-        findings.append(Finding("warning", "window", checkpoint.label, text))
+        findings.append(Finding("warning", "window", checkpoint.label, text, suite=plan.suite))
     if unanswerable:
         reason = next(iter(cut.refused.values()))
         text = f"{unanswerable} of {total} samples of suite {plan.suite} cannot be scored: {reason}"
-        findings.append(Finding("warning", "window", checkpoint.label, text))
+        findings.append(Finding("warning", "window", checkpoint.label, text, suite=plan.suite))
     return findings
 
 

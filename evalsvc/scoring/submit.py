@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evalsvc.checkpoints.costs import check_costs
-from evalsvc.checkpoints.discover import Description, open_checkpoints
+from evalsvc.checkpoints.discover import Description, locate, open_checkpoints
 from evalsvc.engine.sharding import Cutter
 from evalsvc.errors import CheckpointError, SuiteError, UsageError
 from evalsvc.harness.plan import Planned
@@ -83,6 +83,9 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
         UsageError: The checkpoint, its base or a suite cannot be used, or a check refuses it.
     """
     _check_numbers(submission)
+    named = _find_named_suites(submission.suites)
+    if submission.base:
+        locate(submission.base)
     note("reading checkpoints")
     base, adapted = _open_all(store, submission, progress, note)
     if not adapted and submission.base is None and not submission.is_prompted:
@@ -90,7 +93,7 @@ def prepare(store: Store, submission: Submission, progress: Progress, note: Call
     note("checking checkpoints")
     findings = examine_checkpoints(base, adapted, _accept_bases(store, submission, adapted))
     refuse_errors(findings)
-    suites = _find_suites(store, submission, base)
+    suites = named or _find_stored_suites(store, base)
     note(f"planning {len(suites)} suite{'s' if len(suites) > 1 else ''}")
     template_source = choose_template_source(submission, suites, base, adapted, findings)
     planned = [plan_suite(suite, template_source, submission.allow_task_code) for suite in suites]
@@ -159,7 +162,8 @@ def score(
         if unknown:
             findings += _run_probe(running(), unknown, weights, prepared.cutter, note)
         driver = Driver(store, arms, prepared.planned, prepared.cutter, prepared.replacements)
-        _keep_findings(store, unknown, findings)
+        if unknown or driver.missing:
+            _keep_findings(store, prepared, unknown, findings)
         driver.grade_ready()
         if driver.missing:
             note(f"scoring {driver.missing:,} requests for {len(arms)} arm{'s' if len(arms) > 1 else ''}")
@@ -203,12 +207,18 @@ def _run_probe(
     return findings
 
 
-def _keep_findings(store: Store, arms: Sequence[Arm], findings: Sequence[Finding]) -> None:
-    """Keep the findings about the checkpoints of new arms."""
+def _keep_findings(store: Store, prepared: Prepared, unknown: Sequence[Arm], findings: Sequence[Finding]) -> None:
+    """Keep the findings about new checkpoints, and those about this submission's suites for all of its checkpoints."""
     facts = CheckpointFacts(store.path)
-    for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in arms}.values():
-        labels = {checkpoint.label, *(arm.label for arm in arms if arm.checkpoint == checkpoint)}
-        facts.keep_findings(checkpoint, [finding for finding in findings if finding.checkpoint in labels])
+    suites = [suite_plan.plan.suite for suite_plan in prepared.planned]
+    new = {arm.checkpoint.digest for arm in unknown}
+    for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in prepared.arms}.values():
+        labels = {checkpoint.label, *(arm.label for arm in prepared.arms if arm.checkpoint == checkpoint)}
+        current = [finding for finding in findings if finding.checkpoint in labels]
+        if checkpoint.digest not in new:  # it is not probed again
+            earlier = [finding for finding in facts.findings(checkpoint) if finding.suite is None]
+            current = [*earlier, *(finding for finding in current if finding.suite is not None)]
+        facts.keep_findings(checkpoint, current, suites)
 
 
 def _check_numbers(submission: Submission) -> None:
@@ -326,18 +336,29 @@ def _minor(package: str) -> str:
     return ".".join(version(package).split("+")[0].split(".")[:2])
 
 
-def _find_suites(store: Store, submission: Submission, base: Checkpoint) -> list[Suite]:
-    if submission.suites:
-        suites = [find_suite(name) for name in submission.suites]
-    else:
-        paths = store.suite_paths(base.digest) if store.path.is_file() else []
-        suites = [load_suite(Path(path)) for path in paths]
+def _find_named_suites(names: Sequence[str]) -> list[Suite]:
+    """Return the suites that a submission names.
+
+    Raises:
+        SuiteError: One is not found, or two have the same name.
+    """
+    suites = [find_suite(name) for name in names]
+    known = [suite.name for suite in suites]
+    for name in known:
+        if known.count(name) > 1:
+            raise SuiteError(f"suite {name!r} is given {known.count(name)} times; give each once")
+    return suites
+
+
+def _find_stored_suites(store: Store, base: Checkpoint) -> list[Suite]:
+    """Return the suites that a base was scored on before.
+
+    Raises:
+        SuiteError: There are none.
+    """
+    suites = [load_suite(Path(path)) for path in store.suite_paths(base.digest)] if store.path.is_file() else []
     if not suites:
         raise SuiteError(
             "no suite is given, and the base has not been scored on any; add --suite (see `evalsvc suites list`)"
         )
-    names = [suite.name for suite in suites]
-    for name in names:
-        if names.count(name) > 1:
-            raise SuiteError(f"suite {name!r} is given {names.count(name)} times; give each once")
     return suites

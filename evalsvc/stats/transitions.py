@@ -10,6 +10,7 @@ Formulas and sources: docs/pages/statistics.md, section "What a mean hides".
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -40,11 +41,22 @@ class ChanceBracket:
     clipped: bool
 
 
+def guessing_accuracy(golds: Sequence[int], choices: Sequence[int]) -> float:
+    """Return the expected accuracy of choosing at random: the mean over items of golds / choices.
+
+    Args:
+        golds: [n], how many of an item's choices are right.
+        choices: [n], positive.
+    """
+    return math.fsum(right / count for right, count in zip(golds, choices, strict=True)) / len(choices)
+
+
 def chance_bracket(lost: int, gained: int, base_right: int, n: int, choices: float) -> ChanceBracket:
-    """Adjust transition counts of single-answer items for guessing among `choices` options.
+    """Adjust transition counts for guessing among `choices` options, of which one is right.
 
     Args:
         base_right: Items that the base has right.
+        choices: 1 / (accuracy of guessing), also where the number of choices varies or several of them are right.
 
     Raises:
         ValueError: There are fewer than two choices, or the counts are impossible for n items.

@@ -5,7 +5,7 @@ They are stored under the checkpoint's digest, also before the checkpoint is sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,10 +25,13 @@ class CheckpointFacts:
     def __init__(self, path: Path, wait: float = 60.0) -> None:
         self._database = Database(path, wait)
 
-    def keep_findings(self, checkpoint: Checkpoint, findings: Sequence[Finding]) -> None:
-        """Store the findings about a checkpoint's files; replaces earlier ones."""
+    def keep_findings(self, checkpoint: Checkpoint, findings: Sequence[Finding], suites: Collection[str] = ()) -> None:
+        """Store the findings about a checkpoint; replaces earlier ones, except those about suites not in `suites`."""
         with self._database.write() as connection:
-            connection.execute("DELETE FROM findings WHERE checkpoint = ?", [checkpoint.digest])
+            connection.execute(
+                "DELETE FROM findings WHERE checkpoint = ? AND (suite IS NULL OR list_contains(?::VARCHAR[], suite))",
+                [checkpoint.digest, list(suites)],
+            )
             insert(
                 connection,
                 "findings",
@@ -37,21 +40,24 @@ class CheckpointFacts:
                     "severity": "unnest($severity)",
                     "check_name": "unnest($check)",
                     "text": "unnest($text)",
+                    "suite": "unnest($suite::VARCHAR[])",
                 },
                 values={
                     "checkpoint": checkpoint.digest,
                     "severity": [finding.severity for finding in findings],
                     "check": [finding.check for finding in findings],
                     "text": [finding.text for finding in findings],
+                    "suite": [finding.suite for finding in findings],
                 },
             )
 
     def findings(self, checkpoint: Checkpoint) -> list[Finding]:
-        """Return the findings about a checkpoint's files from its last submission."""
+        """Return the findings about a checkpoint, from its submissions."""
         with self._database.read() as connection:
             rows = fetch_rows(
                 connection.execute(
-                    'SELECT severity, check_name AS "check", text FROM findings WHERE checkpoint = ? ORDER BY rowid',
+                    'SELECT severity, check_name AS "check", text, suite FROM findings '
+                    "WHERE checkpoint = ? ORDER BY rowid",
                     [checkpoint.digest],
                 )
             )

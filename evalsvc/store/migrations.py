@@ -255,4 +255,10 @@ MIGRATIONS: list[tuple[str, str]] = [
         ALTER TABLE checkpoints ADD COLUMN tokenizer_path VARCHAR;
         """,
     ),
+    (
+        "m009_finding_suite",
+        """
+        ALTER TABLE findings ADD COLUMN suite VARCHAR;
+        """,
+    ),
 ]

@@ -74,6 +74,11 @@ def test_curves_have_a_trend_and_a_distance_from_their_best() -> None:
     assert domain.levels == pytest.approx((0.3, 0.5, 0.4))
 
 
+def test_a_task_that_never_changes_is_unchanged() -> None:
+    domain, general, text = run((0.1, 0.0), (0.1, 0.0), (0.1, 0.0)).curves
+    assert (domain.trend, general.trend, text.trend) == ("mixed", "unchanged", "unchanged")
+
+
 def test_a_step_without_the_tasks_that_others_share_is_named() -> None:
     found = build_trajectory(
         "a", "lora", "b", [(10, "x", step(0.1, 0.1)), (20, "y", step(0.1, 0.1)[:1]), (30, "z", step(0.2, 0.1)[:2])]

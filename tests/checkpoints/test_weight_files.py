@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
 
 from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
 from evalsvc.checkpoints.file_checks import examine_files
@@ -59,3 +62,28 @@ def test_pickled_weights_are_named_and_the_trainer_s_own_files_are_not(models: P
     assert find_pickled_weights(folder) == ["consolidated.00.pth", "pytorch_model.bin"]
     (finding,) = examine_files(open_base(str(folder)), None)
     assert (finding.severity, finding.check) == ("note", "pickled")
+
+
+def test_an_adapter_that_peft_saved_under_a_name_is_named_by_its_subfolder(models: Path, tmp_path: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(models / "base")
+    named = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]), adapter_name="mine")
+    with torch.no_grad():
+        for parameter in named.parameters():
+            parameter.add_(0.01)
+    run, base = tmp_path / "run", str(models / "base")
+    for step in (1, 2):
+        named.save_pretrained(str(run / f"checkpoint-{step}"))
+    assert not (run / "checkpoint-1" / "adapter_model.safetensors").exists()
+    advice = f"in the subfolder mine, .*; submit {run / 'checkpoint-1' / 'mine'}$"
+    with pytest.raises(CheckpointError, match=advice):
+        open_checkpoints(str(run / "checkpoint-1"), base, Description())
+    with pytest.raises(CheckpointError, match=advice):
+        open_checkpoints(str(run), base, Description())
+    shutil.copytree(run / "checkpoint-2" / "mine", run / "checkpoint-3")
+    notes: list[str] = []
+    _, (loaded,) = open_checkpoints(str(run), base, Description(), note=notes.append)
+    assert loaded.step == 3
+    assert len(notes) == 2
+    assert all("is still being written" not in note and "/mine" in note for note in notes)
+    _, (single,) = open_checkpoints(str(run / "checkpoint-1" / "mine"), base, Description())  # the advice
+    assert single.method == "lora"

@@ -186,6 +186,27 @@ def test_report_is_one_file_that_needs_no_network(
     assert evalsvc("report", "--db", filled[0], "--output", tmp_path / "no" / "page.html").code == 1
 
 
+def test_figures_without_their_extra_are_refused_before_the_report_is_written(
+    evalsvc: Run, filled: tuple[Path, tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kaleido", None)  # as where it is not installed
+    page = tmp_path / "page.html"
+    done = evalsvc("report", "--db", filled[0], "--output", page, "--figures", tmp_path / "figures")
+    assert (done.code, done.out, page.exists()) == (2, "", False)
+    assert "pip install 'evalsvc[figures]'" in done.err
+
+
+def test_suites_and_base_are_looked_up_before_checkpoints_are_read(
+    evalsvc: Run, models: Path, db: Path, tmp_path: Path
+) -> None:
+    for base, suite, message in (
+        (models / "base", "nosuch", "suite 'nosuch': neither a file nor a shipped suite"),
+        (tmp_path / "none", "clinic", "no such folder"),
+    ):
+        done = evalsvc("submit", models / "run", "--base", base, "--suite", suite, "--db", db, "--workers", 0)
+        assert (done.code, "reading checkpoints" in done.err, message in done.err) == (2, False, True), done.err
+
+
 def test_doctor(evalsvc: Run, filled: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
     done = evalsvc("doctor", "--db", filled[0], "--json")
     found = {finding["what"]: finding for finding in done.json["findings"]}

@@ -29,3 +29,11 @@ def test_quiet_prints_no_progress(capsys: pytest.CaptureFixture[str], monkeypatc
         note("scoring")
         progress(1, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_nothing_to_do_is_no_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_SECONDS_BETWEEN_LINES", 0)
+    with output.working(quiet=False) as (note, progress):
+        note("reading checkpoints")
+        progress(0, 0)
+    assert capsys.readouterr().err.splitlines() == ["reading checkpoints"]

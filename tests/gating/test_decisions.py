@@ -122,6 +122,35 @@ def test_a_usage_error_is_exit_code_2(evalsvc: Run, said: Callable[..., Path], d
         assert (done.code, done.out) == (2, "")
 
 
+def test_a_plan_names_the_rules_that_it_cannot_analyse(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
+    filled(db)
+    bits = (-np.ones(30), -np.ones(30))
+    fill_store(db, "texts", {"t": bits}, role="drift", metric=BITS, weights=np.ones(30))
+    extra = {"drift": {"suite": "texts", "max_bits_per_byte_increase": 0.1}, "diversity": {"min_ratio": 0.8}}
+    for change, names in (({}, []), (extra, ["drift/texts", "diversity"])):
+        plan = ["gate", "c2", "--policy", said(**change), "--db", db, "--plan"]
+        done = evalsvc(*plan, "--json")
+        assert done.code == 0, done.err
+        assert [note.split(":")[0] for note in done.json["notes"]] == names
+        assert all(note in evalsvc(*plan).out for note in done.json["notes"])
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        ("nosuch", "--suite FILE.yaml, with its file (suites with scores: clinic, core)"),
+        ("cores", "did you mean core?"),
+        ("commands", "run: evalsvc submit c2 --suite commands"),
+    ],
+)
+def test_a_suite_without_scores_is_advised_on(
+    evalsvc: Run, said: Callable[..., Path], db: Path, suite: str, message: str
+) -> None:
+    filled(db)
+    done = evalsvc("gate", "c2", "--policy", said(retention=[{"suite": suite, "margin": 0.05}]), "--db", db)
+    assert (done.code, message in done.err) == (5, True), done.err
+
+
 def unfinished(db: Path) -> None:
     filled(db)
     made = make_item_plan("core", GOOD, version="2")

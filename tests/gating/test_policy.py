@@ -155,3 +155,9 @@ def test_a_misspelt_key_is_named_before_the_key_that_it_hides() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy({"version": 1, "retention": [{"suite": "core", "margn": 0.1}]})
     assert str(caught.value) == "policy: retention[0].margn: unknown key; did you mean margin? (and 1 more)"
+
+
+def test_a_rule_about_the_whole_file_begins_with_its_key() -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy({"version": 1, "retention": [{"suite": "core", "margin": 0.1}] * 2}, "policy p.yaml")
+    assert str(caught.value) == "policy p.yaml: retention: suite 'core' appears 2 times; name it once"

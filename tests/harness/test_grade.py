@@ -17,6 +17,7 @@ from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import load
 from evalsvc.records.plans import Rendering, Response
 from evalsvc.records.scores import Graded
+from evalsvc.stats.calibration import brier, expected_calibration_error
 from tests.support.harness import fake_responses
 from tests.support.tasks import CHOICE, MEAN, write_task
 
@@ -108,6 +109,44 @@ def test_the_option_that_each_accuracy_judged_is_kept(task_folder: Path) -> None
         assert score.answer == best
         assert (score.answer == int(sample.target)) == (score.value == 1.0)
         assert score.confidence == pytest.approx(np.exp(likelihoods[best]) / np.exp(likelihoods).sum())
+
+
+GOLDS = [([0, 2], 4), ([1], 4), ([0, 1, 2], 3), ([3, 0], 4), ([1, 1], 2)]
+"""Golds and number of choices of five items; the last item names its gold twice."""
+
+
+def test_chance_counts_every_gold(tmp_path: Path) -> None:
+    """The oracle: lm-eval's own grading of every possible guess."""
+    rows = [
+        {"query": f"q{i}", "choices": [f"{i} {k}" * (k + 1) for k in range(count)], "golds": golds}
+        for i, (golds, count) in enumerate(GOLDS)
+    ]
+    write_task(tmp_path, "t", rows, **{**CHOICE, "doc_to_target": "{{golds}}"})
+    item = planned(tmp_path, "t")
+    (task,) = load(Suite.model_validate({"name": "s", "role": "general", "include": [tmp_path], "tasks": ["t"]})).tasks
+    guesses = [
+        np.mean(
+            [
+                task.task.process_results(doc, [(0.0 if k == guess else -9.0, False) for k in range(count)])["acc"]
+                for guess in range(count)
+            ]
+        )
+        for doc, (_, count) in zip(task.task.eval_docs, GOLDS, strict=True)
+    ]
+    assert item.plan.tasks[0].chance == pytest.approx(np.mean(guesses))
+    assert item.plan.tasks[0].chance == pytest.approx((2 / 4 + 1 / 4 + 3 / 3 + 2 / 4 + 1 / 2) / 5)
+    responses = fake_responses(item)
+    squares, gaps = [], dict.fromkeys(range(10), 0.0)
+    for sample, (golds, _) in zip(item.plan.tasks[0].samples, GOLDS, strict=True):
+        likelihoods = np.array([responses[key].loglikelihood for key in sample.requests])
+        shares = np.exp(likelihoods) / np.exp(likelihoods).sum()
+        right = float(int(np.argmax(likelihoods)) in golds)
+        squares.append((shares.max() - right) ** 2)
+        gaps[int(np.ceil(shares.max() * 10)) - 1] += right - shares.max()
+    scores = [score for score in grade(item, responses).scores["t"] if score.metric == "acc"]
+    confidence, values = (np.array([getattr(s, name) for s in scores]) for name in ("confidence", "value"))
+    assert brier(confidence, values) == pytest.approx(np.mean(squares))
+    assert expected_calibration_error(confidence, values) == pytest.approx(sum(map(abs, gaps.values())) / 5)
 
 
 def test_answers_that_cannot_be_parsed_are_marked(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def systems(data: Path, db: Path, evalsvc: Run) -> Store:
         *("--suite", "gsm8k", "--role", "general", "--db", db),
     )
     assert done.code == 0, done.err
-    assert "175b_verification: 1 tasks, 1319 items in suite gsm8k" in done.out
+    assert "175b_verification: 1 task, 1,319 items in suite gsm8k" in done.out
     return Store(db)
 
 

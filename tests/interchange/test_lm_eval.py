@@ -35,8 +35,8 @@ def runs(data: Path, db: Path, evalsvc: Run) -> Store:
         general = ["--suite", "general", "--role", "general", "--task", "lab_blimp*", "--task", "lab_copa"]
         for suite in (
             [*general, "--metric", "acc"],
-            ["--suite", "domain", "--role", "domain", "--task", "lab_ppl_pubmed"],
-            ["--suite", "drift", "--role", "drift", "--task", "lab_ppl_[tow]*"],
+            ["--suite", "domain", "--role", "domain", "--task", "lab_ppl_pubmed", "--metric", "bits_per_byte"],
+            ["--suite", "drift", "--role", "drift", "--task", "lab_ppl_[tow]*", "--metric", "bits_per_byte"],
         ):
             done = evalsvc(*files, *which, *suite, "--db", db)
             assert done.code == 0, done.err

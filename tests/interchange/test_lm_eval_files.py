@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from evalsvc.harness.plan import plan
+from evalsvc.harness.suites import Suite
+from evalsvc.harness.tasks import load
 from evalsvc.records.direction import find_direction
+from evalsvc.records.plans import Rendering
 from evalsvc.store.store import Store
 from tests.support.commands import Done, Run
 
@@ -247,7 +251,7 @@ def test_an_unknown_direction_is_refused_or_left_out_by_name(evalsvc: Run, db: P
     (tmp_path / "b.json").write_text(json.dumps({"results": {"asr": {"acc": 0.5, "strange": 0.4}}}))
     (entry,) = run_import(evalsvc, db, tmp_path / "b.json").json["imported"]
     assert [r.metric for r in Store(db).results()] == ["acc"]
-    assert re.search("strange of 1 tasks is left out: .* --lower-is-better strange", entry["notes"][0])
+    assert re.search("strange of 1 task is left out: .* --lower-is-better strange", entry["notes"][0])
     done = run_import(evalsvc, db, tmp_path / "b.json", *("--lower-is-better", "acc", "--higher-is-better", "acc"))
     assert (done.code, "declare one" in done.err) == (2, True)
 
@@ -396,3 +400,138 @@ def test_two_suites_of_one_arm_in_two_imports_are_one_arm(evalsvc: Run, db: Path
     files["l1"].write_text(json.dumps({"results": {"copa": {"acc,none": 0.9}}}))
     done = import_suite(evalsvc, db, files["l1"], "causes", "--name", "lora")
     assert (done.code, "has results on suite causes already (copa acc 0.5, and now 0.9)" in done.err) == (2, True)
+
+
+# ------------------------------------------------------------------------------------------------------- first metrics
+
+
+def test_comparisons_use_the_metric_that_submit_would_use(
+    evalsvc: Run, db: Path, output: Path, task_folder: Path
+) -> None:
+    suite = Suite.model_validate({"name": "s", "role": "general", "include": [task_folder], "tasks": TASKS})
+    planned = plan(load(suite), Rendering()).plan
+    assert run_import(evalsvc, db, output).code == 0
+    primary = {r.task: (r.metric, r.filter) for r in Store(db).results() if r.primary}
+    assert primary == {task.name: (task.metrics[0].name, task.metrics[0].filter) for task in planned.tasks}
+
+
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        ({"metric_list": [{"metric": "acc_norm"}, {"metric": "acc"}]}, "acc_norm,b"),
+        (
+            {"metric_list": [{"metric": "acc_norm"}], "filter_list": [{"name": "a"}, {"name": "b"}]},
+            "acc_norm,a",
+        ),
+        ({"metric_list": [{"metric": "def my_acc(items): ..."}, {"metric": "acc_norm"}]}, "acc,b"),
+        ({"metric_list": None}, "acc,b"),
+        (None, "acc,b"),
+    ],
+)
+def test_the_first_metric_is_the_configurations_else_the_rows(
+    evalsvc: Run, db: Path, tmp_path: Path, config: dict[str, Any] | None, first: str
+) -> None:
+    content: dict[str, Any] = {"results": {"t": {"acc,b": 0.1, "acc_norm,b": 0.2, "acc,a": 0.3, "acc_norm,a": 0.4}}}
+    content |= {} if config is None else {"configs": {"t": config}}
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    assert run_import(evalsvc, db, tmp_path / "r.json").code == 0
+    assert [f"{r.metric},{r.filter}" for r in Store(db).results() if r.primary] == [first]
+
+
+def write_run(folder: Path, name: str, values: list[Any], **options: Any) -> list[str | Path]:
+    """Write results and samples of a task with two metrics, and return the words of their import.
+
+    Args:
+        options: Further keys of all records; `order`: of the records; `published`: acc and acc_norm of the results.
+    """
+    folder.mkdir(exist_ok=True)
+    order = options.pop("order", range(len(values)))
+    acc, acc_norm = options.pop("published", None) or (sum(values) / len(values), 0.5)
+    (folder / f"{name}.json").write_text(json.dumps({"results": {"t": {"acc,none": acc, "acc_norm,none": acc_norm}}}))
+    records = [
+        {
+            "doc_id": i,
+            "doc": {"q": f"question {i}"},
+            "arguments": [[f"question {i}", "a"]],
+            "acc": value,
+            "acc_norm": float(i % 2),
+            **options,
+        }
+        for i, value in enumerate(values)
+    ]
+    samples = folder / f"samples_t_2025-01-01T00-00-0{len(name)}.000000.jsonl"
+    samples.write_text("".join(json.dumps(records[i]) + "\n" for i in order))
+    return [folder / f"{name}.json", "--samples", samples, "--name", name]
+
+
+def test_an_import_with_another_metric_than_its_bases_is_refused(evalsvc: Run, db: Path, tmp_path: Path) -> None:
+    base, lora = (write_run(tmp_path, name, [1.0, 0.0]) for name in ("base", "lo"))
+    assert run_import(evalsvc, db, *base, "--metric", "acc_norm").code == 0  # what imports of 0.1.0 took
+    assert run_import(evalsvc, db, *lora, "--base", "base", "--method", "lora").code == 0
+    done = evalsvc("compare", "lo", "--db", db)
+    assert done.code == 5
+    assert "scored by acc_norm (none) and acc (none)" in done.err
+    assert "import both again" in done.err
+    assert run_import(evalsvc, db, *base).code == 0  # the advice
+    (task,) = evalsvc("compare", "lo", "--db", db, "--json").json["tasks"]
+    assert (task["metric"], task["n"], task["difference"]) == ("acc", 2, 0)
+
+
+# ------------------------------------------------------------------------------------------------------ damaged samples
+
+
+@pytest.mark.parametrize(
+    ("values", "published", "message"),
+    [
+        ([1.0, float("nan"), 0.0, 0.0], (0.25, 0.5), "acc of document 1 is NaN, must be a number"),
+        ([1.0, float("inf"), 0.0, 0.0], (0.25, 0.5), "acc of document 1 is Infinity, must be a number"),
+        (["1.0", "0.0", "0.0", "0.0"], (0.25, 0.5), 'acc of document 0 is the text "1.0", must be a number'),
+        ([1.0, 0.0, "0.0", 0.0], (0.25, 0.5), 'acc of document 2 is the text "0.0", must be a number'),
+    ],
+)
+def test_samples_that_are_no_numbers_are_named(
+    evalsvc: Run, db: Path, tmp_path: Path, values: list[Any], published: tuple[float, float], message: str
+) -> None:
+    done = run_import(evalsvc, db, *write_run(tmp_path, "base", values, published=published))
+    assert done.code in (2, 5)
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_items_are_paired_by_content_whatever_their_ids_and_order(evalsvc: Run, db: Path, tmp_path: Path) -> None:
+    right = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    wrong = [0.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+    lost, gained = 2, 1  # of these two lists, by eye
+    base = write_run(tmp_path, "base", right, doc_id=0)  # one id for six documents
+    lora = write_run(tmp_path, "lo", wrong, order=[5, 3, 1, 0, 2, 4])
+    assert run_import(evalsvc, db, *base).json["imported"][0]["items"] == 6
+    assert run_import(evalsvc, db, *lora, "--base", "base", "--method", "lora").code == 0
+    (task,) = evalsvc("compare", "lo", "--db", db, "--json").json["tasks"]
+    assert (task["n"], task["lost"], task["gained"], task["coverage"]) == (6, lost, gained, 1)
+
+
+def test_equal_items_are_paired_by_their_ids(evalsvc: Run, db: Path, tmp_path: Path) -> None:
+    same = {"doc": {"q": "the same"}, "arguments": [["the same", "a"]]}
+    base = write_run(tmp_path, "base", [1.0, 0.0], **same)
+    lora = write_run(tmp_path, "lo", [1.0, 0.0], order=[1, 0], **same)
+    assert run_import(evalsvc, db, *base).json["imported"][0]["items"] == 2
+    assert run_import(evalsvc, db, *lora, "--base", "base", "--method", "lora").code == 0
+    (task,) = evalsvc("compare", "lo", "--db", db, "--json").json["tasks"]
+    assert (task["lost"], task["gained"]) == (0, 0)
+
+
+def test_a_sample_that_is_there_twice_is_refused(evalsvc: Run, db: Path, tmp_path: Path) -> None:
+    done = run_import(evalsvc, db, *write_run(tmp_path, "base", [0.0, 0.0], order=[0, 1, 1]))
+    assert (done.code, "has the sample of document 1 of t twice" in done.err) == (5, True), done.err
+
+
+def test_chance_of_imported_samples_counts_every_gold(evalsvc: Run, db: Path, tmp_path: Path) -> None:
+    targets: list[Any] = [[0, 2], 1, [3], [0, 1, 2]]
+    words = write_run(tmp_path, "base", [1.0, 0.0, 1.0, 0.0], filtered_resps=[[-1.0, False]] * 4)
+    lines = [json.loads(line) for line in Path(words[2]).read_text().splitlines()]
+    Path(words[2]).write_text(
+        "".join(json.dumps({**r, "target": t}) + "\n" for r, t in zip(lines, targets, strict=True))
+    )
+    assert run_import(evalsvc, db, *words).code == 0
+    (scores,) = Store(db).task_scores(1, [])[1]
+    assert scores.chance == pytest.approx((2 / 4 + 1 / 4 + 1 / 4 + 3 / 4) / 4)

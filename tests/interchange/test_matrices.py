@@ -56,3 +56,12 @@ def test_what_is_no_matrix_is_refused(tmp_path: Path, text: str, message: str) -
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_matrix(tmp_path / "m.json")
+
+
+def test_an_import_counts_its_matrices(evalsvc: Run, db: Path, tmp_path: Path) -> None:
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path / f"{seed}.json")
+        paths[-1].write_text(json.dumps({"name": f"lora seed {seed}", "tasks": ["a"], "scores": [[1.0]]}))
+    assert evalsvc("import", "matrix", paths[0], "--db", db).out == "1 matrix: lora seed 1\n"
+    assert evalsvc("import", "matrix", *paths, "--db", db).out == "2 matrices: lora seed 1, lora seed 2\n"

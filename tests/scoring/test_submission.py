@@ -19,6 +19,7 @@ from evalsvc.settings import Compute
 from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.store import Store
 from tests.support import tiny
+from tests.support.commands import Run
 from tests.support.tasks import CHOICE, write_task
 
 
@@ -51,6 +52,27 @@ def test_warnings_are_noted_and_kept(models: Path, db: Path, suite: str) -> None
     again, notes = run(db, models / "lora", models / "base", suite)
     assert "probing new arms" not in notes
     assert {job.state for job in again} == {"done"}
+
+
+def test_a_comparison_says_which_suites_were_truncated(
+    models: Path, db: Path, suite: str, evalsvc: Run, tmp_path: Path
+) -> None:
+    """Also of a suite that was submitted after the arms had been scored on another one."""
+    rows = [{"query": "the cat", "choices": [" dog", " cat"], "gold": 0}]
+    write_task(tmp_path, "short", rows, **CHOICE)
+    (tmp_path / "f.yaml").write_text(f"name: f\nrole: general\ninclude: {tmp_path}\ntasks: [short]\n")
+    truncated = "its context window is shorter than prompts of suite s: 1 of 3 samples are truncated from the left"
+    for suites, texts in (((str(tmp_path / "f.yaml"),), []), ((suite,), [truncated])):
+        run(db, models / "lora", models / "base", suite, suites=suites)
+        warnings = evalsvc("compare", "lora", "--db", db, "--json").json["warnings"]
+        assert [(w["checkpoint"], w["suite"], w["text"].split(" (")[0]) for w in warnings] == [
+            ("base", "s", text) for text in texts
+        ]
+    run(db, models / "lora", models / "base", suite, suites=(str(tmp_path / "f.yaml"),), rerun=True)
+    assert f"warning: base: {truncated}" in " ".join(evalsvc("compare", "lora", "--db", db).out.split())
+    assert evalsvc("compare", "lora", "--suite", "f", "--db", db, "--json").json["warnings"] == []
+    kept = CheckpointFacts(db).findings(Store(db).arms()[0].checkpoint)  # the suite that was not submitted again, too
+    assert sorted(finding.check for finding in kept) == ["vocabulary", "window"]
 
 
 def test_an_error_refuses_and_stores_nothing(models: Path, db: Path, suite: str, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket, share_interval
+from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket, guessing_accuracy, share_interval
 
 
 def test_chance_bracket_reproduces_the_published_formula() -> None:
@@ -22,6 +22,21 @@ def test_clipping_is_said_and_leaves_the_raw_net_beside_it() -> None:
     found = chance_bracket(lost=10, gained=30, base_right=500, n=1000, choices=4)
     assert (found.lost_adjusted, found.clipped) == (0.0, True)
     assert found.net == pytest.approx(0.02)
+
+
+def test_with_several_golds_guessing_explains_more() -> None:
+    """Two of four choices are right and all is guessed: every pair of guesses of the two arms is equally likely."""
+    golds = {0, 2}
+    pairs = [(before, after) for before in range(4) for after in range(4)]
+    lost, gained = (sum(p[1 - k] not in golds and p[k] in golds for p in pairs) for k in (0, 1))
+    right = sum(before in golds for before, _ in pairs)
+    chance = guessing_accuracy([len(golds)], [4])
+    assert chance == right / len(pairs) == 0.5
+    found = chance_bracket(lost, gained, right, len(pairs), 1 / chance)
+    assert found.spurious == found.lost == lost / len(pairs)
+    assert (found.lost_adjusted, found.gained_adjusted, found.ceiling) == (0, 0, 0)
+    assert blind_spots(right, len(pairs), chance) == ("at chance",)
+    assert guessing_accuracy([1, 2, 3], [2, 4, 3]) == pytest.approx((1 / 2 + 2 / 4 + 3 / 3) / 3)
 
 
 @pytest.mark.parametrize(("choices", "lost"), [(1, 10), (4, 700)])
