@@ -67,7 +67,9 @@ def list_differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 def test_every_command_answers_as_the_first_release_did(evalsvc: Run, old: Path, answer: dict[str, Any]) -> None:
     done = evalsvc(*answer["command"], "--db", old, "--json")
     assert done.code == 0, done.err
-    assert list(list_differences(answer["answer"], done.json)) == []
+    differences = list_differences(answer["answer"], done.json)
+    # Since 0.2.0 a curve that never changes is called so.
+    assert [line for line in differences if not line.endswith(".trend was 'mixed', is 'unchanged'")] == []
 
 
 def test_decisions_of_the_first_release_are_verified(evalsvc: Run, old: Path, tmp_path: Path) -> None:
