@@ -84,7 +84,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="of evalsvc submit")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--tolerance", type=float, default=1e-4, help="relative; larger differences are listed")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.shots and options.limit:
+        # Few-shot examples come from one random stream over the documents that are built: lm_eval builds only those of
+        # --samples, evalsvc takes the examples that each document has in the whole task.
+        parser.error("--shots and --limit give the two other few-shot examples; leave one out")
+    return options
 
 
 def make_adapters(model: Path, folder: Path, count: int) -> list[Path]:
