@@ -71,7 +71,7 @@ def examine_files(checkpoint: Checkpoint, base: Checkpoint | None, *, base_anywa
         *findings,
         *_other_task(checkpoint, config),
         *_quantisation(checkpoint, config, contents),
-        *_untied(checkpoint, config, contents),
+        *_find_untied_heads(checkpoint, config, contents),
         *_no_tokenizer(checkpoint),
     ]
 
@@ -124,7 +124,9 @@ def _ties(config: Mapping[str, Any]) -> bool:
     return bool(config.get("tie_word_embeddings") or dict(config.get("text_config") or {}).get("tie_word_embeddings"))
 
 
-def _untied(checkpoint: Checkpoint, config: Mapping[str, Any], contents: Sequence[Content]) -> Iterator[Finding]:
+def _find_untied_heads(
+    checkpoint: Checkpoint, config: Mapping[str, Any], contents: Sequence[Content]
+) -> Iterator[Finding]:
     if not _ties(config):
         return
     rows = {content.name: content for content in contents if EMBEDDINGS.search(content.name)}

@@ -119,18 +119,15 @@ def drawing_from(generators: GlobalGenerators) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(*, with_torch: bool) -> Iterator[None]:
+def seed_generators(*, with_torch: bool) -> Iterator[None]:
     """Seed the global generators as `lm_eval.simple_evaluate` does before it loads tasks, and put the caller's back.
 
     Args:
         with_torch: Seed torch even if nothing has imported it; takes the seconds of its import.
     """
-    before = GlobalGenerators.capture()
-    random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)
-    if with_torch or "torch" in sys.modules:
-        lm_eval.utils.set_torch_seed(DEFAULT_OTHER_SEED)
-    try:
+    with drawing_from(GlobalGenerators.capture()):
+        random.seed(DEFAULT_RANDOM_SEED)
+        np.random.seed(DEFAULT_OTHER_SEED)
+        if with_torch or "torch" in sys.modules:
+            lm_eval.utils.set_torch_seed(DEFAULT_OTHER_SEED)
         yield
-    finally:
-        before.install()

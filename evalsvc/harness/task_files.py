@@ -34,11 +34,11 @@ def is_stock(path: Path) -> bool:
 def find_yaml_files(path: Path) -> Iterator[Path]:
     """Yield a task's YAML and the YAMLs that it includes."""
     yield path
-    for name in _included(load_yaml(path, resolve_func=False, recursive=False)):
+    for name in _list_included(load_yaml(path, resolve_func=False, recursive=False)):
         yield from find_yaml_files((path.parent / name).resolve())
 
 
-def _included(config: Mapping[str, Any]) -> list[str]:
+def _list_included(config: Mapping[str, Any]) -> list[str]:
     names = config.get("include", [])
     return names if isinstance(names, list) else [names]
 
@@ -161,7 +161,7 @@ def _find_folders(path: Path) -> dict[str, Path]:
     """Return the folder of the YAML that gives each key its value."""
     config = load_yaml(path, resolve_func=False, recursive=False)
     folders: dict[str, Path] = {}
-    for name in _included(config):
+    for name in _list_included(config):
         folders |= _find_folders((path.parent / name).resolve())
     return folders | dict.fromkeys(config, path.parent)
 

@@ -23,7 +23,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
 from evalsvc.errors import SuiteError
-from evalsvc.harness.lm_eval_globals import GlobalGenerators, forget_task_modules, quiet, seeded
+from evalsvc.harness.lm_eval_globals import GlobalGenerators, forget_task_modules, quiet, seed_generators
 from evalsvc.harness.suites import Suite, TaskEntry, content_digest, file_digest
 from evalsvc.harness.task_files import LocalDataFactory, find_local_files, has_functions, is_stock, why_code_runs
 from evalsvc.records.digests import digest
@@ -221,7 +221,7 @@ def _load_entry(
     suite: Suite, entry: TaskEntry, index: TaskManager, runs_code: bool, *, with_torch: bool
 ) -> tuple[list[LoadedTask], list[Group]]:
     forget_task_modules()
-    with seeded(with_torch=with_torch):
+    with seed_generators(with_torch=with_torch):
         try:
             loaded = index.load([entry.task])
         except SuiteError as error:

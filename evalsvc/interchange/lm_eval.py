@@ -213,14 +213,14 @@ def _group_results(name: str, results: LmEvalResults, target: Target) -> list[Re
     except UsageError:  # no direction is known, and no task needs it
         return []
     row, size = results.groups[name], results.sizes.get(name, 0)
-    return [replace(_published(name, row, metric, size), primary=False, is_group=True) for metric in metrics]
+    return [replace(_build_published(name, row, metric, size), primary=False, is_group=True) for metric in metrics]
 
 
 def _lm_eval_task(
     name: str, metrics: tuple[Metric, ...], samples: TaskRecords | None, results: LmEvalResults
 ) -> ImportedTask:
     row, size = results.rows[name], results.sizes.get(name, 0)
-    published = {(m.name, m.filter): _published(name, row, m, size, m == metrics[0]) for m in metrics}
+    published = {(m.name, m.filter): _build_published(name, row, m, size, m == metrics[0]) for m in metrics}
     if samples is None:
         return ImportedTask(name=name, metrics=metrics, samples=(), scores=(), results=tuple(published.values()))
     items: dict[str, Sample] = {}
@@ -383,7 +383,7 @@ def _compute_chance(records: Sequence[Record]) -> float | None:
     return guessing_accuracy([count_golds(record.get("target")) for record in chosen], sizes)
 
 
-def _published(task: str, row: Mapping[str, Any], metric: Metric, size: int, primary: bool = False) -> Result:
+def _build_published(task: str, row: Mapping[str, Any], metric: Metric, size: int, primary: bool = False) -> Result:
     value = next(value for name, key, value in read_values(row) if (name, key) == (metric.name, metric.filter))
     return Result(
         task=task,

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,11 @@ from transformers import AutoModelForCausalLM
 
 from evalsvc.store.database import Database
 from evalsvc.store.store import Store
+from tests.benchmarks.measure import Seconds
 
 BIN = Path(sys.executable).parent
 Values = dict[tuple[str, str, str], float]
 """Results by arm, task, and "metric,filter"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """Time of commands, their children included."""
-
-    wall: float
-    cpu: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,11 +117,10 @@ def write_suite(folder: Path, options: argparse.Namespace) -> Path:
 
 def submit(options: argparse.Namespace, adapters: Sequence[Path], suite: Path, db: Path) -> Seconds:
     """Submit every adapter, as a user does; the base is scored with the first."""
-    total = Seconds(0, 0)
+    total = Seconds(cpu=0, wall=0)
     for adapter in adapters:
         command = [BIN / "evalsvc", "submit", adapter, "--base", options.model, "--suite", suite, "--db", db]
-        spent = run([*command, "--workers", options.workers, "--dtype", "float32", "--device", "cpu", "--base-anyway"])
-        total = Seconds(total.wall + spent.wall, total.cpu + spent.cpu)
+        total += run([*command, "--workers", options.workers, "--dtype", "float32", "--device", "cpu", "--base-anyway"])
     return total
 
 
@@ -137,7 +128,7 @@ def loop(
     options: argparse.Namespace, adapters: Sequence[Path], samples: dict[str, list[int]], folder: Path
 ) -> tuple[Seconds, Values]:
     """Run `lm_eval` for every arm on the same documents; return its time and its results."""
-    total = Seconds(0, 0)
+    total = Seconds(cpu=0, wall=0)
     values: Values = {}
     for name, adapter in [("base", None), *((path.name, path) for path in adapters)]:
         model = f"pretrained={options.model},dtype=float32" + (f",peft={adapter}" if adapter else "")
@@ -146,8 +137,7 @@ def loop(
         command += ["--samples", json.dumps(samples), "--output_path", folder / name]
         if options.template:
             command.append("--apply_chat_template")
-        spent = run(command)
-        total = Seconds(total.wall + spent.wall, total.cpu + spent.cpu)
+        total += run(command)
         (file,) = (folder / name).rglob("results_*.json")
         for task, metrics in json.loads(file.read_text())["results"].items():
             numbers = {key: value for key, value in metrics.items() if "," in key and "_stderr" not in key}
@@ -163,7 +153,7 @@ def run(command: Sequence[Any]) -> Seconds:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stderr[-3000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return Seconds(time.perf_counter() - clock, cpu)
+    return Seconds(cpu=cpu, wall=time.perf_counter() - clock)
 
 
 def read_samples(db: Path) -> dict[str, list[int]]:
