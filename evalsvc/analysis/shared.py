@@ -24,9 +24,10 @@ def find_shared(scored: Sequence[Collection[Name]]) -> list[Name]:
     arms = [names for names in scored if names]
     counts = Counter(name for names in arms for name in names)
     shared: list[Name] = []
+    having = arms  # those that have all that is shared
     for name in sorted(counts, key=lambda name: -counts[name]):
-        kept = [names for names in arms if all(other in names for other in (*shared, name))]
-        before = len([names for names in arms if all(other in names for other in shared)]) if shared else 0
-        if 2 * len(kept) > len(arms) or (kept and len(kept) >= before):
+        kept = [names for names in having if name in names]
+        if 2 * len(kept) > len(arms) or (kept and (not shared or len(kept) == len(having))):
             shared.append(name)
+            having = kept
     return [name for name in counts if name in shared]
