@@ -524,10 +524,12 @@ class CheckpointRow(ArmFields):
 
     Attributes:
         parent: Digest of the base that it was adapted from.
+        seed: Seed of the training run; null is not known.
         cost: What it cost; null is not known.
     """
 
     parent: str | None
+    seed: int | None
     cost: Cost
 
 
@@ -581,6 +583,7 @@ class CheckpointOutput(CheckpointRow):
     Attributes:
         tokenizer: Digest of tokenizer and chat template.
         parent: Digest of the base that it was adapted from.
+        seed: Seed of the training run; null is not known.
         cost: What it cost; null is not known.
     """
 
@@ -731,6 +734,7 @@ class _CardText:
         cpu_hours: CPU time of training without a GPU, all processes added up.
         train_tokens: Tokens seen in training, repetitions counted.
         method: How the checkpoint was adapted: full, lora, cpt, ...
+        seed: Seed of the training run.
     """
 
 
@@ -740,6 +744,7 @@ CostCard: Any = make_dataclass(
     [
         *((name, _COST_TYPES[name], field(default=None)) for name in DECLARED),
         ("method", str | None, field(default=None)),
+        ("seed", int | None, field(default=None)),
     ],
     namespace={"__doc__": _CardText.__doc__},
 )

@@ -21,7 +21,6 @@ from evalsvc.records.choices import Half, Quantisation, Role, TemplateSource
 from evalsvc.settings import Compute, Device, Dtype, check_choice, default_db
 
 if TYPE_CHECKING:
-    from evalsvc.gating.decisions import Question
     from evalsvc.gating.policy import Policy
     from evalsvc.records.arms import Cost
     from evalsvc.reports.advice import AdviceReport
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from evalsvc.reports.results import ResultsReport
     from evalsvc.reports.runs import RunsReport
     from evalsvc.reports.trajectories import TrajectoryReport
-    from evalsvc.scoring.submission import Submission
     from evalsvc.scoring.submit import Prepared
     from evalsvc.store.store import Store
 
@@ -61,6 +59,7 @@ def submit(
     method: str | None = None,
     name: str | None = None,
     step: int | None = None,
+    seed: int | None = None,
     cost: Cost | None = None,
     rendering: TemplateSource | None = None,
     rerun: bool = False,
@@ -85,8 +84,7 @@ def submit(
         base: Folder or Hub id of its base, if the checkpoint does not name it.
         base_anyway: Attach an adapter to this base even if it names another one.
         suites: Names or files; if empty, the suites that the base was scored on before.
-        method: How it was adapted: "full", "lora", "cpt", ...
-        cost: Costs of training.
+        method, seed, cost: How it was trained ("full", "lora", "cpt", ...); None for what its files record.
         rendering: Whose chat template renders the prompts, if base and checkpoint have different ones.
         rerun: Score the base twice, to measure run-to-run noise (A/A).
         merged: Also score merged adapters, as separate arms.
@@ -113,7 +111,7 @@ def submit(
 
     check_choice("rendering", rendering, TemplateSource)
     check_choice("quantised", quantised, Quantisation)
-    description = Description(method=method, name=name, step=step, cost=cost or Cost())
+    description = Description(method=method, name=name, step=step, seed=seed, cost=cost or Cost())
     submission = Submission(
         sources=(Source(os.fspath(checkpoint), description),),
         base=_to_text(base),
@@ -305,29 +303,12 @@ def gate(
     store = find_store(db)
     if not evaluate:
         return GateReport(decide(store, question))
+    from evalsvc.gating.evaluate import build_submission
     from evalsvc.gating.evaluate import evaluate as score_and_decide
 
     compute = Compute(workers, device, dtype)
-    submission = _build_submission(store, question, _to_texts(suites), compute, allow_task_code)
+    submission = build_submission(store, question, _to_texts(suites), compute, allow_task_code)
     return GateReport(score_and_decide(store, question, submission, progress or _ignore, note or _log_note))
-
-
-def _build_submission(
-    store: Store, question: Question, suites: tuple[str, ...], compute: Compute, allow_task_code: bool
-) -> Submission:
-    """Return the submission that scores the missing items."""
-    from evalsvc.scoring.submission import Source, Submission
-    from evalsvc.store.arms import find_arm, find_base
-
-    source, base = question.checkpoint, question.base
-    if store.path.is_file() and not Path(source).exists():
-        # A stored arm is scored from the folder from which it was submitted.
-        arms = store.arms()
-        arm = find_arm(arms, source)
-        source, base = arm.checkpoint.path, base or find_base(arms, arm).checkpoint.path
-    return Submission(
-        sources=(Source(source),), base=base, suites=suites, compute=compute, allow_task_code=allow_task_code
-    )
 
 
 def plan_gate(
@@ -426,6 +407,7 @@ def import_lm_eval(
     method: str | None = None,
     base: str | None = None,
     step: int | None = None,
+    seed: int | None = None,
     tasks: Sequence[str] = ("*",),
     metric: str | None = None,
     higher_is_better: Sequence[str] = (),
@@ -444,6 +426,7 @@ def import_lm_eval(
         method: How it was adapted; None for "base", or with a base "unknown".
         base: The imported arm that it was adapted from.
         step: Training step; only with one results file.
+        seed: Seed of the training run.
         tasks: Only tasks that match one of these patterns, or are below a group that does.
         metric: The metric that comparisons use, as NAME or NAME,FILTER; None for the task's first.
         higher_is_better, lower_is_better: Metrics whose direction neither the file nor lm-eval tells.
@@ -459,11 +442,12 @@ def import_lm_eval(
 
     store = find_store(db)
     arms = store.arms() if store.path.is_file() else []
+    parent = find_arm(arms, base).checkpoint if base else None
     imported = read_runs(
         [Path(path) for path in _to_texts(results)],
         [Path(path) for path in _to_texts(samples)],
         Target(suite, role, tuple(tasks), metric, tuple(higher_is_better), tuple(lower_is_better)),
-        Adaptation(name=name, method=method, parent=find_arm(arms, base).checkpoint if base else None, step=step),
+        Adaptation(name=name, method=method, parent=parent, step=step, seed=seed),
         arms,
     )
     store_imported(store, imported)
@@ -482,6 +466,7 @@ def import_items(
     prompt: str | None = None,
     answer: str | None = None,
     cluster: str | None = None,
+    seed: str | None = None,
     base: str | None = None,
     method: str | None = None,
     tasks: Sequence[str] = ("*",),
@@ -495,8 +480,8 @@ def import_items(
     Args:
         suite: Name of the suite for these scores.
         arm, item, value: Columns with the arm's name, the item's id, and the score.
-        task_column, prompt, answer, cluster: Columns with the task's name, the prompt or its hash, the parsed answer,
-            and the cluster of items that are not independent.
+        task_column, prompt, answer, cluster, seed: Columns with the task's name, the prompt or its hash, the parsed
+            answer, the cluster of items that are not independent, and the seed of the arm's training.
         base: The arm that the others were adapted from.
         metric: What the scores are; None for "score", of which more is better.
         method, tasks, higher_is_better, lower_is_better: As in `import_lm_eval`.
@@ -508,7 +493,9 @@ def import_items(
     from evalsvc.interchange.items import Columns, read_items
     from evalsvc.reports.imports import ImportReport
 
-    columns = Columns(arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster)
+    columns = Columns(
+        arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster, seed=seed
+    )
     store = find_store(db)
     target = Target(suite, role, tuple(tasks), metric, tuple(higher_is_better), tuple(lower_is_better))
     arms = store.arms() if store.path.is_file() else []

@@ -8,6 +8,7 @@ frontier             the frontier of learning and forgetting
 trajectory           a training run, step by step
 claims               tests of claims about adaptation
 diversity_and_drift  diversity of sampled answers, and token drift, against the base
+independent_runs     which training runs are independent of each other
 stored               comparisons and frontiers of the arms in a store
 training_runs        training runs in a store
 stored_claims        claims, tested on the arms in a store

@@ -1,17 +1,19 @@
 """Tests of claims about adaptation: supported, refuted or undecided. Pure: no I/O.
 
 A claim about a checkpoint is tested on its items. A claim about a *method* is tested on independent training runs:
-items do not show the variation between seeds, so with fewer than three runs of either method it is undecided.
+items do not show the variation between seeds, so with fewer than three runs of either method it is undecided. Copies of
+a run, runs with the same seed and steps of one run count once (see `independent_runs`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from evalsvc.analysis.independent_runs import RunIdentity, RunScores, merge_dependent_runs
 from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.groups import welch
@@ -29,6 +31,7 @@ class TrainingRun:
 
     Attributes:
         method: The method's name as given.
+        name: Name that all steps of the run share.
         kinds: Kinds of run (`methods.list_kinds`); empty for a method without a group.
         learning, forgetting: Compared with the base; positive forgetting is worse.
         text: Increase in bits per byte over the base on general text; positive is worse.
@@ -36,6 +39,9 @@ class TrainingRun:
         drift: Forward KL from the base, in nats per token.
         no_drift: Why there is no drift although the run was scored on texts.
         roles: Gains by role with their intervals over items; positive is better.
+        step: Training step.
+        seed: Recorded seed of the training; None if none is recorded.
+        scores: Scores of its items, which tell copies of a run from independent runs.
     """
 
     name: str
@@ -49,6 +55,14 @@ class TrainingRun:
     drift: float | None = None
     no_drift: str | None = None
     roles: tuple[tuple[Role, ChangeEstimate], ...] = ()
+    step: int | None = None
+    seed: int | None = None
+    scores: RunScores = field(default_factory=dict, repr=False)
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What tells it from other runs."""
+        return RunIdentity(label=self.arm, method=self.method, seed=self.seed, scores=self.scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +137,8 @@ PREDICTS = "drift-predicts-forgetting"
 def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: str) -> DecidedClaim | None:
     """Test a claim about two methods; None if no run is of either kind.
 
-    Uses Welch's t over runs: supported if the two-sided 90 % interval of the difference is above 0, refuted if below.
+    Uses Welch's t over independent runs: supported if the two-sided 90 % interval of the difference is above 0, refuted
+    if below. Runs that count as one have the mean of their values.
     """
     groups = [
         [(run, value) for run in runs if kind in run.kinds and (value := getattr(run, claim.measure)) is not None]
@@ -139,8 +154,13 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
         for run in runs
         if not run.kinds and getattr(run, claim.measure) is not None
     )
-    counts = [len(group) for group in groups]
-    values = [np.array([value for _, value in group]) for group in groups]
+    merged = [merge_dependent_runs([run.identity for run, _ in group]) for group in groups]
+    evidence += tuple(reason for independent in merged for run in independent for reason in run.reasons)
+    counts = [len(independent) for independent in merged]
+    values = [
+        np.array([np.mean([group[member][1] for member in run.members]) for run in independent])
+        for group, independent in zip(groups, merged, strict=True)
+    ]
     estimate = float(values[0].mean() - values[1].mean()) if all(counts) else None
     card = DecidedClaim(
         claim=claim.name,
@@ -156,13 +176,17 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
         evidence=evidence,
     )
     if min(counts) < SEEDS:
-        reason = (
-            f"{counts[0]} {claim.more} run{'' if counts[0] == 1 else 's'}, "
-            f"{counts[1]} {claim.less} run{'' if counts[1] == 1 else 's'}: too few; "
-            f"a claim about methods needs at least {SEEDS} seeds per method"
+        numbers = ", ".join(
+            _count_runs(kind, count, len(group))
+            for kind, count, group in zip((claim.more, claim.less), counts, groups, strict=True)
         )
-        return replace(card, reason=reason)
-    difference = welch(values[0], values[1])
+        return replace(
+            card, reason=f"{numbers}: too few; a claim about methods needs at least {SEEDS} seeds per method"
+        )
+    try:
+        difference = welch(values[0], values[1])
+    except ValueError as error:
+        return replace(card, reason=f"{claim.measure} of {claim.more} and {claim.less}: {error}; score more items")
     return replace(
         card,
         verdict=_judge_interval(difference.low, difference.high),
@@ -173,6 +197,14 @@ def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: 
         reason=f"{claim.measure} of {claim.more} minus {claim.less}, over {counts[0]} and {counts[1]} runs: "
         f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], for these items",
     )
+
+
+def _count_runs(kind: str, independent: int, runs: int) -> str:
+    """Return the number of independent runs in words: "1 full run", "1 independent full run (of 3)"."""
+    plural = "" if independent == 1 else "s"
+    if independent == runs:
+        return f"{independent} {kind} run{plural}"
+    return f"{independent} independent {kind} run{plural} (of {runs})"
 
 
 def _format_values(group: Sequence[tuple[TrainingRun, float]]) -> str:
@@ -224,17 +256,36 @@ def decide_drop_claim(run: TrainingRun, margin: float = MARGIN) -> DecidedClaim:
 
 
 def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[DecidedClaim, Line | None]:
-    """Test whether drift predicts forgetting over checkpoints, by least squares."""
-    pairs = [(run.drift, run.forgetting) for run in runs if run.drift is not None and run.forgetting is not None]
-    evidence = tuple(
-        f"{run.arm}: KL {run.drift:.4f}, forgetting {run.forgetting:+.3f}"
-        for run in runs
-        if run.drift is not None and run.forgetting is not None
-    ) + tuple(f"{run.arm} is left out: {run.no_drift}" for run in runs if run.no_drift)
-    text = "KL drift from the base predicts forgetting"
+    """Test whether drift predicts forgetting, by least squares over independent runs at their last step.
+
+    Returns:
+        The claim, and the line through all checkpoints, for a figure: steps of one run are not independent, so that
+        line has no verdict.
+    """
+    known = [run for run in runs if run.drift is not None and run.forgetting is not None]
+    last: dict[tuple[str, int | None], TrainingRun] = {}
+    for run in known:
+        earlier = last.setdefault((run.name, run.seed), run)
+        if (run.step or 0) >= (earlier.step or 0):
+            last[run.name, run.seed] = run
+    candidates = list(last.values())
+    merged = merge_dependent_runs([run.identity for run in candidates])
+    evidence = tuple(f"{run.arm}: KL {run.drift:.4f}, forgetting {run.forgetting:+.3f}" for run in known)
+    evidence += tuple(reason for run in merged for reason in run.reasons)
+    evidence += tuple(f"{run.arm} is left out: {run.no_drift}" for run in runs if run.no_drift)
+    picture = _fit_line([(run.drift or 0.0, run.forgetting or 0.0) for run in known])
+    fitted = _fit_line(
+        [
+            (
+                float(np.mean([candidates[member].drift for member in run.members])),
+                float(np.mean([candidates[member].forgetting for member in run.members])),
+            )
+            for run in merged
+        ]
+    )
     card = DecidedClaim(
         claim=PREDICTS,
-        text=text,
+        text="KL drift from the base predicts forgetting",
         about=about,
         verdict="undecided",
         test="none",
@@ -245,14 +296,18 @@ def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[Decided
         reason="",
         evidence=evidence,
     )
-    try:
-        fitted = line(np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs]))
-    except ValueError as error:
-        return replace(card, reason=f"{len(pairs)} checkpoints have both: {error}"), None
+    shown = ""
+    if isinstance(picture, Line) and len(known) > len(merged):
+        shown = (
+            f"; over all {picture.n} checkpoints, which are not independent, the slope is {picture.slope:+.3f} per nat "
+            f"and R2 {picture.r2:.2f}"
+        )
+    line_shown = picture if isinstance(picture, Line) else None
+    if isinstance(fitted, str):
+        return replace(card, reason=f"independent runs with both: {fitted}{shown}"), line_shown
     reason = (
         f"slope {fitted.slope:+.3f} [{fitted.slope_low:+.3f}, {fitted.slope_high:+.3f}] per nat, "
-        f"{fitted.n} checkpoints, R2 {fitted.r2:.2f} [{fitted.r2_low:.2f}, {fitted.r2_high:.2f}]; "
-        "steps of one run are not independent"
+        f"{fitted.n} independent runs, R2 {fitted.r2:.2f} [{fitted.r2_low:.2f}, {fitted.r2_high:.2f}]{shown}"
     )
     card = replace(
         card,
@@ -264,7 +319,15 @@ def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[Decided
         p_value=fitted.p_value,
         reason=reason,
     )
-    return card, fitted
+    return card, line_shown
+
+
+def _fit_line(points: Sequence[tuple[float, float]]) -> Line | str:
+    """Return the line through (drift, forgetting), or why there is none."""
+    try:
+        return line(np.array([x for x, _ in points]), np.array([y for _, y in points]))
+    except ValueError as error:
+        return str(error)
 
 
 def decide_claims(

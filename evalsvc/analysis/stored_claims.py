@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evalsvc.analysis.claims import DecidedClaim, TrainingRun, decide_claims, decide_drift_claim
+from evalsvc.analysis.claims import SEEDS, DecidedClaim, TrainingRun, decide_claims, decide_drift_claim
 from evalsvc.analysis.compare import UNIT_INTERVAL, compute_totals
 from evalsvc.analysis.diversity_and_drift import compare_sampled
+from evalsvc.analysis.independent_runs import RunScores
 from evalsvc.analysis.shared import find_shared
 from evalsvc.analysis.stored import ArmComparison, check_suites, compare_many
 from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate, check_margin
@@ -18,11 +19,15 @@ from evalsvc.records.arms import why_no_drift
 from evalsvc.records.comparisons import RoleTotal
 from evalsvc.records.matrices import Matrix
 from evalsvc.records.methods import list_kinds
+from evalsvc.records.scores import identify_answer
 from evalsvc.records.vocabulary import Role
 from evalsvc.stats.regression import Line
 from evalsvc.store.arms import Family, StoredArm, find_family, group_families
 from evalsvc.store.scores import SampledAnswers, TokenDrift
 from evalsvc.store.store import Store
+
+_BATCH_ARMS = 16
+"""Number of arms whose scores are in memory at the same time."""
 
 
 def decide_stored_claims(
@@ -76,12 +81,12 @@ def decide_claim_evidence(evidence: Sequence[ClaimEvidence], margin: float = MAR
 
 def _load_family(store: Store, family: Family, suites: Sequence[str] | None) -> ClaimEvidence:
     checkpoints = load_claim_runs(store, family, suites)
-    last: dict[str, tuple[StoredArm, TrainingRun]] = {}
-    for arm, run in checkpoints:
-        seen = last.get(run.name)
-        if seen is None or (arm.checkpoint.step or 0) >= (seen[0].checkpoint.step or 0):
-            last[run.name] = arm, run
-    runs = tuple(run for _, run in last.values())
+    last: dict[tuple[str, int | None], TrainingRun] = {}
+    for _, run in checkpoints:
+        earlier = last.setdefault((run.name, run.seed), run)
+        if (run.step or 0) >= (earlier.step or 0):
+            last[run.name, run.seed] = run
+    runs = tuple(last.values())
     return ClaimEvidence(runs, tuple(run for _, run in checkpoints), f"arms of {family.base.label}")
 
 
@@ -114,19 +119,22 @@ def load_claim_runs(
     sampled, tokens = store.sampled_answers(family.base.number, order), store.drifts(order)
     no_drift = explain_missing_drift(store, replace(family, arms=tuple(by_checkpoint.values())), tokens)
     with_drift = {*no_drift, *(number for number in order if tokens[number])}
+    compared_arms = list(
+        _share_suites(list(_compare_last_steps(store, family.base, list(by_checkpoint.values()), with_drift, suites)))
+    )
+    scores = _load_run_scores(store, family.base, [arm for arm, _ in compared_arms], sampled, suites)
     runs = {
         arm.number: (
             arm,
             replace(
                 _summarise_run(arm, compared),
+                scores=scores.get(arm.number, {}),
                 diversity=_mean_distinct_ratio(sampled[family.base.number], sampled[arm.number]),
                 drift=_mean_drift(tokens[arm.number]),
                 no_drift=no_drift.get(arm.number),
             ),
         )
-        for arm, compared in _share_suites(
-            list(_compare_last_steps(store, family.base, list(by_checkpoint.values()), with_drift, suites))
-        )
+        for arm, compared in compared_arms
     }
     return [runs[number] for number in order if number in runs]
 
@@ -167,8 +175,37 @@ def _compare_last_steps(
         left = rest
 
 
-def _run_name(arm: StoredArm) -> str:
-    return arm.checkpoint.trajectory or arm.checkpoint.label
+def _run_name(arm: StoredArm) -> tuple[str, int | None]:
+    """Return what all steps of a training run share: the run's name and seed; names need not be unique."""
+    return arm.checkpoint.trajectory or arm.checkpoint.name, arm.checkpoint.seed
+
+
+def _load_run_scores(
+    store: Store,
+    base: StoredArm,
+    arms: Sequence[StoredArm],
+    sampled: Mapping[int, Sequence[SampledAnswers]],
+    suites: Sequence[str] | None,
+) -> dict[int, RunScores]:
+    """Return, by arm number, the scores and sampled answers that tell copies of a run from independent runs.
+
+    Of runs that are too few for a claim, nothing is read.
+    """
+    if len({_run_name(arm) for arm in arms}) < SEEDS:
+        return {}
+    scores: dict[int, RunScores] = {}
+    for start in range(0, len(arms), _BATCH_ARMS):
+        part = [arm.number for arm in arms[start : start + _BATCH_ARMS]]
+        by_arm = store.task_scores(base.number, part, suites=suites)
+        for number in part:
+            tasks = by_arm[number] or store.task_scores(number, [], suites=suites)[number]
+            # The score of a task of role diversity is a placeholder: what tells are its answers.
+            items = {(t.suite, t.task): (t.samples, t.values) for t in tasks if t.role != "diversity"}
+            for task in sampled[number]:
+                answers = [identify_answer("\0".join(given)) for given in task.answers]
+                items[task.suite, task.task] = task.samples, np.array(answers, dtype=np.float64)
+            scores[number] = items
+    return scores
 
 
 def _mean_distinct_ratio(base: Sequence[SampledAnswers], adapted: Sequence[SampledAnswers]) -> float | None:
@@ -196,7 +233,7 @@ def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
     text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
     checkpoint = arm.checkpoint
     return TrainingRun(
-        name=_run_name(arm),
+        name=checkpoint.trajectory or checkpoint.name,
         arm=arm.label,
         method=checkpoint.method,
         kinds=list_kinds(checkpoint.method, checkpoint.name, is_adapter=checkpoint.is_adapter),
@@ -206,6 +243,8 @@ def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
         roles=tuple(
             (role, ChangeEstimate(total.difference, total.low, total.high)) for role, total in totals_of.items()
         ),
+        step=checkpoint.step,
+        seed=checkpoint.seed,
     )
 
 
@@ -218,4 +257,6 @@ def _summarise_matrix(matrix: Matrix) -> TrainingRun:
         kinds=list_kinds(matrix.method, matrix.name),
         learning=summary.la.value,
         forgetting=None if summary.forgetting is None else summary.forgetting.value,
+        seed=matrix.seed,
+        scores={("", ""): (np.arange(matrix.scores.size), matrix.scores.ravel())},
     )

@@ -1,6 +1,6 @@
-"""What training a checkpoint cost, read from the files beside it, and how much memory training needs.
+"""What training a checkpoint cost, and its seed, read from the files beside it, and how much memory training needs.
 
-Sources, by precedence: the user's options, `evalsvc.json` (fields of Cost, and `method`), `trainer_state.json` with
+Sources, by precedence: the user's options, `evalsvc.json` (fields of Cost, `method`, `seed`), `trainer_state.json` with
 `training_args.bin`. The latter is a pickle, which may run code on loading: its opcodes are scanned for a few numbers,
 and it is never unpickled.
 """
@@ -25,7 +25,7 @@ from evalsvc.records.serialise import build_record
 CARD = "evalsvc.json"
 TRAINER_STATE = "trainer_state.json"
 TRAINING_ARGUMENTS = "training_args.bin"
-_ARGUMENT_NAMES = {"per_device_train_batch_size", "gradient_accumulation_steps", "num_processes", "_n_gpu"}
+_ARGUMENT_NAMES = {"per_device_train_batch_size", "gradient_accumulation_steps", "num_processes", "_n_gpu", "seed"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -43,32 +43,53 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def write_card(folder: Path, cost: Cost) -> None:
-    """Write the known costs of a checkpoint to a cost card in its folder."""
-    card = {name: value for name in DECLARED if (value := getattr(cost, name)) is not None}
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a cost card declares; None for what it leaves out."""
+
+    cost: Cost = Cost()
+    method: str | None = None
+    seed: int | None = None
+
+
+def write_card(folder: Path, cost: Cost, seed: int) -> None:
+    """Write the known costs of a checkpoint and the seed of its training to a cost card in its folder."""
+    card = {name: value for name in DECLARED if (value := getattr(cost, name)) is not None} | {"seed": seed}
     (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
 
 
-def read_card(folder: Path) -> tuple[Cost, str | None]:
-    """Return cost and method that a folder's `evalsvc.json` declares.
+def read_card(folder: Path) -> Card:
+    """Return what a folder's `evalsvc.json` declares.
 
     Raises:
         CheckpointError: A field is unknown or malformed.
     """
     path = folder / CARD
     if not path.is_file():
-        return Cost(), None
+        return Card()
     card = read_json(path)
-    method = card.pop("method", None)
+    method, seed = card.pop("method", None), card.pop("seed", None)
     if unknown := sorted(card.keys() - set(DECLARED)):
         raise CheckpointError(
-            f"{path}: unknown field {unknown[0]!r}; choose from method, {', '.join(sorted(DECLARED))}"
+            f"{path}: unknown field {unknown[0]!r}; choose from method, seed, {', '.join(sorted(DECLARED))}"
         )
     check_costs(card, str(path))
     if method is not None and not isinstance(method, str):
         raise CheckpointError(f"{path}: method is {method!r}, must be a string")
+    if seed is not None:
+        check_seed(seed, str(path))
     numbers = {k: round(v) if k.startswith("train_") else float(v) for k, v in card.items()}
-    return build_record(Cost, numbers), method
+    return Card(build_record(Cost, numbers), method, seed)
+
+
+def check_seed(seed: object, source: str) -> None:
+    """Check the seed of a training run.
+
+    Raises:
+        CheckpointError: It is no whole number from 0 to 2^63 - 1; the message begins with `source`.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise CheckpointError(f"{source}: seed is {seed!r}, must be a whole number from 0 to 2^63 - 1")
 
 
 def check_costs(costs: Mapping[str, Any], source: str) -> None:
@@ -90,6 +111,11 @@ def read_trainer_step(folder: Path) -> int | None:
     """Return the step after which a trainer saved a checkpoint; None if it is not recorded."""
     state = _state(folder)
     return int(state["global_step"]) if "global_step" in state else None
+
+
+def read_training_seed(folder: Path) -> int | None:
+    """Return the seed in the arguments that transformers' Trainer saved; None if there are none."""
+    return (_arguments(folder) or _arguments(folder.parent)).get("seed")
 
 
 def read_training_cost(folder: Path) -> Cost:

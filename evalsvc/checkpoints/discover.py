@@ -27,6 +27,7 @@ from evalsvc.checkpoints.costs import (
     read_json,
     read_trainer_step,
     read_training_cost,
+    read_training_seed,
     scale_cost,
 )
 from evalsvc.checkpoints.digests import Progress, ignore, read_contents
@@ -95,6 +96,7 @@ class Description:
     method: str | None = None
     name: str | None = None
     step: int | None = None
+    seed: int | None = None
     cost: Cost = Cost()
 
 
@@ -131,7 +133,7 @@ def open_checkpoints(
         source: Folder or Hub id.
         base: Folder or Hub id of the base. None takes the base that an adapter's configuration names; a full model
             without a base is itself a base, and the list of checkpoints is then empty.
-        description: Declared method, name, step and cost.
+        description: Declared method, name, step, seed and cost.
         progress: Called while files are read.
         note: Called with a message for each step that is left out because it is still being written.
 
@@ -162,9 +164,10 @@ def _open_run(
 ) -> list[Checkpoint]:
     """Return the checkpoints of a training run; its total cost is divided in proportion to their steps."""
     name = description.name or folder.resolve().name
-    card, method = read_card(folder)
-    description = replace(description, name=name, method=description.method or method)
-    whole, last = merge_costs(description.cost, card), steps[-1][0] or 1
+    card = read_card(folder)
+    seed = card.seed if description.seed is None else description.seed
+    description = replace(description, name=name, method=description.method or card.method, seed=seed)
+    whole, last = merge_costs(description.cost, card.cost), steps[-1][0] or 1
     checkpoints = []
     for step, path in steps:
         try:
@@ -343,20 +346,25 @@ def _describe(
             if adapter
             else compute_changed_share(contents, chain.from_iterable(read_contents(of_base, progress).values()))
         )
-    card, declared = read_card(folder)
+    card = read_card(folder)
+    seeds = (description.seed, card.seed, read_training_seed(folder) if base else None)
     steps = (description.step, read_step(folder.resolve()), read_trainer_step(folder) if base else None)
     return Checkpoint(
         digest="sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest(),
         name=description.name or display_name(folder.resolve()),
         path=str(folder.resolve()),
-        method=description.method or declared or method,
+        method=description.method or card.method or method,
         tokenizer=tokenizer,
         parent=base.digest if base else None,
         base_path=base.path if adapter and base else None,
         tokenizer_path=tokenizer_path,
         step=next((step for step in steps if step is not None), None),
+        seed=next((seed for seed in seeds if seed is not None), None),
         cost=merge_costs(
-            description.cost, card, *([read_training_cost(folder)] if base else []), Cost(trainable_share=trainable)
+            description.cost,
+            card.cost,
+            *([read_training_cost(folder)] if base else []),
+            Cost(trainable_share=trainable),
         ),
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evalsvc import api
-from evalsvc.cli.options import Db, Json, Step
+from evalsvc.cli.options import Db, Json, Seed, Step
 from evalsvc.cli.output import print_report
 from evalsvc.records.choices import Role
 
@@ -59,6 +59,7 @@ def lm_eval(
     method: MethodName = None,
     base: Annotated[str | None, typer.Option(help="The imported arm that it was adapted from.")] = None,
     step: Step = None,
+    seed: Seed = None,
     task: Tasks = None,
     metric: MetricName = None,
     higher: Higher = None,
@@ -79,6 +80,7 @@ def lm_eval(
         method=method,
         base=base,
         step=step,
+        seed=seed,
         tasks=task or ("*",),
         metric=metric,
         higher_is_better=higher or (),
@@ -105,6 +107,7 @@ def items(
     cluster: Annotated[
         str | None, typer.Option(help="Column with the cluster of items that are not independent.")
     ] = None,
+    seed: Annotated[str | None, typer.Option(help="Column with the seed of the arm's training.")] = None,
     base: Annotated[str | None, typer.Option(help="The arm that the others were adapted from.")] = None,
     method: MethodName = None,
     task: Tasks = None,
@@ -126,6 +129,7 @@ def items(
         prompt=prompt,
         answer=answer,
         cluster=cluster,
+        seed=seed,
         base=base,
         method=method,
         tasks=task or ("*",),

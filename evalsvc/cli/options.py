@@ -49,6 +49,7 @@ Suites = Annotated[
 Source = Annotated[str | None, typer.Option("--base", help="Its base: folder or Hub id.")]
 Method = Annotated[str | None, typer.Option(help="How it was adapted: full, lora, qlora, cpt, ...")]
 Step = Annotated[int | None, typer.Option(min=0, help="Training step.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the training run.")]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Ray workers; 0 scores in this process.", show_default="one per GPU or core"),

@@ -31,6 +31,9 @@ Suites = Annotated[list[str] | None, typer.Option(help="Suite name or file; repe
 BaseAnyway = Annotated[
     bool, typer.Option("--base-anyway", help="Attach an adapter to this base even if it names another one.")
 ]
+TrainingSeed = Annotated[
+    int | None, typer.Option(min=0, help="Seed of the training run.", show_default="from its files")
+]
 GpuHours = Annotated[float | None, typer.Option(min=0, help="Cost: GPU-hours of training.")]
 CpuHours = Annotated[float | None, typer.Option(min=0, help="Cost: CPU-hours of training without a GPU.")]
 TrainTokens = Annotated[int | None, typer.Option(min=0, help="Cost: tokens trained on.")]
@@ -71,6 +74,7 @@ def submit(
     method: Method = None,
     name: Annotated[str | None, typer.Option(help="Name of the arm.", show_default="the folder's name")] = None,
     step: Step = None,
+    seed: TrainingSeed = None,
     gpu_hours: GpuHours = None,
     cpu_hours: CpuHours = None,
     train_tokens: TrainTokens = None,
@@ -111,6 +115,7 @@ def submit(
             method=method,
             name=name,
             step=step,
+            seed=seed,
             cost=Cost(
                 gpu_hours=gpu_hours,
                 cpu_hours=cpu_hours,

@@ -171,7 +171,7 @@ def adapt(
             annotation_cost=0.0,  # the texts are generated
             trainable_share=share,
         )
-        write_card(target, cost)
+        write_card(target, cost, recipe.seed)
 
     return _train(model, _row(tokenizer, texts, learn_after), recipe, progress, save)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,12 +22,29 @@ from evalsvc.gating.power_plan import count_sizes, find_suite_files
 from evalsvc.harness.plan import Planned, select_samples
 from evalsvc.records.vocabulary import Floats
 from evalsvc.scoring.driver import Progress, RunJob
-from evalsvc.scoring.submission import Submission
+from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import Prepared, prepare, score
+from evalsvc.settings import Compute
+from evalsvc.store.arms import find_arm, find_base
 from evalsvc.store.runs import Runs, driver_name
 from evalsvc.store.store import Store
 
 Note = Callable[[str], None]
+
+
+def build_submission(
+    store: Store, question: Question, suites: tuple[str, ...], compute: Compute, allow_task_code: bool
+) -> Submission:
+    """Return the submission that scores the missing items."""
+    source, base = question.checkpoint, question.base
+    if store.path.is_file() and not Path(source).exists():
+        # A stored arm is scored from the folder from which it was submitted.
+        arms = store.arms()
+        arm = find_arm(arms, source)
+        source, base = arm.checkpoint.path, base or find_base(arms, arm).checkpoint.path
+    return Submission(
+        sources=(Source(source),), base=base, suites=suites, compute=compute, allow_task_code=allow_task_code
+    )
 
 
 def evaluate(store: Store, question: Question, submission: Submission, progress: Progress, note: Note) -> Decision:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class CostCard(TrainerCallback):
-    """Measures what training costs, and writes it to every checkpoint.
+    """Measures what training costs, and writes it to every checkpoint, with the seed.
 
     Usage: `Trainer(..., callbacks=[CostCard(annotation_cost=1200)])`. With CUDA devices the card has GPU-hours and the
     peak of allocated memory; without one it has CPU-hours (CPU time of the training process, times the number of
@@ -40,7 +40,7 @@ class CostCard(TrainerCallback):
         """Write the card, from the main process only."""
         if not state.is_world_process_zero:
             return
-        card = dict(self._fields)
+        card = {"seed": args.seed, **self._fields}
         if torch.cuda.is_available() and not args.use_cpu:
             devices = args.world_size * max(1, args.n_gpu)
             card["gpu_hours"] = (time.monotonic() - self._started) * devices / 3600

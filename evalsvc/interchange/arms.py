@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +67,14 @@ class Adaptation:
         name: None for the file's.
         method: None for the stored arm's, else "base" without a parent and "unknown" with one.
         parent: The base that it was adapted from; None for the stored arm's.
+        seed: Seed of the training run; None for the stored arm's.
     """
 
     name: str | None = None
     method: str | None = None
     parent: Checkpoint | None = None
     step: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def make_checkpoint(adaptation: Adaptation, content: str, source: Path, stored: 
         stored: The store's arms.
 
     Raises:
-        UsageError: The stored arm of this name has another method or base.
+        UsageError: The stored arm of this name has another method, base or seed.
     """
     name, step = adaptation.name or source.name, adaptation.step
     parent = adaptation.parent.digest if adaptation.parent else None
@@ -126,7 +128,12 @@ def make_checkpoint(adaptation: Adaptation, content: str, source: Path, stored: 
                     f"{'another base' if known.parent else 'no base'}; give these results another --name, or leave "
                     "--method and --base out"
                 )
-            return known
+            if adaptation.seed not in (None, known.seed) and known.seed is not None:
+                raise UsageError(
+                    f"arm {known.label!r}: is in the store with seed {known.seed}, and now has {adaptation.seed}; give "
+                    "these results another --name"
+                )
+            return known if adaptation.seed is None else replace(known, seed=adaptation.seed)
     return Checkpoint(
         digest=join_digests(["imported", name, content], [content, name]),
         name=name,
@@ -135,6 +142,7 @@ def make_checkpoint(adaptation: Adaptation, content: str, source: Path, stored: 
         tokenizer="",
         parent=parent,
         step=step,
+        seed=adaptation.seed,
         trajectory=name if step is not None else None,
     )
 

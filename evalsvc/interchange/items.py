@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,7 +29,7 @@ from evalsvc.records.plans import Metric, Sample
 from evalsvc.records.scores import Score, identify_answer
 from evalsvc.store.arms import StoredArm
 
-_MEANINGS = ("arm", "item", "value", "task", "prompt", "answer", "cluster")
+_MEANINGS = ("arm", "item", "value", "task", "prompt", "answer", "cluster", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class Columns:
     prompt: str | None = None
     answer: str | None = None
     cluster: str | None = None
+    seed: str | None = None
 
 
 def read_items(
@@ -90,11 +92,37 @@ def read_items(
     for arm in ordered:
         tasks = [_table_task(task, items, table, metric) for task, items in rows[arm].items()]
         content = digest(*(canonical([s.sample, s.value]) for task in tasks for s in task.scores))
-        adaptation = Adaptation(name=arm, method=None if arm == base else method, parent=of_base)
+        adaptation = Adaptation(
+            name=arm,
+            method=None if arm == base else method,
+            parent=of_base,
+            seed=None if arm == base else _read_seed(path, arm, rows[arm].values(), table),
+        )
         checkpoint = make_checkpoint(adaptation, content, path, stored)
         of_base = checkpoint if arm == base else of_base
         arms.append(assemble(checkpoint, target, path, tasks))
     return arms
+
+
+def _read_seed(path: Path, arm: str, tasks: Iterable[Mapping[str, int]], table: Mapping[str, list[Any]]) -> int | None:
+    """Return the seed of an arm's training, None if its rows have none.
+
+    Raises:
+        UsageError: The rows have several, or one that is no whole number.
+    """
+    rows = [row for items in tasks for row in items.values()] if "seed" in table else []
+    seeds = {str(table["seed"][row]) for row in rows} - {"None", "nan", ""}
+    if len(seeds) > 1:
+        raise UsageError(
+            f"{path}: arm {arm!r} has seeds {' and '.join(sorted(seeds)[:2])}; "
+            "give every training run a name of its own"
+        )
+    if not seeds:
+        return None
+    (seed,) = seeds
+    if not re.fullmatch(r"\d{1,18}(\.0)?", seed):
+        raise UsageError(f"{path}: arm {arm!r} has seed {seed!r}, must be a whole number from 0 to 10^18 - 1")
+    return int(seed.removesuffix(".0"))
 
 
 def _find_metric(path: Path, target: Target) -> Metric:

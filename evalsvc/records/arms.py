@@ -68,6 +68,7 @@ class Checkpoint:
         tokenizer_path: Folder of its tokenizer; None if that is its own folder.
         step: Training step within its trajectory.
         trajectory: Name shared by all checkpoints of one training run.
+        seed: Seed of the training run; None if it is not recorded.
     """
 
     digest: str
@@ -80,6 +81,7 @@ class Checkpoint:
     tokenizer_path: str | None = None
     step: int | None = None
     trajectory: str | None = None
+    seed: int | None = None
     cost: Cost = Cost()
 
     @property

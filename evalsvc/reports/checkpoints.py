@@ -32,7 +32,11 @@ class CheckpointsReport(Report):
 
     def content(self) -> dict[str, Any]:
         """Return every checkpoint with its cost."""
-        return {"checkpoints": [{**describe_arm(c), "parent": c.parent, "cost": c.cost} for c in self.checkpoints]}
+        return {
+            "checkpoints": [
+                {**describe_arm(c), "parent": c.parent, "seed": c.seed, "cost": c.cost} for c in self.checkpoints
+            ]
+        }
 
     def tables(self) -> list[Table | Text]:
         """Return one table, a row per checkpoint."""
@@ -115,6 +119,7 @@ class InspectionReport(Report):
             **describe_arm(checkpoint),
             "tokenizer": checkpoint.tokenizer,
             "parent": checkpoint.parent,
+            "seed": checkpoint.seed,
             "cost": checkpoint.cost,
             "change": changed,
             "training_memory_gb": {"model_states_only": True, **asdict(memory)} if memory else None,
@@ -145,6 +150,7 @@ def _list_facts(inspection: CheckpointReport, command: str) -> list[tuple[str, s
     checkpoint, change, memory = inspection.checkpoint, inspection.change, inspection.memory
     facts = [
         ("method", checkpoint.method),
+        *([("seed", str(checkpoint.seed))] if checkpoint.seed is not None else []),
         ("folder", checkpoint.path),
         ("digest", checkpoint.digest),
         ("tokenizer", checkpoint.tokenizer),

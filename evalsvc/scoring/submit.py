@@ -230,6 +230,7 @@ def _check_numbers(submission: Submission) -> None:
     ranges = [("workers", submission.compute.workers, 0), ("shots", submission.shots, 1)]
     for source in submission.sources:
         ranges.append(("step", source.description.step, 0))
+        ranges.append(("seed", source.description.seed, 0))
         cost = source.description.cost
         if cost.tokens_per_query is not None:
             raise UsageError("cost: tokens_per_query is measured, it cannot be declared; leave it out")

@@ -261,4 +261,10 @@ MIGRATIONS: list[tuple[str, str]] = [
         ALTER TABLE findings ADD COLUMN suite VARCHAR;
         """,
     ),
+    (
+        "m010_training_seed",
+        """
+        ALTER TABLE checkpoints ADD COLUMN seed BIGINT;
+        """,
+    ),
 ]

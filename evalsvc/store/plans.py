@@ -49,10 +49,10 @@ def add_arm(connection: Connection, arm: Arm) -> None:
 
 
 def _add_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Add a checkpoint; for a stored one, fill in costs that are now known, and take the folder it is in now."""
+    """Add a checkpoint; for a stored one, fill in what is now known of its training, and take its folder."""
     values = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint) if field.name != "cost"}
     cost = {name: getattr(checkpoint.cost, name) for name in DECLARED}
-    known = [f"{name} = coalesce(excluded.{name}, {name})" for name in cost]
+    known = [f"{name} = coalesce(excluded.{name}, {name})" for name in (*cost, "seed")]
     moved = [f"{name} = excluded.{name}" for name in ("path", "base_path", "tokenizer_path")]
     insert_row(
         connection,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evalsvc.analysis import stored_claims
 from evalsvc.analysis.claims import (
@@ -67,6 +69,40 @@ def test_fewer_seeds_are_no_claim_about_a_method() -> None:
     assert (alone.verdict, alone.estimate) == ("undecided", None)
 
 
+def test_zero_variance_between_runs_decides_nothing() -> None:
+    for full in ([0.3] * 3, [0.3, 0.31, 0.32]):
+        card = by_name(decide_claims([*runs("full", full), *runs("lora", [0.0] * 3)], (), "x"))["full-forgets-more"]
+        assert (card.verdict, card.p_value, card.low) == ("undecided", None, None)
+        assert "must differ for a variance; score more items" in card.reason
+
+
+def test_runs_with_the_same_seed_count_once_with_their_mean() -> None:
+    full = [replace(run, seed=i // 2, method="full") for i, run in enumerate(runs("full", [0.3, 0.5, 0.2, 0.4, 0.1]))]
+    lora = [replace(run, seed=i, method="lora") for i, run in enumerate(runs("lora", [0.01, 0.02, 0.0]))]
+    card = by_name(decide_claims([*full, *lora], (), "x"))["full-forgets-more"]
+    expected = stats.ttest_ind([0.4, 0.3, 0.1], [0.01, 0.02, 0.0], equal_var=False).confidence_interval(0.90)
+    assert (card.low, card.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert "full1 counts as one run with full0: both have method full and seed 0" in card.evidence
+    copies = [replace(run, seed=0, method="full") for run in full]
+    assert by_name(decide_claims([*copies, *lora], (), "x"))["full-forgets-more"].reason.startswith(
+        "1 independent full run (of 5), 3 lora runs: too few"
+    )
+
+
+def test_steps_of_one_run_say_nothing_about_drift() -> None:
+    steps = [
+        replace(run, name="a", step=i, drift=i / 10, forgetting=0.03 * i + 0.001 * (i % 2))
+        for i, run in enumerate(runs("lora", [0.0] * 10))
+    ]
+    card, line = decide_drift_claim(steps, "x")
+    assert (card.verdict, card.p_value) == ("undecided", None)
+    assert line is not None
+    expected = stats.linregress([step.drift or 0 for step in steps], [step.forgetting or 0 for step in steps])
+    assert line.n == 10
+    assert line.slope == pytest.approx(expected.slope)
+    assert "over all 10 checkpoints, which are not independent, the slope is" in card.reason
+
+
 def test_the_published_runs_learn_more_and_forget_more_but_are_one_run_each() -> None:
     """Biderman et al. 2024, code CPT at 20 billion tokens: full .263 and .545, LoRA r = 256 .224 and .617."""
     base = {"general": 0.671, "human_eval": 0.138}
@@ -100,14 +136,14 @@ def test_runs_count_as_what_they_are() -> None:
 
 
 def test_a_method_of_no_known_group_is_left_out_and_named() -> None:
-    kept = [replace(run, diversity=0.9) for run in runs("lora", [0.0] * 3)]
+    kept = [replace(run, diversity=0.9 + i / 1000) for i, run in enumerate(runs("lora", [0.0] * 3))]
     lost = [replace(run, diversity=0.5 + i / 100) for i, run in enumerate(runs("grpo", [0.0] * 3))]
     own = replace(runs("our-own", [0.0])[0], method="our-own", diversity=0.1)
     card = by_name(decide_claims([*kept, *lost, own], (), "x"))["peft-keeps-diversity"]
     assert card.verdict == "supported"
-    assert card.estimate == pytest.approx(0.39)
+    assert card.estimate == pytest.approx(0.391)
     assert card.evidence == (
-        "peft: lora0 +0.900, lora1 +0.900, lora2 +0.900",
+        "peft: lora0 +0.900, lora1 +0.901, lora2 +0.902",
         "full: grpo0 +0.500, grpo1 +0.510, grpo2 +0.520",
         "our-own0 is left out: its method 'our-own' is not in a known group of methods",
     )
@@ -211,6 +247,72 @@ def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> 
     dropped = {one.about: one.verdict for one in found if one.claim == FELL}
     assert sorted(dropped) == [f"{name}{seed}@2" for name in ("full", "lora") for seed in range(3)]
     assert {dropped[f"full{seed}@2"] for seed in range(3)} == {"supported"}
+
+
+def store_runs(db: Path, scores: Mapping[str, tuple[str, int | None, list[float]]], step: int | None = None) -> Store:
+    """Store arms, by name with method, seed and scores, and a base that is right on the first half of the items."""
+    base, store = make_arm(1), Store(db)
+    plan = make_plan("g", n=len(next(iter(scores.values()))[2]))
+    arms = {
+        name: Arm(
+            replace(
+                make_arm(number, parent=base.checkpoint).checkpoint,
+                base_path=None,
+                method=method,
+                name=name.partition(" ")[0],
+                seed=seed,
+                step=number if step else None,
+            ),
+            NUMERICS,
+        )
+        for number, (name, (method, seed, _)) in enumerate(scores.items(), start=2)
+    }
+    count = len(plan.tasks[0].samples)
+    store.register([base, *arms.values()], [plan], "h:1")
+    store.finish(base, plan, grade_plan(plan, [1.0] * (count // 2) + [0.0] * (count - count // 2)))
+    for name, (_, _, values) in scores.items():
+        store.finish(arms[name], plan, grade_plan(plan, values))
+    return store
+
+
+def test_copies_of_a_run_are_one_run_and_the_output_says_so(db: Path) -> None:
+    rng = np.random.default_rng(0)
+    draws = {
+        method: (rng.random(200) < level).astype(float).tolist() for method, level in (("full", 0.4), ("lora", 0.5))
+    }
+    store = store_runs(db, {f"{m}{i}": (m, None, draws[m]) for m in draws for i in range(3)})
+    card = by_name(stored_claims.decide_stored_claims(store))["full-forgets-more"]
+    assert (card.verdict, card.p_value, card.low) == ("undecided", None, None)
+    assert card.reason.startswith("1 independent full run (of 3), 1 independent lora run (of 3): too few")
+    assert "full2 counts as one run with full0: equal scores on all 200 items that both have" in card.evidence
+
+
+def test_steps_of_a_run_that_were_submitted_one_by_one_are_one_run(db: Path) -> None:
+    rng = np.random.default_rng(0)
+    draws = {
+        f"{method} {i}": (method, None, (rng.random(200) < level).astype(float).tolist())
+        for method, level in (("full", 0.1), ("lora", 0.5))
+        for i in range(3)
+    }
+    card = by_name(stored_claims.decide_stored_claims(store_runs(db, draws, step=1)))["full-forgets-more"]
+    assert card.reason.startswith("1 full run, 1 lora run: too few")
+
+
+def test_runs_of_one_name_with_recorded_seeds_are_several(db: Path) -> None:
+    rng = np.random.default_rng(0)
+    draws = {
+        f"{method} {i}": (method, i, (rng.random(200) < level).astype(float).tolist())
+        for method, level in (("full", 0.1), ("lora", 0.5))
+        for i in range(3)
+    }
+    card = by_name(stored_claims.decide_stored_claims(store_runs(db, draws)))["full-forgets-more"]
+    assert card.verdict == "supported"
+    base = np.repeat([1.0, 0.0], 100)
+    forgetting = [
+        [float((base - values).mean()) for m, _, values in draws.values() if m == method] for method in ("full", "lora")
+    ]
+    expected = stats.ttest_ind(*forgetting, equal_var=False)
+    assert card.p_value == pytest.approx(expected.pvalue, rel=1e-9)
 
 
 def test_where_the_last_step_of_a_run_is_not_finished_the_one_before_counts(db: Path) -> None:

@@ -44,6 +44,7 @@ def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
+        seed=1_000_003,
     )
     card = CostCard(annotation_cost=12.5)
     trainer = Trainer(model, arguments, train_dataset=rows, processing_class=words, callbacks=[card])
@@ -63,6 +64,20 @@ def test_a_trainers_folder_is_a_trajectory_with_its_cost(models: Path, run: Path
     assert 0 < hours[0] <= hours[1] < time.process_time() / 3600
     assert 0.1 < peaks[0] <= peaks[1] < psutil.virtual_memory().total / 1e9
     assert {c.trajectory for c in found} == {run.name}
+
+
+def test_the_seed_is_the_users_else_the_cards_else_the_trainers(models: Path, run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run / "checkpoint-2", tmp_path / "checkpoint-2"))
+    base = str(models / "base")
+    assert read_card(folder).seed == 1_000_003
+    (folder / "evalsvc.json").unlink()
+    assert open_checkpoints(str(folder), base, Description())[1][0].seed == 1_000_003  # from training_args.bin
+    (folder / "evalsvc.json").write_text('{"seed": 8}')
+    assert open_checkpoints(str(folder), base, Description())[1][0].seed == 8
+    assert open_checkpoints(str(folder), base, Description(seed=9))[1][0].seed == 9
+    (folder / "evalsvc.json").unlink()
+    (folder / "training_args.bin").unlink()
+    assert open_checkpoints(str(folder), base, Description())[1][0].seed is None
 
 
 def test_hours_are_those_of_all_gpus(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +190,8 @@ def test_the_card_of_a_run_is_shared_out_over_its_steps(models: Path, run: Path,
         ({"train_tokens": "many"}, "train_tokens is 'many'"),
         ({"peak_memory_gb": True}, "peak_memory_gb is True"),
         ({"method": 3}, "method is 3, must be a string"),
+        ({"seed": 1.5}, "seed is 1.5, must be a whole number"),
+        ({"seed": True}, "seed is True, must be a whole number"),
         ([], "must be a JSON object"),
     ],
 )

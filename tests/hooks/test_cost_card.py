@@ -16,7 +16,7 @@ from evalsvc.records.arms import Cost
 
 
 def test_a_card_has_what_was_declared_and_what_was_counted(tmp_path: Path) -> None:
-    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], seed=7)
     state = TrainerState(global_step=20, num_input_tokens_seen=4096, is_world_process_zero=True)
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))  # 8 parameters, then 6
     model[0].requires_grad_(False)
@@ -30,8 +30,9 @@ def test_a_card_has_what_was_declared_and_what_was_counted(tmp_path: Path) -> No
     ended = time.process_time()
     card.on_save(arguments, state, TrainerControl(), model=model)
     after = time.process_time()
-    cost, method = read_card(tmp_path / "checkpoint-20")
-    assert method == "lora"
+    written = read_card(tmp_path / "checkpoint-20")
+    cost = written.cost
+    assert (written.method, written.seed) == ("lora", 7)
     assert cost.cpu_hours is not None
     assert ended - started <= cost.cpu_hours * 3600 <= after - before
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

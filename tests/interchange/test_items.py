@@ -240,3 +240,19 @@ def test_a_gate_on_levels_alone_says_what_is_missing(evalsvc: Run, db: Path, tmp
     for words in ([], ["--plan"]):
         done = evalsvc("gate", "lora", "--policy", tmp_path / "p.yaml", "--db", db, *words)
         assert (done.code, "--samples" in done.err) == (5, True), done.err
+
+
+def test_a_column_has_the_seed_of_the_training(tmp_path: Path, db: Path, evalsvc: Run) -> None:
+    table = tmp_path / "t.csv"
+    rows = [("base", "", 1), ("a", 1, 1), ("b", 2, 0), ("c", "", 1)]
+    table.write_text("arm,seed,item,value\n" + "".join(f"{arm},{seed},i,{value}\n" for arm, seed, value in rows))
+    columns = ("--arm", "arm", "--item", "item", "--value", "value", "--seed", "seed", "--base", "base")
+    done = evalsvc("import", "items", table, *columns, "--suite", "s", "--role", "general", "--db", db)
+    assert done.code == 0, done.err
+    assert {a.checkpoint.name: a.checkpoint.seed for a in Store(db).arms()} == {"base": None, "a": 1, "b": 2, "c": None}
+    table.write_text("arm,seed,item,value\nbase,,i,1\na,3,i,1\n")
+    done = evalsvc("import", "items", table, *columns, "--suite", "other", "--role", "general", "--db", db)
+    assert (done.code, "is in the store with seed 1, and now has 3" in done.err) == (2, True)
+    table.write_text("arm,seed,item,value\nbase,,i,1\na,1,i,1\na,2,j,1\n")
+    done = evalsvc("import", "items", table, *columns, "--suite", "other", "--role", "general", "--db", db)
+    assert (done.code, "arm 'a' has seeds 1 and 2" in done.err) == (2, True)

@@ -31,5 +31,7 @@ def test_three_seeds_of_equal_methods_seldom_decide_anything() -> None:
 def test_groups_without_spread() -> None:
     with pytest.raises(ValueError, match="must have at least 2 each"):
         welch(np.array([1.0]), np.array([1.0, 2.0]))
-    found = welch(np.array([1.0, 1.0]), np.array([1.0, 1.0]))
-    assert (found.value, found.p_value) == (0.0, 1.0)
+    rng = np.random.default_rng(2)
+    for groups in ((np.ones(3), np.ones(3)), (np.full(3, 0.1) + 1e-17, np.zeros(3)), (np.ones(3), rng.random(3))):
+        with pytest.raises(ValueError, match="all 3 runs of a group have the value"):
+            welch(*groups)
