@@ -5,11 +5,14 @@ lm-eval runs once per process; evalsvc plans many suites in one. Every plan must
 
 from __future__ import annotations
 
+import ast
+import gc
 import logging
 import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,6 +27,8 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
 _TEMPLATES = 1024
 """Compiled templates that are kept."""
+_LITERALS = 65_536
+"""Parsed texts that are kept while a suite is planned."""
 
 
 class _Templates(SandboxedEnvironment):
@@ -50,23 +55,47 @@ class _Templates(SandboxedEnvironment):
 _TEMPLATE_ENVIRONMENT = _Templates(lm_eval.utils.env)
 
 
+class _Literals:
+    """Python's `ast` for lm-eval's tasks: rendered choices are parsed once, not for every shot that shows them."""
+
+    def __init__(self) -> None:
+        self._parse_once = lru_cache(_LITERALS)(ast.literal_eval)
+
+    def literal_eval(self, text: str) -> Any:
+        """Return the value of a text; the caller may change it."""
+        value = self._parse_once(text)
+        return list(value) if type(value) is list and set(map(type, value)) <= {str} else deepcopy(value)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide lm-eval's and datasets' progress bars and warnings, and render their templates in a sandbox."""
+    """Hide lm-eval's and datasets' progress bars and warnings, and render their templates in a sandbox, fast."""
     logger = logging.getLogger("lm_eval")
-    level, bar, environment = logger.level, lm_eval.api.task.tqdm, lm_eval.utils.env
+    level, bar, environment, literals = logger.level, lm_eval.api.task.tqdm, lm_eval.utils.env, lm_eval.api.task.ast
     bars = datasets.are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)
     lm_eval.api.task.tqdm = lambda iterable, **_: iterable
-    lm_eval.utils.env = _TEMPLATE_ENVIRONMENT
+    lm_eval.utils.env, lm_eval.api.task.ast = _TEMPLATE_ENVIRONMENT, _Literals()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
         logger.setLevel(level)
-        lm_eval.api.task.tqdm, lm_eval.utils.env = bar, environment
+        lm_eval.api.task.tqdm, lm_eval.utils.env, lm_eval.api.task.ast = bar, environment, literals
         if not bars:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Let Python's collector of cycles wait: it would look at all of a plan's objects again and again, in vain."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def forget_task_modules() -> None:

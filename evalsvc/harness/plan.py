@@ -15,7 +15,7 @@ from lm_eval.utils import handle_non_serializable, hash_string
 
 from evalsvc.errors import SuiteError
 from evalsvc.harness.documents import BuiltRequests, Render, build_requests
-from evalsvc.harness.lm_eval_globals import drawing_from, quiet
+from evalsvc.harness.lm_eval_globals import collecting_later, drawing_from, quiet
 from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import LoadedSuite, LoadedTask
 from evalsvc.records.digests import canonical, digest
@@ -52,7 +52,7 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
     """
     suite = loaded.suite
     requests: dict[str, Request] = {}
-    with quiet():
+    with quiet(), collecting_later():
         built = _build_all(loaded, rendering, render)
         tasks = [
             _plan_task(loaded_task, suite, built_requests, requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
 
 from evalsvc.records.digests import canonical, digest
@@ -154,8 +155,7 @@ class Arm:
     @property
     def key(self) -> str:
         """The arm's identity: same content, same numerics, same serving."""
-        words = self.serving.words
-        return digest(self.checkpoint.digest, self.numerics.key(), *([words] if words else []))
+        return _compute_key(self.checkpoint.digest, self.numerics, self.serving.words)
 
     @property
     def weights(self) -> str:
@@ -167,6 +167,11 @@ class Arm:
     def label(self) -> str:
         """The checkpoint's label, with quantisation and merging if any."""
         return format_label(self.checkpoint, self.serving)
+
+
+@lru_cache(4096)  # asked for at every shard of every run
+def _compute_key(checkpoint: str, numerics: Numerics, words: str) -> str:
+    return digest(checkpoint, numerics.key(), *([words] if words else []))
 
 
 class ServedCheckpoint(Protocol):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 from pathlib import Path
 from typing import Any, Literal
 
+import lm_eval.api.task
 import pytest
 
 from evalsvc.checkpoints.discover import open_base
 from evalsvc.engine.scorer import Scorer
 from evalsvc.harness.grade import grade
+from evalsvc.harness.lm_eval_globals import quiet
 from evalsvc.harness.plan import Planned, plan
 from evalsvc.harness.suites import Suite, TaskEntry
 from evalsvc.harness.tasks import load
@@ -93,6 +97,18 @@ def test_prompts_of_random_few_shots_are_lm_evals_also_when_sampled(
     assert len(samples) == (limit or 20)
     for sample, requests in zip(samples, requests_by_sample(item, "mc_shots"), strict=True):
         assert [request.arguments for request in requests] == [tuple(a) for a in expected[sample.doc_id]]
+
+
+def test_planning_leaves_nothing_changed_in_the_process_and_shares_no_parsed_choices(task_folder: Path) -> None:
+    planned(task_folder, "mc_shots")
+    assert lm_eval.api.task.ast is ast
+    assert gc.isenabled()
+    with quiet():
+        for text in ("['a', 'b']", "[['a'], {'b': 1}]"):
+            value = lm_eval.api.task.ast.literal_eval(text)
+            value[0] += value[0]
+            value.append("c")
+            assert lm_eval.api.task.ast.literal_eval(text) == ast.literal_eval(text)
 
 
 def test_shots_of_a_suite_override_a_tasks_own(

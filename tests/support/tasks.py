@@ -56,7 +56,8 @@ def write_all(folder: Path) -> None:
     """Write mc, mc_shots (random few-shots from its own test split), mc_info, cloze, roll, gen, votes, pair, family."""
     rng = random.Random(7)
     write_task(folder, "mc", make_choices(rng, 24), **CHOICE, tag="multi")
-    write_task(folder, "mc_shots", make_choices(rng, 20), **CHOICE, num_fewshot=2, fewshot_split="test", tag="multi")
+    rendered = {**CHOICE, "doc_to_choice": "{{choices}}"}  # a text that lm-eval parses
+    write_task(folder, "mc_shots", make_choices(rng, 20), **rendered, num_fewshot=2, fewshot_split="test", tag="multi")
     info = {**CHOICE, "metric_list": [{"metric": "acc", **MEAN}, {"metric": "acc_mutual_info", **MEAN}]}
     write_task(folder, "mc_info", make_choices(rng, 10), **info)
     cloze = [{"text": make_sentence(rng), "word": rng.choice(WORDS)} for _ in range(20)]
