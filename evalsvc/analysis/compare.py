@@ -27,7 +27,16 @@ from evalsvc.records.vocabulary import Floats
 from evalsvc.stats.calibration import calibration_drift
 from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
-from evalsvc.stats.paired import Transitions, mcnemar, t_interval, t_test, tango_interval, transition_error, transitions
+from evalsvc.stats.paired import (
+    LEVEL,
+    Transitions,
+    mcnemar,
+    t_interval,
+    t_test,
+    tango_interval,
+    transition_error,
+    transitions,
+)
 from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
 
 UNIT_INTERVAL = "score"
@@ -313,7 +322,7 @@ def find_unit(scores: TaskScores) -> str:
     return UNIT_INTERVAL if scores.aggregation == "mean" and scores.is_bounded else scores.metric
 
 
-def compute_totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:
+def compute_totals(comparisons: Iterable[Comparison], level: float = LEVEL) -> list[RoleTotal]:
     """Return the mean difference of every role and unit (positive is better), with its worst task.
 
     The mean is unweighted over suites; within a suite tasks have their weights. A total has no interval if one of its
@@ -322,17 +331,17 @@ def compute_totals(comparisons: Iterable[Comparison]) -> list[RoleTotal]:
     groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         groups[comparison.role, comparison.unit].append(comparison)
-    return [_compute_total(group) for group in groups.values()]
+    return [_compute_total(group, level) for group in groups.values()]
 
 
-def _compute_total(group: list[Comparison]) -> RoleTotal:
+def _compute_total(group: list[Comparison], level: float) -> RoleTotal:
     shares = compute_task_shares([(c.suite, c.weight) for c in group])
     difference = float(sum(share * c.gain for share, c in zip(shares, group, strict=True)))
     errors = [c.stderr for c in group]
     low = high = spread = None
     if all(error is not None for error in errors):
         spread = math.sqrt(sum((share * (error or 0.0)) ** 2 for share, error in zip(shares, errors, strict=True)))
-        low, high = t_interval(difference, spread, math.inf)
+        low, high = t_interval(difference, spread, math.inf, level)
         if group[0].unit == UNIT_INTERVAL:  # the normal approximation can exceed the scale
             low, high = max(-1.0, low), min(1.0, high)
     worst = min(group, key=lambda c: c.gain)

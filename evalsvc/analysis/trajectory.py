@@ -15,6 +15,7 @@ from evalsvc.analysis.shared import find_shared
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.comparisons import Comparison, Missing, RoleTotal
 from evalsvc.records.vocabulary import Role
+from evalsvc.stats.paired import LEVEL
 
 MARGIN = 0.02
 
@@ -29,7 +30,7 @@ def check_margin(margin: float) -> None:
         raise UsageError(f"margin {margin}: must be a finite number of at least 0")
 
 
-Trend = Literal["better at every step", "worse at every step", "unchanged", "mixed"]
+Trend = Literal["better at every step", "worse at every step", "unchanged", "mixed", "one step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Curve:
         levels: One per step.
         gains: Gains over the base with their intervals; positive is better.
         below_best: The best of base and steps minus the last step; biased upward, as it is a maximum of noisy scores.
-        trend: Trend from the base through all steps.
+        trend: Trend from the base through all steps, of which there must be two.
         paired: Whether the intervals are paired by item; False for published results without items.
     """
 
@@ -83,8 +84,10 @@ class Trajectory:
     Attributes:
         margin: The largest forgetting tolerated.
         first_above: First step whose forgetting is estimated above the margin.
-        first_proven: First step whose forgetting is significantly above the margin (one-sided 5 %, per step).
-        best_step: Among the steps whose forgetting is significantly below the margin, the one that learned most.
+        first_proven: First step whose forgetting is significantly above the margin (one-sided 5 %, corrected for all
+            steps that are compared with it).
+        best_step: Among the steps whose forgetting is significantly below the margin (likewise), the one that learned
+            most; its learning is a maximum over steps and biased upward.
         learning_unit, forgetting_unit: "score", or a metric's name.
         incomplete: Labels of the steps that are not shown.
         missing: The same steps, with the tasks that they lack; none where they cannot be compared at all.
@@ -131,7 +134,11 @@ def build_trajectory(
     ]
     units = {role: _unit(role, steps[0][2]) for role in ("domain", "general")}
     run_steps = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
-    within = [s for s in run_steps if s.forgetting and s.forgetting.high is not None and s.forgetting.high <= margin]
+    # Bonferroni's correction: whichever step is chosen, the error is at most 5 % on each side of the margin.
+    level = 1 - (1 - LEVEL) / len(steps)
+    corrected = [_build_step(step, arm, compute_totals(c, level), units).forgetting for step, arm, c in steps]
+    within = [s for s, change in zip(run_steps, corrected, strict=True) if _is_below(change, margin)]
+    above = [s for s, change in zip(run_steps, corrected, strict=True) if change and (change.low or 0) > margin]
     best = max(within, key=lambda s: s.learning.value if s.learning else 0.0, default=None)
     return Trajectory(
         name=name,
@@ -141,7 +148,7 @@ def build_trajectory(
         steps=run_steps,
         curves=tuple(_build_curve([comparisons[i] for _, _, comparisons in steps]) for i in range(len(tasks))),
         first_above=next((s.step for s in run_steps if s.forgetting and s.forgetting.value > margin), None),
-        first_proven=next((s.step for s in run_steps if s.forgetting and (s.forgetting.low or 0) > margin), None),
+        first_proven=above[0].step if above else None,
         best_step=best.step if best and best.learning else None,
         learning_unit=units["domain"],
         forgetting_unit=units["general"],
@@ -170,6 +177,10 @@ def _build_step(step: int, arm: str, roles: Sequence[RoleTotal], units: dict[str
     )
 
 
+def _is_below(forgetting: ChangeEstimate | None, margin: float) -> bool:
+    return forgetting is not None and forgetting.high is not None and forgetting.high <= margin
+
+
 def _negate(value: float | None) -> float | None:
     return None if value is None else 0.0 - value
 
@@ -180,7 +191,9 @@ def _build_curve(comparisons: Sequence[Comparison]) -> Curve:
     path = [0.0, *(gain.value for gain in gains)]
     rises = [after - before for before, after in pairwise(path)]
     trend: Trend = "mixed"
-    if all(rise > 0 for rise in rises):
+    if len(rises) == 1:
+        trend = "one step"
+    elif all(rise > 0 for rise in rises):
         trend = "better at every step"
     elif not any(rises):
         trend = "unchanged"

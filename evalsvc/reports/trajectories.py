@@ -88,8 +88,10 @@ def _curves_table(run: Trajectory) -> Table:
 
 def describe_conclusions(run: Trajectory) -> tuple[str, str]:
     """Return in words the first step above the margin, and the step to keep."""
+    count = len(run.steps)
+    level = "one-sided 5 %" + (f", corrected for {count} steps" if count > 1 else "")
     if run.first_proven is not None:
-        broken = f"step {run.first_proven:,} is the first whose forgetting is significantly above the margin"
+        broken = f"step {run.first_proven:,} is the first whose forgetting is significantly above the margin ({level})"
     elif run.first_above is not None:
         broken = f"step {run.first_above:,} is the first estimated above the margin; none is significantly above it"
     else:
@@ -97,11 +99,10 @@ def describe_conclusions(run: Trajectory) -> tuple[str, str]:
     if run.learning_unit is None:
         kept = "no step to recommend: there is no domain suite"
     elif run.best_step is None:
-        kept = "no step is significantly below the margin (one-sided 5 %)"
+        kept = f"no step is significantly below the margin ({level})"
     else:
-        kept = (
-            f"step {run.best_step:,} has the highest learning among steps significantly below it (one-sided 5 %); "
-            "it was selected on these items"
+        kept = f"step {run.best_step:,} has the highest learning among steps significantly below it ({level})" + (
+            "; its learning is a maximum, which is biased upward" if count > 1 else ""
         )
     return broken, kept
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evalsvc.analysis import stored, stored_drift, training_runs
 from evalsvc.analysis.compare import compare_tasks
@@ -72,6 +73,41 @@ def test_curves_have_a_trend_and_a_distance_from_their_best() -> None:
     assert text.below_best == pytest.approx(-text.gains[-1].value)
     assert (text.gains[0].high or 0) < 0
     assert domain.levels == pytest.approx((0.3, 0.5, 0.4))
+
+
+def test_the_only_step_is_no_trend() -> None:
+    assert {curve.trend for curve in run((0.1, 0.01, 3)).curves} == {"one step"}
+
+
+def test_steps_are_corrected_for_their_number_as_bonferroni_does() -> None:
+    """The bounds of each step at 5 % / 4, written out: of n items some are lost and none is gained."""
+    forgotten = np.array([0.025, 0.03, 0.037, 0.04])
+    n, margin = 1000, 0.05
+    found = run(*((0.1 * (i + 1), share) for i, share in enumerate(forgotten)), margin=margin)
+    error = np.sqrt(forgotten * (1 - forgotten) / (n - 1))
+    for count, best in ((1, 30), (4, 20)):
+        below = forgotten + stats.norm.isf(0.05 / count) * error <= margin
+        assert 10 * (1 + int(np.flatnonzero(below)[-1])) == best
+    assert found.best_step == 20
+
+
+def test_a_step_at_the_margin_is_seldom_called_below_it_however_many_there_are() -> None:
+    """Ten steps of other items each, all at the margin: without a correction one passes in 40 % of the runs."""
+    rng, runs, steps, margin = np.random.default_rng(3), 300, 10, 0.05
+    wrong = uncorrected = 0
+    domain = make_scores([1.0, 0.0] * 50, suite="d", role="domain")
+    for _ in range(runs):
+        compared = []
+        for _ in range(steps):
+            base = rng.random(400) < 0.6
+            changed = rng.random(400) < 0.25  # 15 % are lost and 10 % are gained
+            pair = [make_scores(values.astype(float).tolist()) for values in (base, base ^ changed)]
+            compared.append(compare_tasks([domain, pair[0]], [domain, pair[1]]))
+        found = build_trajectory("a", "lora", "b", [(i, f"a@{i}", c) for i, c in enumerate(compared)], margin)
+        wrong += found.best_step is not None
+        uncorrected += any((s.forgetting.high or 1) <= margin for s in found.steps if s.forgetting)
+    assert uncorrected / runs > 0.3
+    assert wrong / runs <= 0.05 + 2 * (0.05 * 0.95 / runs) ** 0.5
 
 
 def test_a_task_that_never_changes_is_unchanged() -> None:
