@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.analysis.diversity_and_drift import TaskDiversity, TaskDrift
 from evalsvc.analysis.trajectory import Trajectory
+from evalsvc.gating.candidates import Candidate
 from evalsvc.gating.power import RuleForecast
 from evalsvc.gating.rules import RuleKind
 from evalsvc.gating.verdict import InterimLook, RuleOutcome
@@ -397,7 +398,6 @@ class GateOutput:
         policy: Digest of the policy.
         looks: Interim looks of the sequential modes.
         items_saved: Items that did not have to be asked.
-        batch: Correction for all candidates on these suites, with --batch.
         half: Which half of the items was used, with --half.
         lost_items: The worst lost items.
     """
@@ -417,7 +417,7 @@ class GateOutput:
     looks: tuple[InterimLook, ...]
     items_saved: int
     waivers: tuple[WaiverState, ...]
-    batch: dict[str, Any] | None
+    candidate: Candidate
     half: Literal["select", "confirm"] | None
     lost_items: tuple[LostItemRow, ...]
     warnings: tuple[str, ...]
@@ -432,12 +432,16 @@ class PlanOutput:
         power: Chance that an unchanged checkpoint meets all retention rules, were they independent.
         requests: Requests that are still to be scored.
         seconds: Estimated time; null without a run that took long enough to measure.
+        alpha: Level of the policy.
+        candidate: Which candidate on its evidence the checkpoint will be.
         notes: The rules without a power analysis, one line each.
     """
 
     schema: Literal[1]
     rules: tuple[RuleForecast, ...]
     power: float
+    alpha: float
+    candidate: Candidate
     requests: int
     seconds: float | None
     notes: tuple[str, ...]
@@ -472,6 +476,7 @@ class DecisionRecord:
         items: Items of the whole tasks, where a part was asked.
         inputs: The input of every test: each task's comparison with digests of both arms' scores.
         ratios: The input of diversity rules.
+        candidate: Which candidate on its evidence the checkpoint is; records before 0.2.0 have none.
         digest: sha256 of the record without this field.
         previous: Digest of the decision before it, of the same base.
     """
@@ -498,7 +503,7 @@ class DecisionRecord:
     verdict: Literal["pass", "fail", "inconclusive"]
     exit_code: int
     degraded: bool
-    batch: dict[str, Any] | None
+    candidate: Candidate
     digest: str
     previous: str | None
 
@@ -815,7 +820,7 @@ def schema_of(record: Any) -> dict[str, Any]:
                 entry["description"] = meanings[key]
         part.pop("title", None)
         if record is not CostCard:
-            left_out = KeptRule.__annotations__ if known[name] is KeptRule else ()
+            left_out = {KeptRule: tuple(KeptRule.__annotations__), DecisionRecord: ("candidate",)}.get(known[name], ())
             part["required"] = [key for key in part["properties"] if key not in left_out]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

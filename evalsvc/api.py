@@ -21,6 +21,7 @@ from evalsvc.records.choices import Half, Quantisation, Role, TemplateSource
 from evalsvc.settings import Compute, Device, Dtype, check_choice, default_db
 
 if TYPE_CHECKING:
+    from evalsvc.gating.decisions import Question
     from evalsvc.gating.policy import Policy
     from evalsvc.records.arms import Cost
     from evalsvc.reports.advice import AdviceReport
@@ -264,7 +265,7 @@ def gate(
     base: PathLike | None = None,
     evaluate: bool = False,
     suites: Sequence[PathLike] = (),
-    batch: bool = False,
+    batch_size: int | None = None,
     half: Half | None = None,
     workers: int | None = None,
     device: Device = "auto",
@@ -282,7 +283,8 @@ def gate(
         base: The arm to compare it with, if not its own base.
         evaluate: Score missing items first, until the policy is decided.
         suites: With `evaluate`, files of suites that are not in the store.
-        batch: Correct for all candidates tested on these suites.
+        batch_size: Candidates on the same items, declared before the first: each has alpha / batch_size. The default
+            is alpha * 6 / (pi k)^2 for the k-th.
         half: Use one seeded half of every task's items: select on one, confirm on the other.
 
     Returns:
@@ -292,14 +294,10 @@ def gate(
         UsageError: The store, an arm's name or the policy cannot be used.
         EvidenceError: Evidence is missing or not comparable; nothing was decided.
     """
-    from evalsvc.gating.decisions import Question, decide
-    from evalsvc.gating.policy import read_policy
+    from evalsvc.gating.decisions import decide
     from evalsvc.reports.decisions import GateReport
 
-    check_choice("half", half, Half)
-    question = Question(
-        checkpoint=os.fspath(checkpoint), policy=read_policy(policy), base=_to_text(base), batch=batch, half=half
-    )
+    question = _build_question(checkpoint, policy, base, batch_size, half)
     store = find_store(db)
     if not evaluate:
         return GateReport(decide(store, question))
@@ -311,12 +309,25 @@ def gate(
     return GateReport(score_and_decide(store, question, submission, progress or _ignore, note or _log_note))
 
 
+def _build_question(
+    checkpoint: PathLike, policy: AnyPolicy, base: PathLike | None, batch_size: int | None, half: Half | None
+) -> Question:
+    from evalsvc.gating.decisions import Question
+    from evalsvc.gating.policy import read_policy
+
+    check_choice("half", half, Half)
+    name, known, rules = os.fspath(checkpoint), _to_text(base), read_policy(policy)
+    return Question(checkpoint=name, policy=rules, base=known, batch_size=batch_size, half=half)
+
+
 def plan_gate(
     checkpoint: PathLike,
     policy: AnyPolicy,
     *,
     base: PathLike | None = None,
     suites: Sequence[PathLike] = (),
+    batch_size: int | None = None,
+    half: Half | None = None,
     db: AnyStore = None,
 ) -> PowerReport:
     """Return the power analysis of a policy for a checkpoint, and the requests to score.
@@ -325,18 +336,16 @@ def plan_gate(
         checkpoint: An arm in the store, or a checkpoint that is not submitted yet.
         policy: A YAML file, its content as a dict, or a `Policy`.
         suites: Files of suites that are not in the store.
+        batch_size, half: As in `gate`.
 
     Raises:
         UsageError: A suite is not known, or the policy cannot be met.
     """
-    from evalsvc.gating.policy import read_policy
     from evalsvc.gating.power_plan import plan_power
     from evalsvc.reports.power import PowerReport
 
-    plan = plan_power(
-        find_store(db), read_policy(policy), os.fspath(checkpoint), _to_text(base), list(_to_texts(suites))
-    )
-    return PowerReport(plan)
+    question = _build_question(checkpoint, policy, base, batch_size, half)
+    return PowerReport(plan_power(find_store(db), question, _to_texts(suites)))
 
 
 def verify(decision: PathLike | Mapping[str, Any], *, db: AnyStore = None) -> VerifyReport:

@@ -63,7 +63,7 @@ def show(record: dict[str, Any]) -> None:
         dict.fromkeys(("estimate", "low", "high", "must exceed"), parts.SIGNED) | {"resolves": parts.LEVEL},
     )
     st.caption(
-        "A rule passes if its whole interval is above the threshold; the ends are one-sided bounds at the policy's "
+        "A rule passes if its whole interval is above the threshold; the ends are one-sided bounds at the candidate's "
         "alpha. resolves: the smallest margin that an unchanged checkpoint passes with 80 % power on these items."
     )
     if record["looks"]:
@@ -132,8 +132,9 @@ with decisions_tab:
                     "verdict": f"{MARKS[record['verdict']]} {record['verdict']}",
                     "mode": record["policy"]["content"]["mode"],
                     "alpha": record["policy"]["content"]["alpha"],
+                    "candidate": (record.get("candidate") or {}).get("number"),
+                    "candidate's alpha": (record.get("candidate") or {}).get("alpha"),
                     "half": record["half"] or "",
-                    "batch correction": record["batch"] is not None,
                     "waived rules": sum(waiver["state"] == "applied" for waiver in record["waivers"]),
                     "digest": record["digest"][:16],
                     "previous": (record["previous"] or "")[:16],
@@ -144,8 +145,8 @@ with decisions_tab:
         candidates = len({record["checkpoint"]["digest"] for record in records})
         st.caption(
             f"Decisions: {len(records)}, checkpoints: {candidates}; newest first. Each is chained to the previous "
-            "decision about the same base. The more candidates are tested on the same items, the more likely a "
-            "candidate at the margin passes: correct with `--batch`, or confirm with `--half confirm`."
+            "decision about the same base. Candidates on the same items share the policy's alpha: the k-th is tested "
+            "at alpha * 6 / (pi k)^2, or each of a batch that was declared before the first at an equal share."
         )
 
 with simulator, parts.stop_on_error():

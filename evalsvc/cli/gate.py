@@ -36,9 +36,14 @@ def gate(
     suite: Annotated[
         list[str] | None, typer.Option(help="File of a suite that is not in the store; repeatable.")
     ] = None,
-    batch: Annotated[
-        bool, typer.Option("--batch", help="Correct for all candidates tested on these suites (Holm).")
-    ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of candidates to test on this evidence, declared before the first: each at alpha / N.",
+            show_default="the k-th at alpha * 6 / (pi k)^2",
+        ),
+    ] = None,
     half: Annotated[
         Half | None, typer.Option(help="Use one seeded half of the items: select on one, confirm on the other.")
     ] = None,
@@ -59,7 +64,10 @@ def gate(
     """
     with _write_refusals(checkpoint, junit, markdown):
         if plan:
-            print_report(api.plan_gate(checkpoint, policy, base=base, suites=suite or (), db=db), as_json)
+            power = api.plan_gate(
+                checkpoint, policy, base=base, suites=suite or (), batch_size=batch_size, half=half, db=db
+            )
+            print_report(power, as_json)
             return
         with working(quiet or not evaluate) as (note, progress):
             report = api.gate(
@@ -68,7 +76,7 @@ def gate(
                 base=base,
                 evaluate=evaluate,
                 suites=suite or (),
-                batch=batch,
+                batch_size=batch_size,
                 half=half,
                 workers=workers,
                 device=device,

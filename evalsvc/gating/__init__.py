@@ -6,7 +6,7 @@ measure     tests one rule: estimate, interval, items needed
 waivers     which waivers apply
 verdict     decides on complete evidence
 sequential  decides at interim looks, while scores still come in
-batch       correction for several candidates on the same suites
+candidates  levels of several candidates on the same items
 evidence    reads the evidence that a policy needs from a store
 power       power analysis of a policy, given the sizes of its suites
 power_plan  power analysis for a store or a submission, with the compute that scoring takes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from evalsvc import __version__
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gating import sequential, verdict
-from evalsvc.gating.batch import compute_p_pass, correct_for_batch
+from evalsvc.gating.candidates import Candidate, at_level, place_candidate
 from evalsvc.gating.evidence import Evidence, Items, gather
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
 from evalsvc.gating.rules import Rule, TaskPair, build_rules
@@ -31,9 +31,8 @@ from evalsvc.records.digests import digest
 from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.serialise import replace_non_finite, to_plain
-from evalsvc.stats.multiplicity import familywise_error
 from evalsvc.store.arms import StoredArm, find_arm, find_base
-from evalsvc.store.decisions import Attempt, Decisions, Record
+from evalsvc.store.decisions import Decisions, Record
 from evalsvc.store.items import StoredItems
 from evalsvc.store.runs import PlannedRun
 from evalsvc.store.store import Store
@@ -48,14 +47,14 @@ class Question:
 
     Attributes:
         checkpoint, base: Labels, names, paths or digests of arms.
-        batch: Whether to correct for all candidates that were tested on the same suites.
+        batch_size: Number of candidates that will be tested on the same evidence, declared before the first.
         half: Use only one seeded half of every task's items: "select" to select, "confirm" to confirm a checkpoint.
     """
 
     checkpoint: str
     policy: Policy
     base: str | None = None
-    batch: bool = False
+    batch_size: int | None = None
     half: Half | None = None
 
     def __post_init__(self) -> None:
@@ -63,8 +62,8 @@ class Question:
         mode = self.policy.mode
         if self.half and mode != "fixed":
             raise PolicyError(f"mode {mode}: --half needs mode fixed; remove --half, or set mode: fixed")
-        if self.batch and mode == "group_sequential":
-            raise PolicyError("mode group_sequential: has no p-values, which --batch needs; use another mode")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise PolicyError(f"--batch-size {self.batch_size}: must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ class Decision:
     """A decision as stored.
 
     Attributes:
-        warnings: Waivers that do not apply, and earlier candidates on the same suites.
+        warnings: Waivers that do not apply.
     """
 
     outcome: Outcome
@@ -113,26 +112,23 @@ def decide(
         UsageError: A name matches no arm, or the policy cannot be met.
         EvidenceError: Evidence is missing, incomplete or not comparable; nothing was decided.
     """
-    evidence, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
+    evidence = _gather_question(store, question, plans=plans, items=items)
     decisions = Decisions(store.path)
-    key = _evidence_key(evidence, question.half)
-    others = _list_other_attempts(decisions.attempts(key), evidence.adapted.checkpoint.digest)
-    if question.batch:
-        outcome = correct_for_batch(
-            outcome, {attempt.checkpoint: attempt.p_pass for attempt in others}, question.policy.alpha
+    record = None
+    while record is None:  # another decision may come in between: then the candidates are counted again
+        chain = decisions.chain(evidence.base.checkpoint.digest)
+        outcome = _judge_in_turn(question, evidence, chain, fraction)
+        record = decisions.append(
+            _build_decision_record(question, evidence, outcome, datetime.now(UTC), fraction=fraction, items=items),
+            _evidence_key(evidence, question.half),
+            chain[-1]["digest"] if chain else None,
         )
-    now = datetime.now(UTC)
-    record = decisions.append(
-        _build_decision_record(question, evidence, outcome, now, fraction=fraction, items=items),
-        key,
-        compute_p_pass(outcome),
-    )
     return Decision(
         outcome=outcome,
         record=record,
         path=_write(store.path, record),
         lost=list_lost_items(store, evidence, outcome),
-        warnings=_warnings(outcome, others, question),
+        warnings=tuple(f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"),
     )
 
 
@@ -143,15 +139,25 @@ def judge_question(
     fraction: float = 1.0,
     plans: Sequence[str] | None = None,
     items: Items | None = None,
-    today: date | None = None,
-) -> tuple[Evidence, Outcome]:
-    """Return evidence and outcome of a decision, without storing it.
+) -> Outcome:
+    """Return the outcome of a decision, without storing it.
 
     Raises:
         UsageError: A name matches no arm, or the policy cannot be met.
         EvidenceError: Evidence is missing, incomplete or not comparable.
     """
-    policy = question.policy
+    evidence = _gather_question(store, question, plans=plans, items=items)
+    chain = Decisions(store.path).chain(evidence.base.checkpoint.digest)
+    return _judge_in_turn(question, evidence, chain, fraction)
+
+
+def _gather_question(store: Store, question: Question, *, plans: Sequence[str] | None, items: Items | None) -> Evidence:
+    """Return the evidence of a question.
+
+    Raises:
+        UsageError: A name matches no arm.
+        EvidenceError: Evidence is missing, incomplete or not comparable.
+    """
     arms = store.arms()
     adapted = find_arm(arms, question.checkpoint)
     base = find_arm(arms, question.base) if question.base else find_base(arms, adapted)
@@ -162,17 +168,37 @@ def judge_question(
             f"{adapted.checkpoint.label} and {base.checkpoint.label} were scored with different numerics; submit both "
             "again"
         )
-    evidence = gather(store, policy, base, adapted, plans=plans, items=items, half=question.half)
-    return evidence, judge(policy, evidence, fraction, today or datetime.now(UTC).date())
+    return gather(store, question.policy, base, adapted, plans=plans, items=items, half=question.half)
 
 
-def judge(policy: Policy, evidence: Evidence, fraction: float, today: date) -> Outcome:
+def _judge_in_turn(question: Question, evidence: Evidence, chain: Sequence[Record], fraction: float) -> Outcome:
+    """Return the outcome at the level of the candidate, given all decisions about arms of its base, oldest first."""
+    suites = {run.part_of or run.digest: run.suite for run in evidence.plans}
+    candidate = place_candidate(
+        chain,
+        base=evidence.base.digest,
+        adapted=evidence.adapted.digest,
+        plans=suites | dict.fromkeys(evidence.sampled, "sampled answers"),
+        half=question.half,
+        alpha=question.policy.alpha,
+        batch_size=question.batch_size,
+    )
+    return judge(question.policy, evidence, fraction, datetime.now(UTC).date(), candidate)
+
+
+def judge(
+    policy: Policy, evidence: Evidence, fraction: float, today: date, candidate: Candidate | None = None
+) -> Outcome:
     """Return the outcome of a policy on evidence.
+
+    Args:
+        candidate: Which candidate the arm is, and its level; None to test it at the policy's level.
 
     Raises:
         EvidenceError: Evidence is missing, incomplete or not comparable.
         PolicyError: The policy cannot be met with so few items.
     """
+    policy = policy if candidate is None else at_level(policy, candidate)
     rules = build_rules(policy, evidence.pairs, evidence.ratios)
     check_possible(policy, _sizes(evidence.pairs))
     arguments: tuple[Policy, list[Rule], Any, str, date] = (
@@ -182,7 +208,8 @@ def judge(policy: Policy, evidence: Evidence, fraction: float, today: date) -> O
         evidence.adapted.checkpoint.digest,
         today,
     )
-    return verdict.decide(*arguments) if policy.mode == "fixed" else sequential.decide(*arguments, fraction)
+    outcome = verdict.decide(*arguments) if policy.mode == "fixed" else sequential.decide(*arguments, fraction)
+    return replace(outcome, candidate=candidate)
 
 
 def _sizes(pairs: Sequence[TaskPair]) -> dict[str, tuple[TaskSize, ...]]:
@@ -259,7 +286,7 @@ def _build_decision_record(
         "fraction": fraction,
         "items": [[suite, task, count] for (suite, task), count in (items or {}).items()],
         **describe_decision(evidence, outcome),
-        "batch": None if outcome.batch is None else asdict(outcome.batch),
+        "candidate": None if outcome.candidate is None else asdict(outcome.candidate),
     }
 
 
@@ -333,27 +360,7 @@ def _write(store: Path, record: Record) -> Path:
     return path
 
 
-# ---------------------------------------------------------------------------------------------------- alpha ledger
-
-
 def _evidence_key(evidence: Evidence, half: Half | None) -> str:
-    """Return the digest of base and suite versions, which is equal for candidates tested on the same evidence."""
+    """Return the digest of base and suite versions."""
     suites = sorted(run.part_of or run.digest for run in evidence.plans)
     return digest("evidence", evidence.base.digest, half or "", *suites)
-
-
-def _list_other_attempts(attempts: Sequence[Attempt], checkpoint: str) -> list[Attempt]:
-    """Return the last attempt of every other candidate."""
-    return list({a.checkpoint: a for a in attempts if a.checkpoint != checkpoint}.values())
-
-
-def _warnings(outcome: Outcome, others: Sequence[Attempt], question: Question) -> tuple[str, ...]:
-    warnings = [f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"]
-    if others and not question.batch and outcome.verdict == "pass":
-        candidates = len(others) + 1
-        chance = familywise_error(question.policy.alpha, candidates)
-        warnings.append(
-            f"{candidates} candidates were tested on these suites: the probability that one at the margin passes is up "
-            f"to {chance:.0%}; --batch corrects for all of them, --half confirm uses items not used for selection"
-        )
-    return tuple(warnings)

@@ -15,10 +15,11 @@ import numpy as np
 
 from evalsvc.errors import CheckpointError, EvidenceError
 from evalsvc.gating import sequential
+from evalsvc.gating.candidates import at_level
 from evalsvc.gating.decisions import Decision, Question, decide, judge_question
 from evalsvc.gating.evidence import Items
 from evalsvc.gating.policy import FRACTIONS, Policy, check_possible
-from evalsvc.gating.power_plan import count_sizes, find_suite_files
+from evalsvc.gating.power_plan import count_sizes, find_candidate, find_suite_files
 from evalsvc.harness.plan import Planned, select_samples
 from evalsvc.records.vocabulary import Floats
 from evalsvc.scoring.driver import Progress, RunJob
@@ -58,9 +59,17 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
     prepared = prepare(store, replace(submission, suites=tuple(files.values())), progress, note)
     if len(prepared.arms) != 2:
         raise CheckpointError(f"{len(prepared.arms) - 1} checkpoints are given, a gate decides on one; name one")
-    check_possible(question.policy, count_sizes(prepared.planned))
-    base, adapted = (arm.checkpoint.digest for arm in prepared.arms)
-    resolved = replace(question, checkpoint=adapted, base=base)
+    base, adapted = prepared.arms
+    candidate = find_candidate(
+        store,
+        question.policy,
+        (base.checkpoint.digest, base.key, adapted.key),
+        {suite_plan.plan.digest: suite_plan.plan.suite for suite_plan in prepared.planned},
+        half=question.half,
+        batch_size=question.batch_size,
+    )
+    check_possible(at_level(question.policy, candidate), count_sizes(prepared.planned))
+    resolved = replace(question, checkpoint=adapted.checkpoint.digest, base=base.checkpoint.digest)
     if question.policy.mode == "fixed" or _complete(store, prepared):
         _all_done(score(store, prepared, progress, note))
         return decide(store, resolved)
@@ -85,7 +94,7 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
             parts = [_part(suite_plan, places, items, fraction, policy) for suite_plan in whole.values()]
             _all_done(score(store, replace(prepared, planned=tuple(parts)), progress, note, executor))
             plans = [suite_plan.plan.digest for suite_plan in parts]
-            _, outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
+            outcome = judge_question(store, question, fraction=fraction, plans=plans, items=items)
             last = outcome.looks[-1]
             note(f"look {number}: {last.items:,} of {last.of:,} items, {outcome.verdict}")
             if outcome.verdict != "inconclusive":

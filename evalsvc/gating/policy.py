@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from statistics import NormalDist
@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from evalsvc.errors import PolicyError
 from evalsvc.harness.suites import Name
+from evalsvc.records.choices import Half
 from evalsvc.records.digests import canonical, digest
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import smallest_passing_n, unchanged_bound
@@ -198,6 +199,10 @@ class TaskSize:
     items: int
     weight: float
 
+    def halve(self, half: Half) -> TaskSize:
+        """Return the size of one half of the items; "select" has the odd one."""
+        return replace(self, items=self.items // 2 + (self.items % 2 if half == "select" else 0))
+
 
 def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) -> None:
     """Refuse a policy that not even an unchanged checkpoint can pass.
@@ -217,14 +222,17 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
             needed = smallest_passing_n(entry.per_task_margin or 0.0, z_alpha)
             if task.items < needed:
                 raise PolicyError(
-                    f"retention/{entry.suite}/{task.task}: {task.items} items cannot show that a loss is below "
-                    f"{entry.per_task_margin}, even if none changes; needs {needed} items, or a larger margin"
+                    f"retention/{entry.suite}/{task.task}: {task.items} items cannot show at alpha {policy.alpha:.3g} "
+                    f"that a loss is below {entry.per_task_margin}, even if none changes; "
+                    f"needs {needed} items, or a larger margin"
                 )
-        _check_mean(f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, z_alpha)
+        _check_mean(
+            f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, policy.alpha, z_alpha
+        )
     if policy.group_margin is not None:
         known = {entry.suite: sizes[entry.suite] for entry in policy.retention if sizes.get(entry.suite)}
         if len(known) == len(policy.retention):
-            _check_mean("retention/group", known, policy.group_margin, z_alpha)
+            _check_mean("retention/group", known, policy.group_margin, policy.alpha, z_alpha)
 
 
 def last_alpha(policy: Policy) -> float:
@@ -234,7 +242,9 @@ def last_alpha(policy: Policy) -> float:
     return NormalDist().cdf(-spending_bounds(FRACTIONS[policy.mode], policy.alpha)[-1])
 
 
-def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, z_alpha: float) -> None:
+def _check_mean(
+    rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float, z_alpha: float
+) -> None:
     """Refuse a margin on a mean over suites that has too few items, even if none of them changes."""
     whole = {suite: sum(task.weight for task in tasks) for suite, tasks in suites.items()}
     parts = tuple(
@@ -245,6 +255,6 @@ def _check_mean(rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: f
     if parts and unchanged_bound(shares, items, z_alpha) >= margin:
         needed = smallest_passing_n(margin, z_alpha, items, shares)
         raise PolicyError(
-            f"{rule}: {sum(items):,} items cannot show that a loss is below {margin}, even if none changes; "
-            f"needs {needed:,} items, or a larger margin"
+            f"{rule}: {sum(items):,} items cannot show at alpha {alpha:.3g} that a loss is below {margin}, even if "
+            f"none changes; needs {needed:,} items, or a larger margin"
         )

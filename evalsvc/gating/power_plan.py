@@ -11,45 +11,54 @@ import numpy as np
 from evalsvc.analysis.compare import compare_values
 from evalsvc.errors import EvidenceError, PolicyError, UsageError
 from evalsvc.gating import sequential
+from evalsvc.gating.candidates import Candidate, at_level, place_candidate
+from evalsvc.gating.decisions import Question
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
 from evalsvc.gating.power import RuleForecast, forecast, list_unforecast
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import find_suite, load_suite
+from evalsvc.records.choices import Half
 from evalsvc.scoring.submit import Prepared
 from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
+from evalsvc.store.decisions import Decisions
 from evalsvc.store.runs import Runs
 from evalsvc.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PowerPlan:
     """Power analysis of a policy, with what scoring takes.
 
     Attributes:
         requests: Number of requests to score.
         seconds: What they will take, if known from earlier runs.
+        candidate: Which candidate on the same evidence the checkpoint will be, and the level of its tests.
+        alpha: Level of the policy.
         notes: The rules without a power analysis, one line each.
     """
 
     rules: tuple[RuleForecast, ...]
     requests: int
     seconds: float | None
+    candidate: Candidate
+    alpha: float
     notes: tuple[str, ...] = ()
 
 
-def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, suites: Sequence[str]) -> PowerPlan:
-    """Return the power analysis of a policy for a checkpoint, before scoring.
+def plan_power(store: Store, question: Question, suites: Sequence[str]) -> PowerPlan:
+    """Return the power analysis of a question, before scoring; its checkpoint need not be in the store.
 
     Args:
-        checkpoint: An arm in the store, or a checkpoint that is not submitted yet.
         suites: Files of suites that are not in the store.
 
     Raises:
         UsageError: A suite is not known, or the policy cannot be met.
-        EvidenceError: A suite was imported without items.
+        EvidenceError: A suite was imported without items, or the declared batch is used up.
     """
-    known, adapted = _find_known_arms(store, checkpoint, base)
+    policy = question.policy
+    known, adapted = _find_known_arms(store, question.checkpoint, question.base)
     sizes: dict[str, tuple[TaskSize, ...]] = {}
+    plans: dict[str, str] = {}
     requests = 0
     stored_runs = Runs(store.path)
     numbers = [arm.number for arm in (known, adapted) if arm is not None]
@@ -61,6 +70,7 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
     for suite in policy.suites:
         if suite not in files:
             newest = of_base[suite]
+            plans[newest.digest] = suite
             sizes[suite] = tuple(TaskSize(*row) for row in stored_runs.task_sizes([newest.digest]).get(suite, ()))
             if not any(size.items for size in sizes[suite]):
                 raise EvidenceError(
@@ -71,13 +81,74 @@ def plan_power(store: Store, policy: Policy, checkpoint: str, base: str | None, 
             requests += len(left) * newest.requests
         else:
             planned = _load_planned_suite(files[suite])
+            plans[planned.plan.digest] = suite
             sizes[suite] = count_sizes([planned])[suite]
             requests += 2 * len(planned.plan.requests)
-    check_possible(policy, sizes)
+    keys = (
+        known.checkpoint.digest if known else "",
+        known.digest if known else "",
+        adapted.digest if adapted else None,
+    )
+    candidate = find_candidate(store, policy, keys, plans, half=question.half, batch_size=question.batch_size)
+    if question.half:
+        sizes = {suite: tuple(size.halve(question.half) for size in tasks) for suite, tasks in sizes.items()}
     discordance = read_discordance(store, known) if known else {}
     rate = stored_runs.median_rate() if store.path.is_file() else None
-    seconds = requests / rate if rate else None
-    return PowerPlan(tuple(forecast(policy, sizes, discordance)), requests, seconds, list_unforecast(policy))
+    return _forecast_all(policy, candidate, sizes, discordance, requests, rate)
+
+
+def _forecast_all(
+    policy: Policy,
+    candidate: Candidate,
+    sizes: Mapping[str, tuple[TaskSize, ...]],
+    discordance: Mapping[sequential.Key, float],
+    requests: int,
+    rate: float | None,
+) -> PowerPlan:
+    """Return the power analysis at a candidate's level.
+
+    Args:
+        rate: Requests per second, if known.
+
+    Raises:
+        PolicyError: The policy cannot be met.
+    """
+    at_its_level = at_level(policy, candidate)
+    check_possible(at_its_level, sizes)
+    return PowerPlan(
+        rules=tuple(forecast(at_its_level, sizes, discordance)),
+        requests=requests,
+        seconds=requests / rate if rate else None,
+        candidate=candidate,
+        alpha=policy.alpha,
+        notes=list_unforecast(policy),
+    )
+
+
+def find_candidate(
+    store: Store,
+    policy: Policy,
+    keys: tuple[str, str, str | None],
+    plans: Mapping[str, str],
+    *,
+    half: Half | None = None,
+    batch_size: int | None = None,
+) -> Candidate:
+    """Return which candidate on its evidence an arm will be, before it is decided on.
+
+    Args:
+        keys: Digest of the base's checkpoint, keys of base and adapted arm; None for an arm that is not known yet.
+        plans: Suite by digest of the whole plan.
+
+    Raises:
+        PolicyError: A batch is declared too late, or as another size than before.
+        EvidenceError: The declared batch is used up.
+    """
+    checkpoint, base, adapted = keys
+    records = Decisions(store.path).chain(checkpoint) if store.path.is_file() else []
+    return place_candidate(
+        records, base=base, adapted=adapted, plans=plans, half=half, alpha=policy.alpha, batch_size=batch_size
+    )
 
 
 def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
@@ -90,18 +161,20 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
     for suite in policy.suites:
         if suite not in sizes:
             raise PolicyError(f"suite {suite!r}: is in the policy, and not submitted; add --suite {suite}")
-    check_possible(policy, sizes)
+    base, *adapted = prepared.arms
+    keys = (base.checkpoint.digest, base.key, adapted[0].key if len(adapted) == 1 else None)
+    plans = {s.plan.digest: s.plan.suite for s in prepared.planned if s.plan.suite in policy.suites}
+    candidate = find_candidate(store, policy, keys, plans)
     discordance: Mapping[sequential.Key, float] = {}
     requests, rate = len(prepared.arms) * sum(len(suite_plan.plan.requests) for suite_plan in prepared.planned), None
     if store.path.is_file():
         answered = store.answered_requests(prepared.arms)
         digests = {request.digest for suite_plan in prepared.planned for request in suite_plan.plan.requests}
         requests = sum(len(digests - answered[arm.key]) for arm in prepared.arms)
-        base = next((arm for arm in store.arms() if arm.digest == prepared.arms[0].key), None)
-        discordance = read_discordance(store, base) if base else {}
+        known = next((arm for arm in store.arms() if arm.digest == base.key), None)
+        discordance = read_discordance(store, known) if known else {}
         rate = Runs(store.path).median_rate()
-    rules = tuple(forecast(policy, sizes, discordance))
-    return PowerPlan(rules, requests, requests / rate if rate else None, list_unforecast(policy))
+    return _forecast_all(policy, candidate, sizes, discordance, requests, rate)
 
 
 def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:

@@ -10,7 +10,7 @@ Rules that cannot be tested raise EvidenceError, never a verdict. `sequential` d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from evalsvc.errors import EvidenceError
+from evalsvc.gating.candidates import Candidate
 from evalsvc.gating.measure import MeasuredRule, compute_needed_items, compute_smallest_margin, measure_rule, name_test
 from evalsvc.gating.policy import Policy, WaiverEntry
 from evalsvc.gating.rules import Rule, RuleKind
@@ -38,7 +39,7 @@ class RuleOutcome:
         suite, task: Suite and task of the rule; None for the group of all suites, all tasks, or sampled answers.
         threshold: The value that the estimate must exceed, in its unit.
         estimate: Adapted minus base, positive is better; for diversity the ratio minus 1.
-        low, high: Ends of its interval, each a one-sided bound at the policy's alpha.
+        low, high: Ends of its interval, each a one-sided bound at the candidate's alpha.
         n: Number of items.
         needed_n: Items needed to show that the rule holds, if the estimate were true; None if the rule is decided, or
             more items would not change it.
@@ -85,34 +86,20 @@ class InterimLook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchCorrection:
-    """A candidate's p-value, corrected for all candidates that were tested on the same suites.
-
-    Attributes:
-        others: The other candidates' p-values, by checkpoint digest.
-        p: p-value of the whole policy, the largest of its rules.
-        adjusted: `p` after Holm's correction over all candidates.
-    """
-
-    others: Mapping[str, float]
-    p: float
-    adjusted: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """A verdict with the outcomes of all rules.
 
     Attributes:
         waivers: Each waiver with its state, such as "applied" or "expired on ...".
-        batch: The correction for all candidates by `batch.correct_for_batch`, if requested.
+        candidate: Which candidate on its evidence the checkpoint is, and the level of its tests; None if it was tested
+            at the policy's level.
     """
 
     verdict: Verdict
     rules: tuple[RuleOutcome, ...]
     waivers: tuple[tuple[WaiverEntry, str], ...]
     looks: tuple[InterimLook, ...] = ()
-    batch: BatchCorrection | None = None
+    candidate: Candidate | None = None
 
     @property
     def exit_code(self) -> int:
@@ -123,11 +110,6 @@ class Outcome:
     def is_degraded(self) -> bool:
         """Whether the loss of any rule is significant."""
         return any(rule.degraded for rule in self.rules)
-
-    @property
-    def is_blocked_by_batch(self) -> bool:
-        """Whether all rules pass, and only the correction for all candidates prevents a pass."""
-        return self.verdict != "pass" and all(rule.verdict == "pass" or rule.waived for rule in self.rules)
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import EvalsvcError, EvidenceError, UsageError
-from evalsvc.gating.batch import correct_for_batch
+from evalsvc.gating.candidates import Candidate
 from evalsvc.gating.decisions import SCHEMA, describe_decision, judge, suite_record
 from evalsvc.gating.evidence import gather
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio
-from evalsvc.gating.verdict import RuleOutcome
+from evalsvc.gating.verdict import Outcome, RuleOutcome
 from evalsvc.records.serialise import build_record
+from evalsvc.stats.multiplicity import holm, share_alpha
 from evalsvc.store.decisions import Decisions, Record, record_digest
 from evalsvc.store.store import Store
 
@@ -123,15 +124,36 @@ def _recompute(store: Store, record: Record) -> Record:
     if "sampled" not in record:  # written before the plans of sampled answers were recorded
         evidence = replace(evidence, ratios=tuple(DiversityRatio(**ratio) for ratio in record["ratios"]))
     day = datetime.fromisoformat(record["decided"]).date()
-    outcome = judge(policy, evidence, record["fraction"], day)
-    if record["batch"] is not None:
-        outcome = correct_for_batch(outcome, record["batch"]["others"], policy.alpha)
+    candidate = _read_candidate(record, policy.alpha)
+    outcome = judge(policy, evidence, record["fraction"], day, candidate)
+    if (batch := record.get("batch")) is not None:
+        outcome = _correct_for_batch(outcome, batch["others"], policy.alpha)
     recomputed = {
         "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
         "suites": [suite_record(run) for run in evidence.plans],
+        **({} if candidate is None else {"candidate": asdict(candidate)}),
         **describe_decision(evidence, outcome),
     }
     return dict(json.loads(json.dumps(recomputed, default=str)))
+
+
+def _read_candidate(record: Record, alpha: float) -> Candidate | None:
+    """Return a record's candidate with its level recomputed; None in records before 0.2.0, which have no levels."""
+    if (entry := record.get("candidate")) is None:
+        return None
+    level = share_alpha(alpha, entry["number"], entry["batch_size"])
+    return replace(build_record(Candidate, entry), alpha=level)
+
+
+def _correct_for_batch(outcome: Outcome, others: Mapping[str, float], alpha: float) -> Outcome:
+    """Return the outcome after Holm's correction over all candidates, as 0.1.0 did with --batch.
+
+    Args:
+        others: p-value of the whole policy, the largest of its rules, of every other candidate.
+    """
+    p = max(rule.p_pass or 0.0 for rule in outcome.rules if rule.waived is None)
+    is_blocked = outcome.verdict == "pass" and holm([p, *others.values()])[0] > alpha
+    return replace(outcome, verdict="inconclusive") if is_blocked else outcome
 
 
 def _find_differences(record: Record, recomputed: Record) -> list[str]:

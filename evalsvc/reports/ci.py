@@ -16,6 +16,7 @@ from evalsvc.reports.decisions import (
     quote,
     to_one_line,
     truncate,
+    write_candidate,
     write_headline,
 )
 from evalsvc.reports.formatting import format_interval, format_signed
@@ -41,7 +42,7 @@ def write_markdown(decision: Decision) -> str:
     if decision.outcome.looks:
         last = decision.outcome.looks[-1]
         lines += [f"Decided at look {last.number} with {last.items:,} of {last.of:,} items.", ""]
-    lines += [f"- {_escape_markdown(line)}" for line in list_shortages(decision)]
+    lines += [f"- {_escape_markdown(line)}" for line in (write_candidate(decision), *list_shortages(decision))]
     if decision.lost:
         lines += ["", "<details><summary>Worst lost items</summary>", ""]
         lines += [f"- {_escape_markdown(f'{item.suite}/{item.task}')}: {_quote_item(item)}" for item in decision.lost]
@@ -70,7 +71,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def write_junit(decision: Decision) -> str:
-    """Return a decision as JUnit XML: one test case per rule, and one for a batch correction that prevents a pass."""
+    """Return a decision as JUnit XML: one test case per rule."""
     outcome = decision.outcome
     suite = ElementTree.Element("testsuite", {"name": _to_xml(f"evalsvc gate {decision.record['checkpoint']['arm']}")})
     properties = ElementTree.SubElement(suite, "properties")
@@ -79,6 +80,7 @@ def write_junit(decision: Decision) -> str:
         ("checkpoint", decision.record["checkpoint"]["digest"]),
         ("base", decision.record["base"]["digest"]),
         ("policy", decision.record["policy"]["digest"]),
+        ("candidate", write_candidate(decision)),
         ("decision", decision.record["digest"]),
     ):
         ElementTree.SubElement(properties, "property", {"name": name, "value": _to_xml(value)})
@@ -92,10 +94,6 @@ def write_junit(decision: Decision) -> str:
             failure.text = _to_xml("\n".join(_lost_lines(rule, decision.lost)))
         else:
             ElementTree.SubElement(case, "system-out").text = _to_xml(description)
-    if outcome.is_blocked_by_batch and outcome.batch is not None:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "evalsvc.gate", "name": "batch"})
-        message = f"p-value after correction for all candidates: {outcome.batch.adjusted:.4f}"
-        ElementTree.SubElement(case, "failure", {"type": outcome.verdict, "message": message})
     return _build_document(suite)
 
 

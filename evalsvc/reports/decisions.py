@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.table import Table
 from rich.text import Text
 
+from evalsvc.gating.candidates import describe_candidate
 from evalsvc.reports.formatting import (
     format_count,
     format_interval,
@@ -73,7 +74,7 @@ class GateReport(Report):
             "looks": looks,
             "items_saved": looks[-1].of - looks[-1].items if looks else 0,
             "waivers": record["waivers"],
-            "batch": record["batch"],
+            "candidate": record["candidate"],
             "half": record["half"],
             "lost_items": [{**asdict(item), "doc": truncate(quote(item.doc))} for item in self.decision.lost],
             "warnings": self.decision.warnings,
@@ -90,6 +91,7 @@ class GateReport(Report):
             parts.append(
                 new_line(f"decided at interim look {last.number} with {last.items:,} of {last.of:,} items ({saved})")
             )
+        parts.append(new_line(write_candidate(decision)))
         parts += [new_line(line) for line in list_shortages(decision)]
         if decision.lost:
             lost = new_table("Worst lost items", "task", "base", "adapted", "target", "item")
@@ -108,12 +110,12 @@ class GateReport(Report):
         return parts
 
     def _rules_table(self) -> Table:
-        alpha = self.decision.record["policy"]["content"]["alpha"]
+        alpha = self.decision.record["candidate"]["alpha"]
         table = new_table(
             "Rules",
             *("", "rule", "#estimate", "#interval", "#margin", "#n", "#lost", "#gained", "test", "note"),
             caption="estimate = adapted - base, positive is better; the interval's ends are one-sided bounds "
-            f"at alpha {alpha:g}",
+            f"at alpha {alpha:.3g}",
         )
         for rule in self.rules:
             table.add_row(*format_rule(rule))
@@ -130,6 +132,12 @@ def write_headline(decision: Decision) -> str:
         label = " (degraded: a loss is significant; whether it is within its margin is undecided)"
     arms = to_one_line(f"{record['checkpoint']['arm']} against {record['base']['arm']}")
     return f"{outcome.verdict.upper()}{label}: {arms}"
+
+
+def write_candidate(decision: Decision) -> str:
+    """Return which candidate on its evidence was tested at which level, in one line."""
+    record = decision.record
+    return describe_candidate(record["candidate"], record["policy"]["content"]["alpha"])
 
 
 def describe_shortage(rule: RuleOutcome) -> str:

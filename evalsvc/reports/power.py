@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
 from rich.text import Text
 
+from evalsvc.gating.candidates import describe_candidate
 from evalsvc.reports.formatting import (
     format_count,
     format_duration,
@@ -46,6 +47,8 @@ class PowerReport(Report):
         return {
             "rules": self.rules,
             "power": self.power,
+            "alpha": self.plan.alpha,
+            "candidate": self.plan.candidate,
             "requests": self.plan.requests,
             "seconds": self.plan.seconds,
             "notes": self.plan.notes,
@@ -74,4 +77,5 @@ class PowerReport(Report):
                 format_percent(rule.power),
                 format_count(rule.needed_n),
             )
-        return [table, *(new_line(note) for note in self.plan.notes)]
+        candidate = describe_candidate(asdict(self.plan.candidate), self.plan.alpha, is_next=True)
+        return [table, new_line(candidate), *(new_line(note) for note in self.plan.notes)]

@@ -9,6 +9,8 @@ Formulas and sources: docs/pages/statistics.md, sections "Which tasks moved" and
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -20,9 +22,18 @@ def bonferroni(alpha: float, tests: int) -> float:
     return alpha / max(1, tests)
 
 
-def familywise_error(alpha: float, tests: int) -> float:
-    """Return the family-wise error rate of independent tests at level alpha each, without correction."""
-    return 1 - (1 - alpha) ** tests
+def share_alpha(alpha: float, number: int, batch_size: int | None = None) -> float:
+    """Return the level of the `number`-th of several tests in turn; the levels add up to at most `alpha`.
+
+    alpha / batch_size, or if the number of tests is not known before the first: alpha * 6 / (pi * number)^2, as the sum
+    of all 1 / k^2 is pi^2 / 6 (Bonferroni with unequal shares).
+
+    Raises:
+        ValueError: `number` is not from 1 to `batch_size`.
+    """
+    if not 1 <= number <= (batch_size or number):
+        raise ValueError(f"test {number} of {batch_size}, must be from 1 to the number of tests")
+    return alpha / batch_size if batch_size else alpha * 6 / (math.pi * number) ** 2
 
 
 def holm(p: ArrayLike) -> Floats:

@@ -209,7 +209,7 @@ def test_own_suite(inside: Path, evalsvc: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_own_checkpoints_and_gate(inside: Path, evalsvc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_page("README.md", evalsvc, monkeypatch) >= 3
     assert run_page("how-to/own-checkpoints.md", evalsvc, monkeypatch) >= 8
-    assert run_page("how-to/gate-in-ci.md", evalsvc, monkeypatch) == 6
+    assert run_page("how-to/gate-in-ci.md", evalsvc, monkeypatch) == 5
     assert run_page("how-to/cluster.md", evalsvc, monkeypatch) == 2
     check_outputs(evalsvc)
 

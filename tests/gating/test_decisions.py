@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
+from evalsvc.gating.decisions import Question, decide
+from evalsvc.gating.policy import load_policy
 from evalsvc.gating.verify import read_rules
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions, record_digest
@@ -442,6 +444,9 @@ def edited(record: dict[str, Any], path: list[Any], value: Any, *, redigested: b
         (["inputs", 0, "lost"], 0),
         (["checkpoint", "key"], BASE.key),
         (["waivers"], [{"waiver": "x", "state": "applied"}]),
+        (["candidate", "number"], 2),
+        (["candidate", "alpha"], 0.05),
+        (["candidate", "batch_size"], 1),
         (["decided"], "yesterday"),
         (["previous"], "0" * 32),
         (["suites"], []),
@@ -541,33 +546,76 @@ def test_what_is_no_record_is_refused(evalsvc: Run, db: Path, tmp_path: Path, te
 # -------------------------------------------------------------------------------------------------------- alpha ledger
 
 
-def test_many_candidates_until_one_passes_are_told_and_can_be_corrected(
-    evalsvc: Run, said: Callable[..., Path], db: Path
-) -> None:
+def test_candidates_on_the_same_items_share_alpha(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
     filled(db, BAD)
     just = {"a": make_binary(10, 5, 300, 2), "b": make_binary(5, 4, 200, 3)}
-    policy = said(learning=None, retention=[{"suite": "core", "margin": 0.035}])
-    alone = None
-    for number in (3, 4, 5):
+    rule = {"suite": "core", "margin": 0.04}
+    verdicts = []
+    for number in (3, 4):
         fill_store(db, "core", just, adapted=make_candidate(number))
-        found = decided(evalsvc, policy, db, f"c{number}")
-        alone = alone or found
-        assert found["verdict"] == "pass"
-    assert alone is not None
-    assert alone["warnings"] == []
-    assert any("3 candidates were tested" in warning and "14%" in warning for warning in found["warnings"])
-    batch = decided(evalsvc, policy, db, "c5", "--batch")
-    p = max(rule["p_pass"] for rule in batch["rules"])
-    assert 0.05 / 3 < p <= 0.05
-    assert batch["batch"]["adjusted"] == pytest.approx(min(1, 3 * p))
-    assert (batch["verdict"], batch["exit_code"], batch["warnings"]) == ("inconclusive", 4, [])
-    assert evalsvc("verify", batch["decision"]["path"], "--db", db).code == 0
+        power = evalsvc("gate", f"c{number}", "--policy", said(learning=None, retention=[rule]), "--db", db, "--plan")
+        found = decided(evalsvc, said(learning=None, retention=[rule]), db, f"c{number}")
+        p = max(rule["p_pass"] for rule in found["rules"])
+        assert 0.05 * 6 / np.pi**2 / 4 < p < 0.05 * 6 / np.pi**2
+        assert found["candidate"]["alpha"] == pytest.approx(0.05 * 6 / np.pi**2 / (number - 2) ** 2)
+        assert f"candidate {number - 2} on these items" in power.out
+        verdicts.append(found["verdict"])
+        assert evalsvc("verify", found["decision"]["path"], "--db", db).code == 0
+    assert verdicts == ["pass", "inconclusive"]
+    # Neither another margin, nor the same candidate again, starts the count anew; the first keeps its place.
+    again = decided(evalsvc, said(learning=None, retention=[{**rule, "margin": 0.041}]), db, "c4")
+    assert again["candidate"] == {"number": 2, "seen": 2, "batch_size": None, "alpha": found["candidate"]["alpha"]}
+    first = decided(evalsvc, said(learning=None, retention=[rule]), db, "c3")
+    assert (first["verdict"], first["candidate"]["number"], first["candidate"]["seen"]) == ("pass", 1, 2)
+    late = evalsvc("gate", "c3", "--policy", said(learning=None), "--db", db, "--batch-size", "5")
+    assert (late.code, "no batch was declared before the first of 2 candidates" in late.err) == (2, True)
 
 
-def test_trying_the_same_candidate_again_is_no_new_candidate(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
+def test_a_declared_batch_is_tested_at_equal_levels(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
     filled(db)
-    for _ in range(3):
-        assert decided(evalsvc, said(), db)["warnings"] == []
+    policy = said(learning=None)
+    for number in (2, 3):
+        if number == 3:
+            fill_store(db, "core", GOOD, adapted=make_candidate(3))
+        found = decided(evalsvc, policy, db, f"c{number}", *(("--batch-size", "2") if number == 2 else ()))
+        assert found["candidate"] == {"number": number - 1, "seen": number - 1, "batch_size": 2, "alpha": 0.025}
+        assert evalsvc("verify", found["decision"]["path"], "--db", db).code == 0
+    fill_store(db, "core", GOOD, adapted=make_candidate(4))
+    for more in ([], ["--plan"]):
+        beyond = evalsvc("gate", "c4", "--policy", policy, "--db", db, *more)
+        assert (beyond.code, "the batch of 2 candidates that was declared is used up" in beyond.err) == (5, True)
+    none = evalsvc("gate", "c4", "--policy", policy, "--db", db, "--batch-size", "0")
+    assert (none.code, none.err.count("\n")) == (2, 1)
+
+
+def test_a_plan_is_for_the_half_that_is_asked_about(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
+    filled(db, {"a": make_binary(6, 5, 301), "b": make_binary(4, 4, 201, 1)})
+    policy = said(retention=[{"suite": "core", "margin": 0.05}])
+    for half in ("select", "confirm"):
+        options = ["gate", "c2", "--policy", policy, "--db", db, "--half", half, "--json"]
+        planned = {rule["rule"]: rule["n"] for rule in evalsvc(*options, "--plan").json["rules"]}
+        assert planned == {rule["rule"]: rule["n"] for rule in evalsvc(*options).json["rules"]}
+
+
+def test_two_gates_at_once_are_not_the_same_candidate(
+    said: Callable[..., Path], db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the count of one and its record, the other is stored: then the first counts again."""
+    filled(db)
+    fill_store(db, "core", GOOD, adapted=make_candidate(3))
+    policy = load_policy(said(learning=None))
+    append, others = Decisions.append, ["c3"]
+
+    def append_late(self: Decisions, *arguments: Any) -> Any:
+        if others:
+            decide(Store(db), Question(checkpoint=others.pop(), policy=policy))
+        return append(self, *arguments)
+
+    monkeypatch.setattr(Decisions, "append", append_late)
+    late = decide(Store(db), Question(checkpoint="c2", policy=policy))
+    chain = Decisions(db).chain(BASE.checkpoint.digest)
+    assert [(entry["checkpoint"]["arm"], entry["candidate"]["number"]) for entry in chain] == [("c3", 1), ("c2", 2)]
+    assert late.record == chain[1]
 
 
 def test_halves_share_no_item_and_have_a_ledger_of_their_own(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from scipy.stats import norm
 
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions
@@ -111,7 +113,7 @@ def test_a_clear_case_stops_early_and_is_what_the_whole_would_say(
 @pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
 def test_looks_that_decide_nothing_leave_no_rows(gate: Callable[..., Any], evalsvc: Run, db: Path, mode: str) -> None:
     """However many looks there were, the store has the part that each decision rests on, once."""
-    decided = [gate("full", mode, margin).json for margin in (0.6, 0.08)]
+    decided = [gate("full", mode, margin).json for margin in (0.6, 0.1)]
     numbers = [found["looks"][-1]["number"] for found in decided]
     assert numbers[0] < numbers[1] - 1
     assert decided[1]["looks"][-1]["fraction"] < 1
@@ -230,10 +232,11 @@ def test_a_plan_needs_no_store_and_computes_nothing(evalsvc: Run, tmp_path: Path
     assert done.code == 0, done.err
     assert not db.exists()
     rules = {rule["rule"]: rule for rule in done.json["rules"]}
+    quantiles = norm.isf(0.05 * 6 / np.pi**2) + norm.isf(0.2)  # the level of the first candidate, and the power
     assert rules["retention/commands"]["n"] == 400
     assert rules["retention/commands"]["seen"] is False
-    assert rules["retention/commands"]["resolvable"] == pytest.approx(2.486475 * (0.1 / 400) ** 0.5, rel=1e-3)
-    assert rules["retention/commands"]["needed_n"] == 687
+    assert rules["retention/commands"]["resolvable"] == pytest.approx(quantiles * (0.1 / 400) ** 0.5, rel=1e-3)
+    assert rules["retention/commands"]["needed_n"] == np.ceil(0.1 * (quantiles / 0.03) ** 2)
     assert rules["retention/valley"]["n"] == 351
     assert rules["learning/clinic"]["power"] is None
     assert done.json["requests"] == 2 * (1200 + 1164 + 400)

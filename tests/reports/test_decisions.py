@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evalsvc.gating.batch import correct_for_batch
 from evalsvc.gating.decisions import Decision, LostItem, Question, decide
 from evalsvc.gating.policy import Policy
 from evalsvc.reports import ci
@@ -107,16 +107,19 @@ def test_junit_has_one_testcase_per_rule(decision: Decision) -> None:
     assert "waived: <i>known</i> | issue (ada" in cases["retention/core/c"].find("skipped").get("message")
 
 
-def test_junit_says_what_the_correction_for_a_batch_blocked(db: Path) -> None:
-    fill_store(db, "core", {"a": make_binary(6, 8, 300)})
-    policy = Policy.model_validate({"version": 1, "retention": [{"suite": "core", "margin": 0.05}]})
-    passed = decide(Store(db), Question(checkpoint="c2", policy=policy))
-    assert passed.outcome.verdict == "pass"
-    blocked = replace(passed, outcome=correct_for_batch(passed.outcome, {"c": 0.5}, 1e-12))
-    ((suite,),) = (parsed(ci.write_junit(blocked)),)
-    cases = {case.get("name"): case for case in suite.findall("testcase")}
-    assert set(cases) == {"retention/core", "batch"}
-    assert cases["batch"].find("failure").get("message").startswith("p-value after correction for all candidates: ")
+def test_every_output_says_which_candidate_was_tested_at_which_level(decision: Decision) -> None:
+    line = "candidate 1 on these items, 1 seen, no batch declared: tested at alpha 0.0304 = 0.05 * 6 / (pi * 1)^2"
+    (suite,) = parsed(ci.write_junit(decision))
+    assert line in {entry.get("value") for entry in suite.find("properties")}
+    assert line in ci.write_markdown(decision).replace("\\", "")
+    shown = report.GateReport(decision)
+    console = Console(width=250, record=True, file=io.StringIO())
+    for part in shown.tables():
+        console.print(part)
+    text = console.export_text()
+    assert line in text
+    assert "one-sided bounds at alpha 0.0304" in text
+    assert shown.content()["candidate"]["alpha"] == pytest.approx(0.05 * 6 / math.pi**2)
 
 
 def test_junit_survives_any_text(decision: Decision) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import polygamma
 from statsmodels.stats.multitest import multipletests
 
-from evalsvc.stats.multiplicity import benjamini_hochberg, holm
+from evalsvc.stats.multiplicity import benjamini_hochberg, holm, share_alpha
 
 # Benjamini and Hochberg 1995, section 3: fifteen tests of a trial of thrombolysis.
 PUBLISHED = np.array(
@@ -52,3 +53,17 @@ def test_none_and_one() -> None:
 def test_what_is_no_list_of_probabilities_is_refused(p: list[float]) -> None:
     with pytest.raises(ValueError, match="must"):
         holm(p)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 1000])
+def test_levels_in_turn_add_up_to_alpha(count: int) -> None:
+    """The tail of the sum of 1 / k^2 is the trigamma function (Abramowitz and Stegun 6.4.10)."""
+    total = sum(share_alpha(0.05, number) for number in range(1, count + 1))
+    assert total == pytest.approx(0.05 * (1 - 6 / np.pi**2 * float(polygamma(1, count + 1))), abs=1e-12)
+    assert sum(share_alpha(0.05, number, count) for number in range(1, count + 1)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("number", "batch_size"), [(0, None), (3, 2)])
+def test_a_test_beyond_the_declared_number_has_no_level(number: int, batch_size: int | None) -> None:
+    with pytest.raises(ValueError, match="must be from 1 to the number of tests"):
+        share_alpha(0.05, number, batch_size)

@@ -64,9 +64,12 @@ def write_all(store: Store) -> None:
     tensor = TensorChange(name="w", shape=(2, 3), changed=1, base_norm=1.5, norm=2.5, rank_90=2, effective_rank=1.25)
     facts.keep_findings(ADAPTED, [Finding("note", "window", ADAPTED.label, "short")])
     facts.keep_change(ADAPTED, WeightChange(10, 4, "|x| > 1", (tensor, replace(tensor, name="b", rank_90=None))))
+    previous = None
     for verdict in ("fail", "pass"):
         record = {"base": {"digest": "b"}, "checkpoint": {"digest": "c"}, "verdict": verdict}
-        Decisions(store.path).append(record, "evidence", 0.25)
+        appended = Decisions(store.path).append(record, "evidence", previous)
+        assert appended is not None
+        previous = appended["digest"]
 
 
 def _answers(of: Arm, asked: Plan) -> list[ShardResult]:
@@ -113,7 +116,6 @@ def read_all(path: Path) -> dict[str, Any]:
         "findings": facts.findings(ADAPTED),
         "change": facts.change(ADAPTED),
         "decisions": decisions.chain("b"),
-        "attempts": decisions.attempts("evidence"),
     }
 
 
