@@ -131,14 +131,11 @@ def test_the_shipped_suite_is_sampled_measured_and_judged(
 
 @pytest.fixture
 def drifting(db: Path) -> Store:
-    """Six steps that drift further and forget more; on general texts."""
+    """Six independent runs, of which each drifts further and forgets more; on general texts."""
     store = Store(db)
     general, texts = make_plan("g", n=100, text="g"), make_plan("t", n=5, role="drift", text="t")
     rng = np.random.default_rng(0)
-    arms = [
-        Arm(replace(make_arm(i + 2, parent=BASE.checkpoint).checkpoint, name="r", step=i, trajectory="r"), NUMERICS)
-        for i in range(6)
-    ]
+    arms = [Arm(replace(make_arm(i + 2, parent=BASE.checkpoint).checkpoint, name=f"r{i}"), NUMERICS) for i in range(6)]
     store.register([BASE, *arms], [general, texts], "h:1")
     for item in (general, texts):
         store.finish(BASE, item, grade_plan(item, [1.0] * len(item.tasks[0].samples)))
