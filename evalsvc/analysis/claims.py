@@ -134,6 +134,16 @@ FELL = "general-and-instruction-fell"
 PREDICTS = "drift-predicts-forgetting"
 
 
+def take_last_steps(runs: Sequence[TrainingRun]) -> tuple[TrainingRun, ...]:
+    """Return the last step of every training run, in the order of the runs; of equal steps the later one."""
+    last: dict[tuple[str, int | None], TrainingRun] = {}
+    for run in runs:
+        earlier = last.setdefault((run.name, run.seed), run)
+        if (run.step or 0) >= (earlier.step or 0):
+            last[run.name, run.seed] = run
+    return tuple(last.values())
+
+
 def decide_method_claim(claim: MethodClaim, runs: Sequence[TrainingRun], about: str) -> DecidedClaim | None:
     """Test a claim about two methods; None if no run is of either kind.
 
@@ -263,12 +273,7 @@ def decide_drift_claim(runs: Sequence[TrainingRun], about: str) -> tuple[Decided
         line has no verdict.
     """
     known = [run for run in runs if run.drift is not None and run.forgetting is not None]
-    last: dict[tuple[str, int | None], TrainingRun] = {}
-    for run in known:
-        earlier = last.setdefault((run.name, run.seed), run)
-        if (run.step or 0) >= (earlier.step or 0):
-            last[run.name, run.seed] = run
-    candidates = list(last.values())
+    candidates = take_last_steps(known)
     merged = merge_dependent_runs([run.identity for run in candidates])
     evidence = tuple(f"{run.arm}: KL {run.drift:.4f}, forgetting {run.forgetting:+.3f}" for run in known)
     evidence += tuple(reason for run in merged for reason in run.reasons)

@@ -23,7 +23,7 @@ from evalsvc.store.checkpoint_facts import CheckpointFacts
 from evalsvc.store.scores import StoredResult
 from evalsvc.store.store import Store
 
-_BATCH_ARMS = 16
+BATCH_ARMS = 16
 """Number of arms whose scores are in memory at the same time."""
 
 
@@ -151,8 +151,8 @@ def compare_many(
 ) -> Iterator[ArmComparison | EvidenceError]:
     """Yield the comparison of each arm, or the error; scores are read in batches of arms."""
     rerun = find_rerun(store.arms(), base)
-    for start in range(0, len(several), _BATCH_ARMS):
-        part = several[start : start + _BATCH_ARMS]
+    for start in range(0, len(several), BATCH_ARMS):
+        part = several[start : start + BATCH_ARMS]
         numbers = [arm.number for arm in part]
         scores = store.task_scores(base.number, [*numbers, *([rerun.number] if rerun else [])], suites=suites)
         levels = index_levels(store.results([base.number, *numbers]))

@@ -7,12 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evalsvc.analysis.claims import SEEDS, DecidedClaim, TrainingRun, decide_claims, decide_drift_claim
+from evalsvc.analysis.claims import (
+    SEEDS,
+    DecidedClaim,
+    TrainingRun,
+    decide_claims,
+    decide_drift_claim,
+    take_last_steps,
+)
 from evalsvc.analysis.compare import UNIT_INTERVAL, compute_totals
 from evalsvc.analysis.diversity_and_drift import compare_sampled
 from evalsvc.analysis.independent_runs import RunScores
 from evalsvc.analysis.shared import find_shared
-from evalsvc.analysis.stored import ArmComparison, check_suites, compare_many
+from evalsvc.analysis.stored import BATCH_ARMS, ArmComparison, check_suites, compare_many
 from evalsvc.analysis.trajectory import MARGIN, ChangeEstimate, check_margin
 from evalsvc.errors import EvidenceError
 from evalsvc.records.arms import why_no_drift
@@ -25,9 +32,6 @@ from evalsvc.stats.regression import Line
 from evalsvc.store.arms import Family, StoredArm, find_family, group_families
 from evalsvc.store.scores import SampledAnswers, TokenDrift
 from evalsvc.store.store import Store
-
-_BATCH_ARMS = 16
-"""Number of arms whose scores are in memory at the same time."""
 
 
 def decide_stored_claims(
@@ -80,14 +84,8 @@ def decide_claim_evidence(evidence: Sequence[ClaimEvidence], margin: float = MAR
 
 
 def _load_family(store: Store, family: Family, suites: Sequence[str] | None) -> ClaimEvidence:
-    checkpoints = load_claim_runs(store, family, suites)
-    last: dict[tuple[str, int | None], TrainingRun] = {}
-    for _, run in checkpoints:
-        earlier = last.setdefault((run.name, run.seed), run)
-        if (run.step or 0) >= (earlier.step or 0):
-            last[run.name, run.seed] = run
-    runs = tuple(last.values())
-    return ClaimEvidence(runs, tuple(run for _, run in checkpoints), f"arms of {family.base.label}")
+    checkpoints = tuple(run for _, run in load_claim_runs(store, family, suites))
+    return ClaimEvidence(take_last_steps(checkpoints), checkpoints, f"arms of {family.base.label}")
 
 
 def fit_drift_line(store: Store, family: Family) -> tuple[list[TrainingRun], DecidedClaim, Line | None]:
@@ -194,8 +192,8 @@ def _load_run_scores(
     if len({_run_name(arm) for arm in arms}) < SEEDS:
         return {}
     scores: dict[int, RunScores] = {}
-    for start in range(0, len(arms), _BATCH_ARMS):
-        part = [arm.number for arm in arms[start : start + _BATCH_ARMS]]
+    for start in range(0, len(arms), BATCH_ARMS):
+        part = [arm.number for arm in arms[start : start + BATCH_ARMS]]
         by_arm = store.task_scores(base.number, part, suites=suites)
         for number in part:
             tasks = by_arm[number] or store.task_scores(number, [], suites=suites)[number]
@@ -232,8 +230,9 @@ def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
             totals_of[total.role] = total
     text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
     checkpoint = arm.checkpoint
+    name, seed = _run_name(arm)
     return TrainingRun(
-        name=checkpoint.trajectory or checkpoint.name,
+        name=name,
         arm=arm.label,
         method=checkpoint.method,
         kinds=list_kinds(checkpoint.method, checkpoint.name, is_adapter=checkpoint.is_adapter),
@@ -244,7 +243,7 @@ def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
             (role, ChangeEstimate(total.difference, total.low, total.high)) for role, total in totals_of.items()
         ),
         step=checkpoint.step,
-        seed=checkpoint.seed,
+        seed=seed,
     )
 
 

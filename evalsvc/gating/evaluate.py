@@ -63,8 +63,10 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
     candidate = find_candidate(
         store,
         question.policy,
-        (base.checkpoint.digest, base.key, adapted.key),
-        {suite_plan.plan.digest: suite_plan.plan.suite for suite_plan in prepared.planned},
+        checkpoint=base.checkpoint.digest,
+        base=base.key,
+        adapted=adapted.key,
+        plans={suite_plan.plan.digest: suite_plan.plan.suite for suite_plan in prepared.planned},
         half=question.half,
         batch_size=question.batch_size,
     )

@@ -84,12 +84,16 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
             plans[planned.plan.digest] = suite
             sizes[suite] = count_sizes([planned])[suite]
             requests += 2 * len(planned.plan.requests)
-    keys = (
-        known.checkpoint.digest if known else "",
-        known.digest if known else "",
-        adapted.digest if adapted else None,
+    candidate = find_candidate(
+        store,
+        policy,
+        checkpoint=known.checkpoint.digest if known else "",
+        base=known.digest if known else "",
+        adapted=adapted.digest if adapted else None,
+        plans=plans,
+        half=question.half,
+        batch_size=question.batch_size,
     )
-    candidate = find_candidate(store, policy, keys, plans, half=question.half, batch_size=question.batch_size)
     if question.half:
         sizes = {suite: tuple(size.halve(question.half) for size in tasks) for suite, tasks in sizes.items()}
     discordance = read_discordance(store, known) if known else {}
@@ -128,23 +132,25 @@ def _forecast_all(
 def find_candidate(
     store: Store,
     policy: Policy,
-    keys: tuple[str, str, str | None],
-    plans: Mapping[str, str],
     *,
+    checkpoint: str,
+    base: str,
+    adapted: str | None,
+    plans: Mapping[str, str],
     half: Half | None = None,
     batch_size: int | None = None,
 ) -> Candidate:
     """Return which candidate on its evidence an arm will be, before it is decided on.
 
     Args:
-        keys: Digest of the base's checkpoint, keys of base and adapted arm; None for an arm that is not known yet.
+        checkpoint: Digest of the base's checkpoint.
+        base, adapted: Keys of the two arms; None for an arm that is not known yet.
         plans: Suite by digest of the whole plan.
 
     Raises:
         PolicyError: A batch is declared too late, or as another size than before.
         EvidenceError: The declared batch is used up.
     """
-    checkpoint, base, adapted = keys
     records = Decisions(store.path).chain(checkpoint) if store.path.is_file() else []
     return place_candidate(
         records, base=base, adapted=adapted, plans=plans, half=half, alpha=policy.alpha, batch_size=batch_size
@@ -162,9 +168,14 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
         if suite not in sizes:
             raise PolicyError(f"suite {suite!r}: is in the policy, and not submitted; add --suite {suite}")
     base, *adapted = prepared.arms
-    keys = (base.checkpoint.digest, base.key, adapted[0].key if len(adapted) == 1 else None)
-    plans = {s.plan.digest: s.plan.suite for s in prepared.planned if s.plan.suite in policy.suites}
-    candidate = find_candidate(store, policy, keys, plans)
+    candidate = find_candidate(
+        store,
+        policy,
+        checkpoint=base.checkpoint.digest,
+        base=base.key,
+        adapted=adapted[0].key if len(adapted) == 1 else None,
+        plans={s.plan.digest: s.plan.suite for s in prepared.planned if s.plan.suite in policy.suites},
+    )
     discordance: Mapping[sequential.Key, float] = {}
     requests, rate = len(prepared.arms) * sum(len(suite_plan.plan.requests) for suite_plan in prepared.planned), None
     if store.path.is_file():
