@@ -512,28 +512,35 @@ def serious(message: Any) -> bool:
     return message.type == "error" and "/_stcore/" not in str(message.location.get("url"))
 
 
-@contextmanager
-def watched(served: str) -> Iterator[Any]:
-    """Open a browser page on which no error may be logged and no request may leave the machine."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for all tests, so that the dashboard's scripts are fetched and compiled once."""
     if not Path(CHROMIUM).exists():
         pytest.skip(f"needs Chromium at {CHROMIUM}")
     from playwright.sync_api import sync_playwright
 
-    errors: list[str] = []
-    outside: list[str] = []
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(
+        launched = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking", "--disable-quic"]
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 1200})
-        page.on("console", lambda m: errors.append(f"{m.text} {m.location}") if serious(m) else None)
-        page.on("pageerror", lambda e: errors.append(str(e)))
-        page.on(
-            "request",
-            lambda r: outside.append(r.url) if not r.url.startswith((served, "data:", "ws:", "blob:")) else None,
-        )
-        yield page
-        browser.close()
+        yield launched.new_context(viewport={"width": 1280, "height": 1200})
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, served: str) -> Iterator[Any]:
+    """A page on which no error may be logged and no request may leave the machine."""
+    errors: list[str] = []
+    outside: list[str] = []
+    tab = browser.new_page()
+    tab.on("console", lambda m: errors.append(f"{m.text} {m.location}") if serious(m) else None)
+    tab.on("pageerror", lambda e: errors.append(str(e)))
+    tab.on(
+        "request",
+        lambda r: outside.append(r.url) if not r.url.startswith((served, "data:", "ws:", "blob:")) else None,
+    )
+    yield tab
+    tab.close()
     assert not errors
     assert not outside
 
@@ -564,30 +571,29 @@ LINKS = {
 
 
 @pytest.mark.slow
-def test_every_page_in_a_real_browser(served: str) -> None:
+def test_every_page_in_a_real_browser(page: Any, served: str) -> None:
     shots = os.environ.get("EVALSVC_SCREENSHOTS")
-    with watched(served) as page:
-        for (name, link), scheme in product(LINKS.items(), ("light", "dark")):
-            page.emulate_media(color_scheme=scheme)
-            page.set_viewport_size({"width": 1280, "height": 1200})
-            if scheme == "light":
-                page.goto(f"{served}{link}")
-            settled(page)
-            if name == "simulator":
-                page.get_by_role("tab", name="Simulator").click()
-            tables = {"claims", "runs", "advisor", "samples"}
-            if name not in tables | ({"checkpoints"} if "EVALSVC_SCREENSHOTS_OF" in os.environ else set()):
-                page.locator(".js-plotly-plot .cartesianlayer:visible").first.wait_for(timeout=180_000)
-            assert page.locator("img[src=x]").count() == 0
-            page.wait_for_timeout(300)
-            if shots:
-                page.screenshot(path=f"{shots}/{name}-{scheme}.png", full_page=True)
-            page.set_viewport_size({"width": 390, "height": 844})
-            page.wait_for_timeout(500)
-            if shots:
-                page.screenshot(path=f"{shots}/{name}-{scheme}-390.png")
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390
-            readable(page)
+    for (name, link), scheme in product(LINKS.items(), ("light", "dark")):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": 1280, "height": 1200})
+        if scheme == "light":
+            page.goto(f"{served}{link}")
+        settled(page)
+        if name == "simulator":
+            page.get_by_role("tab", name="Simulator").click()
+        tables = {"claims", "runs", "advisor", "samples"}
+        if name not in tables | ({"checkpoints"} if "EVALSVC_SCREENSHOTS_OF" in os.environ else set()):
+            page.locator(".js-plotly-plot .cartesianlayer:visible").first.wait_for(timeout=180_000)
+        assert page.locator("img[src=x]").count() == 0
+        page.wait_for_timeout(300)
+        if shots:
+            page.screenshot(path=f"{shots}/{name}-{scheme}.png", full_page=True)
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_timeout(500)
+        if shots:
+            page.screenshot(path=f"{shots}/{name}-{scheme}-390.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        readable(page)
 
 
 def readable(page: Any) -> None:
@@ -613,15 +619,14 @@ def test_the_style_sheet_asks_for_nothing_from_elsewhere() -> None:
 
 
 @pytest.mark.slow
-def test_a_figure_is_drawn_once(served: str) -> None:
-    with watched(served) as page:
-        page.add_init_script(STYLED)
-        page.goto(f"{served}/?base=c1")
-        points = page.locator(".js-plotly-plot .scatterlayer path.point")
-        points.first.wait_for(timeout=180_000)
-        settled(page)
-        # Plotly shapes every marker, then styles all of them.
-        assert page.evaluate("window.styled") == 2 * points.count()
+def test_a_figure_is_drawn_once(page: Any, served: str) -> None:
+    page.add_init_script(STYLED)
+    page.goto(f"{served}/?base=c1")
+    points = page.locator(".js-plotly-plot .scatterlayer path.point")
+    points.first.wait_for(timeout=180_000)
+    settled(page)
+    # Plotly shapes every marker, then styles all of them.
+    assert page.evaluate("window.styled") == 2 * points.count()
 
 
 def luminance(colour: str) -> float:
@@ -632,52 +637,46 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.slow
-def test_a_deep_link_and_a_selection_in_a_real_browser(served: str) -> None:
-    with watched(served) as page:
-        page.goto(f"{served}/compare?base=c1&arms=full&arms=cpt&margin=0.05")
-        settled(page)
-        assert page.get_by_text("Compare", exact=True).count() >= 1
-        for name in ("full", "cpt"):
-            assert (
-                page.locator("[data-baseweb=tag]", has_text=name).or_(page.get_by_text(name, exact=True)).count() >= 1
-            )
-        assert "margin=0.05" in page.url
-        page.goto(f"{served}/?base=c1")
-        settled(page)
-        points = page.locator(".js-plotly-plot .scatterlayer .points path")
-        points.nth(0).wait_for(timeout=180_000)
-        points.nth(0).hover(force=True)
-        page.wait_for_timeout(300)
-        points.nth(0).click(force=True)
-        page.get_by_text("Selected:").wait_for(timeout=20_000)
-        first = page.get_by_text("Selected:").inner_text()
-        # The table is a canvas: the box that ticks its third row stands in its first column.
-        rows = page.locator("[data-testid=stDataFrame] canvas").first
-        rows.scroll_into_view_if_needed()
-        rows.click(position={"x": 16, "y": 3.5 * 35}, force=True)
-        page.get_by_text(f"{first}, ").wait_for(timeout=20_000)
-        page.get_by_role("link", name="Compare them").click()
-        page.wait_for_url("**/compare?**", timeout=20_000)
-        settled(page)
-        assert "arms=" in page.url
+def test_a_deep_link_and_a_selection_in_a_real_browser(page: Any, served: str) -> None:
+    page.goto(f"{served}/compare?base=c1&arms=full&arms=cpt&margin=0.05")
+    settled(page)
+    assert page.get_by_text("Compare", exact=True).count() >= 1
+    for name in ("full", "cpt"):
+        assert page.locator("[data-baseweb=tag]", has_text=name).or_(page.get_by_text(name, exact=True)).count() >= 1
+    assert "margin=0.05" in page.url
+    page.goto(f"{served}/?base=c1")
+    settled(page)
+    points = page.locator(".js-plotly-plot .scatterlayer .points path")
+    points.nth(0).wait_for(timeout=180_000)
+    points.nth(0).hover(force=True)
+    page.wait_for_timeout(300)
+    points.nth(0).click(force=True)
+    page.get_by_text("Selected:").wait_for(timeout=20_000)
+    first = page.get_by_text("Selected:").inner_text()
+    # The table is a canvas: the box that ticks its third row stands in its first column.
+    rows = page.locator("[data-testid=stDataFrame] canvas").first
+    rows.scroll_into_view_if_needed()
+    rows.click(position={"x": 16, "y": 3.5 * 35}, force=True)
+    page.get_by_text(f"{first}, ").wait_for(timeout=20_000)
+    page.get_by_role("link", name="Compare them").click()
+    page.wait_for_url("**/compare?**", timeout=20_000)
+    settled(page)
+    assert "arms=" in page.url
 
 
 @pytest.mark.slow
-def test_pages_and_choices_are_reached_by_keyboard(served: str) -> None:
-    with watched(served) as page:
-        page.goto(f"{served}/?base=c1")
-        settled(page)
-        reached: list[str] = []
-        for _ in range(30):
-            page.keyboard.press("Tab")
-            reached.append(
-                page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText || '')")
-            )
-            if reached[-1].endswith("Base"):
-                break
-        assert {"Compare", "Gate", "Runs"} <= {text.strip() for text in reached}
-        for key in ("ArrowDown", "ArrowDown", "Enter"):  # opens the list, goes to its second base, takes it
-            page.keyboard.press(key)
-            page.wait_for_timeout(300)
-        page.wait_for_url("**base=c2**", timeout=20_000)
-        settled(page)
+def test_pages_and_choices_are_reached_by_keyboard(page: Any, served: str) -> None:
+    page.goto(f"{served}/?base=c1")
+    settled(page)
+    reached: list[str] = []
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText || '')"))
+        if reached[-1].endswith("Base"):
+            break
+    assert {"Compare", "Gate", "Runs"} <= {text.strip() for text in reached}
+    for key in ("ArrowDown", "ArrowDown", "Enter"):  # opens the list, goes to its second base, takes it
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+    page.wait_for_url("**base=c2**", timeout=20_000)
+    settled(page)
