@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from evalsvc.engine import sharding
 from evalsvc.records.plans import Response
 from evalsvc.records.serialise import build_record
 from evalsvc.store.rows import fetch_rows
 from evalsvc.store.runs import driver_name, is_alive
 from evalsvc.store.store import Store
+from tests.support.commands import Run
 from tests.support.runs import submit_tiny
 from tests.support.tasks import CHOICE, write_suites, write_task
 
@@ -44,18 +45,6 @@ def scores(db: Path) -> list[tuple[Any, ...]]:
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
-
-
-def test_numbers_are_bit_equal_in_process_and_on_two_workers(models: Path, task_folder: Path, tmp_path: Path) -> None:
-    suites = write_suites(tmp_path, task_folder)
-    stores = []
-    for workers in (0, 2):  # the test of kill -9 compares with one worker
-        db = tmp_path / f"{workers}.duckdb"
-        jobs = submit_tiny(db, models, suites, workers=workers)
-        assert {job.state for job in jobs} == {"done"}
-        stores.append((responses(db), scores(db)))
-    assert stores[0] == stores[1]
-    assert len(stores[0][1]) > 20
 
 
 def test_the_base_and_what_was_submitted_before_are_never_scored_again(
@@ -150,43 +139,54 @@ def kill_when_grown(process: subprocess.Popen[str], db: Path, least: int) -> dic
     return seen
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_kill_9_of_the_driver_again_and_again(
-    models: Path, task_folder: Path, tmp_path: Path, db: Path, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import evalsvc.engine.sharding
+@pytest.fixture(scope="module")
+def whole(models: Path, task_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """Every response and score of a run in this process that nothing disturbed, its shards cut as in `SCRIPT`."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "SHARD_ROWS", 200)
+        jobs = submit_tiny(folder / "store.duckdb", models, write_suites(folder, task_folder))
+    assert {job.state for job in jobs} == {"done"}
+    return responses(folder / "store.duckdb"), scores(folder / "store.duckdb")
 
+
+@pytest.mark.parametrize(("workers", "kills"), [(0, 2), (2, 1)])
+def test_numbers_are_bit_equal_in_process_and_on_two_workers_whatever_kill_9_interrupts(
+    whole: tuple[Any, Any],
+    models: Path,
+    task_folder: Path,
+    tmp_path: Path,
+    db: Path,
+    workers: int,
+    kills: int,
+    monkeypatch: pytest.MonkeyPatch,
+    evalsvc: Run,
+) -> None:
     suites = write_suites(tmp_path, task_folder)
     seen: dict[tuple[str, str], Response] = {}
-    kills = 0
-    for _ in range(3 if workers == 0 else 1):
+    for _ in range(kills):
         process = start(db, models, suites, workers)
         now = kill_when_grown(process, db, len(seen) + 200)
-        if process.returncode == 0:
-            break
         assert process.returncode == -signal.SIGKILL, process.communicate()[1]
-        kills += 1
         states = {stored.state for stored in Store(db).runs()}
         assert not all(is_alive(stored.driver) for stored in Store(db).runs() if stored.state == "running"), states
         after = responses(db)
         assert {key: after.get(key) for key in now} == now
         assert len(after) > len(seen)
         seen = after
-    assert kills >= (2 if workers == 0 else 1)
+    assert "its driver has stopped; submit again to resume" in evalsvc("status", "--db", db).out
+    assert {entry["driver_alive"] for entry in evalsvc("status", "--db", db, "--json").json["runs"]} == {False}
 
     # In the test's own process the shards have to be cut the same, to compare bit by bit.
-    monkeypatch.setattr(evalsvc.engine.sharding, "SHARD_ROWS", 200)
-    jobs = submit_tiny(db, models, suites)
+    monkeypatch.setattr(sharding, "SHARD_ROWS", 200)
+    jobs = submit_tiny(db, models, suites, workers=workers)
     assert {job.state for job in jobs} == {"done"}
     missing = sum(job.total for job in jobs) - sum(job.reused for job in jobs)
     assert missing <= sum(job.total for job in jobs) - len(seen)
     final = responses(db)
     assert {key: final[key] for key in seen} == seen
-
-    whole = tmp_path / "whole.duckdb"
-    submit_tiny(whole, models, suites)
-    assert responses(whole) == final
-    assert scores(whole) == scores(db)
+    assert (final, scores(db)) == whole
+    assert len(scores(db)) > 20
 
 
 def test_a_driver_knows_itself_alive() -> None:
@@ -194,18 +194,6 @@ def test_a_driver_knows_itself_alive() -> None:
     assert not is_alive(driver_name().rpartition(":")[0] + ":999999999")
     assert not is_alive(None)
     assert is_alive("another-host:1")
-
-
-def test_status_of_a_killed_run_says_how_to_resume(models: Path, task_folder: Path, tmp_path: Path, db: Path) -> None:
-    suites = write_suites(tmp_path, task_folder)
-    process = start(db, models, suites, 0)
-    kill_when_grown(process, db, 20)
-    process.communicate()
-    command = [sys.executable, "-m", "evalsvc", "status", "--db", str(db)]
-    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "its driver has stopped; submit again to resume" in table
-    answer = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
-    assert {entry["driver_alive"] for entry in answer["runs"]} == {False}
 
 
 # ---------------------------------------------------------------------------------------------------- drift and rerun
