@@ -1,5 +1,6 @@
 """Analysis of stored scores: comparisons, frontiers, trajectories, claims.
 
+units                the unit of evidence: documents and clusters; comparisons -> independent differences
 compare              compares two arms, task by task
 levels               published levels without items -> comparisons
 shared               which suites several arms are compared on

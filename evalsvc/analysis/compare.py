@@ -1,10 +1,10 @@
 """Compares the paired scores of two arms. Pure: no I/O, no database.
 
-Samples are paired by identity, never by row. The interval depends on the metric:
+Samples are paired by identity, never by row. Intervals are those of `stats.margins`, on the units of `units`:
 
-* items that are 0 or 1: Tango's score interval of (gained - lost) / n, with McNemar's exact test;
-* other means, and perplexities: Student's t on the paired influence values (for a mean: the paired differences);
-* clustered samples, for any metric: Student's t with a cluster-robust standard error, G - 1 degrees of freedom;
+* documents with one item that is 0 or 1: Tango's score interval of (gained - lost) / n, with McNemar's exact test;
+* other scores in [0, 1], and documents or clusters of several items: its form for any score (`stats.unit_means`);
+* bits per byte and perplexities: Student's t on the influence values, summed by unit;
 * metrics with an aggregation of their own (F1, BLEU, a median): the difference of the aggregated levels, with an
   interval only if both have a standard error.
 """
@@ -14,29 +14,23 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsvc.analysis.units import measure_differences
 from evalsvc.errors import EvidenceError
-from evalsvc.records.comparisons import Comparison, FullComparison, RoleTotal
+from evalsvc.records.comparisons import Comparison, FullComparison, ItemGains, RoleTotal
+from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
-from evalsvc.records.vocabulary import Floats
+from evalsvc.records.vocabulary import Floats, Ints
 from evalsvc.stats.calibration import calibration_drift
-from evalsvc.stats.estimates import SMOOTH, clustered_error, estimate, standard_error
+from evalsvc.stats.estimates import SMOOTH, estimate
+from evalsvc.stats.margins import bound_sum, is_testable, margin_test, z_of
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
-from evalsvc.stats.paired import (
-    LEVEL,
-    Transitions,
-    mcnemar,
-    t_interval,
-    t_test,
-    tango_interval,
-    transition_error,
-    transitions,
-)
+from evalsvc.stats.paired import LEVEL, mcnemar, t_test, transitions
 from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
 
 UNIT_INTERVAL = "score"
@@ -46,21 +40,9 @@ Places = NDArray[np.intp] | slice
 """Positions of samples among an arm's samples: indices, or a slice of all."""
 
 ALPHA = 0.05
+Z = z_of((1 - LEVEL) / 2)
+"""Normal quantile of the intervals' ends, which are the one-sided 5 % bounds of the gate."""
 FEW_CLUSTERS = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Difference:
-    """Levels of both arms, with standard error, interval and p-value of the difference; see `Comparison`."""
-
-    base: float
-    adapted: float
-    stderr: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
-    test: str = "none"
-    clusters: int | None = None
 
 
 def compare_tasks(
@@ -97,7 +79,7 @@ def _take_level(comparison: FullComparison, level: Comparison | None) -> FullCom
     """Return a comparison of items with the levels, and their interval, of the metric as it is aggregated."""
     if level is None:
         return comparison
-    names = ("base", "adapted", "difference", "stderr", "low", "high", "p_value", "test", "unit")
+    names = ("base", "adapted", "difference", "stderr", "low", "high", "p_value", "test", "unit", "items")
     return replace(comparison, **{name: getattr(level, name) for name in names})
 
 
@@ -114,11 +96,17 @@ def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None
 
 
 def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
-    """Compare two arms on one task: the difference, lost and gained, which is all that gate rules use.
+    """Compare two arms on one task: the difference with its interval, lost and gained, which is all that rules use.
 
     Raises:
         EvidenceError: They have no sample in common, or were scored by different metrics.
     """
+    comparison = pair_values(base, adapted)
+    return comparison if comparison.items is None else _add_interval(comparison)
+
+
+def pair_values(base: TaskScores, adapted: TaskScores) -> Comparison:
+    """Return the comparison of two arms on one task without its interval; raises as `compare_values`."""
     where = f"{base.suite}/{base.task}"
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(
@@ -133,7 +121,7 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
         )
     binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
     counts = transitions(b, a) if binary else None
-    difference = _compute_difference(base, b, a, in_base, counts)
+    levels, items = _measure_items(base, b, a, in_base)
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -141,22 +129,76 @@ def compare_values(base: TaskScores, adapted: TaskScores) -> Comparison:
         metric=base.metric,
         filter=base.filter,
         n=len(b),
-        difference=difference.adapted - difference.base,
+        difference=levels[1] - levels[0],
         unit=find_unit(base),
         higher_is_better=base.higher_is_better,
         weight=base.weight,
         coverage=len(b) / len(base.samples),
         lost=None if counts is None else counts.lost,
         gained=None if counts is None else counts.gained,
-        base=difference.base,
-        adapted=difference.adapted,
-        stderr=difference.stderr,
-        low=difference.low,
-        high=difference.high,
-        p_value=difference.p_value,
-        test=difference.test,
-        clusters=difference.clusters,
+        base=levels[0],
+        adapted=levels[1],
+        stderr=None,
+        low=None,
+        high=None,
+        test="none",
+        items=items,
     )
+
+
+def _measure_items(
+    scores: TaskScores, base: Floats, adapted: Floats, in_base: Places
+) -> tuple[tuple[float, float], ItemGains | None]:
+    """Return both arms' levels, and the gains of the items if the aggregation has any.
+
+    Args:
+        in_base: Positions of these samples among the base's.
+    """
+    if scores.aggregation not in SMOOTH:
+        return (float(np.mean(base)), float(np.mean(adapted))), None
+    weights = None if scores.weights is None else scores.weights[in_base]
+    before, after = (estimate(values, weights, scores.aggregation) for values in (base, adapted))
+    # For a mean these are the differences of the scores.
+    differences = after.value - before.value + (after.influence - before.influence)
+    if scores.aggregation == "mean":
+        differences = adapted - base
+    documents = scores.samples if scores.documents is None else scores.documents
+    items = ItemGains(
+        gains=orient(differences, scores.higher_is_better),
+        documents=_take(documents, in_base),
+        clusters=None if scores.clusters is None else _take(scores.clusters, in_base),
+        is_bounded=find_unit(scores) == UNIT_INTERVAL and bool((np.abs(differences) <= 1).all()),
+    )
+    return (before.value, after.value), items
+
+
+def _take(numbers: Ints, places: Places) -> Ints:
+    """Return the chosen numbers; the same array if all are, so that what is computed from it can be kept."""
+    return numbers if isinstance(places, slice) else numbers[places]
+
+
+def _add_interval(comparison: Comparison) -> Comparison:
+    """Return a comparison of items with standard error, interval and p-value."""
+    assert comparison.items is not None
+    ((part,), _) = measure_differences([comparison], [1.0])
+    has_clusters = comparison.items.clusters is not None
+    comparison = replace(comparison, units=part.n, clusters=part.n if has_clusters else None)
+    if not is_testable(part) or (part.units is None and part.df <= 0):
+        return comparison
+    low, high = bound_sum([part], [1.0], Z)
+    if not comparison.higher_is_better:
+        low, high = 0.0 - high, 0.0 - low
+    if part.counts is not None:
+        p_value, test = mcnemar(*part.counts).exact, "Tango score"
+    elif part.units is not None:
+        tested = margin_test([part], [1.0], 0.0, Z)
+        p_value = min(1.0, 2 * min(tested.p_above, tested.p_below))
+        test = "score over clusters" if has_clusters else "score over documents"
+    else:
+        p_value = t_test(part.difference, part.stderr, part.df)
+        test = "cluster-robust t" if part.n < comparison.n else "paired t"
+    stderr = part.stderr if math.isfinite(part.stderr) else None
+    return replace(comparison, stderr=stderr, low=low, high=high, p_value=p_value, test=test)
 
 
 def compute_coverage(base: TaskScores, adapted: TaskScores) -> float:
@@ -170,54 +212,6 @@ def _find_common(base: TaskScores, adapted: TaskScores) -> tuple[Places, Places]
         return slice(None), slice(None)
     _, in_base, in_adapted = np.intersect1d(base.samples, adapted.samples, assume_unique=True, return_indices=True)
     return in_base, in_adapted
-
-
-def _compute_difference(
-    scores: TaskScores, base: Floats, adapted: Floats, in_base: Places, counts: Transitions | None
-) -> _Difference:
-    """Return the difference of two arms' values on the same samples.
-
-    Args:
-        in_base: Positions of these samples among the base's.
-        counts: Transitions, if the values are binary.
-    """
-    if scores.aggregation not in SMOOTH:
-        return _Difference(base=float(np.mean(base)), adapted=float(np.mean(adapted)))
-    if counts is not None and scores.clusters is None:
-        stderr = transition_error(*counts)
-        error = stderr if math.isfinite(stderr) else None
-        low, high = tango_interval(*counts)
-        p_value = mcnemar(counts.lost, counts.gained).exact
-        return _Difference(
-            base=float(base.mean()),
-            adapted=float(adapted.mean()),
-            stderr=error,
-            low=low,
-            high=high,
-            p_value=p_value,
-            test="Tango score",
-        )
-    weights = None if scores.weights is None else scores.weights[in_base]
-    levels = [estimate(values, weights, scores.aggregation) for values in (base, adapted)]
-    gap, influence = levels[1].value - levels[0].value, levels[1].influence - levels[0].influence
-    if scores.clusters is not None:
-        stderr, groups = clustered_error(influence, scores.clusters[in_base])
-        test, df = "cluster-robust t", groups - 1
-    else:
-        stderr, groups, test, df = standard_error(influence), None, "paired t", len(base) - 1
-    if not math.isfinite(stderr):
-        return _Difference(base=levels[0].value, adapted=levels[1].value, clusters=groups)
-    low, high = t_interval(gap, stderr, df)
-    return _Difference(
-        base=levels[0].value,
-        adapted=levels[1].value,
-        stderr=stderr,
-        low=low,
-        high=high,
-        p_value=t_test(gap, stderr, df),
-        test=test,
-        clusters=groups,
-    )
 
 
 def _compare_answers(
@@ -337,13 +331,8 @@ def compute_totals(comparisons: Iterable[Comparison], level: float = LEVEL) -> l
 def _compute_total(group: list[Comparison], level: float) -> RoleTotal:
     shares = compute_task_shares([(c.suite, c.weight) for c in group])
     difference = float(sum(share * c.gain for share, c in zip(shares, group, strict=True)))
-    errors = [c.stderr for c in group]
-    low = high = spread = None
-    if all(error is not None for error in errors):
-        spread = math.sqrt(sum((share * (error or 0.0)) ** 2 for share, error in zip(shares, errors, strict=True)))
-        low, high = t_interval(difference, spread, math.inf, level)
-        if group[0].unit == UNIT_INTERVAL:  # the normal approximation can exceed the scale
-            low, high = max(-1.0, low), min(1.0, high)
+    ends = bound_total(group, shares, z_of((1 - level) / 2))
+    low, high, spread = (None, None, None) if ends is None else ends
     worst = min(group, key=lambda c: c.gain)
     return RoleTotal(
         role=group[0].role,
@@ -357,6 +346,23 @@ def _compute_total(group: list[Comparison], level: float) -> RoleTotal:
         worst_difference=worst.gain,
         stderr=spread,
     )
+
+
+def bound_total(
+    comparisons: Sequence[Comparison], shares: Sequence[float], z: float
+) -> tuple[float, float, float] | None:
+    """Return the bounds, at a normal quantile, and the standard error of a mean of gains; None if a task has none."""
+    if not all(map(_has_error, comparisons)):
+        return None
+    parts, weights = measure_differences(comparisons, shares)
+    if not parts or not all(map(is_testable, parts)):
+        return None
+    spread = math.sqrt(sum((w * part.stderr) ** 2 for w, part in zip(weights, parts, strict=True)))
+    return *bound_sum(parts, weights, z), spread
+
+
+def _has_error(comparison: Comparison) -> bool:
+    return comparison.items is not None or comparison.stderr is not None
 
 
 def compute_task_shares(tasks: Sequence[tuple[str, float]]) -> list[float]:

@@ -1,8 +1,9 @@
 """The frontier of learning and forgetting of the arms of one base. Pure: no I/O, no database.
 
 Learning is the mean gain over domain suites, forgetting the mean loss over general suites: positive forgetting is
-always worse. Uncertainty comes from the bootstrap of `suite_gains`, which all arms share. Internally, positive is
-better on every axis.
+always worse. The intervals of both are those of a comparison's totals; what depends on several arms or on both axes
+(P(frontier), dominance, ellipse, exchange rate) comes from the bootstrap of `suite_gains`, which all arms share.
+Internally, positive is better on every axis.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from itertools import chain, combinations
 import numpy as np
 
 from evalsvc.analysis.shared import find_shared
-from evalsvc.analysis.suite_gains import Candidate, Gains
+from evalsvc.analysis.suite_gains import Candidate, Gains, bound_mean_gains
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import COSTS
 from evalsvc.records.comparisons import Missing
@@ -32,6 +33,7 @@ from evalsvc.records.frontier import (
     Point,
 )
 from evalsvc.records.vocabulary import Floats, Role
+from evalsvc.stats.margins import z_of
 from evalsvc.stats.multiplicity import bonferroni
 from evalsvc.stats.paired import LEVEL
 from evalsvc.stats.pareto import (
@@ -282,7 +284,7 @@ def _compute_uncertainty(learning: AxisGains, forgetting: AxisGains, arms: slice
     learned, forgot = learning.resampled[:, arms], 0.0 - forgetting.resampled[:, arms]
     (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
     ellipses = _ellipses(learned, forgot)
-    has_learned = learned_low > 0  # in at least 95 % of the resamples
+    has_learned = learned_low > 0
     exchange = 0.0 - forgetting.gain[arms][has_learned] / learning.gain[arms][has_learned]
     # A resample without learning has an infinite ratio, with the sign of forgetting.
     learned, forgot = learned[:, has_learned], forgot[:, has_learned]
@@ -373,8 +375,9 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
     gain /= len(chosen)
     resampled /= len(chosen)
     with ThreadPoolExecutor(THREADS) as pool:
-        ends = pool.map(lambda arms: np.quantile(resampled[:, arms], ENDS, axis=0), _blocks(len(gain)))
-        ranks = rank_densely(resampled)
+        ranked = pool.submit(rank_densely, resampled)
+        ends = bound_mean_gains(gains, chosen, np.flatnonzero(has), z_of(ENDS[0]))
+        ranks = ranked.result()
     # Reference point: nothing learned, everything forgotten (a loss as large as the base's level).
     reference = 0.0 if role == "domain" else -abs(sum(suite.level for suite in chosen) / len(chosen))
     names = dict.fromkeys(suite.suite for suite in chosen)
@@ -386,7 +389,7 @@ def build_axis(gains: Gains, role: Role, suites: Sequence[str] | None = None) ->
         gain=gain,
         resampled=resampled,
         ranks=ranks,
-        ends=np.concatenate(list(ends), axis=1),
+        ends=ends,
         is_exact=np.any([suite.is_exact for suite in chosen], axis=0)[columns],
         left_out=(*other_units, *(task for task in gains.left_out if task.split("/")[0] in suites)),
         suites=tuple(names),

@@ -267,6 +267,7 @@ def _number_by_document(store: Store, scores: TaskScores) -> TaskScores:
         samples=documents,
         values=scores.values[first],
         weights=None if scores.weights is None else scores.weights[first],
+        documents=documents,
         clusters=None if scores.clusters is None else scores.clusters[first],
         answers=None if scores.answers is None else scores.answers[first],
         invalid=None if scores.invalid is None else scores.invalid[first],

@@ -1,9 +1,9 @@
 """Gains of arms over their base on each suite, with bootstrap resamples: the input of a frontier.
 
-Pure: no I/O, no database. Positive is better, whatever the metric. Items (or clusters, if declared) are resampled, the
-same ones for all arms, which keeps the pairing between arms. Every task has its own draws, independent of other tasks,
-so that any selection of suites can be combined. Arms without items, of which only levels are published, have resamples
-from normal distributions, if both levels have a standard error.
+Pure: no I/O, no database. Positive is better, whatever the metric. Units (documents, or clusters of them) are
+resampled, the same ones for all arms, which keeps the pairing between arms, and for all tasks that share units; other
+tasks have draws of their own, so that any selection of suites can be combined. Arms without items, of which only levels
+are published, have resamples from normal distributions, if both levels have a standard error.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evalsvc.analysis.compare import compute_task_shares, find_unit
-from evalsvc.analysis.levels import Levels, find_level_unit
+from evalsvc.analysis.compare import bound_total, compute_task_shares, find_unit, pair_values
+from evalsvc.analysis.levels import Levels, compare_levels, find_level_unit
+from evalsvc.analysis.units import group_units, list_items
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.direction import orient
 from evalsvc.records.scores import TaskScores
-from evalsvc.records.vocabulary import Floats, Role
+from evalsvc.records.vocabulary import Floats, Ints, Role
 from evalsvc.stats.bootstrap import resampled_means
 from evalsvc.stats.estimates import SMOOTH, estimate
-from evalsvc.stats.pareto import Bools
+from evalsvc.stats.pareto import Bools, Indices
 from evalsvc.store.scores import StoredResult
 
 REPLICATES = 2000
@@ -65,15 +66,32 @@ class SuiteGain:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TaskUnits:
+    """The unit of each of a task's items, among those of the tasks that share units with it.
+
+    Attributes:
+        first: The first of these tasks, as SUITE/TASK.
+        count: Number of units of all of these tasks.
+        units: int [n], from 0 to count - 1.
+    """
+
+    first: str
+    count: int
+    units: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Gains:
     """A base and its arms, base first, with their gains on every suite.
 
     Attributes:
+        units: The base's tasks with items that share units, by SUITE/TASK.
         left_out: Tasks of these suites, as SUITE/TASK, whose metric has no mean over items.
     """
 
     arms: tuple[Candidate, ...]
     suites: tuple[SuiteGain, ...]
+    units: Mapping[str, TaskUnits]
     left_out: tuple[str, ...] = ()
 
 
@@ -96,8 +114,44 @@ def measure_gains(base: Candidate, arms: Sequence[Candidate]) -> Gains:
         if level.primary and level.role in _ROLES and (level.suite, level.task) not in with_items:
             groups.setdefault((level.suite, level.role, find_level_unit([level])), []).append(level)
     tables = [{(s.suite, s.task): s for s in arm.scores} for arm in everyone]
-    gains = (_suite_gain(*group, tasks, everyone, tables) for group, tasks in groups.items())
-    return Gains(everyone, tuple(gains), tuple(left_out))
+    units = _share_units([task for tasks in groups.values() for task in tasks if isinstance(task, TaskScores)])
+    gains = (_suite_gain(*group, tasks, everyone, tables, units) for group, tasks in groups.items())
+    return Gains(everyone, tuple(gains), units, tuple(left_out))
+
+
+def _share_units(tasks: Sequence[TaskScores]) -> dict[str, TaskUnits]:
+    names = [f"{task.suite}/{task.task}" for task in tasks]
+    return {
+        names[i]: TaskUnits(names[group.tasks[0]], group.count, units)
+        for group in group_units(tuple(list_items(task) for task in tasks))
+        for i, units in zip(group.tasks, group.units, strict=True)
+    }
+
+
+def bound_mean_gains(gains: Gains, suites: Sequence[SuiteGain], arms: Indices, z: float) -> Floats:
+    """Return the bounds [2, arms] of the arms' mean gains over suites at a normal quantile; 0 for the base itself.
+
+    They are those of a comparison's total and of a gate's rule on the same tasks.
+    """
+    names = [name for suite in suites for name in suite.tasks]
+    base = {f"{task.suite}/{task.task}": task for task in gains.arms[0].scores}
+    tables = [{f"{task.suite}/{task.task}": task for task in gains.arms[i].scores} for i in arms]
+    ends = np.zeros((2, len(arms)))
+    weights = [base[name].weight if name in base else 1.0 for name in names]
+    shares = compute_task_shares(list(zip((name.split("/")[0] for name in names), weights, strict=True)))
+    for place, (arm, table) in enumerate(zip(arms, tables, strict=True)):
+        if arm == 0:
+            continue
+        compared = []
+        for name in names:
+            if name in base and name in table:
+                compared.append(pair_values(base[name], table[name]))
+            else:
+                key = next(key for key in gains.arms[0].levels if f"{key[0]}/{key[1]}" == name)
+                compared.append(compare_levels(gains.arms[0].levels[key], gains.arms[arm].levels[key]))
+        total = bound_total(compared, shares, z)
+        ends[:, place] = (np.nan, np.nan) if total is None else total[:2]
+    return ends
 
 
 def _suite_gain(
@@ -107,6 +161,7 @@ def _suite_gain(
     tasks: Sequence[Task],
     arms: Sequence[Candidate],
     tables: Sequence[Mapping[tuple[str, str], TaskScores]],
+    units: Mapping[str, TaskUnits],
 ) -> SuiteGain:
     counterparts_of = [[_find_counterpart(task, *arm) for arm in zip(arms, tables, strict=True)] for task in tasks]
     has = np.array([None not in of_arm for of_arm in zip(*counterparts_of, strict=True)])
@@ -117,7 +172,7 @@ def _suite_gain(
     shares = compute_task_shares([(suite, weight) for weight in weights])
     for share, task, of_task in zip(shares, tasks, counterparts_of, strict=True):
         complete_arms = [arm for arm, has_all in zip(of_task, has, strict=True) if has_all and arm is not None]
-        task_gain = _measure_task(task, complete_arms, arms[0].levels)
+        task_gain = _measure_task(task, complete_arms, arms[0].levels, units.get(f"{suite}/{task.task}"))
         sign = orient(share, task.higher_is_better)
         level += share * task_gain.level
         gain += sign * task_gain.gain
@@ -159,7 +214,7 @@ class _TaskGain:
     is_exact: Bools
 
 
-def _measure_task(task: Task, arms: Sequence[Task], base_levels: Levels) -> _TaskGain:
+def _measure_task(task: Task, arms: Sequence[Task], base_levels: Levels, of_task: TaskUnits | None) -> _TaskGain:
     """Measure the gains of arms, the base first, of which some may have only levels."""
     with_items = [i for i, arm in enumerate(arms) if isinstance(arm, TaskScores)]
     level_only = [i for i, arm in enumerate(arms) if isinstance(arm, StoredResult)]
@@ -173,8 +228,10 @@ def _measure_task(task: Task, arms: Sequence[Task], base_levels: Levels) -> _Tas
         level = estimates[0].value
         gain[with_items] = [e.value - level for e in estimates]
         differences = np.stack([e.influence - estimates[0].influence for e in estimates])
-        rng = np.random.default_rng(seed)
-        deviations[:, with_items] = resampled_means(_by_cluster(differences, task), REPLICATES, rng)
+        assert of_task is not None
+        # The same draws for all tasks that share units.
+        rng = np.random.default_rng([SEED, *of_task.first.encode()])
+        deviations[:, with_items] = resampled_means(_sum_units(differences, of_task), REPLICATES, rng)
     if level_only:
         of_base = (
             task if isinstance(task, StoredResult) else base_levels[task.suite, task.task, task.metric, task.filter]
@@ -201,11 +258,11 @@ def _fill_missing(values: Floats, has: Bools) -> Floats:
     return filled
 
 
-def _by_cluster(influence: Floats, task: TaskScores) -> Floats:
-    """Return influence values [arms, n] summed by cluster, as [arms, G] with the same mean; items if unclustered."""
-    if task.clusters is None:
-        return influence
-    _, member = np.unique(task.clusters, return_inverse=True)
-    groups = int(member.max()) + 1
-    sums = np.stack([np.bincount(member, weights=row, minlength=groups) for row in influence])
-    return np.asarray(sums * groups / influence.shape[1])
+def _sum_units(influence: Floats, task: TaskUnits) -> Floats:
+    """Return influence values [arms, n] summed by unit, as [arms, units] with the same mean."""
+    if len(task.units) == task.count and np.bincount(task.units).max() == 1:
+        placed = np.empty_like(influence)
+        placed[:, task.units] = influence
+        return placed
+    sums = np.stack([np.bincount(task.units, weights=row, minlength=task.count) for row in influence])
+    return np.asarray(sums * task.count / influence.shape[1])

@@ -19,7 +19,7 @@ from evalsvc.gating.candidates import at_level
 from evalsvc.gating.decisions import Decision, Question, decide, judge_question
 from evalsvc.gating.evidence import Items
 from evalsvc.gating.policy import FRACTIONS, Policy, check_possible
-from evalsvc.gating.power_plan import count_sizes, find_candidate, find_suite_files
+from evalsvc.gating.power_plan import count_sizes, find_candidate, find_suite_files, list_planned_items
 from evalsvc.harness.plan import Planned, select_samples
 from evalsvc.records.vocabulary import Floats
 from evalsvc.scoring.driver import Progress, RunJob
@@ -82,12 +82,12 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
     policy = question.policy
     whole = {suite_plan.plan.suite: suite_plan for suite_plan in prepared.planned}
     growing = {entry.suite for entry in policy.retention} | set(policy.learning.suites if policy.learning else ())
-    places = {
-        (suite, task.name): np.array([sequential.draw_place(sample.digest) for sample in task.samples])
-        for suite, suite_plan in whole.items()
-        for task in suite_plan.plan.tasks
-        if suite in growing
-    }
+    tasks = [(suite, task) for suite, suite_plan in whole.items() for task in suite_plan.plan.tasks]
+    if question.policy.mode == "finite_pool":
+        drawn = [np.array([sequential.draw_place(sample.digest) for sample in task.samples]) for _, task in tasks]
+    else:
+        drawn = sequential.draw_unit_places([list_planned_items(task) for _, task in tasks])
+    places = {(s, task.name): there for (s, task), there in zip(tasks, drawn, strict=True) if s in growing}
     items: Items = {key: len(there) for key, there in places.items()}
     with prepared.executor() as executor:
         for number, fraction in enumerate(FRACTIONS[policy.mode], start=1):
@@ -119,7 +119,7 @@ def _part(
     for task in suite_plan.plan.tasks:
         there = places[suite, task.name]
         # At least the first items of every task, so that each has an estimate; later looks count them.
-        few = sequential.find_foremost(there, sequential.SMALLEST)
+        few = sequential.find_first_units(there)
         chosen[task.name] = [bool(kept) for kept in masks[suite, task.name] | few]
     if all(all(mask) for mask in chosen.values()):
         return suite_plan

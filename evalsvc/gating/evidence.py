@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 
 from evalsvc.analysis.diversity_and_drift import compare_sampled
+from evalsvc.analysis.units import list_items
 from evalsvc.errors import EvidenceError
 from evalsvc.gating import sequential
 from evalsvc.gating.policy import Policy
@@ -89,7 +90,7 @@ def gather_all(
     sampled: Sequence[str] | None = None,
 ) -> Iterator[Evidence | EvidenceError]:
     """Yield the evidence on each arm, or the error; scores are read in batches of arms."""
-    in_order = policy.mode != "fixed" or half is not None
+    in_order = policy.mode == "finite_pool"
     reader = _EvidenceReader.of(Runs(store.path), policy, base, several, plans, sampled, in_order=in_order)
     at_once = max(1, _BATCH_REQUESTS // max(1, sum(run.requests for run in reader.runs)))
     for start in range(0, len(several), at_once):
@@ -105,13 +106,15 @@ def gather_all(
             try:
                 if arm.number in reader.errors:
                     raise reader.errors[arm.number]
-                pairs = tuple(reader.pairs(base, arm, scores, items or {}, half))
+                pairs = _take_half(list(reader.pairs(base, arm, scores, items or {})), half)
+                if policy.mode == "group_sequential":
+                    pairs = place_units(pairs)
                 ratios = _compute_ratios(store, base, arm, reader.sampled) if policy.diversity else ()
             except EvidenceError as error:
                 yield error
             else:
                 yield Evidence(
-                    base=base, adapted=arm, plans=reader.runs, pairs=pairs, ratios=ratios, sampled=reader.sampled
+                    base=base, adapted=arm, plans=reader.runs, pairs=tuple(pairs), ratios=ratios, sampled=reader.sampled
                 )
 
 
@@ -124,7 +127,7 @@ class _EvidenceReader:
         sampled: Digests of the plans of the sampled answers.
         errors: Why arms cannot be compared, by arm number.
         sizes: By suite, name, number of items and weight of each task.
-        numbers: Digests of the samples by number, if the random order of the items is needed.
+        numbers: Digests of the samples by number, if the random order of single items is needed.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -173,9 +176,7 @@ class _EvidenceReader:
         answers = _choose_sampled_plans(of_base, policy) if sampled is None else tuple(sampled)
         return cls(runs=tuple(chosen), sampled=answers, errors=errors, sizes=sizes, numbers=numbers)
 
-    def pairs(
-        self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items, half: Half | None
-    ) -> Iterator[TaskPair]:
+    def pairs(self, base: StoredArm, adapted: StoredArm, scores: Scores, items: Items) -> Iterator[TaskPair]:
         """Yield the paired scores of an arm, task by task.
 
         Raises:
@@ -196,8 +197,7 @@ class _EvidenceReader:
                 places = None
                 if self.numbers is not None:
                     places = np.array([sequential.draw_place(self.numbers[int(s)]) for s in here.samples])
-                pair = TaskPair(here, there, items.get((suite, task), count), places)
-                yield _take_half(pair, half) if half else pair
+                yield TaskPair(here, there, items.get((suite, task), count), places)
 
 
 def _choose_runs(
@@ -310,10 +310,23 @@ def _advise_suite(suite: str, label: str, known: Collection[str], is_imported: b
     return f"it is not a shipped suite: run evalsvc submit {label} --suite FILE.yaml, with its file ({listed})"
 
 
-def _take_half(pair: TaskPair, half: Half) -> TaskPair:
-    assert pair.places is not None
-    first = sequential.find_foremost(pair.places, (len(pair.places) + 1) // 2)
-    mask = first if half == "select" else ~first
-    if not mask.any():
-        raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items for two halves; remove --half")
-    return replace(pair.part(mask), items=int(mask.sum()))
+def place_units(pairs: Sequence[TaskPair]) -> list[TaskPair]:
+    """Return the pairs with the places of their documents and clusters in the random order."""
+    places = sequential.draw_unit_places([list_items(pair.base) for pair in pairs])
+    return [replace(pair, places=of_task) for pair, of_task in zip(pairs, places, strict=True)]
+
+
+def _take_half(pairs: list[TaskPair], half: Half | None) -> list[TaskPair]:
+    """Return one half of every task's units, the same for all tasks that share a unit.
+
+    Raises:
+        EvidenceError: A task has too few.
+    """
+    if half is None:
+        return pairs
+    halves = []
+    for pair, mask in zip(pairs, sequential.take_half([list_items(pair.base) for pair in pairs], half), strict=True):
+        if not mask.any():
+            raise EvidenceError(f"{pair.base.suite}/{pair.base.task}: has too few items for two halves; remove --half")
+        halves.append(replace(pair.part(mask), items=int(mask.sum())))
+    return halves

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from evalsvc.analysis.compare import UNIT_INTERVAL
+from evalsvc.analysis.units import measure_differences
 from evalsvc.errors import EvidenceError
-from evalsvc.gating.rules import DiversityRatio, Rule
+from evalsvc.gating.rules import Rule
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.margins import MarginTest, PairedDifference, margin_test
 from evalsvc.stats.power import UnchangedMean, scale_items, unchanged_variance
@@ -17,17 +18,32 @@ from evalsvc.stats.power import UnchangedMean, scale_items, unchanged_variance
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRule:
-    """A rule with its test and the comparisons behind it."""
+    """A rule with its test and the comparisons behind it.
+
+    Attributes:
+        parts, weights: The independent differences that the test is about, and their shares.
+    """
 
     rule: Rule
     test: MarginTest
+    parts: tuple[PairedDifference, ...]
+    weights: tuple[float, ...]
     comparisons: tuple[Comparison, ...] = ()
-    tasks: tuple[PairedDifference, ...] = ()
 
     @property
     def n(self) -> int:
         """Items (for diversity: prompts) behind the test."""
         return self.rule.ratio.n if self.rule.ratio else sum(c.n for c in self.comparisons)
+
+    @property
+    def units(self) -> int:
+        """Independent units behind the test: documents, or clusters of them (for diversity: prompts)."""
+        return sum(part.n for part in self.parts)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the estimate."""
+        return math.sqrt(sum((w * part.stderr) ** 2 for w, part in zip(self.weights, self.parts, strict=True)))
 
 
 def measure_rule(rule: Rule, z_alpha: float) -> MeasuredRule:
@@ -39,81 +55,69 @@ def measure_rule(rule: Rule, z_alpha: float) -> MeasuredRule:
     Raises:
         EvidenceError: A task has no interval.
     """
-    if rule.ratio is not None:
-        return MeasuredRule(rule, _ratio_test(rule.ratio, rule.threshold, z_alpha))
-    compared = compare_rule_tasks(rule)
-    tasks = tuple(build_paired(c) for c in compared)
-    return MeasuredRule(rule, margin_test(tasks, rule.shares, rule.threshold, z_alpha), compared, tasks)
+    parts, weights = list_parts(rule)
+    test = margin_test(parts, weights, rule.threshold, z_alpha)
+    return MeasuredRule(rule, test, tuple(parts), tuple(weights), tuple(pair.comparison for pair in rule.pairs))
 
 
-def compare_rule_tasks(rule: Rule) -> tuple[Comparison, ...]:
-    """Compare the arms on a rule's tasks.
+def list_parts(rule: Rule) -> tuple[list[PairedDifference], list[float]]:
+    """Return the independent differences of a rule, and their shares.
 
     Raises:
         EvidenceError: A task has no interval.
     """
-    compared = tuple(pair.comparison for pair in rule.pairs)
-    for comparison in compared:
-        if comparison.lost is None and comparison.stderr is None:
+    if (ratio := rule.ratio) is not None:
+        return [PairedDifference(n=ratio.n, difference=ratio.value - 1, stderr=ratio.stderr, df=ratio.n - 1)], [1.0]
+    comparisons = [pair.comparison for pair in rule.pairs]
+    for comparison in comparisons:
+        if comparison.low is None:
+            units = comparison.units or 0
             raise EvidenceError(
-                f"{rule.name}: {comparison.task} has {comparison.n} item{'s' if comparison.n > 1 else ''} and no "
-                "standard error, so it cannot be tested; use more items"
+                f"{rule.name}: {comparison.task} has {comparison.n} item{'s' if comparison.n > 1 else ''} in {units} "
+                f"{name_units(comparison, units)}, and no interval, so it cannot be tested; use more"
             )
-    return compared
+    return measure_differences(comparisons, rule.shares)
 
 
-def build_paired(comparison: Comparison) -> PairedDifference:
-    """Return a comparison as input of the test; positive is better."""
-    counts = None
-    if comparison.lost is not None and comparison.gained is not None and comparison.clusters is None:
-        worse, better = comparison.lost, comparison.gained
-        counts = (worse, better) if comparison.higher_is_better else (better, worse)
-    return PairedDifference(
-        n=comparison.n,
-        difference=comparison.gain,
-        stderr=comparison.stderr or 0.0,
-        counts=counts,
-        df=max((comparison.clusters or comparison.n) - 1, 1),
-        is_bounded=comparison.unit == UNIT_INTERVAL,
-    )
+def name_units(comparison: Comparison, count: int) -> str:
+    """Return what the units of a task are called."""
+    name = "document" if comparison.clusters is None else "cluster"
+    return name if count == 1 else f"{name}s"
 
 
-def _ratio_test(ratio: DiversityRatio, threshold: float, z_alpha: float) -> MarginTest:
-    task = PairedDifference(
-        n=ratio.n, difference=ratio.value - 1, stderr=ratio.stderr, df=ratio.n - 1, is_bounded=False
-    )
-    return margin_test([task], [1.0], threshold, z_alpha)
+def name_rule_units(m: MeasuredRule) -> str:
+    """Return what the units of a rule are called."""
+    if m.rule.ratio is not None:
+        return "prompts"
+    if any(c.clusters is not None for c in m.comparisons):
+        return "clusters"
+    return "items" if m.units == m.n else "documents"
 
 
 def name_test(m: MeasuredRule) -> str:
     """Return the name of the procedure that gives a rule's interval."""
     names = sorted({c.test for c in m.comparisons}) or ["t of the ratio"]
-    return names[0] if len(m.comparisons) <= 1 else f"MOVER of {len(m.comparisons)} x {' and '.join(names)}"
+    if len(m.parts) > 1:
+        return f"MOVER of {len(m.parts)} x {' and '.join(names)}"
+    return names[0] if len(m.comparisons) <= 1 else f"score over {name_units(m.comparisons[0], 2)}"
 
 
-def _standard_error(m: MeasuredRule) -> float:
-    if m.rule.ratio is not None:
-        return m.rule.ratio.stderr
-    parts = zip(m.rule.shares, m.comparisons, strict=True)
-    return math.sqrt(sum(share**2 * (c.stderr or 0.0) ** 2 for share, c in parts))
-
-
-def compute_needed_items(m: MeasuredRule, z_alpha: float) -> int | None:
-    """Return the number of items with 80 % power to show that the rule holds, if the estimate were true."""
+def compute_needed_units(m: MeasuredRule, z_alpha: float) -> int | None:
+    """Return the number of units with 80 % power to show that the rule holds, if the estimate were true."""
     distance = m.test.difference - m.rule.threshold
-    if distance <= 1e-6:  # at the threshold: no number of items is enough
+    if distance <= 1e-6:  # at the threshold: no number of units is enough
         return None
-    # If no item changed, the standard error is 0; the bound is used instead.
-    error = _standard_error(m) or (m.test.difference - m.test.low) / z_alpha
-    return max(m.n + 1, scale_items(m.n, error, distance, z_alpha))
+    # If no unit changed, the standard error is 0; the bound is used instead.
+    error = m.error or (m.test.difference - m.test.low) / z_alpha
+    return max(m.units + 1, scale_items(m.units, error, distance, z_alpha))
 
 
 def compute_smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
-    """Return the smallest margin that these items resolve with 80 % power for an unchanged checkpoint."""
-    shares, items = m.rule.shares, tuple(c.n for c in m.comparisons)
-    variances = tuple(unchanged_variance(c.stderr or 0.0, c.gain, c.n) for c in m.comparisons)
-    if (ratio := m.rule.ratio) is not None:
-        shares, items, variances = (1.0,), (ratio.n,), (ratio.stderr**2,)
-    is_bounded = m.rule.unit == UNIT_INTERVAL
-    unchanged = UnchangedMean(shares=shares, items=items, variances=variances, z_alpha=z_alpha, is_bounded=is_bounded)
-    return unchanged.resolvable_margin()
+    """Return the smallest margin that these units resolve with 80 % power for an unchanged checkpoint."""
+    return UnchangedMean(
+        shares=m.weights,
+        items=tuple(part.effective for part in m.parts),
+        variances=tuple(unchanged_variance(part.stderr, part.difference, part.n) for part in m.parts),
+        z_alpha=z_alpha,
+        is_bounded=m.rule.unit == UNIT_INTERVAL,
+    ).resolvable_margin()

@@ -6,23 +6,27 @@ one by one: an invalid waiver does not apply, and is shown with the reason.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from evalsvc.analysis.compare import compute_task_shares
+from evalsvc.analysis.units import TaskItems, group_units, size_units
 from evalsvc.errors import PolicyError
 from evalsvc.harness.suites import Name
-from evalsvc.records.choices import Half
 from evalsvc.records.digests import canonical, digest
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import smallest_passing_n, unchanged_bound
 from evalsvc.stats.sequential import spending_bounds
+from evalsvc.stats.unit_means import count_effective
 from evalsvc.yaml_files import Strict, first_problem, read_yaml
 
 Mode = Literal["fixed", "group_sequential", "finite_pool"]
@@ -193,15 +197,43 @@ def parse_policy(content: Mapping[str, Any], name: str = "policy") -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class TaskSize:
-    """Number of items of a task, and its weight in the suite."""
+    """Number of items of a task, and its weight in the suite.
+
+    Attributes:
+        of: Documents and clusters of the items; None where every item is its own.
+    """
 
     task: str
     items: int
     weight: float
+    of: TaskItems | None = None
 
-    def halve(self, half: Half) -> TaskSize:
-        """Return the size of one half of the items; "select" has the odd one."""
-        return replace(self, items=self.items // 2 + (self.items % 2 if half == "select" else 0))
+
+@dataclass(frozen=True, slots=True)
+class UnitCount:
+    """The units of tasks that share some, with the sum of these tasks' shares in a mean.
+
+    Attributes:
+        tasks: Positions of the tasks.
+        effective: Effective number of units.
+    """
+
+    tasks: tuple[int, ...]
+    share: float
+    effective: float
+
+
+def count_units(tasks: Sequence[TaskSize], shares: Sequence[float]) -> list[UnitCount]:
+    """Count the independent units behind a mean over tasks with these shares."""
+    known = [i for i, task in enumerate(tasks) if task.of is not None]
+    counts = [UnitCount((i,), shares[i], task.items) for i, task in enumerate(tasks) if task.of is None]
+    for group in group_units(tuple(items for task in tasks if (items := task.of) is not None)):
+        positions = tuple(known[i] for i in group.tasks)
+        share = sum(shares[i] for i in positions)
+        if share:
+            sizes = size_units(group, np.array([shares[i] for i in positions]) / share)
+            counts.append(UnitCount(positions, share, count_effective(sizes)))
+    return counts
 
 
 def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) -> None:
@@ -219,13 +251,8 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
     for entry in policy.retention:
         tasks = sizes.get(entry.suite, ())
         for task in tasks if entry.per_task_margin is not None else ():
-            needed = smallest_passing_n(entry.per_task_margin or 0.0, z_alpha)
-            if task.items < needed:
-                raise PolicyError(
-                    f"retention/{entry.suite}/{task.task}: {task.items} items cannot show at alpha {policy.alpha:.3g} "
-                    f"that a loss is below {entry.per_task_margin}, even if none changes; "
-                    f"needs {needed} items, or a larger margin"
-                )
+            name = f"retention/{entry.suite}/{task.task}"
+            _check_mean(name, {entry.suite: (task,)}, entry.per_task_margin or 0.0, policy.alpha, z_alpha)
         _check_mean(
             f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, policy.alpha, z_alpha
         )
@@ -246,15 +273,16 @@ def _check_mean(
     rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float, z_alpha: float
 ) -> None:
     """Refuse a margin on a mean over suites that has too few items, even if none of them changes."""
-    whole = {suite: sum(task.weight for task in tasks) for suite, tasks in suites.items()}
-    parts = tuple(
-        (task.items, task.weight / whole[suite] / len(suites)) for suite, tasks in suites.items() for task in tasks
-    )
-    items = tuple(count for count, _ in parts)
-    shares = tuple(share for _, share in parts)
-    if parts and unchanged_bound(shares, items, z_alpha) >= margin:
-        needed = smallest_passing_n(margin, z_alpha, items, shares)
+    tasks = [task for of_suite in suites.values() for task in of_suite]
+    if not tasks:
+        return
+    counts = count_units(tasks, compute_task_shares([(suite, t.weight) for suite, ts in suites.items() for t in ts]))
+    items, shares = tuple(c.effective for c in counts), tuple(c.share for c in counts)
+    if unchanged_bound(shares, items, z_alpha) >= margin:
+        needed, total = smallest_passing_n(margin, z_alpha, items, shares), sum(task.items for task in tasks)
+        is_each = math.isclose(sum(items), total)
+        has = f"{total:,} items" if is_each else f"{total:,} items, worth {sum(items):,.1f} independent ones,"
         raise PolicyError(
-            f"{rule}: {sum(items):,} items cannot show at alpha {alpha:.3g} that a loss is below {margin}, even if "
-            f"none changes; needs {needed:,} items, or a larger margin"
+            f"{rule}: {has} cannot show at alpha {alpha:.3g} that a loss is below {margin}, even if none changes; "
+            f"needs {needed:,} {'items' if is_each else 'independent documents or clusters'}, or a larger margin"
         )

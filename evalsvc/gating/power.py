@@ -5,10 +5,12 @@ Pure: no I/O, no database. The formulas are in `stats.power`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evalsvc.gating.policy import Policy, TaskSize, last_alpha
+from evalsvc.analysis.compare import compute_task_shares
+from evalsvc.gating.policy import Policy, TaskSize, count_units, last_alpha
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import ASSUMED_DISCORDANCE, UnchangedMean, expected_discordance
 
@@ -20,17 +22,20 @@ class RuleForecast:
     """The power analysis of one rule.
 
     Attributes:
+        n: Number of items.
+        units: Effective number of independent units: documents, or clusters of them.
         margin: Margin of the policy; for learning the gain that must be exceeded.
         discordance: Mean share of items that change either way.
         seen: Whether the discordance was measured on stored arms; else it is assumed.
         resolvable: Smallest margin (for learning: gain beyond `margin`) that is shown with 80 % power.
         power: Probability that an unchanged checkpoint passes; None for learning, where it should not pass.
-        needed_n: Items for 80 % power at the policy's margin; None for learning.
+        needed_n: Units for 80 % power at the policy's margin; None for learning.
     """
 
     rule: str
     margin: float
     n: int
+    units: int
     discordance: float
     seen: bool
     resolvable: float
@@ -83,19 +88,20 @@ def _rule(
     *,
     learning: bool = False,
 ) -> RuleForecast:
-    shares, items, variances, changed, seen = [], [], [], 0.0, True
-    for suite, tasks in suites.items():
-        for task in tasks:
-            known = discordance.get((suite, task.task))
-            seen = seen and known is not None
-            expected = ASSUMED_DISCORDANCE if known is None else expected_discordance(known, task.items)
-            shares.append(task.weight / sum(sibling.weight for sibling in tasks) / len(suites))
-            items.append(task.items)
-            variances.append(expected / task.items)
-            changed += expected * task.items
+    tasks = [task for of_suite in suites.values() for task in of_suite]
+    keys = [(suite, task.task) for suite, of_suite in suites.items() for task in of_suite]
+    counts = count_units(tasks, compute_task_shares([(suite, t.weight) for suite, ts in suites.items() for t in ts]))
+    expected = [
+        ASSUMED_DISCORDANCE if (known := discordance.get(key)) is None else expected_discordance(known, task.items)
+        for key, task in zip(keys, tasks, strict=True)
+    ]
+    items = [task.items for task in tasks]
+    changed = sum(map(operator.mul, expected, items))
+    # Items of one unit may all change together, so that the units' discordance is the items'.
+    variances = (max(expected[i] for i in count.tasks) / count.effective for count in counts)
     unchanged = UnchangedMean(
-        shares=tuple(shares),
-        items=tuple(items),
+        shares=tuple(count.share for count in counts),
+        items=tuple(count.effective for count in counts),
         variances=tuple(variances),
         z_alpha=z_of(last_alpha(policy)),
         is_bounded=policy.mode != "finite_pool",  # no sampling error once the whole pool is scored
@@ -103,9 +109,10 @@ def _rule(
     return RuleForecast(
         rule=name,
         margin=margin,
-        n=unchanged.n,
-        discordance=changed / unchanged.n,
-        seen=seen,
+        n=sum(items),
+        units=unchanged.n,
+        discordance=changed / sum(items),
+        seen=all(key in discordance for key in keys),
         resolvable=unchanged.resolvable_margin(),
         power=None if learning else unchanged.power(margin),
         needed_n=None if learning else unchanged.needed_n(margin),

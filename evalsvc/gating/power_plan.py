@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from evalsvc.analysis.compare import compare_values
+from evalsvc.analysis.units import TaskItems
 from evalsvc.errors import EvidenceError, PolicyError, UsageError
 from evalsvc.gating import sequential
 from evalsvc.gating.candidates import Candidate, at_level, place_candidate
@@ -18,6 +19,8 @@ from evalsvc.gating.power import RuleForecast, forecast, list_unforecast
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import find_suite, load_suite
 from evalsvc.records.choices import Half
+from evalsvc.records.digests import number_document
+from evalsvc.records.plans import PlannedTask
 from evalsvc.scoring.submit import Prepared
 from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
 from evalsvc.store.decisions import Decisions
@@ -71,7 +74,11 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
         if suite not in files:
             newest = of_base[suite]
             plans[newest.digest] = suite
-            sizes[suite] = tuple(TaskSize(*row) for row in stored_runs.task_sizes([newest.digest]).get(suite, ()))
+            items = stored_runs.task_items(newest.digest)
+            sizes[suite] = tuple(
+                TaskSize(task, count, weight, TaskItems(*items[task]) if count else None)
+                for task, count, weight in stored_runs.task_sizes([newest.digest]).get(suite, ())
+            )
             if not any(size.items for size in sizes[suite]):
                 raise EvidenceError(
                     f"suite {suite!r}: only its levels are in the store, and a gate decides on items; import it with "
@@ -95,10 +102,24 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
         batch_size=question.batch_size,
     )
     if question.half:
-        sizes = {suite: tuple(size.halve(question.half) for size in tasks) for suite, tasks in sizes.items()}
+        sizes = _take_half(sizes, question.half)
     discordance = read_discordance(store, known) if known else {}
     rate = stored_runs.median_rate() if store.path.is_file() else None
     return _forecast_all(policy, candidate, sizes, discordance, requests, rate)
+
+
+def _take_half(sizes: Mapping[str, tuple[TaskSize, ...]], half: Half) -> dict[str, tuple[TaskSize, ...]]:
+    """Return the sizes of one half of the tasks' documents and clusters."""
+    items = [task.of for tasks in sizes.values() for task in tasks if task.of is not None]
+    masks = iter(sequential.take_half(items, half))
+
+    def cut(task: TaskSize) -> TaskSize:
+        if task.of is None:
+            return task
+        mask = next(masks)
+        return replace(task, items=int(mask.sum()), of=task.of.part(mask))
+
+    return {suite: tuple(cut(task) for task in tasks) for suite, tasks in sizes.items()}
 
 
 def _forecast_all(
@@ -192,10 +213,21 @@ def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
     """Return the sizes of planned suites' tasks."""
     return {
         suite_plan.plan.suite: tuple(
-            TaskSize(task.name, len(task.samples), task.weight) for task in suite_plan.plan.tasks
+            TaskSize(task.name, len(task.samples), task.weight, list_planned_items(task))
+            for task in suite_plan.plan.tasks
         )
         for suite_plan in planned
     }
+
+
+def list_planned_items(task: PlannedTask) -> TaskItems:
+    """Return the documents and declared clusters of a planned task."""
+    documents = np.array([number_document(task.name, sample.doc) for sample in task.samples], dtype=np.int64)
+    if all(sample.cluster is None for sample in task.samples):
+        return TaskItems(documents, None)
+    # A sample without a cluster is its own.
+    names = [sample.digest if sample.cluster is None else f"cluster {sample.cluster}" for sample in task.samples]
+    return TaskItems(documents, np.unique(names, return_inverse=True)[1])
 
 
 def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, float]:

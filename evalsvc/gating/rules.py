@@ -61,6 +61,7 @@ class TaskPair:
             samples=base.samples[mask],
             values=base.values[mask],
             weights=None if base.weights is None else base.weights[mask],
+            documents=None if base.documents is None else base.documents[mask],
             clusters=None if base.clusters is None else base.clusters[mask],
             answers=None if base.answers is None else base.answers[mask],
             invalid=None if base.invalid is None else base.invalid[mask],

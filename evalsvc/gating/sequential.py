@@ -20,12 +20,14 @@ from typing import Protocol
 
 import numpy as np
 
+from evalsvc.analysis.units import TaskItems, group_units
 from evalsvc.errors import EvidenceError
-from evalsvc.gating.measure import build_paired, compare_rule_tasks, measure_rule
+from evalsvc.gating.measure import list_parts, measure_rule
 from evalsvc.gating.policy import FRACTIONS, Mode, Policy, WaiverEntry
 from evalsvc.gating.rules import Mask, Rule, TaskPair
 from evalsvc.gating.verdict import InterimLook, Outcome, RuleOutcome, Verdict, build_outcome, combine_verdicts
 from evalsvc.gating.waivers import describe_waivers, judge_waivers
+from evalsvc.records.choices import Half
 from evalsvc.records.digests import digest
 from evalsvc.records.direction import orient
 from evalsvc.records.vocabulary import Floats
@@ -48,26 +50,63 @@ def draw_place(sample: str, seed: int = SEED) -> float:
     return int(digest("order", str(seed), sample)[:13], 16) / 16**13
 
 
+def draw_unit_places(tasks: Sequence[TaskItems]) -> list[Floats]:
+    """Return the places of every task's samples in the random order of documents and clusters.
+
+    A unit's place is that of its smallest document number, which is a number of its content.
+    """
+    places: list[Floats] = [np.empty(0)] * len(tasks)
+    for group in group_units(tuple(tasks)):
+        first = np.full(group.count, np.iinfo(np.int64).max)
+        for position, units in zip(group.tasks, group.units, strict=True):
+            np.minimum.at(first, units, tasks[position].documents)
+        of_unit = np.array([draw_place(str(number)) for number in first.tolist()])
+        for position, units in zip(group.tasks, group.units, strict=True):
+            places[position] = of_unit[units]
+    return places
+
+
 def take_first(places: Mapping[Key, Floats], items: Mapping[Key, int], fraction: float, mode: Mode) -> dict[Key, Mask]:
     """Return which samples of each task belong to the first `fraction` of the order.
 
-    Group-sequential looks use the same share of every task. A finite pool has one order over all tasks, in which the
-    items of each task and suite are a random sample as well.
+    Group-sequential looks use the same share of every task. Items of one document or cluster have one place, and come
+    in at one look, so that later looks add independent evidence: then the share is one of places, not of items. A
+    finite pool has one order over all tasks, in which the items of each task and suite are a random sample as well.
 
     Args:
         places: Places of the available samples; at least those of the first `fraction`.
         items: Number of items of the whole task.
     """
     if mode != "finite_pool":
-        chosen = {}
-        for key, there in places.items():
-            count = max(SMALLEST, math.floor(fraction * items[key] + 1e-9))
-            chosen[key] = find_foremost(there, count)
-        return chosen
+        pooled, times = np.unique(np.concatenate([*places.values(), np.empty(0)]), return_counts=True)
+        repeated = pooled[times > 1]
+        return {
+            key: find_first_units(there, fraction)
+            if np.isin(there, repeated).any()
+            else find_foremost(there, max(SMALLEST, math.floor(fraction * items[key] + 1e-9)))
+            for key, there in places.items()
+        }
     count = math.floor(fraction * sum(items[key] for key in places) + 1e-9)
     pooled = np.sort(np.concatenate(list(places.values()))) if places else np.empty(0)
     last = pooled[min(count, len(pooled)) - 1] if count and len(pooled) else -1.0
     return {key: there <= last for key, there in places.items()}
+
+
+def take_half(tasks: Sequence[TaskItems], half: Half) -> list[Mask]:
+    """Return which samples of each task belong to a half of its documents and clusters; "select" has the odd one.
+
+    Tasks that share documents or clusters have them in the same half.
+    """
+    places = {(str(i), ""): of_task for i, of_task in enumerate(draw_unit_places(tasks))}
+    items = {key: len(of_task) + len(of_task) % 2 for key, of_task in places.items()}
+    first = take_first(places, items, 0.5, "group_sequential")
+    return [mask if half == "select" else ~mask for mask in first.values()]
+
+
+def find_first_units(places: Floats, fraction: float = 0.0) -> Mask:
+    """Return which samples have a place below `fraction`, and those of the `SMALLEST` first places in any case."""
+    foremost = np.unique(places)[:SMALLEST]
+    return (places < fraction) | np.isin(places, foremost)
 
 
 class _Look:
@@ -90,7 +129,8 @@ class _Look:
             key = get_key(pair)
             if key not in self._parts:
                 few = self.seen[key] < SMALLEST
-                self._parts[key] = pair.part(find_foremost(_places(pair), SMALLEST) if few else self._masks[key])
+                first = find_first_units(_places(pair)) if few else self._masks[key]
+                self._parts[key] = pair.part(first)
         return replace(rule, pairs=tuple(self._parts[get_key(pair)] for pair in rule.pairs))
 
 
@@ -176,35 +216,15 @@ class _Bounds:
         # Rules without interim looks have the same evidence at every look, and are tested once.
         return (self._pass[look.number - 1], self._fail[look.number - 1]) if grows else self._once
 
-    def _ends(self, look: _Look) -> dict[Key, tuple[float, Floats, Floats]]:
-        """Return every task's difference and bounds at a look; computed together, because rules share tasks."""
-        ends: dict[Key, tuple[float, Floats, Floats]] = {}
-        for grows in (True, False):
-            rules = [look.of(rule) for rule in self._rules if rule.grows == grows]
-            tasks = {
-                get_key(p): build_paired(c)
-                for rule in rules
-                for p, c in zip(rule.pairs, compare_rule_tasks(rule), strict=True)
-            }
-            if tasks:
-                low, high = bounds(list(tasks.values()), self._levels(grows, look))
-                ends |= {key: (task.difference, low[:, n], high[:, n]) for n, (key, task) in enumerate(tasks.items())}
-        return ends
-
     def at(self, look: _Look) -> list[Verdict]:
-        ends = self._ends(look)
         for rule in self._rules:
-            if rule.ratio is not None:
-                above, below = self._levels(rule.grows, look)
-                z = measure_rule(rule, above).test.z
-                holds, broken = z >= above, z <= -below
-            else:
-                parts = zip(*(ends[get_key(pair)] for pair in rule.pairs), strict=True)
-                low, high = combine_bounds(rule.shares, *(np.stack(part, axis=-1) for part in parts))
-                holds, broken = low[0] > rule.threshold, high[1] < rule.threshold
-            if broken:
+            parts, weights = list_parts(look.of(rule))
+            low, high = combine_bounds(
+                weights, [part.difference for part in parts], *bounds(parts, self._levels(rule.grows, look))
+            )
+            if high[1] < rule.threshold:
                 self._decided[rule.name] = ("fail", look.number)
-            elif holds:
+            elif low[0] > rule.threshold:
                 self._decided.setdefault(rule.name, ("pass", look.number))
         return [self._decided.get(rule.name, ("inconclusive", 0))[0] for rule in self._rules]
 

@@ -19,7 +19,14 @@ import numpy as np
 
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.candidates import Candidate
-from evalsvc.gating.measure import MeasuredRule, compute_needed_items, compute_smallest_margin, measure_rule, name_test
+from evalsvc.gating.measure import (
+    MeasuredRule,
+    compute_needed_units,
+    compute_smallest_margin,
+    measure_rule,
+    name_rule_units,
+    name_test,
+)
 from evalsvc.gating.policy import Policy, WaiverEntry
 from evalsvc.gating.rules import Rule, RuleKind
 from evalsvc.gating.waivers import describe_waivers, judge_waivers
@@ -41,9 +48,11 @@ class RuleOutcome:
         estimate: Adapted minus base, positive is better; for diversity the ratio minus 1.
         low, high: Ends of its interval, each a one-sided bound at the candidate's alpha.
         n: Number of items.
-        needed_n: Items needed to show that the rule holds, if the estimate were true; None if the rule is decided, or
-            more items would not change it.
-        resolvable_margin: Smallest margin that these items resolve with 80 % power for an unchanged checkpoint.
+        units: Number of independent units of evidence, and what they are: items, documents of several items, clusters,
+            prompts (`unit_of_evidence`).
+        needed_n: Units needed to show that the rule holds, if the estimate were true; None if the rule is decided, or
+            more would not change it.
+        resolvable_margin: Smallest margin that these units resolve with 80 % power for an unchanged checkpoint.
         p_pass, p_fail: One-sided p-values, the second after Holm; None in mode group_sequential, where bounds decide.
         degraded: Whether the loss is significant (the interval is below zero), whatever the margin.
         waived: Reason, owner and expiry of the waiver, if the rule is waived.
@@ -61,6 +70,8 @@ class RuleOutcome:
     high: float
     margin: float
     n: int
+    units: int
+    unit_of_evidence: str
     needed_n: int | None
     resolvable_margin: float
     test: str
@@ -169,9 +180,11 @@ def build_outcome(
     look: int | None = None,
 ) -> RuleOutcome:
     """Return the outcome of a rule, with the items needed if it is inconclusive."""
-    test, counts = m.test, [task.counts for task in m.tasks]
-    lost = sum(c[0] for c in counts if c) if counts and all(counts) else None
-    gained = sum(c[1] for c in counts if c) if counts and all(counts) else None
+    test = m.test
+    counts = [(c.lost, c.gained) if c.higher_is_better else (c.gained, c.lost) for c in m.comparisons]
+    is_binary = bool(counts) and all(lost is not None for lost, _ in counts)
+    lost = sum(lost or 0 for lost, _ in counts) if is_binary else None
+    gained = sum(gained or 0 for _, gained in counts) if is_binary else None
     return RuleOutcome(
         rule=m.rule.name,
         kind=m.rule.kind,
@@ -184,7 +197,9 @@ def build_outcome(
         high=test.high,
         margin=m.rule.margin,
         n=m.n,
-        needed_n=compute_needed_items(m, z_alpha) if verdict == "inconclusive" else None,
+        units=m.units,
+        unit_of_evidence=name_rule_units(m),
+        needed_n=compute_needed_units(m, z_alpha) if verdict == "inconclusive" else None,
         resolvable_margin=compute_smallest_margin(m, z_alpha),
         test=name_test(m),
         unit=m.rule.unit,

@@ -65,7 +65,13 @@ def _complete_rule(rule: Record) -> Record:
     threshold = {"learning": rule["margin"], "diversity": rule["margin"] - 1}.get(kind, -rule["margin"])
     if kind == "diversity" or (kind, suite, task) == ("retention", "group", None):
         suite = task = None
-    return {"kind": kind, "suite": suite, "task": task, "threshold": threshold, **rule}
+    units = {"units": rule["n"], "unit_of_evidence": "prompts" if kind == "diversity" else "items"}
+    return {"kind": kind, "suite": suite, "task": task, "threshold": threshold, **units, **rule}
+
+
+def _complete_input(of_task: Record) -> Record:
+    """Return a task's entry in a record with what version 0.1.0 did not write, which took every item for a unit."""
+    return {"units": of_task["n"], **of_task}
 
 
 def find_differences(store: Store, record: Record) -> list[str]:
@@ -78,7 +84,11 @@ def find_differences(store: Store, record: Record) -> list[str]:
         differences.append("the record was edited: its digest does not match its content")
     try:
         differences += _chain_problems(Decisions(store.path).chain(record["base"]["digest"]), record)
-        complete = {**record, "rules": [_complete_rule(rule) for rule in record["rules"]]}
+        complete = {
+            **record,
+            "rules": [_complete_rule(rule) for rule in record["rules"]],
+            "inputs": [_complete_input(of_task) for of_task in record["inputs"]],
+        }
         differences += _find_differences(complete, _recompute(store, record))
     except (KeyError, TypeError, ValueError) as error:
         differences.append(f"the record was edited: {type(error).__name__}: {error}")

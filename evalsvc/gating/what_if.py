@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
+
 from evalsvc.analysis.compare import UNIT_INTERVAL, compute_task_shares
+from evalsvc.analysis.units import measure_differences
 from evalsvc.errors import UsageError
-from evalsvc.gating.measure import build_paired
 from evalsvc.gating.verdict import Verdict
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.margins import PairedDifference, margin_test, z_of
 from evalsvc.stats.power import UnchangedMean, expected_discordance, unchanged_variance
+from evalsvc.stats.unit_means import UnitSums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,34 +40,36 @@ class WhatIf:
 
 
 def recompute_under(tasks: Sequence[Comparison], margin: float, alpha: float, factor: float = 1.0) -> WhatIf:
-    """Test whether the mean loss over some tasks is below a margin, with `factor` times as many items.
+    """Test whether the mean loss over some tasks is below a margin, with `factor` times as many units.
 
-    The numbers of lost and gained items are scaled with the number of items.
+    What is lost and gained is scaled with the number of units.
 
     Raises:
         UsageError: There is no task with an interval, or a number is out of range.
     """
-    usable = [task for task in tasks if task.lost is not None or task.stderr is not None]
+    usable = [task for task in tasks if task.low is not None]
     if not usable or not (0 < margin < 1 and 0 < alpha <= 0.2 and factor > 0):
         raise UsageError(
             f"{len(usable)} tasks with an interval, margin {margin}, alpha {alpha}, factor {factor}: must have at "
             "least one task, a margin between 0 and 1, an alpha up to 0.2 and a positive factor"
         )
     shares = compute_task_shares([(task.suite, task.weight) for task in usable])
-    scaled = [_scale_task(build_paired(task), factor) for task in usable]
-    test = margin_test(scaled, shares, -margin, z_of(alpha))
+    parts, weights = measure_differences(usable, shares)
+    scaled = [_scale_part(part, factor) for part in parts]
+    test = margin_test(scaled, weights, -margin, z_of(alpha))
     verdict: Verdict = "inconclusive"
     if test.z >= z_of(alpha):
         verdict = "pass"
     elif test.p_below <= alpha:
         verdict = "fail"
-    unchanged = _measure_unchanged(usable, shares, z_of(alpha))
+    is_bounded = all(task.unit == UNIT_INTERVAL for task in usable)
+    unchanged = _measure_unchanged(parts, weights, z_of(alpha), is_bounded)
     return WhatIf(
         verdict=verdict,
         estimate=test.difference,
         low=test.low,
         high=test.high,
-        n=sum(task.n for task in scaled),
+        n=sum(part.n for part in scaled),
         p_pass=test.p_above,
         power=unchanged.power(margin, factor),
         needed_n=unchanged.needed_n(margin),
@@ -79,28 +84,39 @@ def compute_power_curve(
     return [(answer.n, answer.power) for answer in answers]
 
 
-def _scale_task(task: PairedDifference, factor: float) -> PairedDifference:
-    n = max(2, round(task.n * factor))
-    counts = None if task.counts is None else (round(task.counts[0] * n / task.n), round(task.counts[1] * n / task.n))
-    difference = task.difference if counts is None else (counts[1] - counts[0]) / n
-    return task._replace(
+def _scale_part(part: PairedDifference, factor: float) -> PairedDifference:
+    """Return a difference as it would be with `factor` times as many units of the same kind."""
+    n = max(2, round(part.n * factor))
+    if part.units is not None:
+        # The first of the repeated units, in order of their contributions, so that these keep their distribution.
+        order = np.argsort(part.units.sums[0], kind="stable")
+        chosen = order[(np.arange(n) * part.n / n).astype(np.intp)]
+        sizes = part.units.sizes[chosen]
+        units = UnitSums(sums=part.units.sums[:, chosen] / sizes.mean(), sizes=sizes / sizes.mean())
+        return part._replace(
+            n=n, difference=float(units.sums.mean()), stderr=part.stderr * sqrt(part.n / n), units=units
+        )
+    counts = None if part.counts is None else (round(part.counts[0] * n / part.n), round(part.counts[1] * n / part.n))
+    return part._replace(
         n=n,
-        difference=difference,
-        stderr=task.stderr * sqrt(task.n / n),
+        difference=part.difference if counts is None else (counts[1] - counts[0]) / n,
+        stderr=part.stderr * sqrt(part.n / n),
         counts=counts,
-        df=max(1, task.df * n / task.n),
+        df=max(1, part.df * n / part.n),
     )
 
 
-def _measure_unchanged(tasks: Sequence[Comparison], shares: Sequence[float], z_alpha: float) -> UnchangedMean:
+def _measure_unchanged(
+    parts: Sequence[PairedDifference], shares: Sequence[float], z_alpha: float, is_bounded: bool
+) -> UnchangedMean:
     """Return the mean of an unchanged checkpoint, with the measured discordance."""
     return UnchangedMean(
         shares=tuple(shares),
-        items=tuple(task.n for task in tasks),
+        items=tuple(part.effective for part in parts),
         variances=tuple(
-            max(unchanged_variance(task.stderr or 0.0, task.gain, task.n), expected_discordance(0.0, task.n) / task.n)
-            for task in tasks
+            max(unchanged_variance(part.stderr, part.difference, part.n), expected_discordance(0.0, part.n) / part.n)
+            for part in parts
         ),
         z_alpha=z_alpha,
-        is_bounded=all(task.unit == UNIT_INTERVAL for task in tasks),
+        is_bounded=is_bounded,
     )

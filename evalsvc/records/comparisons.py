@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from evalsvc.records.direction import orient
-from evalsvc.records.serialise import build_record
-from evalsvc.records.vocabulary import Role
+from evalsvc.records.serialise import INTERNAL, build_record
+from evalsvc.records.vocabulary import Floats, Ints, Role
 from evalsvc.stats.calibration import CalibrationDrift
 from evalsvc.stats.transitions import ChanceBracket, Floor
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ItemGains:
+    """Gains of the items of one task.
+
+    Attributes:
+        gains: float64 [n], whose mean is the comparison's gain: differences of scores; for other metrics than means the
+            difference of the levels plus each item's influence on it.
+        documents: int64 [n], the number of each item's document.
+        clusters: int64 [n], equal for items of one cluster; None where the suite declares none.
+        is_bounded: Whether every gain lies in [-1, 1].
+    """
+
+    gains: Floats
+    documents: Ints
+    clusters: Ints | None = None
+    is_bounded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +41,8 @@ class Comparison:
         test: Name of the procedure that gives the interval.
         unit: "score" for metrics in [0, 1], else the metric's name.
         coverage: Share of the base's samples that both arms have.
-        clusters: Number of clusters, if samples are clustered; None where samples are independent.
+        units: Number of independent units of evidence: documents, or clusters of them; None without items.
+        clusters: Number of units, if the suite declares clusters; None where documents are independent.
         p_value: Two-sided, of H0: no difference; McNemar's exact test for binary items, else that of `test`.
     """
 
@@ -46,8 +65,10 @@ class Comparison:
     weight: float
     stderr: float | None
     coverage: float = 1.0
+    units: int | None = None
     clusters: int | None = None
     p_value: float | None = None
+    items: ItemGains | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
 
     @property
     def gain(self) -> float:
@@ -94,7 +115,7 @@ class FullComparison(Comparison):
     @classmethod
     def of(cls, comparison: Comparison) -> FullComparison:
         """Return a comparison whose further figures are not filled in yet."""
-        return build_record(cls, {field.name: getattr(comparison, field.name) for field in fields(comparison)})
+        return build_record(cls, {entry.name: getattr(comparison, entry.name) for entry in fields(comparison)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ class TaskScores:
         samples: int64 [n], the store's sample numbers, increasing.
         values: float64 [n].
         weights: float64 [n], or None where the aggregation takes none.
-        clusters: int64 [n], equal for samples of one cluster; None where all are independent.
+        documents: int64 [n], the same number for the same document in any task and prompt; None: each its own.
+        clusters: int64 [n], equal for samples of one declared cluster; None where the suite declares none.
         answers, invalid, confidence: [n] as in `Score`; None if the task does not have them.
     """
 
@@ -101,6 +102,7 @@ class TaskScores:
     samples: Ints
     values: Floats
     weights: Floats | None = None
+    documents: Ints | None = None
     clusters: Ints | None = None
     answers: Ints | None = None
     invalid: NDArray[np.bool_] | None = None

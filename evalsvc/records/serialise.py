@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
     Record = TypeVar("Record", bound=DataclassInstance)
 
 
+INTERNAL: Mapping[str, bool] = MappingProxyType({"internal": True})
+"""Metadata of a field that is not written: what a record was computed from."""
+
+
 def to_plain(value: Any) -> Any:
     """Return a value as JSON types: records as dicts, arrays and tuples as lists, paths and times as text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value) if "internal" not in f.metadata}
     if isinstance(value, Mapping):
         return {key: to_plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

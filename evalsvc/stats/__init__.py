@@ -2,6 +2,7 @@
 
     estimates     level and standard error of lm-eval's aggregations, by influence values; clustered standard errors
     paired        differences of two arms on the same items: Tango's score interval, paired t, McNemar's test
+    unit_means    bounds of a mean over documents or clusters with scores of any kind
     margins       tests of a difference, of one task or a weighted mean, against a margin, in both directions
     sequential    bounds for several interim looks at growing data
     betting       tests by betting after every item, also for a finite pool

@@ -3,9 +3,10 @@
 H0 is "the difference is at most the threshold" (for retention, -margin); the mirrored H0 is "at least". One signed z
 tests both: the difference is above the threshold at level alpha if z >= z_alpha, below it if z <= -z_alpha.
 
-* Binary items: Tango's score statistic (see `paired`).
-* Graded items and perplexities: Student's t, with its tail probability converted to z. For differences in [-1, 1] the
-  half-width is at least z^2 / (n + z^2), that of n binary items of which none changed.
+* One binary item per document: Tango's score statistic (see `paired`).
+* Other scores in [0, 1], and documents or clusters of several items: the score statistic of `unit_means`, which is
+  Tango's for any score.
+* Values without limits, such as bits per byte: Student's t, with its tail probability converted to z.
 * Weighted means: MOVER (Zou and Donner 2008, Statistics in Medicine 27:1693-1702), which combines the tasks' own
   bounds. A task without any changed item keeps its uncertainty, which a sum of standard errors would ignore.
 
@@ -23,21 +24,25 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from evalsvc.stats.paired import tango_bounds, tango_z
+from evalsvc.stats.unit_means import UnitSums, normal_quantile, score_bounds, score_curve, score_z
 
 Floats = NDArray[np.float64]
 
 _GRID = np.concatenate([np.linspace(0, 5, 251), np.linspace(5.1, 8, 30)])
 """z at which the bounds of weighted means are computed; between them z is interpolated (error below 1e-4)."""
 
+_CORRECTIONS = 3
+
 
 class PairedDifference(NamedTuple):
-    """The difference on one task, as a test takes it; positive is better.
+    """The difference on one task, or on several that have documents in common; positive is better.
 
     Attributes:
-        stderr: Standard error of the difference; used if there are no counts.
-        counts: (lost, gained) of binary items, else None.
+        n: Number of independent units: documents, or clusters of them.
+        stderr: Standard error of the difference; used if there are neither counts nor units.
+        counts: (lost, gained) where every unit is one binary item, else None.
         df: Degrees of freedom of `stderr`.
-        is_bounded: Whether each item's difference lies in [-1, 1].
+        units: Contributions of the units, [1, n], where scores lie in [0, 1] and there are no counts.
     """
 
     n: int
@@ -45,7 +50,12 @@ class PairedDifference(NamedTuple):
     stderr: float
     counts: tuple[int, int] | None = None
     df: float = float("inf")
-    is_bounded: bool = True
+    units: UnitSums | None = None
+
+    @property
+    def effective(self) -> float:
+        """Effective number of units, which is smaller than n if some are larger than others."""
+        return self.n if self.units is None else self.units.effective
 
 
 class MarginTest(NamedTuple):
@@ -69,25 +79,24 @@ def bounds(tasks: Sequence[PairedDifference], z: ArrayLike) -> tuple[Floats, Flo
     """Return lower and upper bounds [len(z), tasks] of every task's difference at each z >= 0."""
     level = np.atleast_1d(np.asarray(z, dtype=np.float64))[:, None]
     low, high = np.empty((len(level), len(tasks))), np.empty((len(level), len(tasks)))
-    binary = np.array([task.counts is not None for task in tasks], dtype=np.bool_)
-    if binary.any():
+    counted = np.array([task.counts is not None for task in tasks], dtype=np.bool_)
+    if counted.any():
         lost, gained, n = np.array([(*task.counts, task.n) for task in tasks if task.counts is not None]).T
-        low[:, binary], high[:, binary] = tango_bounds(lost, gained, n, level)
-    if not binary.all():
-        low[:, ~binary], high[:, ~binary] = _t_bounds([task for task in tasks if task.counts is None], level)
+        low[:, counted], high[:, counted] = tango_bounds(lost, gained, n, level)
+    for i, task in enumerate(tasks):
+        if task.units is not None:
+            low[:, i : i + 1], high[:, i : i + 1] = score_bounds(task.units, level[:, 0])
+        elif task.counts is None:
+            half = _t_half_width(task, level[:, 0])
+            low[:, i], high[:, i] = task.difference - half, task.difference + half
     return low, high
 
 
-def _t_bounds(tasks: Sequence[PairedDifference], level: Floats) -> tuple[Floats, Floats]:
-    """Return lower and upper bounds [len(level), tasks] by Student's t, at each z [len(level), 1]."""
-    n, difference, stderr, df, is_bounded = np.array(
-        [(t.n, t.difference, t.stderr, t.df, t.is_bounded) for t in tasks]
-    ).T
-    half = -stdtrit(df, np.maximum(ndtr(-level), 1e-300)) * stderr
-    half = np.where(np.isinf(df), level * stderr, half)
-    half = np.where(is_bounded, np.maximum(half, level**2 / (n + level**2)), half)
-    low, high = difference - half, difference + half
-    return np.where(is_bounded, np.maximum(low, -1), low), np.where(is_bounded, np.minimum(high, 1), high)
+def _t_half_width(task: PairedDifference, z: Floats) -> Floats:
+    """Return the half-width of the interval by Student's t, at each z."""
+    if np.isinf(task.df):
+        return np.asarray(z * task.stderr)
+    return np.asarray(-stdtrit(task.df, np.maximum(ndtr(-z), 1e-300)) * task.stderr)
 
 
 def combine_bounds(shares: ArrayLike, differences: ArrayLike, low: Floats, high: Floats) -> tuple[Floats, Floats]:
@@ -100,46 +109,88 @@ def combine_bounds(shares: ArrayLike, differences: ArrayLike, low: Floats, high:
     )
 
 
+def bound_sum(tasks: Sequence[PairedDifference], shares: Sequence[float], z: float) -> tuple[float, float]:
+    """Return the bounds, at a normal quantile, of the sum of `tasks`, each times its positive share."""
+    low, high = combine_bounds(shares, [task.difference for task in tasks], *bounds(tasks, [z]))
+    return float(low[0]), float(high[0])
+
+
 def margin_test(
     tasks: Sequence[PairedDifference], shares: Sequence[float], threshold: float, z_alpha: float
 ) -> MarginTest:
-    """Test the mean of `tasks`, weighted by `shares` that add up to 1, against a threshold.
+    """Test the sum of `tasks`, each times its positive share, against a threshold.
 
     Args:
         z_alpha: One-sided normal quantile of the reported bounds.
 
     Raises:
-        ValueError: There are no tasks, or a task has neither counts nor a finite standard error.
+        ValueError: There are no tasks, or a task has neither counts nor two units nor a finite standard error.
     """
-    if not tasks or not all(task.counts is not None or np.isfinite(task.stderr) for task in tasks):
-        raise ValueError(f"{len(tasks)} tasks, must have at least one, each with counts or a standard error")
-    only = tasks[0].counts if len(tasks) == 1 else None
-    differences = [task.difference for task in tasks]
-    one_by_one = np.stack([_ends(task, z_alpha, whole=only is None) for task in tasks], axis=-1)
-    low, high = combine_bounds(shares, differences, *one_by_one)
-    difference = float(np.dot(shares, differences))
-    if only is not None:
-        z = float(tango_z(threshold, *only, tasks[0].n))
+    if not tasks or not all(is_testable(task) for task in tasks):
+        raise ValueError(f"{len(tasks)} tasks, must have at least one, each with counts, units or a standard error")
+    low, high = bound_sum(tasks, shares, z_alpha)
+    difference = float(np.dot(shares, [task.difference for task in tasks]))
+    if len(tasks) == 1:
+        z = _single_z(tasks[0], threshold / shares[0])
     else:
-        # The bounds widen with z; the z at which one of them reaches the threshold is the statistic.
-        inside = difference > threshold
-        reached = low[1:] > threshold if inside else high[1:] < threshold
-        gap = (low[1:] - threshold) if inside else (threshold - high[1:])
-        z = _crossing(gap, reached) * (1 if inside else -1)
-    return MarginTest(
-        difference=difference,
-        low=float(low[0]),
-        high=float(high[0]),
-        z=z,
-        p_above=float(ndtr(-z)),
-        p_below=float(ndtr(z)),
-    )
+        z = _combined_z(tasks, shares, difference, threshold)
+    return MarginTest(difference=difference, low=low, high=high, z=z, p_above=float(ndtr(-z)), p_below=float(ndtr(z)))
+
+
+def is_testable(task: PairedDifference) -> bool:
+    """Whether a difference has bounds: from counts, from at least two units, or from a standard error."""
+    if task.counts is not None:
+        return True
+    return task.n > 1 if task.units is not None else bool(np.isfinite(task.stderr))
+
+
+def _single_z(task: PairedDifference, threshold: float) -> float:
+    """Return the statistic of one difference."""
+    if not -1 < threshold < 1 and (task.counts is not None or task.units is not None):
+        return float(-np.sign(threshold) * _GRID[-1])
+    if task.counts is not None:
+        return float(tango_z(threshold, *task.counts, task.n))
+    if task.units is not None:
+        return float(normal_quantile(score_z(task.units, threshold), task.units.effective - 1)[0])
+    gap = task.difference - threshold
+    if not task.stderr:
+        return float(np.sign(gap) * _GRID[-1])
+    t = np.array([gap / task.stderr])
+    return float(t[0] if np.isinf(task.df) else normal_quantile(t, task.df)[0])
+
+
+def _combined_z(tasks: Sequence[PairedDifference], shares: Sequence[float], difference: float, at: float) -> float:
+    """Return the z at which a bound of the mean reaches the threshold `at`; the bounds widen with z."""
+    is_lower = difference > at
+    differences = [task.difference for task in tasks]
+    ends = np.stack([_curve(task, is_lower) for task in tasks], axis=-1)
+    low, high = combine_bounds(shares, differences, ends, ends)
+    gap = low - at if is_lower else at - high
+    z = _crossing(gap, gap > 0)
+    if 0 < z < _GRID[-1] and any(task.units is not None for task in tasks):
+        # The curves are interpolated; what is left is found with the bounds themselves.
+        step = max(int(np.searchsorted(_GRID, z)), 1)
+        slope = (gap[step - 1] - gap[step]) / (_GRID[step] - _GRID[step - 1])
+        for _ in range(_CORRECTIONS):
+            end = bound_sum(tasks, shares, z)[0 if is_lower else 1]
+            z = float(np.clip(z + (end - at if is_lower else at - end) / slope, 0, _GRID[-1]))
+    return z if is_lower else -z
+
+
+def _curve(task: PairedDifference, is_lower: bool) -> Floats:
+    """Return a task's lower or upper bound at every z of the grid."""
+    if task.units is not None:
+        return score_curve(task.units, _GRID, is_lower=is_lower)
+    if task.counts is not None:
+        return np.asarray(_counted_curve(*task.counts, task.n)[0 if is_lower else 1])
+    half = _t_half_width(task, _GRID)
+    return task.difference - half if is_lower else task.difference + half
 
 
 @lru_cache(maxsize=2**12)
-def _ends(task: PairedDifference, z_alpha: float, *, whole: bool) -> Floats:
-    """Return [2, 1 + z], a task's bounds at z_alpha and, if `whole`, on the grid; cached, as tasks share counts."""
-    return np.stack(bounds([task], np.concatenate([[z_alpha], _GRID if whole else []])))[..., 0]
+def _counted_curve(lost: int, gained: int, n: int) -> Floats:
+    """Return [2, z], both bounds at every z of the grid; cached, as tasks share counts."""
+    return np.stack(tango_bounds(lost, gained, n, _GRID))
 
 
 def _crossing(gap: Floats, above: NDArray[np.bool_]) -> float:

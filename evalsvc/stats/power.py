@@ -37,22 +37,22 @@ class UnchangedMean:
 
     Attributes:
         shares: Shares of the tasks in the mean; they sum to 1.
-        items: Number of items of each task.
+        items: Number of independent units of each part, of which "items" stands for the usual one.
         variances: Variance of each task's difference, D_s / n_s.
         z_alpha: One-sided normal quantile of the test.
         is_bounded: Whether each item's difference lies in [-1, 1].
     """
 
     shares: tuple[float, ...]
-    items: tuple[int, ...]
+    items: tuple[float, ...]
     variances: tuple[float, ...]
     z_alpha: float
     is_bounded: bool = True
 
     @property
     def n(self) -> int:
-        """Number of items of all tasks."""
-        return sum(self.items)
+        """Number of units of all parts."""
+        return round(sum(self.items))
 
     @property
     def error(self) -> float:
@@ -110,7 +110,7 @@ def unchanged_bound(shares: Sequence[float], items: Sequence[float], z_alpha: fl
 
 @lru_cache(maxsize=2**10)
 def smallest_passing_n(
-    margin: float, z_alpha: float, items: tuple[int, ...] = (1,), shares: tuple[float, ...] = (1.0,)
+    margin: float, z_alpha: float, items: tuple[float, ...] = (1,), shares: tuple[float, ...] = (1.0,)
 ) -> int:
     """Return the smallest number of items that exclude a loss of `margin` if none of them changes.
 
@@ -119,7 +119,7 @@ def smallest_passing_n(
     """
 
     def passes(factor: float) -> bool:
-        return unchanged_bound(shares, [math.ceil(n * factor) for n in items], z_alpha) < margin
+        return unchanged_bound(shares, [math.ceil(n * factor - 1e-9) for n in items], z_alpha) < margin
 
     low, high = 0.0, 1.0
     while not passes(high):
@@ -127,7 +127,7 @@ def smallest_passing_n(
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if passes(middle) else (middle, high)
-    return sum(math.ceil(n * high) for n in items)
+    return sum(math.ceil(n * high - 1e-9) for n in items)
 
 
 def paired_needed_n(

@@ -6,7 +6,8 @@
     arms         a checkpoint as served: with its numerics, merged or not, quantised or not
     plans        a suite with one rendering; `tasks` are its tasks, `plan_samples` its samples in order, `plan_files`
                  the files that it was built from
-    samples      items, with document and gold; `requests` are the requests of the items
+    samples      items, with document and gold; `requests` are the requests of the items; `document` is a number that is
+                 the same for the same document in any task and prompt
     responses    one row per arm and request
     failures     requests that failed, with the error
     runs         one arm on one plan: queued, running, done or failed
@@ -265,6 +266,16 @@ MIGRATIONS: list[tuple[str, str]] = [
         "m010_training_seed",
         """
         ALTER TABLE checkpoints ADD COLUMN seed BIGINT;
+        """,
+    ),
+    (
+        "m011_documents",
+        # The unit of evidence. The name of an imported item only says which item of its task it is.
+        """
+        ALTER TABLE samples ADD COLUMN document BIGINT;
+        UPDATE samples SET document = CAST(md5_number_lower(
+            CASE WHEN starts_with(doc, '{"item":') THEN concat(task, chr(10), doc) ELSE doc END
+        ) >> 1 AS BIGINT);
         """,
     ),
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from evalsvc.records.arms import DECLARED, Arm, Checkpoint
+from evalsvc.records.digests import number_document
 from evalsvc.records.plans import Plan, PlannedTask
 from evalsvc.store.database import Connection
 from evalsvc.store.rows import NOW, as_table, fetch_row, insert_row, insert_table, next_number
@@ -32,6 +33,7 @@ _SAMPLES = {
     "target": pa.string(),
     "requests": pa.list_(pa.string()),
     "cluster": pa.string(),
+    "document": pa.int64(),
 }
 
 
@@ -143,6 +145,7 @@ def _add_samples(connection: Connection, plan: Plan, number: int) -> None:
         samples,
         position=[position for task in plan.tasks for position in range(len(task.samples))],
         task=[task.name for task in plan.tasks for _ in task.samples],
+        document=[number_document(task.name, sample.doc) for task in plan.tasks for sample in task.samples],
     )
     insert_table(
         connection,
@@ -153,6 +156,7 @@ def _add_samples(connection: Connection, plan: Plan, number: int) -> None:
             "+ row_number() OVER (ORDER BY i.task, i.position)",
             **{name: f"i.{name}" for name in ("digest", "task", "doc_id", "doc", "target")},
             "requests": "coalesce(n.requests, [])",
+            "document": "i.document",
         },
         """
         FROM incoming i ANTI JOIN samples s ON s.digest = i.digest

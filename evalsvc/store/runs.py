@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evalsvc.records.serialise import build_record
-from evalsvc.records.vocabulary import Role, State
+from evalsvc.records.vocabulary import Ints, Role, State
 from evalsvc.store.arms import StoredArm
 from evalsvc.store.database import Database
 from evalsvc.store.rows import fetch_row, fetch_rows
@@ -115,6 +117,29 @@ class Runs:
         for row in rows:
             sizes.setdefault(row["suite"], []).append((row["task"], row["items"], row["weight"]))
         return sizes
+
+    def task_items(self, plan: str) -> dict[str, tuple[Ints, Ints | None]]:
+        """Return, by task of a plan, each item's document and declared cluster, as numbers; None without clusters."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                """
+                SELECT m.task, s.document, m.sample_cluster IS NOT NULL AS declared,
+                       dense_rank() OVER (ORDER BY m.sample_cluster) AS cluster, s.sample
+                FROM plans p JOIN plan_samples m USING (plan) JOIN samples s USING (sample)
+                WHERE p.digest = ? ORDER BY m.task, s.sample
+                """,
+                [plan],
+            ).fetchnumpy()
+        tasks, documents, declared, clusters, samples = (
+            np.asarray(rows[name]) for name in ("task", "document", "declared", "cluster", "sample")
+        )
+        # A sample without a cluster is its own cluster; negative numbers, so that they are unique.
+        clusters = np.where(declared, clusters, -samples.astype(np.int64) - 1)
+        return {
+            str(task): (documents[of_task], clusters[of_task] if declared[of_task].any() else None)
+            for task in np.unique(tasks)
+            for of_task in (tasks == task,)
+        }
 
     def sample_digests(self, plans: Sequence[str]) -> dict[int, str]:
         """Return the digests of all samples of some plans, by number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -115,7 +115,21 @@ def read_task_scores(
         [runs.tolist()],
     ).fetchnumpy()
     of_position = {(row["plan"], row["position"]): {**of_plan[row["plan"]], **row} for row in tasks}
-    return _cut_columns(columns, of_position, _clusters(connection, numbers), [base, *arms])
+    scores = _cut_columns(columns, of_position, _clusters(connection, numbers), [base, *arms])
+    return _add_documents(connection, scores)
+
+
+def _add_documents(connection: Connection, scores: dict[int, list[TaskScores]]) -> dict[int, list[TaskScores]]:
+    """Return the scores with the numbers of their documents; tasks with the same samples share one array of them."""
+    samples = {id(task.samples): task.samples for tasks in scores.values() for task in tasks}
+    if not samples:
+        return scores
+    numbers = read_documents(connection, np.concatenate(list(samples.values())))
+    ends = np.cumsum([len(of_task) for of_task in samples.values()])
+    documents = dict(zip(samples, np.split(numbers, ends[:-1]), strict=True))
+    return {
+        arm: [replace(task, documents=documents[id(task.samples)]) for task in tasks] for arm, tasks in scores.items()
+    }
 
 
 def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, float]]:
@@ -153,8 +167,13 @@ def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, fl
 
 def read_documents(connection: Connection, samples: Ints) -> Ints:
     """Return, for each sample, a number that is the same for the same document, independent of the prompt."""
-    rows = connection.execute("SELECT sample, hash(doc) >> 1 AS doc FROM samples ORDER BY sample").fetchnumpy()
-    return np.asarray(rows["doc"]).astype(np.int64)[np.searchsorted(rows["sample"], samples)]
+    if not len(samples):
+        return np.empty(0, dtype=np.int64)
+    rows = connection.execute(
+        "SELECT sample, document FROM samples WHERE sample BETWEEN ? AND ? ORDER BY sample",
+        [int(samples.min()), int(samples.max())],
+    ).fetchnumpy()
+    return np.asarray(rows["document"], dtype=np.int64)[np.searchsorted(rows["sample"], samples)]
 
 
 def read_sampled(
@@ -281,16 +300,19 @@ def _cut_columns(
     kinds = {"weight": np.float64, "answer": np.int64, "invalid": np.bool_, "confidence": np.float64}
     optional = {name: _Column(columns[name], kind) for name, kind in kinds.items()}
     shared: dict[tuple[int, int], Ints] = {}
+    of_shared: dict[tuple[int, int], Ints | None] = {}
     for start, end in _stretches(keys):
         arm, plan, position = (int(key[start]) for key in keys)
         row = tasks[plan, position]
         samples = numbers[start:end]
         if (plan, position) not in shared:
             shared[plan, position] = samples.copy()  # a copy, so that the column of all arms can be freed
-        if np.array_equal(
-            shared[plan, position], samples
-        ):  # the usual case; sharing the array makes later comparisons fast
-            samples = shared[plan, position]
+            of_shared[plan, position] = _cluster_of(shared[plan, position], clusters.get((plan, position)))
+        if np.array_equal(shared[plan, position], samples):
+            # The usual case; sharing the arrays makes later comparisons fast.
+            samples, declared = shared[plan, position], of_shared[plan, position]
+        else:
+            declared = _cluster_of(samples, clusters.get((plan, position)))
         part = {name: column.part(start, end) for name, column in optional.items()}
         known = row["aggregation"] in get_args(Aggregation)
         task_scores = build_record(
@@ -300,7 +322,7 @@ def _cut_columns(
             samples=samples,
             values=values[start:end],
             weights=part["weight"],
-            clusters=_cluster_of(samples, clusters.get((plan, position))),
+            clusters=declared,
             answers=part["answer"],
             invalid=part["invalid"],
             confidence=part["confidence"],

@@ -161,7 +161,7 @@ def test_graded_items_are_paired() -> None:
         400,
     )
     found = judged(policy(retention=[keep(0.02)]), [made])
-    assert (found.verdict, found.rules[0].test, found.rules[0].lost) == ("pass", "paired t", None)
+    assert (found.verdict, found.rules[0].test, found.rules[0].lost) == ("pass", "score over documents", None)
     assert judged(policy(retention=[keep(0.012)]), [made]).verdict == "inconclusive"
 
 
@@ -272,7 +272,7 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
         "0.0%",
     ),
     "no bytes": (DRIFT, lambda: [weightless()], "no size in bytes"),
-    "one text": (DRIFT, lambda: [make_text_pair("s", "t", np.ones(1), 0)], "no standard error"),
+    "one text": (DRIFT, lambda: [make_text_pair("s", "t", np.ones(1), 0)], "no interval"),
     "an f1": (
         KEEP,
         lambda: [TaskPair(replace(GOOD.base, aggregation="other"), replace(GOOD.adapted, aggregation="other"), 500)],

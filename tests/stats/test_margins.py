@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalsvc.stats.margins import PairedDifference, bounds, combine_bounds, margin_test, z_of
-from evalsvc.stats.paired import tango_interval, tango_z
+from evalsvc.stats.margins import PairedDifference, bound_sum, bounds, combine_bounds, margin_test, z_of
+from evalsvc.stats.paired import tango_z
+from evalsvc.stats.unit_means import UnitSums
 from tests.support.margins import at_a_margin
 
 Z = z_of(0.05)
@@ -34,9 +35,9 @@ def test_one_binary_task_is_tested_by_tango(
     assert again.z == pytest.approx(found.z, abs=2e-3)
 
 
-def test_graded_items_are_tested_by_paired_t() -> None:
+def test_values_without_limits_are_tested_by_paired_t() -> None:
     rng = np.random.default_rng(0)
-    d = rng.normal(0.01, 0.2, size=400).clip(-1, 1)
+    d = rng.normal(0.01, 0.2, size=400)
     task = PairedDifference(400, float(d.mean()), float(d.std(ddof=1) / 20), None, 399)
     found = margin_test([task], [1.0], -0.02, Z)
     expected = stats.ttest_1samp(d, -0.02, alternative="greater")
@@ -45,11 +46,7 @@ def test_graded_items_are_tested_by_paired_t() -> None:
 
 
 def test_items_that_all_stayed_the_same_still_leave_doubt() -> None:
-    """A standard error of zero is not proof: ten equal items say little about the next thousand."""
-    graded = PairedDifference(10, 0.0, 0.0, None, 9)
-    found = margin_test([graded], [1.0], -0.02, Z)
-    assert found.z < Z
-    assert found.low == pytest.approx(tango_interval(0, 0, 10).low, abs=1e-9)
+    """No change in ten items is not proof: it says little about the next thousand."""
     several = margin_test([binary(0, 0, 10)] * 3, [1 / 3] * 3, -0.02, Z)
     assert several.z < Z
 
@@ -86,7 +83,7 @@ def test_a_weighted_mean_passes_at_the_margin_no_more_often_than_alpha(change: f
 
 
 def test_bounds_widen_with_z() -> None:
-    low, high = bounds([binary(5, 3, 90), PairedDifference(50, 0.1, 0.05, None, 49, False)], np.linspace(0, 8, 40))
+    low, high = bounds([binary(5, 3, 90), PairedDifference(50, 0.1, 0.05, None, 49)], np.linspace(0, 8, 40))
     assert low.shape == (40, 2)
     assert (np.diff(low, axis=0) <= 1e-9).all()
     assert (np.diff(high, axis=0) >= -1e-9).all()
@@ -140,3 +137,16 @@ def test_fixed_gate_has_the_rates_of_the_table(
     assert chance[z <= -Z].sum() == pytest.approx(failed, abs=0.01)
     if change == -margin:
         assert chance[z >= Z].sum() <= 0.0505  # Tango's false passes: 3.5 to 5.2 % over these cases
+
+
+def test_a_mean_of_tasks_has_the_statistic_at_which_its_bound_reaches_the_threshold() -> None:
+    rng = np.random.default_rng(0)
+    tasks = [
+        PairedDifference(n, float(row.mean()), 0.0, units=UnitSums(row[None], np.ones(n)))
+        for n in (80, 120)
+        for row in (rng.uniform(-0.3, 0.32, n),)
+    ]
+    for threshold in (-0.06, -0.02, 0.05):
+        found = margin_test(tasks, [0.5, 0.5], threshold, Z)
+        low, high = bound_sum(tasks, [0.5, 0.5], abs(found.z))
+        assert (low if found.z > 0 else high) == pytest.approx(threshold, abs=1e-4)
