@@ -358,11 +358,12 @@ def verify(decision: PathLike | Mapping[str, Any], *, db: AnyStore = None) -> Ve
         UsageError: The store cannot be used.
         EvidenceError: The file is not a decision record.
     """
-    from evalsvc.gating.verify import check_record, find_differences, read_record
+    from evalsvc.gating.verify import check_record, find_differences, has_older_statistics, read_record
     from evalsvc.reports.decisions import VerifyReport
 
     record = check_record(decision) if isinstance(decision, Mapping) else read_record(Path(decision))
-    return VerifyReport(record, tuple(find_differences(find_store(db), record)))
+    differences = tuple(find_differences(find_store(db), record))
+    return VerifyReport(record=record, differences=differences, only_evidence=has_older_statistics(record))
 
 
 def advise(

@@ -38,6 +38,8 @@ from evalsvc.store.runs import PlannedRun
 from evalsvc.store.store import Store
 
 SCHEMA = 1
+STATISTICS = 2
+"""Raised when bounds or p-values are computed in another way, so that older decisions are not held against new ones."""
 SHOWN_ITEMS = 5
 
 
@@ -273,6 +275,7 @@ def _build_decision_record(
     return {
         "schema": SCHEMA,
         "kind": "evalsvc decision",
+        "statistics": STATISTICS,
         "decided": now.isoformat(timespec="seconds"),
         "base": _arm(base),
         "checkpoint": _arm(adapted),
@@ -293,7 +296,7 @@ def _build_decision_record(
 def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
     """Return the part of a record that `verify` recomputes; numbers that JSON does not have are None."""
     content = {
-        "inputs": [_input(pair) for pair in evidence.pairs],
+        "inputs": describe_inputs(evidence),
         "ratios": [asdict(ratio) for ratio in evidence.ratios],
         "rules": [asdict(rule) for rule in outcome.rules],
         "waivers": [{"waiver": json.loads(entry.text), "state": state} for entry, state in outcome.waivers],
@@ -303,6 +306,11 @@ def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
         "degraded": outcome.is_degraded,
     }
     return dict(replace_non_finite(content)[0])
+
+
+def describe_inputs(evidence: Evidence) -> list[Record]:
+    """Return the entries of a record's tasks."""
+    return [_describe_input(pair) for pair in evidence.pairs]
 
 
 def _arm(arm: StoredArm) -> Record:
@@ -320,7 +328,7 @@ def suite_record(run: PlannedRun) -> Record:
     }
 
 
-def _input(pair: TaskPair) -> Record:
+def _describe_input(pair: TaskPair) -> Record:
     comparison = to_plain(pair.comparison)
     return {
         **comparison,

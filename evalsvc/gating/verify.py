@@ -12,15 +12,27 @@ from typing import Any
 
 from evalsvc.errors import EvalsvcError, EvidenceError, UsageError
 from evalsvc.gating.candidates import Candidate
-from evalsvc.gating.decisions import SCHEMA, describe_decision, judge, suite_record
-from evalsvc.gating.evidence import gather
+from evalsvc.gating.decisions import (
+    SCHEMA,
+    STATISTICS,
+    describe_decision,
+    describe_inputs,
+    judge,
+    suite_record,
+)
+from evalsvc.gating.evidence import Evidence, gather
 from evalsvc.gating.policy import Policy
-from evalsvc.gating.rules import DiversityRatio
-from evalsvc.gating.verdict import Outcome, RuleOutcome
+from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.records.serialise import build_record
-from evalsvc.stats.multiplicity import holm, share_alpha
+from evalsvc.stats.multiplicity import share_alpha
 from evalsvc.store.decisions import Decisions, Record, record_digest
 from evalsvc.store.store import Store
+
+_EVIDENCE = (
+    *("suite", "task", "role", "metric", "filter", "n", "items"),
+    *("base", "adapted", "difference", "lost", "gained", "scores", "adapted_scores"),
+)
+"""The fields of a record's inputs that are evidence."""
 
 
 def read_record(path: Path) -> Record:
@@ -69,27 +81,23 @@ def _complete_rule(rule: Record) -> Record:
     return {"kind": kind, "suite": suite, "task": task, "threshold": threshold, **units, **rule}
 
 
-def _complete_input(of_task: Record) -> Record:
-    """Return a task's entry in a record with what version 0.1.0 did not write, which took every item for a unit."""
-    return {"units": of_task["n"], **of_task}
+def has_older_statistics(record: Record) -> bool:
+    """Return whether a record's bounds and p-values were computed in another way than this version's."""
+    return bool(record.get("statistics", 1) != STATISTICS)
 
 
 def find_differences(store: Store, record: Record) -> list[str]:
     """Recompute a decision from the stored scores, and return the differences; none if it holds.
 
-    Numbers are compared to nine digits, because the order of summation depends on the processor.
+    Numbers are compared to nine digits, because the order of summation depends on the processor. Of a record with
+    older statistics only the evidence is compared, not what was computed from it.
     """
     differences = []
     if record_digest(record) != record.get("digest"):
         differences.append("the record was edited: its digest does not match its content")
     try:
         differences += _chain_problems(Decisions(store.path).chain(record["base"]["digest"]), record)
-        complete = {
-            **record,
-            "rules": [_complete_rule(rule) for rule in record["rules"]],
-            "inputs": [_complete_input(of_task) for of_task in record["inputs"]],
-        }
-        differences += _find_differences(complete, _recompute(store, record))
+        differences += _find_differences(record, _recompute(store, record))
     except (KeyError, TypeError, ValueError) as error:
         differences.append(f"the record was edited: {type(error).__name__}: {error}")
     except EvalsvcError as error:
@@ -131,39 +139,31 @@ def _recompute(store: Store, record: Record) -> Record:
         half=record["half"],
         sampled=record.get("sampled"),
     )
-    if "sampled" not in record:  # written before the plans of sampled answers were recorded
-        evidence = replace(evidence, ratios=tuple(DiversityRatio(**ratio) for ratio in record["ratios"]))
+    if has_older_statistics(record):
+        return {
+            **_describe_sources(policy, evidence),
+            "inputs": [{key: of_task[key] for key in _EVIDENCE} for of_task in describe_inputs(evidence)],
+        }
     day = datetime.fromisoformat(record["decided"]).date()
-    candidate = _read_candidate(record, policy.alpha)
+    candidate = None
+    if (entry := record.get("candidate")) is not None:
+        level = share_alpha(policy.alpha, entry["number"], entry["batch_size"])
+        candidate = replace(build_record(Candidate, entry), alpha=level)
     outcome = judge(policy, evidence, record["fraction"], day, candidate)
-    if (batch := record.get("batch")) is not None:
-        outcome = _correct_for_batch(outcome, batch["others"], policy.alpha)
     recomputed = {
-        "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
-        "suites": [suite_record(run) for run in evidence.plans],
-        **({} if candidate is None else {"candidate": asdict(candidate)}),
+        **_describe_sources(policy, evidence),
+        "candidate": None if candidate is None else asdict(candidate),
         **describe_decision(evidence, outcome),
     }
     return dict(json.loads(json.dumps(recomputed, default=str)))
 
 
-def _read_candidate(record: Record, alpha: float) -> Candidate | None:
-    """Return a record's candidate with its level recomputed; None in records before 0.2.0, which have no levels."""
-    if (entry := record.get("candidate")) is None:
-        return None
-    level = share_alpha(alpha, entry["number"], entry["batch_size"])
-    return replace(build_record(Candidate, entry), alpha=level)
-
-
-def _correct_for_batch(outcome: Outcome, others: Mapping[str, float], alpha: float) -> Outcome:
-    """Return the outcome after Holm's correction over all candidates, as 0.1.0 did with --batch.
-
-    Args:
-        others: p-value of the whole policy, the largest of its rules, of every other candidate.
-    """
-    p = max(rule.p_pass or 0.0 for rule in outcome.rules if rule.waived is None)
-    is_blocked = outcome.verdict == "pass" and holm([p, *others.values()])[0] > alpha
-    return replace(outcome, verdict="inconclusive") if is_blocked else outcome
+def _describe_sources(policy: Policy, evidence: Evidence) -> Record:
+    """Return the policy and the suites of a record."""
+    return {
+        "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
+        "suites": [suite_record(run) for run in evidence.plans],
+    }
 
 
 def _find_differences(record: Record, recomputed: Record) -> list[str]:

@@ -184,11 +184,13 @@ class VerifyReport(Report):
 
     Attributes:
         differences: Differences between the record and the recomputed decision; empty if the decision holds.
+        only_evidence: Whether only the evidence was compared, because the record has older statistics.
     """
 
     ROWS: ClassVar[str] = "differences"
     record: Record
     differences: tuple[str, ...]
+    only_evidence: bool
 
     @property
     def is_equal(self) -> bool:
@@ -200,6 +202,7 @@ class VerifyReport(Report):
         return {
             "decision": self.record.get("digest"),
             "equal": self.is_equal,
+            "only_evidence": self.only_evidence,
             "differences": self.differences,
         }
 
@@ -212,7 +215,18 @@ class VerifyReport(Report):
         if self.differences:
             return [new_line(difference) for difference in self.differences]
         record = self.record
-        return [new_line(f"equal: {record['verdict']} for {record['checkpoint']['arm']}, {record['decided']}")]
+        lines: list[Table | Text] = [
+            new_line(f"equal: {record['verdict']} for {record['checkpoint']['arm']}, {record['decided']}")
+        ]
+        if self.only_evidence:
+            by = record["packages"]["evalsvc"]
+            lines.append(
+                new_line(
+                    f"compared: policy, items and scores; bounds and p-values are those of evalsvc {by}, which this "
+                    "version computes otherwise (CHANGELOG); gate again for a verdict by today's"
+                )
+            )
+        return lines
 
 
 # ---------------------------------------------------------------------------------------------------- texts of items

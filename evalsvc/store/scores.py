@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsvc.errors import EvidenceError
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.serialise import build_record
 from evalsvc.records.vocabulary import Aggregation, Floats, Ints, Role
@@ -166,14 +167,27 @@ def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, fl
 
 
 def read_documents(connection: Connection, samples: Ints) -> Ints:
-    """Return, for each sample, a number that is the same for the same document, independent of the prompt."""
+    """Return, for each sample, a number that is the same for the same document, independent of the prompt.
+
+    Raises:
+        EvidenceError: Samples are not in the store.
+    """
     if not len(samples):
         return np.empty(0, dtype=np.int64)
     rows = connection.execute(
         "SELECT sample, document FROM samples WHERE sample BETWEEN ? AND ? ORDER BY sample",
         [int(samples.min()), int(samples.max())],
     ).fetchnumpy()
-    return np.asarray(rows["document"], dtype=np.int64)[np.searchsorted(rows["sample"], samples)]
+    places = np.searchsorted(rows["sample"], samples)
+    missing = (
+        rows["sample"].take(places, mode="clip") != samples if len(rows["sample"]) else np.ones(len(samples), bool)
+    )
+    if missing.any():
+        raise EvidenceError(
+            f"the store is damaged: {missing.sum():,} scores are of samples that it lacks; restore a copy of it, or "
+            "submit the checkpoints to a new one (--db)"
+        )
+    return np.asarray(rows["document"], dtype=np.int64)[places]
 
 
 def read_sampled(
