@@ -100,13 +100,13 @@ def test_a_step_at_the_margin_is_seldom_called_below_it_however_many_there_are()
         compared = []
         for _ in range(steps):
             base = rng.random(400) < 0.6
-            changed = rng.random(400) < 0.25  # 15 % are lost and 10 % are gained
-            pair = [make_scores(values.astype(float).tolist()) for values in (base, base ^ changed)]
+            lost = base & (rng.random(400) < 0.05 / 0.6)  # none is gained: the case that a normal interval gets wrong
+            pair = [make_scores(values.astype(float).tolist()) for values in (base, base & ~lost)]
             compared.append(compare_tasks([domain, pair[0]], [domain, pair[1]]))
         found = build_trajectory("a", "lora", "b", [(i, f"a@{i}", c) for i, c in enumerate(compared)], margin)
         wrong += found.best_step is not None
         uncorrected += any((s.forgetting.high or 1) <= margin for s in found.steps if s.forgetting)
-    assert uncorrected / runs > 0.3
+    assert uncorrected / runs > 0.2
     assert wrong / runs <= 0.05 + 2 * (0.05 * 0.95 / runs) ** 0.5
 
 

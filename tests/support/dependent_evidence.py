@@ -47,7 +47,8 @@ def binary(random: Random, n: int, change: float, discordance: float = 0.10) -> 
 
 def in_groups(random: Random, sizes: Sequence[int], change: float, icc: float = 0.2) -> Floats:
     """Return items whose chances of being lost and gained differ between groups, with this correlation within."""
-    lost, gained = (0.10 - change) / 2, (0.10 + change) / 2
+    discordance = max(0.10, 1.5 * abs(change))
+    lost, gained = (discordance - change) / 2, (discordance + change) / 2
     chances = random.dirichlet(np.array([lost, gained, 1 - lost - gained]) * (1 - icc) / icc, len(sizes))
     of_item = np.repeat(chances, sizes, axis=0)
     u = random.random(len(of_item))
