@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import TypeAdapter
+from pydantic_core import core_schema
 
 from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.analysis.diversity_and_drift import TaskDiversity, TaskDrift
@@ -23,7 +24,7 @@ from evalsvc.gating.rules import RuleKind
 from evalsvc.gating.verdict import InterimLook, RuleOutcome
 from evalsvc.harness.suites import Suite
 from evalsvc.records.arms import DECLARED, Cost, Finding
-from evalsvc.records.comparisons import FullComparison, Missing, RoleTotal
+from evalsvc.records.comparisons import FullComparison, ItemGains, Missing, RoleTotal
 from evalsvc.records.frontier import LevelComparison, MethodFrontier, Point
 from evalsvc.records.vocabulary import Role, State
 from evalsvc.records.weight_changes import GroupChange, TensorChange
@@ -332,12 +333,15 @@ class KeptRule(RuleOutcome):
 
     Attributes:
         kind, suite, task, threshold: Not in records of version 0.1.0; `rule` and `margin` say the same.
+        units, unit_of_evidence: Not in records of version 0.1.0, which took every item for a unit.
     """
 
     kind: RuleKind | None = None  # type: ignore[assignment]
     suite: str | None = None
     task: str | None = None
     threshold: float | None = None  # type: ignore[assignment]
+    units: int | None = None  # type: ignore[assignment]
+    unit_of_evidence: str | None = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -465,6 +469,8 @@ class DecisionRecord:
     """A stored decision: the file in `<store>.decisions/`, and the same in the store.
 
     Attributes:
+        statistics: Version of the way that bounds and p-values are computed; records before 0.2.0
+            have none, which is 1.
         decided: Time, ISO 8601.
         numerics: Device, dtype and library versions of the scores.
         policy: Digest and content of the policy.
@@ -483,6 +489,7 @@ class DecisionRecord:
 
     schema: Literal[1]
     kind: Literal["evalsvc decision"]
+    statistics: int
     decided: str
     base: DecidedArm
     checkpoint: DecidedArm
@@ -514,12 +521,15 @@ class VerifyOutput:
 
     Attributes:
         decision: Digest of the record.
+        only_evidence: Whether only policy, items and scores were compared, because the record's bounds were computed in
+            another way.
         differences: What differs, one line each.
     """
 
     schema: Literal[1]
     decision: str | None
     equal: bool
+    only_evidence: bool
     differences: tuple[str, ...]
 
 
@@ -803,16 +813,26 @@ def attributes(record: type) -> dict[str, str]:
     return meanings
 
 
+# What a record was computed from is not written, and pydantic knows no arrays.
+ItemGains.__get_pydantic_core_schema__ = classmethod(lambda *_: core_schema.any_schema())  # type: ignore[attr-defined]
+
+
+_ADDED = {KeptRule: tuple(KeptRule.__annotations__), DecisionRecord: ("candidate", "statistics")}
+"""Fields that records of 0.1.0 do not have."""
+
+
 @cache
 def schema_of(record: Any) -> dict[str, Any]:
     """Return a record's JSON schema, with the meaning of its fields; cost cards and old decisions leave some out."""
-    schema = TypeAdapter(record).json_schema(ref_template="#/$defs/{model}")
     known = {cls.__name__: cls for cls in _records(record)}
+    schema = TypeAdapter(record).json_schema(ref_template="#/$defs/{model}")
     for name, part in [(record.__name__, schema), *schema.get("$defs", {}).items()]:
         if part.get("type") != "object" or name not in known:
             continue
         part["description"] = inspect.cleandoc(known[name].__doc__ or "").split("\n\n")[0].replace("\n", " ")
         meanings = ARM | attributes(Cost if record is CostCard else known[name]) | attributes(known[name])
+        for internal in [entry.name for entry in fields(known[name]) if "internal" in entry.metadata]:
+            del part["properties"][internal]
         for key, entry in part["properties"].items():
             entry.pop("title", None)
             entry.pop("default", None)
@@ -820,7 +840,9 @@ def schema_of(record: Any) -> dict[str, Any]:
                 entry["description"] = meanings[key]
         part.pop("title", None)
         if record is not CostCard:
-            left_out = {KeptRule: tuple(KeptRule.__annotations__), DecisionRecord: ("candidate",)}.get(known[name], ())
+            left_out = {KeptRule: tuple(KeptRule.__annotations__), DecisionRecord: ("candidate", "statistics")}.get(
+                known[name], ()
+            )
             part["required"] = [key for key in part["properties"] if key not in left_out]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from evalsvc import __version__
+from evalsvc.analysis.units import list_items
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gating import sequential, verdict
 from evalsvc.gating.candidates import Candidate, at_level, place_candidate
@@ -217,7 +218,8 @@ def judge(
 def _sizes(pairs: Sequence[TaskPair]) -> dict[str, tuple[TaskSize, ...]]:
     sizes: dict[str, tuple[TaskSize, ...]] = {}
     for pair in pairs:
-        size = TaskSize(pair.base.task, pair.items, pair.base.weight)
+        of = list_items(pair.base) if len(pair.base.samples) == pair.items else None  # None at an interim look
+        size = TaskSize(pair.base.task, pair.items, pair.base.weight, of)
         sizes[pair.base.suite] = (*sizes.get(pair.base.suite, ()), size)
     return sizes
 

@@ -48,8 +48,8 @@ class RuleOutcome:
         estimate: Adapted minus base, positive is better; for diversity the ratio minus 1.
         low, high: Ends of its interval, each a one-sided bound at the candidate's alpha.
         n: Number of items.
-        units: Number of independent units of evidence, and what they are: items, documents of several items, clusters,
-            prompts (`unit_of_evidence`).
+        units: Number of independent units of evidence.
+        unit_of_evidence: What these are: "items", "documents" of several items, "clusters" or "prompts".
         needed_n: Units needed to show that the rule holds, if the estimate were true; None if the rule is decided, or
             more would not change it.
         resolvable_margin: Smallest margin that these units resolve with 80 % power for an unchanged checkpoint.
