@@ -28,7 +28,7 @@ from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Floats, Ints
 from evalsvc.stats.calibration import calibration_drift
 from evalsvc.stats.estimates import SMOOTH, estimate
-from evalsvc.stats.margins import bound_sum, is_testable, margin_test, z_of
+from evalsvc.stats.margins import bound_sum, bounds, combine_bounds, is_testable, margin_test, z_of
 from evalsvc.stats.multiplicity import benjamini_hochberg, holm
 from evalsvc.stats.paired import LEVEL, mcnemar, t_test, transitions
 from evalsvc.stats.transitions import above_floor, blind_spots, chance_bracket
@@ -331,7 +331,7 @@ def compute_totals(comparisons: Iterable[Comparison], level: float = LEVEL) -> l
 def _compute_total(group: list[Comparison], level: float) -> RoleTotal:
     shares = compute_task_shares([(c.suite, c.weight) for c in group])
     difference = float(sum(share * c.gain for share, c in zip(shares, group, strict=True)))
-    ends = bound_total(group, shares, z_of((1 - level) / 2))
+    (ends,) = bound_totals([group], shares, z_of((1 - level) / 2))
     low, high, spread = (None, None, None) if ends is None else ends
     worst = min(group, key=lambda c: c.gain)
     return RoleTotal(
@@ -348,17 +348,27 @@ def _compute_total(group: list[Comparison], level: float) -> RoleTotal:
     )
 
 
-def bound_total(
-    comparisons: Sequence[Comparison], shares: Sequence[float], z: float
-) -> tuple[float, float, float] | None:
-    """Return the bounds, at a normal quantile, and the standard error of a mean of gains; None if a task has none."""
-    if not all(map(_has_error, comparisons)):
-        return None
-    parts, weights = measure_differences(comparisons, shares)
-    if not parts or not all(map(is_testable, parts)):
-        return None
-    spread = math.sqrt(sum((w * part.stderr) ** 2 for w, part in zip(weights, parts, strict=True)))
-    return *bound_sum(parts, weights, z), spread
+def bound_totals(
+    groups: Sequence[Sequence[Comparison]], shares: Sequence[float], z: float
+) -> list[tuple[float, float, float] | None]:
+    """Return bounds, at a normal quantile, and standard errors of means of gains, all with the same shares.
+
+    Returns:
+        For each group of comparisons its lower and upper bound and standard error; None if a task has none.
+    """
+    measured = [measure_differences(group, shares) if all(map(_has_error, group)) else ([], []) for group in groups]
+    low, high = bounds([part for parts, _ in measured for part in parts], [z])
+    ends = np.cumsum([len(parts) for parts, _ in measured])
+    totals: list[tuple[float, float, float] | None] = []
+    for (parts, weights), end in zip(measured, ends, strict=True):
+        if not parts or not all(map(is_testable, parts)):
+            totals.append(None)
+            continue
+        of_group = slice(end - len(parts), end)
+        lower, upper = combine_bounds(weights, [part.difference for part in parts], low[0, of_group], high[0, of_group])
+        spread = math.sqrt(sum((w * part.stderr) ** 2 for w, part in zip(weights, parts, strict=True)))
+        totals.append((float(lower), float(upper), spread))
+    return totals
 
 
 def _has_error(comparison: Comparison) -> bool:

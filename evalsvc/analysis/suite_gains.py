@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evalsvc.analysis.compare import bound_total, compute_task_shares, find_unit, pair_values
+from evalsvc.analysis.compare import bound_totals, compute_task_shares, find_unit, pair_values
 from evalsvc.analysis.levels import Levels, compare_levels, find_level_unit
 from evalsvc.analysis.units import group_units, list_items
 from evalsvc.records.arms import Checkpoint
@@ -136,22 +136,22 @@ def bound_mean_gains(gains: Gains, suites: Sequence[SuiteGain], arms: Indices, z
     names = [name for suite in suites for name in suite.tasks]
     base = {f"{task.suite}/{task.task}": task for task in gains.arms[0].scores}
     tables = [{f"{task.suite}/{task.task}": task for task in gains.arms[i].scores} for i in arms]
-    ends = np.zeros((2, len(arms)))
     weights = [base[name].weight if name in base else 1.0 for name in names]
     shares = compute_task_shares(list(zip((name.split("/")[0] for name in names), weights, strict=True)))
-    for place, (arm, table) in enumerate(zip(arms, tables, strict=True)):
-        if arm == 0:
-            continue
-        compared = []
-        for name in names:
-            if name in base and name in table:
-                compared.append(pair_values(base[name], table[name]))
-            else:
-                key = next(key for key in gains.arms[0].levels if f"{key[0]}/{key[1]}" == name)
-                compared.append(compare_levels(gains.arms[0].levels[key], gains.arms[arm].levels[key]))
-        total = bound_total(compared, shares, z)
-        ends[:, place] = (np.nan, np.nan) if total is None else total[:2]
-    return ends
+    levels = {f"{suite}/{task}": key for key in gains.arms[0].levels for suite, task in [key[:2]]}
+    compared = [
+        [
+            pair_values(base[name], table[name])
+            if name in base and name in table
+            else compare_levels(gains.arms[0].levels[levels[name]], gains.arms[arm].levels[levels[name]])
+            for name in names
+        ]
+        for arm, table in zip(arms, tables, strict=True)
+        if arm
+    ]
+    totals = iter(bound_totals(compared, shares, z))
+    ends = [((next(totals) or (np.nan, np.nan))[:2] if arm else (0.0, 0.0)) for arm in arms]
+    return np.array(ends).T
 
 
 def _suite_gain(
