@@ -167,7 +167,7 @@ def compare_many(
 def _compare_evidence(
     store: Store, base: StoredArm, adapted: StoredArm, evidence: _Evidence, other_prompts: bool
 ) -> ArmComparison:
-    base_scores, adapted_scores = evidence.scores[base.number], list(evidence.scores[adapted.number])
+    base_scores, adapted_scores = (_drop_sampled(evidence.scores[arm.number]) for arm in (base, adapted))
     base_levels, adapted_levels = (
         {key: level for key, level in evidence.levels.get(arm.number, {}).items() if _is_chosen(level, evidence)}
         for arm in (base, adapted)
@@ -175,7 +175,7 @@ def _compare_evidence(
     scored = {(task.suite, task.task) for task in adapted_scores}
     if any(key[:2] not in scored for key in adapted_levels):
         # The arm may have been scored on another plan of the suite: with some items missing, or with other prompts.
-        own = store.task_scores(adapted.number, [], suites=evidence.suites)[adapted.number]
+        own = _drop_sampled(store.task_scores(adapted.number, [], suites=evidence.suites)[adapted.number])
         adapted_scores += [task for task in own if (task.suite, task.task) not in scored]
     base_scores, adapted_scores = _pair_samples(store, base_scores, adapted_scores, other_prompts)
     with_items = {(task.suite, task.task): task.aggregation in SMOOTH for task in adapted_scores}
@@ -193,8 +193,13 @@ def _compare_evidence(
 
 
 def _is_chosen(level: StoredResult, evidence: _Evidence) -> bool:
-    """Whether a level belongs to the suites in question; sampled answers have no level that says anything."""
+    """Whether a level belongs to the suites in question; of sampled answers the level is a placeholder."""
     return level.role != "diversity" and (evidence.suites is None or level.suite in evidence.suites)
+
+
+def _drop_sampled(tasks: Sequence[TaskScores]) -> list[TaskScores]:
+    """Return the tasks without those of sampled answers, whose scores are placeholders; see `evalsvc diversity`."""
+    return [task for task in tasks if task.role != "diversity"]
 
 
 def _explain_nothing(
@@ -202,6 +207,11 @@ def _explain_nothing(
 ) -> str:
     where = f" on {', '.join(evidence.suites)}" if evidence.suites else ""
     for arm, levels in ((base, base_levels), (adapted, adapted_levels)):
+        if not levels and any(task.role == "diversity" for task in evidence.scores[arm.number]):
+            return (
+                f"{arm.label} has only sampled answers{where}, which `evalsvc diversity {adapted.label}` compares; "
+                f"submit {adapted.label} with a suite of another role to compare scores"
+            )
         if not levels:
             return f"{arm.label} has no finished run{where}; see `evalsvc status`, and submit {adapted.label} again"
     suites = [", ".join(dict.fromkeys(key[0] for key in levels)) for levels in (base_levels, adapted_levels)]

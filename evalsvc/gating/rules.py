@@ -207,6 +207,11 @@ def _check_pair(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
     name = f"{base.suite}/{base.task}"
     if (base.metric, base.filter) != (adapted.metric, adapted.filter):
         raise EvidenceError(f"{name}: the arms have different metrics ({base.metric}, {adapted.metric}); submit again")
+    if base.role == "diversity":
+        raise EvidenceError(
+            f"{name}: sampled answers have no score to test; use the policy's diversity rule, and remove the suite "
+            "from its other rules"
+        )
     if fault := base.fault or adapted.fault:
         raise EvidenceError(f"{name}: {fault}")
     if (covered := compute_coverage(base, adapted)) < min_coverage:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from evalsvc.analysis import stored
 from evalsvc.analysis.shared import find_shared
@@ -16,12 +18,14 @@ from evalsvc.records.comparisons import Missing
 from evalsvc.store.arms import find_arm, find_base, find_family, group_families
 from evalsvc.store.store import Store
 from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
+from tests.support.sampled import make_sampled_plan, sample_words
 
 BASE = make_arm(1)
 OTHER_BASE = make_arm(2)
 CHILD = Arm(replace(make_arm(3, parent=BASE.checkpoint).checkpoint, name="lora", step=10), NUMERICS)
 LATER = Arm(replace(make_arm(4, parent=BASE.checkpoint).checkpoint, name="lora", step=20), NUMERICS)
 DOMAIN, GENERAL = make_plan("d", role="domain", text="d"), make_plan("g", text="g")
+DOMAIN_60, GENERAL_60 = make_plan("d", n=60, role="domain", text="d"), make_plan("g", n=60, text="g")
 
 
 @pytest.fixture
@@ -226,3 +230,23 @@ def test_one_more_suite_of_the_base_changes_no_other_arm(store: Store) -> None:
 )
 def test_arms_are_compared_on_what_most_of_them_have_together(scored: list[str], shared: str) -> None:
     assert sorted(find_shared(scored)) == sorted(shared)
+
+
+def test_the_score_of_sampled_answers_is_a_placeholder_and_no_task_of_holms_family(db: Path) -> None:
+    store, sampled = Store(db), make_sampled_plan(30, 4)
+    store.register([BASE, CHILD], [DOMAIN_60, GENERAL_60, sampled], "host:1")
+    for of, right in ((BASE, (30, 50)), (CHILD, (45, 42))):
+        sample_words(store, of, sampled, 500)
+        for plan, count in zip((DOMAIN_60, GENERAL_60), right, strict=True):
+            store.finish(of, plan, grade_plan(plan, [1.0] * count + [0.0] * (60 - count)))
+    comparison = stored.compare_arms(store, "lora@10")
+    assert (
+        [task.role for task in comparison.tasks] == [total.role for total in comparison.roles] == ["domain", "general"]
+    )
+    # Exact tests of 15 gained of 15 changed, and of 8 lost of 8.
+    p = [float(stats.binomtest(changed, changed).pvalue) for changed in (15, 8)]
+    assert [task.p_value for task in comparison.tasks] == pytest.approx(p, rel=1e-9)
+    assert [task.p_holm for task in comparison.tasks] == pytest.approx(multipletests(p, method="holm")[1], rel=1e-9)
+    assert [task.q_value for task in comparison.tasks] == pytest.approx(multipletests(p, method="fdr_bh")[1], rel=1e-9)
+    with pytest.raises(EvidenceError, match="c1 has only sampled answers on open, which `evalsvc diversity lora@10`"):
+        stored.compare_arms(store, "lora@10", suites=["open"])

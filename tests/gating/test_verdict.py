@@ -271,6 +271,11 @@ NO_EVIDENCE: dict[str, tuple[dict[str, Any], Callable[[], list[TaskPair]], str]]
         lambda: [replace(GOOD, adapted=replace(GOOD.adapted, samples=GOOD.adapted.samples + 1000))],
         "0.0%",
     ),
+    "sampled answers": (
+        KEEP,
+        lambda: [TaskPair(replace(GOOD.base, role="diversity"), replace(GOOD.adapted, role="diversity"), 500)],
+        "sampled answers have no score to test",
+    ),
     "no bytes": (DRIFT, lambda: [weightless()], "no size in bytes"),
     "one text": (DRIFT, lambda: [make_text_pair("s", "t", np.ones(1), 0)], "no interval"),
     "an f1": (
