@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 # Before anything imports a hub client or ray: no test may leave this machine, or join somebody's cluster.
@@ -16,11 +15,10 @@ for name in ("RAY_ADDRESS", "EVALSVC_DB", "EVALSVC_ADDRESS", "LOCAL_RANK"):
 
 import pytest
 
-from evalsvc import cli
 from evalsvc.checkpoints.discover import Description, open_base, open_checkpoints
 from evalsvc.records.arms import Checkpoint
 from tests.support import tasks, tiny
-from tests.support.commands import Done, Run
+from tests.support.commands import Run, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,18 +84,6 @@ def db(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evalsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def evalsvc() -> Run:
     """Run a command in this process, as the installed script would."""
-
-    def run(*arguments: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["evalsvc", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
+    return run_command

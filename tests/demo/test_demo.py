@@ -16,6 +16,7 @@ import pytest
 from evalsvc.demo import task_files, world
 from evalsvc.demo.run import ADAPTED, BASE
 from tests.conftest import ROOT
+from tests.support.commands import Run, run_command
 
 pytestmark = pytest.mark.slow
 
@@ -72,8 +73,7 @@ def demo() -> tuple[Path, str]:
 
 @cache
 def frontier(folder: Path) -> dict[str, dict[str, Any]]:
-    command = [sys.executable, "-m", "evalsvc", "frontier", "--db", str(folder / "evalsvc.duckdb"), "--json"]
-    answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    answer = run_command("frontier", "--db", folder / "evalsvc.duckdb", "--json").json
     return {point["arm"]: point for point in answer["points"]}
 
 
@@ -119,25 +119,22 @@ def test_the_readme_shows_what_the_demo_prints(demo: tuple[Path, str]) -> None:
     assert [float(row[2]) for row in rows] == sorted((float(row[2]) for row in rows), reverse=True)
 
 
-def test_the_gates_of_the_readme_decide_as_it_says(demo: tuple[Path, str]) -> None:
+def test_the_gates_of_the_readme_decide_as_it_says(
+    demo: tuple[Path, str], evalsvc: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^evalsvc (gate .*?) +# (\w+): exit code (\d)$", readme, re.MULTILINE)
     assert [said[1] for said in commands] == ["pass", "fail"]
     for command, verdict, code in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "evalsvc", *command.split(), "--json"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == int(code), done.stderr
-        assert json.loads(done.stdout)["verdict"] == verdict
+        done = evalsvc(*command.split(), "--json")
+        assert done.code == int(code), done.err
+        assert done.json["verdict"] == verdict
 
 
 @pytest.mark.parametrize(("mode", "most"), [("group_sequential", 0.4), ("finite_pool", 0.2)])
 def test_four_times_the_margin_stops_early_on_real_models(
-    demo: tuple[Path, str], tmp_path: Path, mode: str, most: float
+    demo: tuple[Path, str], tmp_path: Path, evalsvc: Run, mode: str, most: float
 ) -> None:
     loss = frontier(demo[0])["full@1200"]["forgetting"]
     policy, db = tmp_path / "policy.yaml", tmp_path / "store.duckdb"
@@ -145,15 +142,7 @@ def test_four_times_the_margin_stops_early_on_real_models(
     models = demo[0] / "models"
     command = ["gate", models / "full" / "checkpoint-1200", "--base", models / "base", "--policy", policy, "--db", db]
     options = ["--evaluate", "--workers", "0", "--device", "cpu", "--quiet", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "evalsvc", *map(str, command), *options], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 3, done.stderr
-    status = subprocess.run(
-        [sys.executable, "-m", "evalsvc", "status", "--db", str(db), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    asked = max(run["requests"] for run in json.loads(status.stdout)["runs"])
+    done = evalsvc(*command, *options)
+    assert done.code == 3, done.err
+    asked = max(run["requests"] for run in evalsvc("status", "--db", db, "--json").json["runs"])
     assert asked <= most * 1164  # the requests of the whole suite

@@ -8,6 +8,7 @@ suites of every role, with drift, a matrix and two decisions.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ INTERVALS = {"low", "high", "learning_low", "learning_high", "forgetting_low", "
 """JSON keys that count documents since 0.2.0, and have a width where nothing changed."""
 
 
-@pytest.fixture
-def old(db: Path) -> Path:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store, built by the statements of 0.1.0."""
+    db = tmp_path_factory.mktemp("built") / "store.duckdb"
     with duckdb.connect(str(db)) as connection:
         for name, table in json.loads((DATA / "store_0.1.0.json").read_text()).items():
             connection.execute(table["schema"])
@@ -42,6 +44,12 @@ def old(db: Path) -> Path:
                     f"INSERT INTO {name} ({', '.join(table['columns'])}) VALUES ({marks})", table["rows"]
                 )
     return db
+
+
+@pytest.fixture
+def old(built: Path, db: Path) -> Path:
+    """A copy of the store, which the first command migrates."""
+    return Path(shutil.copy(built, db))
 
 
 def list_differences(before: Any, now: Any, where: str = "") -> Iterator[str]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 
 class Done(NamedTuple):
@@ -26,6 +31,20 @@ def _refuse(constant: str) -> None:
 
 Run = Callable[..., Done]
 """What the fixture `evalsvc` is: call it with the words of a command."""
+
+
+def run_command(*arguments: str | Path) -> Done:
+    """Run a command in this process, as the installed script would."""
+    from evalsvc import cli
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with mock.patch.object(sys, "argv", ["evalsvc", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
 def list_commands() -> list[list[str]]:

@@ -34,8 +34,8 @@ UNTIED = ("base", "full", "dotted", *kinds.ADAPTERS, *(f"{name}-merged" for name
 TIED = ("base-tied", "full-tied", "head-tied", *(f"{name}-tied" for name in kinds.TIED_ADAPTERS))
 INT8 = ("base-int8", "lora-int8")
 SUITES: dict[str, list[Any]] = {
-    "domain": ["cloze", "gen"],
-    "general": [{"task": "mc", "limit": 8}, "votes"],
+    "domain": [{"task": "cloze", "limit": 10}, {"task": "gen", "limit": 5}],
+    "general": [{"task": "mc", "limit": 4}, {"task": "votes", "limit": 2}],
     "drift": ["roll"],
 }
 
