@@ -29,6 +29,7 @@ from evalsvc.records.frontier import LevelComparison, MethodFrontier, Point
 from evalsvc.records.vocabulary import Role, State
 from evalsvc.records.weight_changes import GroupChange, TensorChange
 from evalsvc.stats.continual import Continual
+from evalsvc.stats.ratios import PairedValues
 
 ARM = {
     "arm": "Label: name, step, and how it is served.",
@@ -814,7 +815,8 @@ def attributes(record: type) -> dict[str, str]:
 
 
 # What a record was computed from is not written, and pydantic knows no arrays.
-ItemGains.__get_pydantic_core_schema__ = classmethod(lambda *_: core_schema.any_schema())  # type: ignore[attr-defined]
+for internal_record in (ItemGains, PairedValues):
+    setattr(internal_record, "__get_pydantic_core_schema__", classmethod(lambda *_: core_schema.any_schema()))  # noqa: B010
 
 
 _ADDED = {KeptRule: tuple(KeptRule.__annotations__), DecisionRecord: ("candidate", "statistics")}

@@ -127,7 +127,7 @@ def load_claim_runs(
             replace(
                 _summarise_run(arm, compared),
                 scores=scores.get(arm.number, {}),
-                diversity=_mean_distinct_ratio(sampled[family.base.number], sampled[arm.number]),
+                diversity=_mean_unique_ratio(sampled[family.base.number], sampled[arm.number]),
                 drift=_mean_drift(tokens[arm.number]),
                 no_drift=no_drift.get(arm.number),
             ),
@@ -206,13 +206,13 @@ def _load_run_scores(
     return scores
 
 
-def _mean_distinct_ratio(base: Sequence[SampledAnswers], adapted: Sequence[SampledAnswers]) -> float | None:
-    """Return the mean share of distinct answers, as a ratio to the base's; None if it cannot be computed."""
+def _mean_unique_ratio(base: Sequence[SampledAnswers], adapted: Sequence[SampledAnswers]) -> float | None:
+    """Return unique@K as a share of the base's, mean over tasks; None if it cannot be computed."""
     try:
-        ratios = [task.ratios[0].ratio for task in compare_sampled(base, adapted)] if adapted else []
+        tasks = compare_sampled(base, adapted) if adapted else []
     except EvidenceError:
         return None
-    known = [ratio for ratio in ratios if ratio is not None]
+    known = [r.ratio for task in tasks for r in task.ratios if r.measure == "unique" and r.ratio is not None]
     return float(np.mean(known)) if known else None
 
 

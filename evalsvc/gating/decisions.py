@@ -25,7 +25,7 @@ from evalsvc.gating import sequential, verdict
 from evalsvc.gating.candidates import Candidate, at_level, place_candidate
 from evalsvc.gating.evidence import Evidence, Items, gather
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
-from evalsvc.gating.rules import Rule, TaskPair, build_rules
+from evalsvc.gating.rules import DiversityRatio, Rule, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome
 from evalsvc.records.choices import Half
 from evalsvc.records.digests import digest
@@ -299,7 +299,7 @@ def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
     """Return the part of a record that `verify` recomputes; numbers that JSON does not have are None."""
     content = {
         "inputs": describe_inputs(evidence),
-        "ratios": [asdict(ratio) for ratio in evidence.ratios],
+        "ratios": [_describe_ratio(ratio) for ratio in evidence.ratios],
         "rules": [asdict(rule) for rule in outcome.rules],
         "waivers": [{"waiver": json.loads(entry.text), "state": state} for entry, state in outcome.waivers],
         "looks": [asdict(look) for look in outcome.looks],
@@ -313,6 +313,13 @@ def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
 def describe_inputs(evidence: Evidence) -> list[Record]:
     """Return the entries of a record's tasks."""
     return [_describe_input(pair) for pair in evidence.pairs]
+
+
+def _describe_ratio(ratio: DiversityRatio) -> Record:
+    """Return a record's entry of a diversity ratio."""
+    of = ratio.values
+    value, stderr = (of.ratio, of.stderr) if of.is_testable else (None, None)
+    return {"suite": ratio.suite, "metric": ratio.metric, "value": value, "stderr": stderr, "n": ratio.n}
 
 
 def _arm(arm: StoredArm) -> Record:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -22,8 +21,7 @@ from evalsvc.harness.suites import find_changed_files, shipped_suites
 from evalsvc.interchange.arms import NUMERICS as IMPORTED
 from evalsvc.records.choices import Half
 from evalsvc.records.scores import TaskScores
-from evalsvc.stats.diversity import WORSE_WHEN
-from evalsvc.stats.paired import LEVEL
+from evalsvc.stats.diversity import COLLAPSE
 from evalsvc.store.arms import StoredArm
 from evalsvc.store.runs import PlannedRun, Runs
 from evalsvc.store.store import Store
@@ -233,7 +231,7 @@ def _choose_sampled_plans(runs: Sequence[PlannedRun], policy: Policy) -> tuple[s
 def _compute_ratios(
     store: Store, base: StoredArm, adapted: StoredArm, plans: Sequence[str]
 ) -> tuple[DiversityRatio, ...]:
-    """Return the diversity ratios to the base, of every measure that decreases when answers collapse.
+    """Return the diversity ratios to the base by every measure of collapse.
 
     Raises:
         EvidenceError: The two arms' sampled answers cannot be compared.
@@ -242,27 +240,11 @@ def _compute_ratios(
     if not sampled[base.number]:
         return ()
     return tuple(
-        DiversityRatio(
-            suite=f"{t.suite}/{t.task}/{r.measure}",
-            metric=r.measure,
-            value=r.ratio,
-            stderr=_stderr(r.ratio, r.low, r.high, r.prompts),
-            n=r.prompts,
-        )
+        DiversityRatio(suite=f"{t.suite}/{t.task}/{r.measure}", metric=r.measure, values=r.kept)
         for t in compare_sampled(sampled[base.number], sampled[adapted.number])
         for r in t.ratios
-        if WORSE_WHEN[r.measure] == "lower" and r.ratio is not None and r.low is not None and r.high is not None
+        if r.measure in COLLAPSE
     )
-
-
-def _stderr(ratio: float, low: float, high: float, prompts: int) -> float:
-    """Return a ratio's standard error, from the wider side of its interval.
-
-    If no prompt differs, the bootstrap interval has width 0; then the half-width of Tango's interval for n pairs
-    without a discordant one is used, z^2 / (n + z^2).
-    """
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    return max(ratio - low, high - ratio) / z or z / (prompts + z**2)
 
 
 def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adapted: StoredArm) -> PlannedRun:

@@ -67,7 +67,10 @@ def list_parts(rule: Rule) -> tuple[list[PairedDifference], list[float]]:
         EvidenceError: A task has no interval.
     """
     if (ratio := rule.ratio) is not None:
-        return [PairedDifference(n=ratio.n, difference=ratio.value - 1, stderr=ratio.stderr, df=ratio.n - 1)], [1.0]
+        of = ratio.values
+        return [PairedDifference(n=ratio.n, difference=of.ratio - 1, stderr=of.stderr, df=ratio.n - 1, values=of)], [
+            1.0
+        ]
     comparisons = [pair.comparison for pair in rule.pairs]
     for comparison in comparisons:
         if comparison.low is None:
@@ -96,7 +99,7 @@ def name_rule_units(m: MeasuredRule) -> str:
 
 def name_test(m: MeasuredRule) -> str:
     """Return the name of the procedure that gives a rule's interval."""
-    names = sorted({c.test for c in m.comparisons}) or ["t of the ratio"]
+    names = sorted({c.test for c in m.comparisons}) or ["score over prompts"]
     if len(m.parts) > 1:
         return f"MOVER of {len(m.parts)} x {' and '.join(names)}"
     return names[0] if len(m.comparisons) <= 1 else f"score over {name_units(m.comparisons[0], 2)}"

@@ -23,6 +23,7 @@ from evalsvc.analysis.units import TaskItems, group_units, size_units
 from evalsvc.errors import PolicyError
 from evalsvc.harness.suites import Name
 from evalsvc.records.digests import canonical, digest
+from evalsvc.stats.diversity import COLLAPSE, CollapseMeasure
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import smallest_passing_n, unchanged_bound
 from evalsvc.stats.sequential import spending_bounds
@@ -63,9 +64,10 @@ class DriftRule(Strict):
 
 
 class DiversityRule(Strict):
-    """The diversity of generated text, as a share of the base's, must exceed `min_ratio`."""
+    """The diversity of generated text, as a share of the base's, must exceed `min_ratio` by each of these measures."""
 
     min_ratio: float = Field(gt=0, lt=1)
+    measures: tuple[CollapseMeasure, ...] = Field(default=COLLAPSE, min_length=1)
 
 
 class Require(Strict):
@@ -115,13 +117,15 @@ class Policy(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Policy:
-        for key, names in (
-            ("retention", [entry.suite for entry in self.retention]),
-            ("learning.suites", list(self.learning.suites) if self.learning else []),
-        ):
+        named: tuple[tuple[str, str, Sequence[str]], ...] = (
+            ("retention", "suite", [entry.suite for entry in self.retention]),
+            ("learning.suites", "suite", self.learning.suites if self.learning else ()),
+            ("diversity.measures", "measure", self.diversity.measures if self.diversity else ()),
+        )
+        for key, kind, names in named:
             for name in names:
                 if names.count(name) > 1:
-                    raise ValueError(f"{key}: suite {name!r} appears {names.count(name)} times; name it once")
+                    raise ValueError(f"{key}: {kind} {name!r} appears {names.count(name)} times; name it once")
         if self.group_margin is not None and not self.retention:
             raise ValueError("group_margin: there is no retention suite; add retention, or remove group_margin")
         return self

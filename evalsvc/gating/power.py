@@ -75,7 +75,7 @@ def list_unforecast(policy: Policy) -> tuple[str, ...]:
     if policy.drift:
         lines.append(f"drift/{policy.drift.suite}: {reason.format('bits per byte')}")
     if policy.diversity:
-        lines.append(f"diversity: {reason.format('its ratios')}")
+        lines.append(f"diversity: {', '.join(policy.diversity.measures)}: {reason.format('its ratios')}")
     return tuple(lines)
 
 

@@ -6,7 +6,6 @@ tested in both directions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,6 +20,7 @@ from evalsvc.gating.policy import Policy
 from evalsvc.records.comparisons import Comparison
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Floats
+from evalsvc.stats.ratios import PairedValues
 
 Mask = NDArray[np.bool_]
 RuleKind = Literal["learning", "retention", "drift", "diversity"]
@@ -76,13 +76,18 @@ class DiversityRatio:
 
     Attributes:
         suite: As suite/task/measure.
+        metric: The measure.
+        values: Both arms' values of the prompts on which the measure is defined; less is worse.
     """
 
     suite: str
     metric: str
-    value: float
-    stderr: float
-    n: int
+    values: PairedValues
+
+    @property
+    def n(self) -> int:
+        """Number of prompts."""
+        return len(self.values.base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +153,7 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
         most = policy.drift.max_bits_per_byte_increase
         rules.append(replace(_build_mean_rule("drift", most, -most, tasks, policy.drift.suite), unit="bits_per_byte"))
     if policy.diversity:
+        ratios = [ratio for ratio in ratios if ratio.metric in policy.diversity.measures]
         if not ratios:
             raise EvidenceError(
                 "diversity: the store has no sampled answers of this checkpoint and its base; "
@@ -181,10 +187,11 @@ def _build_mean_rule(
 
 
 def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:
-    if not (math.isfinite(ratio.value) and math.isfinite(ratio.stderr) and ratio.stderr > 0 and ratio.n > 1):
+    if not ratio.values.is_testable:
+        reason = "the base has nothing to lose on them" if ratio.n > 1 else "needs two"
         raise EvidenceError(
-            f"diversity/{ratio.suite}: the ratio {ratio.value} with standard error {ratio.stderr} of {ratio.n} prompts "
-            "cannot be tested; submit both arms again"
+            f"diversity/{ratio.suite}: is defined on {ratio.n} prompts, and {reason}, so it cannot be tested; use "
+            "prompts with longer answers, or name the policy's `diversity.measures` without it"
         )
     return Rule(kind="diversity", margin=least, threshold=least - 1, unit="ratio", ratio=ratio)
 

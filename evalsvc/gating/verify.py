@@ -23,6 +23,7 @@ from evalsvc.gating.decisions import (
 from evalsvc.gating.evidence import Evidence, gather
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.verdict import RuleOutcome
+from evalsvc.records.digests import canonical, digest
 from evalsvc.records.serialise import build_record
 from evalsvc.stats.multiplicity import share_alpha
 from evalsvc.store.decisions import Decisions, Record, record_digest
@@ -159,9 +160,10 @@ def _recompute(store: Store, record: Record) -> Record:
 
 
 def _describe_sources(policy: Policy, evidence: Evidence) -> Record:
-    """Return the policy and the suites of a record."""
+    """Return the policy, with the keys that it had when the record was written, and the suites of a record."""
+    content = policy.model_dump(mode="json", exclude_unset=True)
     return {
-        "policy": {"digest": policy.digest(), "content": policy.model_dump(mode="json")},
+        "policy": {"digest": digest("policy", canonical(content)), "content": content},
         "suites": [suite_record(run) for run in evidence.plans],
     }
 

@@ -30,13 +30,14 @@ class DiversityReport(Report):
         return {"arm": self.arm, "tasks": self.tasks}
 
     def tables(self) -> list[Table | Text]:
-        """Return one table per task: every measure as a ratio to the base."""
+        """Return one table per task: how much of the base's diversity is kept, by every measure."""
         tables: list[Table | Text] = []
         for task in self.tasks:
             table = new_table(
                 f"{self.arm}: {task.task}, {task.answers} answers per prompt",
-                *("measure", "worse if", "#prompts", "#base", "#adapted", "#ratio", "#90 % interval"),
-                caption="means over prompts; ratio: adapted mean over base mean, same prompts and seeds",
+                *("measure", "worse if", "#prompts", "#base", "#adapted", "#kept", "#90 % interval"),
+                caption="means over the prompts on which a measure is defined, same seeds; kept: share of the base's, "
+                "adapted / base, or (1 - adapted) / (1 - base) where higher is worse",
             )
             for ratio in task.ratios:
                 table.add_row(

@@ -3,13 +3,14 @@
     estimates     level and standard error of lm-eval's aggregations, by influence values; clustered standard errors
     paired        differences of two arms on the same items: Tango's score interval, paired t, McNemar's test
     unit_means    bounds of a mean over documents or clusters with scores of any kind
+    ratios        how much of a mean over the same units another keeps
     margins       tests of a difference, of one task or a weighted mean, against a margin, in both directions
     sequential    bounds for several interim looks at growing data
     betting       tests by betting after every item, also for a finite pool
     transitions   items lost and gained, adjustment for guessing, A/A floor, floor and ceiling effects
     multiplicity  adjusted p-values: Holm, Benjamini-Hochberg
     power         items needed to show a difference, and the difference that a number of items shows
-    bootstrap     resampled items, shared by all arms; BCa intervals
+    bootstrap     resampled items, shared by all arms
     pareto        non-dominated points, hypervolume, interpolation on a frontier
     calibration   Brier score and expected calibration error
     drift         forward KL from the base, per token

@@ -6,6 +6,7 @@ tests both: the difference is above the threshold at level alpha if z >= z_alpha
 * One binary item per document: Tango's score statistic (see `paired`).
 * Other scores in [0, 1], and documents or clusters of several items: the score statistic of `unit_means`, which is
   Tango's for any score.
+* The ratio of two means over the same units, minus 1: the score statistic of `ratios`.
 * Values without limits, such as bits per byte: Student's t, with its tail probability converted to z.
 * Weighted means: MOVER (Zou and Donner 2008, Statistics in Medicine 27:1693-1702), which combines the tasks' own
   bounds. A task without any changed item keeps its uncertainty, which a sum of standard errors would ignore.
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from evalsvc.stats.paired import tango_bounds, tango_z
+from evalsvc.stats.ratios import PairedValues, ratio_bounds, ratio_z
 from evalsvc.stats.unit_means import UnitSums, normal_quantile, score_bounds, score_curve, score_z
 
 Floats = NDArray[np.float64]
@@ -43,6 +45,7 @@ class PairedDifference(NamedTuple):
         counts: (lost, gained) where every unit is one binary item, else None.
         df: Degrees of freedom of `stderr`.
         units: Contributions of the units, [1, n], where scores lie in [0, 1] and there are no counts.
+        values: Both arms' values where the difference is the ratio of their means, minus 1.
     """
 
     n: int
@@ -51,6 +54,7 @@ class PairedDifference(NamedTuple):
     counts: tuple[int, int] | None = None
     df: float = float("inf")
     units: UnitSums | None = None
+    values: PairedValues | None = None
 
     @property
     def effective(self) -> float:
@@ -86,6 +90,8 @@ def bounds(tasks: Sequence[PairedDifference], z: ArrayLike) -> tuple[Floats, Flo
     for i, task in enumerate(tasks):
         if task.units is not None:
             low[:, i : i + 1], high[:, i : i + 1] = score_bounds(task.units, level[:, 0])
+        elif task.values is not None:
+            low[:, i], high[:, i] = (ends - 1 for ends in ratio_bounds(task.values, level[:, 0]))
         elif task.counts is None:
             half = _t_half_width(task, level[:, 0])
             low[:, i], high[:, i] = task.difference - half, task.difference + half
@@ -141,6 +147,8 @@ def is_testable(task: PairedDifference) -> bool:
     """Whether a difference has bounds: from counts, from at least two units, or from a standard error."""
     if task.counts is not None:
         return True
+    if task.values is not None:
+        return task.values.is_testable
     return task.n > 1 if task.units is not None else bool(np.isfinite(task.stderr))
 
 
@@ -152,6 +160,8 @@ def _single_z(task: PairedDifference, threshold: float) -> float:
         return float(tango_z(threshold, *task.counts, task.n))
     if task.units is not None:
         return float(normal_quantile(score_z(task.units, threshold), task.units.effective - 1)[0])
+    if task.values is not None:
+        return ratio_z(task.values, 1 + threshold)
     gap = task.difference - threshold
     if not task.stderr:
         return float(np.sign(gap) * _GRID[-1])
@@ -183,6 +193,8 @@ def _curve(task: PairedDifference, is_lower: bool) -> Floats:
         return score_curve(task.units, _GRID, is_lower=is_lower)
     if task.counts is not None:
         return np.asarray(_counted_curve(*task.counts, task.n)[0 if is_lower else 1])
+    if task.values is not None:
+        return bounds([task], _GRID)[0 if is_lower else 1][:, 0]
     half = _t_half_width(task, _GRID)
     return task.difference - half if is_lower else task.difference + half
 

@@ -34,6 +34,7 @@ from evalsvc.records.comparisons import Missing
 from evalsvc.records.frontier import Ellipse, Frontier, Point
 from evalsvc.records.weight_changes import TensorChange, WeightChange
 from evalsvc.reports.html import ReportSections, build_figures, render_page
+from evalsvc.stats.ratios import PairedValues
 from tests.support.evidence import Array, make_binary, make_pair, make_text_pair
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -299,7 +300,8 @@ def test_every_rule_is_drawn_against_what_its_estimate_must_exceed() -> None:
         make_pair("g", "a", make_binary(3, 4, 300)),
         make_text_pair("t", "x", np.full(60, 1.0), 0.05),
     ]
-    ratio = DiversityRatio(suite="o/o/unique", metric="unique", value=0.9, stderr=0.02, n=50)
+    values = PairedValues(np.ones(50), np.tile([1.0, 0.8], 25))
+    ratio = DiversityRatio(suite="o/o/unique", metric="unique", values=values)
     outcome = decide(policy, build_rules(policy, pairs, [ratio]), [], "sha256:1", date(2026, 1, 1))
     figure = rules_figure(outcome.rules)
     (limits,) = (trace for trace in figure.data if trace.name == "must exceed")

@@ -15,6 +15,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome, decide
+from evalsvc.stats.ratios import PairedValues
 from tests.support import simulate
 from tests.support.evidence import make_binary, make_pair, make_task_scores, make_text_pair
 
@@ -134,11 +135,12 @@ def test_drift_is_measured_in_bits_per_byte() -> None:
 
 def test_diversity_is_a_ratio() -> None:
     said = policy(diversity={"min_ratio": 0.8})
-    for value, verdict in ((0.95, "pass"), (0.8, "inconclusive"), (0.6, "fail")):
-        found = judged(
-            said, [], (DiversityRatio(suite="open", metric="unique_share", value=value, stderr=0.03, n=100),)
-        )
-        assert (found.verdict, found.rules[0].rule) == (verdict, "diversity/open")
+    for collapsed, verdict in ((5, "pass"), (20, "inconclusive"), (40, "fail")):
+        values = PairedValues(np.ones(100), np.repeat([0.0, 1.0], [collapsed, 100 - collapsed]))
+        found = judged(said, [], (DiversityRatio(suite="open", metric="unique", values=values),))
+        (rule,) = found.rules
+        assert rule.estimate == pytest.approx(-collapsed / 100)
+        assert (found.verdict, rule.rule, rule.test) == (verdict, "diversity/open", "score over prompts")
 
 
 def test_lower_is_better_is_turned_round() -> None:
@@ -295,14 +297,18 @@ def test_broken_evidence_is_never_a_verdict(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_ratio_without_spread_is_no_evidence() -> None:
-    for ratio in (
-        DiversityRatio(suite="open", metric="m", value=math.nan, stderr=0.1, n=50),
-        DiversityRatio(suite="open", metric="m", value=1.0, stderr=0.0, n=50),
-        DiversityRatio(suite="open", metric="m", value=1, stderr=0.1, n=1),
-    ):
-        with pytest.raises(EvidenceError, match="cannot be tested"):
-            judged(policy(diversity={"min_ratio": 0.8}), [], (ratio,))
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ([], "is defined on 0 prompts"),
+        ([1.0], "is defined on 1 prompts, and needs two"),
+        ([0.0] * 9, "the base has nothing to lose"),
+    ],
+)
+def test_an_undefined_measure_of_diversity_is_no_evidence(base: list[float], message: str) -> None:
+    ratio = DiversityRatio(suite="open", metric="distinct", values=PairedValues(np.array(base), np.array(base)))
+    with pytest.raises(EvidenceError, match=message):
+        judged(policy(diversity={"min_ratio": 0.8}), [], (ratio,))
 
 
 def test_lower_coverage_must_be_allowed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def sample_words(store: Store, of: Arm, plan: Plan, words: int, tokens: int = 5)
             request=r.digest, text=f"word{int(digest(r.digest, of.key)[:8], 16) % words} and so on.", tokens=tokens
         )
         for r in plan.requests
+    )
+    store.commit([ShardResult(shard=Shard(key="k", arm=of, requests=()), responses=answers)], {})
+    store.finish(of, plan, grade_plan(plan, [0.0] * len(plan.tasks[0].samples)))
+
+
+def answer_texts(store: Store, of: Arm, plan: Plan, texts: Sequence[Sequence[str]]) -> None:
+    """Answer the K requests of every prompt with these texts."""
+    answers = tuple(
+        Response(request=digest, text=text, tokens=5)
+        for sample, given in zip(plan.tasks[0].samples, texts, strict=True)
+        for digest, text in zip(sample.requests, given, strict=True)
     )
     store.commit([ShardResult(shard=Shard(key="k", arm=of, requests=()), responses=answers)], {})
     store.finish(of, plan, grade_plan(plan, [0.0] * len(plan.tasks[0].samples)))
