@@ -55,6 +55,7 @@ def show(record: dict[str, Any]) -> None:
                 "needs n": parts.count(rule.needed_n),
                 "resolves": rule.resolvable_margin,
                 "waived": rule.waived or "",
+                "no evidence": ", ".join(rule.blind_spots),
                 "decided at interim look": rule.look,
                 "test": rule.test,
             }

@@ -74,6 +74,7 @@ class Require(Strict):
     """What evidence must be like to count at all."""
 
     min_coverage: float = Field(default=1.0, gt=0, le=1)
+    allow_blind_spots: tuple[str, ...] = ()
     same_rendering: Literal[True] = True
 
 

@@ -14,13 +14,20 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.analysis.compare import UNIT_INTERVAL, compare_values, compute_coverage, compute_task_shares
+from evalsvc.analysis.compare import (
+    UNIT_INTERVAL,
+    compare_values,
+    compute_coverage,
+    compute_task_shares,
+    is_binary,
+)
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.policy import Policy
 from evalsvc.records.comparisons import Comparison
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Floats
 from evalsvc.stats.ratios import PairedValues
+from evalsvc.stats.transitions import blind_spots
 
 Mask = NDArray[np.bool_]
 RuleKind = Literal["learning", "retention", "drift", "diversity"]
@@ -91,6 +98,22 @@ class DiversityRatio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlindSpot:
+    """A task on which a rule cannot see a change for the worse, because of the base's level.
+
+    Attributes:
+        level: Where the base is: "at chance", "below chance", "at zero", or for a learning rule "at ceiling".
+        items: Number of items.
+        is_allowed: Whether the policy counts them all the same.
+    """
+
+    task: str
+    level: str
+    items: int
+    is_allowed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One rule of a policy with its evidence.
 
@@ -101,6 +124,7 @@ class Rule:
         threshold: The value that the gain must exceed.
         pairs: Scores of both arms on its tasks.
         shares: Shares of the tasks in the mean.
+        allowed: Suites, and tasks as SUITE/TASK, whose blind spots the policy allows.
     """
 
     kind: RuleKind
@@ -112,6 +136,35 @@ class Rule:
     pairs: tuple[TaskPair, ...] = ()
     shares: tuple[float, ...] = ()
     ratio: DiversityRatio | None = None
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def blind_spots(self) -> tuple[BlindSpot, ...]:
+        """The tasks on which the base has nothing to lose; for a learning rule, nothing to gain."""
+        spots = []
+        for pair in self.pairs if self.kind in ("learning", "retention") else ():
+            level = _find_blind_level(pair.base, is_learning=self.kind == "learning")
+            if level is not None:
+                name = f"{pair.base.suite}/{pair.base.task}"
+                is_allowed = pair.base.suite in self.allowed or name in self.allowed
+                spots.append(BlindSpot(task=name, level=level, items=len(pair.base.values), is_allowed=is_allowed))
+        return tuple(spots)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether more than half of its items are blind spots that the policy does not allow: then it cannot pass."""
+        blind = sum(spot.items for spot in self.blind_spots if not spot.is_allowed)
+        return 2 * blind > sum(len(pair.base.values) for pair in self.pairs)
+
+    def without_blind_spots(self) -> Rule:
+        """Return the rule on the other tasks, or on all of them if there are no others."""
+        blind = {spot.task for spot in self.blind_spots if not spot.is_allowed}
+        kept = [f"{pair.base.suite}/{pair.base.task}" not in blind for pair in self.pairs]
+        if all(kept) or not any(kept):
+            return self
+        pairs = tuple(pair for pair, is_kept in zip(self.pairs, kept, strict=True) if is_kept)
+        shares = [share for share, is_kept in zip(self.shares, kept, strict=True) if is_kept]
+        return replace(self, pairs=pairs, shares=tuple(share / sum(shares) for share in shares))
 
     @property
     def name(self) -> str:
@@ -162,7 +215,7 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
         rules += [_build_diversity_rule(ratio, policy.diversity.min_ratio) for ratio in ratios]
     if not rules:
         raise EvidenceError("the policy has no rule; add learning or retention to it")
-    return rules
+    return [replace(rule, allowed=policy.require.allow_blind_spots) for rule in rules]
 
 
 def _build_mean_rule(
@@ -184,6 +237,17 @@ def _build_mean_rule(
         pairs=tuple(pairs),
         shares=tuple(compute_task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])),
     )
+
+
+def _find_blind_level(base: TaskScores, *, is_learning: bool) -> str | None:
+    """Return the level at which a base has nothing to lose (to learn), None if it has something."""
+    gains = base.values if base.higher_is_better else 1 - base.values
+    right, n = gains.sum(), len(gains)
+    if not is_binary(gains):
+        levels: tuple[str, ...] = ("at zero",) if right == 0 else ("at ceiling",) if right == n else ()
+    else:
+        levels = blind_spots(int(right), n, base.chance if base.higher_is_better else None)
+    return next((name for name in levels if (name == "at ceiling") == is_learning), None)
 
 
 def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:

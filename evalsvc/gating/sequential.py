@@ -218,13 +218,14 @@ class _Bounds:
 
     def at(self, look: _Look) -> list[Verdict]:
         for rule in self._rules:
-            parts, weights = list_parts(look.of(rule))
+            seen = look.of(rule)
+            parts, weights = list_parts(seen)
             low, high = combine_bounds(
                 weights, [part.difference for part in parts], *bounds(parts, self._levels(rule.grows, look))
             )
             if high[1] < rule.threshold:
                 self._decided[rule.name] = ("fail", look.number)
-            elif low[0] > rule.threshold:
+            elif low[0] > rule.threshold and not seen.is_blind:
                 self._decided.setdefault(rule.name, ("pass", look.number))
         return [self._decided.get(rule.name, ("inconclusive", 0))[0] for rule in self._rules]
 
@@ -290,11 +291,13 @@ class _Bets:
     def _count_seen(rule: Rule, look: _Look) -> int:
         return sum(look.seen[get_key(pair)] for pair in rule.pairs)
 
-    def _verdict(self, p: tuple[float, float]) -> Verdict:
-        return "fail" if p[1] <= self._alpha else "pass" if p[0] <= self._alpha else "inconclusive"
+    def _judge(self, rule: Rule, look: _Look, p: tuple[float, float]) -> Verdict:
+        if p[1] <= self._alpha:
+            return "fail"
+        return "pass" if p[0] <= self._alpha and not look.of(rule).is_blind else "inconclusive"
 
     def at(self, look: _Look) -> list[Verdict]:
-        verdicts = [self._verdict(p) for p in self._p(look)]
+        verdicts = [self._judge(rule, look, p) for rule, p in zip(self._rules, self._p(look), strict=True)]
         for rule, verdict in zip(self._rules, verdicts, strict=True):
             if verdict != "inconclusive":
                 self._decided.setdefault(rule.name, look.number)
@@ -311,7 +314,7 @@ class _Bets:
                 low, high = ((2 * end - 1) * stream.scale for end in ends)
             outcome = build_outcome(
                 m,
-                self._verdict(p),
+                self._judge(rule, look, p),
                 z_of(self._alpha),
                 self._waived.get(rule.name),
                 p_pass=p[0],

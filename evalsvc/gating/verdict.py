@@ -3,7 +3,7 @@
 * **pass** if every rule that is not waived is shown to hold: an intersection-union test, which needs no correction for
   the number of rules (Berger 1982);
 * **fail** if some rule is shown not to hold, after Holm's correction over all rules;
-* **inconclusive** otherwise, with the number of items needed.
+* **inconclusive** otherwise, with the number of units needed; also where the base has nothing to lose on most items.
 
 Rules that cannot be tested raise EvidenceError, never a verdict. `sequential` decides at interim looks.
 """
@@ -55,6 +55,8 @@ class RuleOutcome:
         resolvable_margin: Smallest margin that these units resolve with 80 % power for an unchanged checkpoint.
         p_pass, p_fail: One-sided p-values, the second after Holm; None in mode group_sequential, where bounds decide.
         degraded: Whether the loss is significant (the interval is below zero), whatever the margin.
+        blind_spots: Tasks on which the base has nothing to lose (for learning: to gain), as "SUITE/TASK at chance".
+        is_blind: Whether these are more than half of the items, and not allowed by the policy, so that it cannot pass.
         waived: Reason, owner and expiry of the waiver, if the rule is waived.
         look: Number of the interim look that decided, if there were several.
     """
@@ -81,6 +83,8 @@ class RuleOutcome:
     p_pass: float | None
     p_fail: float | None
     degraded: bool
+    blind_spots: tuple[str, ...] = ()
+    is_blind: bool = False
     waived: str | None = None
     look: int | None = None
 
@@ -150,7 +154,7 @@ def decide(
     outcomes = []
     for m, p in zip(measured, p_fail, strict=True):
         verdict: Verdict = "inconclusive"
-        if m.test.z >= z_alpha:
+        if m.test.z >= z_alpha and not m.rule.is_blind:
             verdict = "pass"
         elif p <= policy.alpha:
             verdict = "fail"
@@ -181,6 +185,7 @@ def build_outcome(
 ) -> RuleOutcome:
     """Return the outcome of a rule, with the items needed if it is inconclusive."""
     test = m.test
+    seeing = m if (rule := m.rule.without_blind_spots()) is m.rule else measure_rule(rule, z_alpha)
     counts = [(c.lost, c.gained) if c.higher_is_better else (c.gained, c.lost) for c in m.comparisons]
     is_binary = bool(counts) and all(lost is not None for lost, _ in counts)
     lost = sum(lost or 0 for lost, _ in counts) if is_binary else None
@@ -199,8 +204,8 @@ def build_outcome(
         n=m.n,
         units=m.units,
         unit_of_evidence=name_rule_units(m),
-        needed_n=compute_needed_units(m, z_alpha) if verdict == "inconclusive" else None,
-        resolvable_margin=compute_smallest_margin(m, z_alpha),
+        needed_n=compute_needed_units(seeing, z_alpha) if verdict == "inconclusive" and not m.rule.is_blind else None,
+        resolvable_margin=compute_smallest_margin(seeing, z_alpha),
         test=name_test(m),
         unit=m.rule.unit,
         lost=lost,
@@ -208,6 +213,8 @@ def build_outcome(
         p_pass=p_pass,
         p_fail=p_fail,
         degraded=test.high < 0,
+        blind_spots=tuple(f"{spot.task} {spot.level}" for spot in m.rule.blind_spots),
+        is_blind=m.rule.is_blind,
         waived=waived,
         look=look,
     )

@@ -109,6 +109,7 @@ def _describe_rule(rule: RuleOutcome) -> str:
     parts = [
         f"{rule.verdict}: estimate {format_signed(rule.estimate)}, interval {format_interval(rule.low, rule.high)}, "
         f"margin {rule.margin:g}, n {rule.n}, {rule.test}",
+        f"no evidence: {', '.join(rule.blind_spots)}" if rule.blind_spots else "",
         describe_shortage(rule),
     ]
     return "; ".join(part for part in parts if part)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from evalsvc.store.decisions import Record
 
 LONGEST_QUOTE = 200
+SHOWN_BLIND_SPOTS = 3
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
@@ -141,17 +142,30 @@ def write_candidate(decision: Decision) -> str:
 
 
 def describe_shortage(rule: RuleOutcome) -> str:
-    """Return how many more items an inconclusive rule needs, in words; empty if the rule is decided."""
+    """Return how many more units of evidence an inconclusive rule needs, in words; empty if the rule is decided."""
     if rule.verdict != "inconclusive":
         return ""
-    resolves = f"{rule.n:,} items resolve a margin of {rule.resolvable_margin:.3f}"
+    if rule.is_blind:
+        lack = "gain" if rule.kind == "learning" else "lose"
+        return (
+            f"the base has nothing to {lack} on more than half of the items ({_list_blind_spots(rule)}): use other "
+            "tasks, or name these in require.allow_blind_spots of the policy"
+        )
+    units = rule.unit_of_evidence
+    resolves = f"{rule.units:,} {units} resolve a margin of {rule.resolvable_margin:.3f}"
     if rule.needed_n is None:
-        return f"more items would not change this; {resolves}"
-    return f"needs {rule.needed_n - rule.n:,} more items; {resolves}"
+        return f"more {units} would not change this; {resolves}"
+    return f"needs {rule.needed_n - rule.units:,} more {units}; {resolves}"
+
+
+def _list_blind_spots(rule: RuleOutcome) -> str:
+    shown = rule.blind_spots[:SHOWN_BLIND_SPOTS]
+    more = len(rule.blind_spots) - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more else "")
 
 
 def list_shortages(decision: Decision) -> list[str]:
-    """Return the items that inconclusive rules need, one line per rule; empty unless the verdict is inconclusive."""
+    """Return what inconclusive rules need, one line per rule; empty unless the verdict is inconclusive."""
     if decision.outcome.verdict != "inconclusive":
         return []
     return [
@@ -163,7 +177,11 @@ def list_shortages(decision: Decision) -> list[str]:
 
 def format_rule(rule: RuleOutcome) -> list[str]:
     """Return the cells of a rule's table row."""
-    notes = [f"waived: {rule.waived}" if rule.waived else "", "degraded" if rule.degraded else ""]
+    notes = [
+        f"waived: {rule.waived}" if rule.waived else "",
+        "degraded" if rule.degraded else "",
+        f"no evidence: {_list_blind_spots(rule)}" if rule.blind_spots else "",
+    ]
     return [
         f"{MARKS[rule.verdict]} {rule.verdict}",
         rule.rule,

@@ -134,15 +134,15 @@ def share_interval(right: int, n: int, level: float = LEVEL) -> Interval:
 
 
 def blind_spots(right: int, n: int, chance: float | None) -> tuple[str, ...]:
-    """Return floor and ceiling effects of a base's level: "at ceiling", "at chance", "below chance".
+    """Return floor and ceiling effects of a base's level: "at ceiling", "at chance", "below chance", "at zero".
 
-    A base at 1.0 cannot gain, and items that are all too easy hide a small loss. A base at chance has nothing to
-    forget. A base below chance looks better if it collapses towards guessing.
+    A base at 1.0 cannot gain, and items that are all too easy hide a small loss. A base at chance, or at zero where
+    nothing can be guessed, has nothing to forget. A base below chance looks better if it collapses towards guessing.
     """
     if right == n:
         return ("at ceiling",)
     if chance is None:
-        return ()
+        return ("at zero",) if right == 0 else ()
     low, high = share_interval(right, n)
     if high < chance:
         return ("below chance",)
