@@ -652,18 +652,22 @@ class SuiteCheckRow:
     Attributes:
         kind: lm-eval's output type.
         n: Items.
+        units: Effective number of independent units: documents, or the clusters that the suite declares.
+        rule: What a policy may demand of it: margin, drift or diversity; null for other metrics.
         shots: Worked examples in the prompt.
         runs_code: Whether the task runs Python code of its own.
-        margin: The smallest loss that n items can exclude in 80 % of cases, if 10 % of them change.
+        margin: The smallest loss that so many units can exclude in 80 % of cases, if 10 % of them change.
     """
 
     task: str
     kind: str
     n: int
+    units: int
     shots: int
     metric: str
     filter: str
     runs_code: bool
+    rule: Literal["margin", "drift", "diversity"] | None
     margin: float | None
 
 

@@ -19,7 +19,13 @@ from evalsvc.gating.candidates import at_level
 from evalsvc.gating.decisions import Decision, Question, decide, judge_question
 from evalsvc.gating.evidence import Items
 from evalsvc.gating.policy import FRACTIONS, Policy, check_possible
-from evalsvc.gating.power_plan import count_sizes, find_candidate, find_suite_files, list_planned_items
+from evalsvc.gating.power_plan import (
+    check_planned_metrics,
+    count_sizes,
+    find_candidate,
+    find_suite_files,
+    list_planned_items,
+)
 from evalsvc.harness.plan import Planned, select_samples
 from evalsvc.records.vocabulary import Floats
 from evalsvc.scoring.driver import Progress, RunJob
@@ -60,6 +66,8 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
     if len(prepared.arms) != 2:
         raise CheckpointError(f"{len(prepared.arms) - 1} checkpoints are given, a gate decides on one; name one")
     base, adapted = prepared.arms
+    for suite_plan in prepared.planned:
+        check_planned_metrics(question.policy, suite_plan)
     candidate = find_candidate(
         store,
         question.policy,

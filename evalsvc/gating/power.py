@@ -6,7 +6,7 @@ Pure: no I/O, no database. The formulas are in `stats.power`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from evalsvc.analysis.compare import compute_task_shares
@@ -22,14 +22,14 @@ class RuleForecast:
     """The power analysis of one rule.
 
     Attributes:
-        n: Number of items.
+        n: Number of items that are evidence.
         units: Effective number of independent units: documents, or clusters of them.
         margin: Margin of the policy; for learning the gain that must be exceeded.
         discordance: Mean share of items that change either way.
         seen: Whether the discordance was measured on stored arms; else it is assumed.
         resolvable: Smallest margin (for learning: gain beyond `margin`) that is shown with 80 % power.
         power: Probability that an unchanged checkpoint passes; None for learning, where it should not pass.
-        needed_n: Units for 80 % power at the policy's margin; None for learning.
+        needed_n: Units for 80 % power at the policy's margin; None for learning, and where most items are no evidence.
     """
 
     rule: str
@@ -44,27 +44,31 @@ class RuleForecast:
 
 
 def forecast(
-    policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]], discordance: Mapping[Key, float]
+    policy: Policy,
+    sizes: Mapping[str, tuple[TaskSize, ...]],
+    discordance: Mapping[Key, float],
+    blind: Collection[Key] = (),
 ) -> list[RuleForecast]:
     """Return the power analysis of each learning and retention rule.
 
     Args:
         sizes: Suite name -> its tasks.
         discordance: Discordance by suite and task, as measured on stored arms; others are assumed.
+        blind: Tasks on which the base has nothing to lose, which are no evidence for a retention rule.
     """
     forecasts = []
     for suite in policy.learning.suites if policy.learning else ():
         gain = policy.learning.min_gain if policy.learning else 0.0
         forecasts.append(_rule(f"learning/{suite}", gain, {suite: sizes[suite]}, discordance, policy, learning=True))
     for entry in policy.retention:
-        tasks = sizes[entry.suite]
-        forecasts.append(_rule(f"retention/{entry.suite}", entry.margin, {entry.suite: tasks}, discordance, policy))
+        name, tasks = f"retention/{entry.suite}", sizes[entry.suite]
+        forecasts.append(_rule(name, entry.margin, {entry.suite: tasks}, discordance, policy, blind=blind))
         for task in tasks if entry.per_task_margin is not None else ():
-            name = f"retention/{entry.suite}/{task.task}"
-            forecasts.append(_rule(name, entry.per_task_margin or 0.0, {entry.suite: (task,)}, discordance, policy))
+            margin, of_task = entry.per_task_margin or 0.0, {entry.suite: (task,)}
+            forecasts.append(_rule(f"{name}/{task.task}", margin, of_task, discordance, policy, blind=blind))
     if policy.group_margin is not None:
         suites = {entry.suite: sizes[entry.suite] for entry in policy.retention}
-        forecasts.append(_rule("retention/group", policy.group_margin, suites, discordance, policy))
+        forecasts.append(_rule("retention/group", policy.group_margin, suites, discordance, policy, blind=blind))
     return forecasts
 
 
@@ -87,7 +91,14 @@ def _rule(
     policy: Policy,
     *,
     learning: bool = False,
+    blind: Collection[Key] = (),
 ) -> RuleForecast:
+    whole = sum(task.items for of_suite in suites.values() for task in of_suite)
+    seeing = {
+        suite: tuple(task for task in of_suite if (suite, task.task) not in blind) for suite, of_suite in suites.items()
+    }
+    evidence = sum(task.items for of_suite in seeing.values() for task in of_suite)
+    suites = {suite: of_suite for suite, of_suite in seeing.items() if of_suite} or suites
     tasks = [task for of_suite in suites.values() for task in of_suite]
     keys = [(suite, task.task) for suite, of_suite in suites.items() for task in of_suite]
     counts = count_units(tasks, compute_task_shares([(suite, t.weight) for suite, ts in suites.items() for t in ts]))
@@ -114,6 +125,6 @@ def _rule(
         discordance=changed / sum(items),
         seen=all(key in discordance for key in keys),
         resolvable=unchanged.resolvable_margin(),
-        power=None if learning else unchanged.power(margin),
-        needed_n=None if learning else unchanged.needed_n(margin),
+        power=None if learning else unchanged.power(margin) if 2 * evidence >= whole else 0.0,
+        needed_n=None if learning or 2 * evidence < whole else unchanged.needed_n(margin),
     )

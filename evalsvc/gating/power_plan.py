@@ -16,11 +16,13 @@ from evalsvc.gating.candidates import Candidate, at_level, place_candidate
 from evalsvc.gating.decisions import Question
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
 from evalsvc.gating.power import RuleForecast, forecast, list_unforecast
+from evalsvc.gating.rules import check_metric, find_blind_level
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import find_suite, load_suite
 from evalsvc.records.choices import Half
 from evalsvc.records.digests import number_document
 from evalsvc.records.plans import PlannedTask
+from evalsvc.records.scores import TaskScores
 from evalsvc.scoring.submit import Prepared
 from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
 from evalsvc.store.decisions import Decisions
@@ -37,7 +39,7 @@ class PowerPlan:
         seconds: What they will take, if known from earlier runs.
         candidate: Which candidate on the same evidence the checkpoint will be, and the level of its tests.
         alpha: Level of the policy.
-        notes: The rules without a power analysis, one line each.
+        notes: Tasks that are no evidence, and rules without a power analysis, one line each.
     """
 
     rules: tuple[RuleForecast, ...]
@@ -88,6 +90,7 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
             requests += len(left) * newest.requests
         else:
             planned = _load_planned_suite(files[suite])
+            check_planned_metrics(policy, planned)
             plans[planned.plan.digest] = suite
             sizes[suite] = count_sizes([planned])[suite]
             requests += 2 * len(planned.plan.requests)
@@ -103,9 +106,10 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
     )
     if question.half:
         sizes = _take_half(sizes, question.half)
-    discordance = read_discordance(store, known) if known else {}
+    discordance, base_scores = read_base(store, known) if known else ({}, [])
+    check_stored_metrics(policy, [scores for scores in base_scores if scores.suite not in files])
     rate = stored_runs.median_rate() if store.path.is_file() else None
-    return _forecast_all(policy, candidate, sizes, discordance, requests, rate)
+    return _forecast_all(policy, candidate, sizes, discordance, base_scores, requests, rate)
 
 
 def _take_half(sizes: Mapping[str, tuple[TaskSize, ...]], half: Half) -> dict[str, tuple[TaskSize, ...]]:
@@ -127,6 +131,7 @@ def _forecast_all(
     candidate: Candidate,
     sizes: Mapping[str, tuple[TaskSize, ...]],
     discordance: Mapping[sequential.Key, float],
+    base_scores: Sequence[TaskScores],
     requests: int,
     rate: float | None,
 ) -> PowerPlan:
@@ -140,13 +145,22 @@ def _forecast_all(
     """
     at_its_level = at_level(policy, candidate)
     check_possible(at_its_level, sizes)
+    kept = {entry.suite for entry in policy.retention}
+    allowed = policy.require.allow_blind_spots
+    levels = {
+        (scores.suite, scores.task): level
+        for scores in base_scores
+        if scores.suite in kept and not {scores.suite, f"{scores.suite}/{scores.task}"} & set(allowed)
+        if (level := find_blind_level(scores, is_learning=False)) is not None
+    }
+    no_evidence = [f"{'/'.join(key)}: the base is {level}, so it is no evidence" for key, level in levels.items()]
     return PowerPlan(
-        rules=tuple(forecast(at_its_level, sizes, discordance)),
+        rules=tuple(forecast(at_its_level, sizes, discordance, levels)),
         requests=requests,
         seconds=requests / rate if rate else None,
         candidate=candidate,
         alpha=policy.alpha,
-        notes=list_unforecast(policy),
+        notes=(*no_evidence, *list_unforecast(policy)),
     )
 
 
@@ -197,16 +211,50 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
         adapted=adapted[0].key if len(adapted) == 1 else None,
         plans={s.plan.digest: s.plan.suite for s in prepared.planned if s.plan.suite in policy.suites},
     )
+    for suite_plan in prepared.planned:
+        check_planned_metrics(policy, suite_plan)
     discordance: Mapping[sequential.Key, float] = {}
+    base_scores: Sequence[TaskScores] = ()
     requests, rate = len(prepared.arms) * sum(len(suite_plan.plan.requests) for suite_plan in prepared.planned), None
     if store.path.is_file():
         answered = store.answered_requests(prepared.arms)
         digests = {request.digest for suite_plan in prepared.planned for request in suite_plan.plan.requests}
         requests = sum(len(digests - answered[arm.key]) for arm in prepared.arms)
         known = next((arm for arm in store.arms() if arm.digest == base.key), None)
-        discordance = read_discordance(store, known) if known else {}
+        discordance, base_scores = read_base(store, known) if known else ({}, [])
         rate = Runs(store.path).median_rate()
-    return _forecast_all(policy, candidate, sizes, discordance, requests, rate)
+    return _forecast_all(policy, candidate, sizes, discordance, base_scores, requests, rate)
+
+
+def check_stored_metrics(policy: Policy, base_scores: Sequence[TaskScores]) -> None:
+    """Refuse a policy about stored scores whose metrics do not fit its rules.
+
+    Raises:
+        EvidenceError: A metric does not fit.
+    """
+    for scores in base_scores:
+        is_mean, is_bits = scores.aggregation == "mean" and scores.is_bounded, scores.aggregation == "bits_per_byte"
+        _check_metric(policy, scores.suite, scores.task, scores.metric, is_mean=is_mean, is_bits=is_bits)
+
+
+def check_planned_metrics(policy: Policy, planned: Planned) -> None:
+    """Refuse a policy about a planned suite whose metrics do not fit its rules.
+
+    Raises:
+        EvidenceError: A metric does not fit.
+    """
+    for task in planned.plan.tasks:
+        metric, is_bits = task.metrics[0], task.metrics[0].aggregation == "bits_per_byte"
+        is_mean = metric.aggregation == "mean"
+        _check_metric(policy, planned.plan.suite, task.name, metric.name, is_mean=is_mean, is_bits=is_bits)
+
+
+def _check_metric(policy: Policy, suite: str, task: str, metric: str, *, is_mean: bool, is_bits: bool) -> None:
+    with_margin = {*(policy.learning.suites if policy.learning else ()), *(entry.suite for entry in policy.retention)}
+    if suite in with_margin:
+        check_metric(f"{suite}/{task}", metric, is_mean=is_mean, is_bits=is_bits, is_drift=False)
+    if policy.drift and suite == policy.drift.suite:
+        check_metric(f"{suite}/{task}", metric, is_mean=is_mean, is_bits=is_bits, is_drift=True)
 
 
 def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
@@ -230,8 +278,8 @@ def list_planned_items(task: PlannedTask) -> TaskItems:
     return TaskItems(documents, np.unique(names, return_inverse=True)[1])
 
 
-def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, float]:
-    """Return the discordance by suite and task: the median over the adapted arms of a base."""
+def read_base(store: Store, base: StoredArm) -> tuple[dict[sequential.Key, float], list[TaskScores]]:
+    """Return the discordance by suite and task, the median over the adapted arms of a base, and the base's scores."""
     arms = [a for a in store.arms() if a.checkpoint.parent == base.checkpoint.digest and a.numerics == base.numerics]
     scores = store.task_scores(base.number, [arm.number for arm in arms])
     shares: dict[sequential.Key, list[float]] = {}
@@ -242,7 +290,7 @@ def read_discordance(store: Store, base: StoredArm) -> dict[sequential.Key, floa
             if compared.lost is not None and compared.gained is not None:
                 share = (compared.lost + compared.gained) / compared.n
                 shares.setdefault((adapted_scores.suite, adapted_scores.task), []).append(share)
-    return {key: float(np.median(of_task)) for key, of_task in shares.items()}
+    return {key: float(np.median(of_task)) for key, of_task in shares.items()}, list(base_scores.values())
 
 
 def _find_known_arms(store: Store, checkpoint: str, base: str | None) -> tuple[StoredArm | None, StoredArm | None]:

@@ -143,7 +143,7 @@ class Rule:
         """The tasks on which the base has nothing to lose; for a learning rule, nothing to gain."""
         spots = []
         for pair in self.pairs if self.kind in ("learning", "retention") else ():
-            level = _find_blind_level(pair.base, is_learning=self.kind == "learning")
+            level = find_blind_level(pair.base, is_learning=self.kind == "learning")
             if level is not None:
                 name = f"{pair.base.suite}/{pair.base.task}"
                 is_allowed = pair.base.suite in self.allowed or name in self.allowed
@@ -239,7 +239,7 @@ def _build_mean_rule(
     )
 
 
-def _find_blind_level(base: TaskScores, *, is_learning: bool) -> str | None:
+def find_blind_level(base: TaskScores, *, is_learning: bool) -> str | None:
     """Return the level at which a base has nothing to lose (to learn), None if it has something."""
     gains = base.values if base.higher_is_better else 1 - base.values
     right, n = gains.sum(), len(gains)
@@ -290,10 +290,24 @@ def _check_pair(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
             f"{name}: both arms have scores on {covered:.1%} of the base's items, "
             f"the policy needs {min_coverage:.1%}; submit the checkpoint again"
         )
-    if bits and base.aggregation != "bits_per_byte":
-        raise EvidenceError(f"{name}: a drift rule needs bits per byte, and the task's metric is {base.metric}")
-    if not bits and not (base.aggregation == "mean" and base.is_bounded and adapted.is_bounded):
+    is_mean = base.aggregation == "mean" and base.is_bounded and adapted.is_bounded
+    check_metric(name, base.metric, is_mean=is_mean, is_bits=base.aggregation == "bits_per_byte", is_drift=bits)
+
+
+def check_metric(task: str, metric: str, *, is_mean: bool, is_bits: bool, is_drift: bool) -> None:
+    """Refuse a metric that a rule cannot be about.
+
+    Args:
+        is_mean, is_bits: Whether it is a mean of values in [0, 1], or bits per byte.
+        is_drift: Whether the rule is about drift, else about a margin or a gain.
+
+    Raises:
+        EvidenceError: It does not fit.
+    """
+    if is_drift and not is_bits:
+        raise EvidenceError(f"{task}: a drift rule needs bits per byte, and the task's metric is {metric}")
+    if not is_drift and not is_mean:
         raise EvidenceError(
-            f"{name}: a margin needs a mean of values in [0, 1], and {base.metric} is not one; "
+            f"{task}: a margin needs a mean of values in [0, 1], and {metric} is not one; "
             "use another metric of the task, or a drift rule"
         )

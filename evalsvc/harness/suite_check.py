@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
 
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
 from evalsvc.harness.suites import find_suite
-from evalsvc.records.plans import Rendering
+from evalsvc.records.digests import number_document
+from evalsvc.records.plans import PlannedTask, Rendering
+from evalsvc.records.vocabulary import Aggregation, Role
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import ALPHA, ASSUMED_DISCORDANCE, UnchangedMean
+from evalsvc.stats.unit_means import count_effective
+
+GateRule = Literal["margin", "drift", "diversity"]
+_RULES: Mapping[Aggregation, GateRule] = {"mean": "margin", "bits_per_byte": "drift"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,17 +28,22 @@ class CheckedTask:
 
     Attributes:
         n: Items that are scored.
-        margin: Smallest loss that n binary items resolve with 80 % power, as a difference of mean scores; None for
-            other metrics.
+        units: Effective number of independent units: documents, or the clusters that the suite declares.
+        rule: What a policy may demand of it: "margin" of a mean score, "drift" of bits per byte, or "diversity"; None
+            for other metrics, on which a policy is refused.
+        margin: Smallest loss that so many binary units resolve with 80 % power, as a difference of mean scores; None
+            without such a rule.
     """
 
     task: str
     kind: str
     n: int
+    units: int
     shots: int
     metric: str
     filter: str
     runs_code: bool
+    rule: GateRule | None
     margin: float | None
 
 
@@ -41,21 +56,35 @@ def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
     loaded = loading.load(find_suite(name), allow_task_code=allow_task_code)
     plan = planning.plan(loaded, Rendering(None, loaded.suite.system_prompt)).plan
     return [
-        CheckedTask(
-            task=task.name,
-            kind=task.output_type,
-            n=len(task.samples),
-            shots=task.shots,
-            metric=task.metrics[0].name,
-            filter=task.metrics[0].filter,
-            runs_code=loaded_task.runs_code,
-            margin=_resolvable_margin(len(task.samples)) if task.metrics[0].aggregation == "mean" else None,
-        )
+        _describe_task(task, plan.role, runs_code=loaded_task.runs_code)
         for task, loaded_task in zip(plan.tasks, loaded.tasks, strict=True)
     ]
 
 
-def _resolvable_margin(n: int) -> float:
-    """Return the smallest margin that n items resolve, at the discordance that is assumed before scoring."""
-    variances = (ASSUMED_DISCORDANCE / n,)
-    return UnchangedMean(shares=(1.0,), items=(n,), variances=variances, z_alpha=z_of(ALPHA)).resolvable_margin()
+def _describe_task(task: PlannedTask, role: Role, *, runs_code: bool) -> CheckedTask:
+    units, metric = _count_units(task), task.metrics[0]
+    rule: GateRule | None = "diversity" if role == "diversity" else _RULES.get(metric.aggregation)
+    return CheckedTask(
+        task=task.name,
+        kind=task.output_type,
+        n=len(task.samples),
+        units=round(units),
+        shots=task.shots,
+        metric=metric.name,
+        filter=metric.filter,
+        runs_code=runs_code,
+        rule=rule,
+        margin=_resolvable_margin(units) if rule == "margin" else None,
+    )
+
+
+def _count_units(task: PlannedTask) -> float:
+    """Return the effective number of units of one task."""
+    units = [number_document(task.name, s.doc) if s.cluster is None else s.cluster for s in task.samples]
+    return count_effective(np.unique([str(unit) for unit in units], return_counts=True)[1].astype(np.float64))
+
+
+def _resolvable_margin(units: float) -> float:
+    """Return the smallest margin that units resolve, at the discordance that is assumed before scoring."""
+    variances = (ASSUMED_DISCORDANCE / units,)
+    return UnchangedMean(shares=(1.0,), items=(units,), variances=variances, z_alpha=z_of(ALPHA)).resolvable_margin()

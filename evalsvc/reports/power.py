@@ -60,17 +60,18 @@ class PowerReport(Report):
         time = "time unknown" if seconds is None else f"about {format_duration(seconds)}"
         table = new_table(
             "Power analysis",
-            *("rule", "#margin", "#n", "#changed", "source", "#resolves", "#power", "#needs n"),
+            *("rule", "#margin", "#n", "#units", "#changed", "source", "#resolves", "#power", "#needs n"),
             caption=f"probability that an unchanged checkpoint passes all retention rules: about "
             f"{format_percent(self.power)}\nto score: {self.plan.requests:,} requests, {time}\n"
             "changed: share of items that change; source: measured on stored arms, or assumed\n"
-            "resolves: smallest margin with 80 % power; needs n: items for 80 % power at the policy's margin",
+            "resolves: smallest margin with 80 % power; needs n: units for 80 % power at the policy's margin",
         )
         for rule in self.rules:
             table.add_row(
                 rule.rule,
                 f"{rule.margin:g}",
                 format_count(rule.n),
+                format_count(rule.units),
                 f"{rule.discordance:.1%}",
                 "measured" if rule.seen else "assumed",
                 format_number(rule.resolvable),

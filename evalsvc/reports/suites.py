@@ -71,19 +71,22 @@ class SuiteCheckReport(Report):
         """Return one table: the tasks, and the smallest loss that their items exclude."""
         table = new_table(
             "Tasks",
-            *("task", "kind", "#n", "#shots", "metric", "filter", "code", "#margin"),
-            caption="margin: smallest loss that n binary items exclude with 80 % power, for an unchanged model of "
-            "which 10 % of the answers change;\na larger n resolves a smaller margin",
+            *("task", "kind", "#n", "#units", "#shots", "metric", "filter", "code", "rule", "#margin"),
+            caption='units: independent documents or clusters; rule: what a policy may demand of it, "-" for nothing\n'
+            "margin: smallest loss that so many binary units exclude with 80 % power, for an unchanged model of which "
+            "10 % of the answers change;\nmore units resolve a smaller margin",
         )
         for task in self.tasks:
             table.add_row(
                 task.task,
                 task.kind,
                 format_count(task.n),
+                format_count(task.units),
                 str(task.shots),
                 task.metric,
                 task.filter,
                 "runs code" if task.runs_code else "",
+                task.rule or "-",
                 format_number(task.margin),
             )
         return [table]

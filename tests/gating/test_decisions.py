@@ -137,6 +137,40 @@ def test_a_plan_names_the_rules_that_it_cannot_analyse(evalsvc: Run, said: Calla
         assert all(note in evalsvc(*plan).out for note in done.json["notes"])
 
 
+def test_a_plan_refuses_what_the_gate_refuses(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
+    filled(db)
+    bits = (-np.ones(300), -np.ones(300))
+    fill_store(db, "texts", {"t": bits}, role="drift", metric=BITS, weights=np.ones(300))
+    for change in (
+        {"retention": [{"suite": "texts", "margin": 0.1}]},
+        {"learning": {"suites": ["texts"]}},
+        {"drift": {"suite": "core", "max_bits_per_byte_increase": 0.1}},
+    ):
+        gate = ["gate", "c2", "--policy", said(**change), "--db", db]
+        refused, planned = evalsvc(*gate), evalsvc(*gate, "--plan")
+        assert (refused.code, planned.code, planned.out) == (5, 5, ""), planned
+        assert refused.err == planned.err
+
+
+def test_a_plan_counts_no_items_that_the_base_cannot_lose(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
+    nothing = np.zeros(200)
+    filled(db, {"a": GOOD["a"], "b": (nothing, nothing)})
+    gate = ["gate", "c2", "--policy", said(), "--db", db]
+    plan = {rule["rule"]: rule for rule in evalsvc(*gate, "--plan", "--json").json["rules"]}
+    alone = {"a": GOOD["a"]}
+    filled(db, alone)
+    of_a = evalsvc(*gate, "--plan", "--json").json["rules"][1]
+    for key in ("n", "units", "power", "needed_n", "resolvable"):
+        assert plan["retention/core"][key] == of_a[key]
+    assert (plan["retention/core/b"]["power"], plan["retention/core/b"]["needed_n"]) == (0.0, None)
+    filled(db, {"a": GOOD["a"], "b": (nothing, nothing)})
+    assert "core/b: the base is at zero, so it is no evidence" in evalsvc(*gate, "--plan").out
+    decided_on = evalsvc(*gate, "--json").json
+    assert {rule["rule"]: rule["blind_spots"] for rule in decided_on["rules"]}["retention/core"] == ["core/b at zero"]
+    shown = evalsvc(*gate)
+    assert "the base has nothing to lose on more than half of the items (core/b at zero)" in " ".join(shown.out.split())
+
+
 @pytest.mark.parametrize(
     ("suite", "message"),
     [

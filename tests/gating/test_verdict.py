@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from evalsvc.errors import EvidenceError
+from evalsvc.gating import sequential
 from evalsvc.gating.policy import Policy
-from evalsvc.gating.rules import DiversityRatio, TaskPair, build_rules
+from evalsvc.gating.rules import DiversityRatio, TaskPair, build_rules, find_blind_level
 from evalsvc.gating.verdict import Outcome, decide
 from evalsvc.stats.ratios import PairedValues
 from tests.support import simulate
@@ -340,3 +342,70 @@ def test_one_suite_at_the_margin_passes_no_more_often_than_alpha() -> None:
     verdicts = [family(seed, [-0.05] + [0.0] * 9, 500).verdict for seed in range(60)]
     assert verdicts.count("pass") <= 8
     assert verdicts.count("fail") <= 4
+
+
+def at_chance(suite: str, task: str, n: int, seed: int, right: float = 0.25) -> TaskPair:
+    """Return a task of four choices on which the base has this share right, and the adapted arm guesses anew."""
+    random = np.random.default_rng(seed)
+    base = (np.arange(n) < right * n).astype(float)
+    adapted = np.where(random.random(n) < 0.02, 1 - base, base)
+    pair = make_pair(suite, task, (base, adapted))
+    return replace(pair, base=replace(pair.base, chance=0.25), adapted=replace(pair.adapted, chance=0.25))
+
+
+def test_what_cannot_fall_is_not_shown_to_be_kept() -> None:
+    able, blind = make_pair("s", "able", make_binary(4, 4, 400)), at_chance("s", "blind", 600, 1)
+    said = policy(retention=[keep(0.05, per_task_margin=0.08)])
+    found = judged(said, [able, blind])
+    whole, of_able, of_blind = found.rules
+    assert whole.low > -0.05  # by its interval it would pass
+    assert (whole.verdict, of_able.verdict, of_blind.verdict) == ("inconclusive", "pass", "inconclusive")
+    assert whole.blind_spots == of_blind.blind_spots == ("s/blind at chance",)
+    assert (whole.is_blind, whole.needed_n, of_able.blind_spots) == (True, None, ())
+    # What can be resolved is what the other task resolves.
+    assert whole.resolvable_margin == of_able.resolvable_margin
+    for name in ("s", "s/blind"):
+        allowed = policy(retention=[keep(0.05)], require={"allow_blind_spots": [name]})
+        assert judged(allowed, [able, blind]).verdict == "pass"
+    for mode in ("group_sequential", "finite_pool"):
+        rules = build_rules(policy(mode=mode, retention=[keep(0.05)]), [able, blind])
+        assert sequential.decide(policy(mode=mode), rules, (), CHECKPOINT, TODAY).verdict == "inconclusive"
+
+
+def test_a_minority_of_tasks_that_cannot_fall_is_named_and_does_not_block() -> None:
+    able, blind = make_pair("s", "able", make_binary(4, 4, 600)), at_chance("s", "blind", 400, 1)
+    found = judged(policy(retention=[keep(0.05)]), [able, blind])
+    assert (found.verdict, found.rules[0].blind_spots) == ("pass", ("s/blind at chance",))
+
+
+def test_a_proven_loss_below_chance_still_fails() -> None:
+    pair = at_chance("s", "t", 1000, 1)
+    collapsed = replace(pair, adapted=replace(pair.adapted, values=np.zeros(1000)))
+    assert judged(policy(retention=[keep(0.05)]), [collapsed]).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "chance", "level"),
+    [
+        (np.zeros(400), True, None, "at zero"),
+        (np.ones(400), False, None, "at zero"),
+        (np.zeros(400), True, 0.25, "below chance"),
+        (np.full(400, 0.3), True, None, None),
+        ((np.arange(400) < 116).astype(float), True, 0.25, None),  # Wilson: 0.29 of 400 is above 0.25
+        ((np.arange(400) < 112).astype(float), True, 0.25, "at chance"),
+    ],
+)
+def test_the_level_at_which_nothing_can_be_lost(
+    values: np.ndarray, higher: bool, chance: float | None, level: str | None
+) -> None:
+    scores = replace(make_task_scores("s", "t", values, higher=higher), chance=chance)
+    assert find_blind_level(scores, is_learning=False) == level
+    assert find_blind_level(scores, is_learning=True) is None
+    if chance is not None and values.any():
+        low = proportion_confint(values.sum(), len(values), alpha=0.10, method="wilson")[0]
+        assert (level is None) == (low > chance)
+
+
+def test_nothing_can_be_learned_at_the_ceiling() -> None:
+    found = judged(policy(learning={"suites": ["s"]}), [make_pair("s", "t", (np.ones(400), np.ones(400)))])
+    assert (found.verdict, found.rules[0].blind_spots) == ("inconclusive", ("s/t at ceiling",))
