@@ -56,6 +56,12 @@ class RetentionRule(Strict):
     per_task_margin: Share | None = None
 
 
+class ExchangeRule(Strict):
+    """The mean loss over the retention suites must stay below this share of the mean gain over the learning suites."""
+
+    max_forgotten_per_learned: float = Field(gt=0, allow_inf_nan=False)
+
+
 class DriftRule(Strict):
     """The bits per byte of a suite must not rise by as much as this."""
 
@@ -106,6 +112,7 @@ class Policy(Strict):
     learning: LearningRule | None = None
     retention: tuple[RetentionRule, ...] = ()
     group_margin: Share | None = None
+    exchange: ExchangeRule | None = None
     drift: DriftRule | None = None
     diversity: DiversityRule | None = None
     require: Require = Require()
@@ -129,6 +136,8 @@ class Policy(Strict):
                     raise ValueError(f"{key}: {kind} {name!r} appears {names.count(name)} times; name it once")
         if self.group_margin is not None and not self.retention:
             raise ValueError("group_margin: there is no retention suite; add retention, or remove group_margin")
+        if self.exchange is not None and not (self.retention and self.learning):
+            raise ValueError("exchange: needs learning and retention suites; add them, or remove exchange")
         return self
 
     @property

@@ -76,6 +76,8 @@ def list_unforecast(policy: Policy) -> tuple[str, ...]:
     """Return a line for every rule of a policy that `forecast` leaves out, with the reason."""
     reason = "decided too, but without a power analysis: the spread of {} is known only once items are scored"
     lines = []
+    if policy.exchange:
+        lines.append("exchange: decided too, but without a power analysis: it depends on what is learned")
     if policy.drift:
         lines.append(f"drift/{policy.drift.suite}: {reason.format('bits per byte')}")
     if policy.diversity:

@@ -30,7 +30,7 @@ from evalsvc.stats.ratios import PairedValues
 from evalsvc.stats.transitions import blind_spots
 
 Mask = NDArray[np.bool_]
-RuleKind = Literal["learning", "retention", "drift", "diversity"]
+RuleKind = Literal["learning", "retention", "exchange", "drift", "diversity"]
 # Cached as long as the scores are in memory, for several gates on one arm.
 _COMPARISONS: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 
@@ -119,7 +119,7 @@ class Rule:
 
     Attributes:
         kind: The part of the policy that it comes from.
-        suite, task: Suite and task of the rule; None for the group of all suites, all tasks, or sampled answers.
+        suite, task: Suite and task of the rule; None for several suites, all tasks, or sampled answers.
         margin: Margin of the policy.
         threshold: The value that the gain must exceed.
         pairs: Scores of both arms on its tasks.
@@ -168,7 +168,9 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """Name of the rule: kind/suite, kind/suite/task, "retention/group" or "diversity/suite/task/measure"."""
+        """Name: kind/suite, kind/suite/task, "retention/group", "exchange", or "diversity/suite/task/measure"."""
+        if self.kind == "exchange":
+            return self.kind
         if self.ratio is not None:
             return f"{self.kind}/{self.ratio.suite}"
         return "/".join((self.kind, *((self.suite or "group",) if self.task is None else (str(self.suite), self.task))))
@@ -186,10 +188,12 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
         EvidenceError: A suite, task or ratio of the policy is missing or incomplete, or its metric does not fit.
     """
     rules: list[Rule] = []
+    learned: list[TaskPair] = []
     if policy.learning:
         gain = policy.learning.min_gain
         for suite in policy.learning.suites:
             tasks = _find_suite_pairs(pairs, suite, policy)
+            learned += tasks
             rules.append(_build_mean_rule("learning", gain, gain, tasks, suite))
     kept: list[TaskPair] = []
     for entry in policy.retention:
@@ -201,6 +205,8 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
                 rules.append(_build_mean_rule("retention", margin, -margin, [pair], entry.suite, pair.base.task))
     if (margin := policy.group_margin) is not None:
         rules.append(_build_mean_rule("retention", margin, -margin, kept))
+    if policy.exchange:
+        rules.append(_build_exchange_rule(policy.exchange.max_forgotten_per_learned, learned, kept))
     if policy.drift:
         tasks = _find_suite_pairs(pairs, policy.drift.suite, policy, bits=True)
         most = policy.drift.max_bits_per_byte_increase
@@ -236,6 +242,19 @@ def _build_mean_rule(
         unit=UNIT_INTERVAL,
         pairs=tuple(pairs),
         shares=tuple(compute_task_shares([(pair.base.suite, pair.base.weight) for pair in pairs])),
+    )
+
+
+def _build_exchange_rule(rate: float, learned: Sequence[TaskPair], kept: Sequence[TaskPair]) -> Rule:
+    """Return the rule that the loss is below `rate` times the gain: mean gain kept + rate * mean gain learned > 0."""
+    gain, loss = (compute_task_shares([(p.base.suite, p.base.weight) for p in pairs]) for pairs in (learned, kept))
+    return Rule(
+        kind="exchange",
+        margin=rate,
+        threshold=0.0,
+        unit=UNIT_INTERVAL,
+        pairs=(*learned, *kept),
+        shares=(*(rate * share for share in gain), *loss),
     )
 
 

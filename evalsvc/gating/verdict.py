@@ -42,10 +42,11 @@ class RuleOutcome:
     """The outcome of a rule.
 
     Attributes:
-        rule: Its name: kind/suite, kind/suite/task, "retention/group" or "diversity/suite/task/measure".
-        suite, task: Suite and task of the rule; None for the group of all suites, all tasks, or sampled answers.
+        rule: Its name: kind/suite, kind/suite/task, "retention/group", "exchange" or "diversity/suite/task/measure".
+        suite, task: Suite and task of the rule; None for several suites, all tasks, or sampled answers.
         threshold: The value that the estimate must exceed, in its unit.
-        estimate: Adapted minus base, positive is better; for diversity the ratio minus 1.
+        estimate: Adapted minus base, positive is better; for diversity the ratio minus 1; for exchange the mean gain on
+            retention suites plus `margin` times that on learning suites.
         low, high: Ends of its interval, each a one-sided bound at the candidate's alpha.
         n: Number of items.
         units: Number of independent units of evidence.

@@ -409,3 +409,40 @@ def test_the_level_at_which_nothing_can_be_lost(
 def test_nothing_can_be_learned_at_the_ceiling() -> None:
     found = judged(policy(learning={"suites": ["s"]}), [make_pair("s", "t", (np.ones(400), np.ones(400)))])
     assert (found.verdict, found.rules[0].blind_spots) == ("inconclusive", ("s/t at ceiling",))
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(0.05, "fail"), (0.2, "inconclusive"), (0.5, "pass")])
+def test_a_gain_buys_a_loss(rate: float, verdict: str) -> None:
+    """0.25 learned for 0.05 lost: MOVER of both axes' own bounds, by hand."""
+    pairs = [make_pair("d", "q", make_binary(5, 105, 400)), make_pair("s", "t", make_binary(60, 10, 1000))]
+    said = policy(learning={"suites": ["d"]}, retention=[keep(0.1)], exchange={"max_forgotten_per_learned": rate})
+    learned, kept, exchange = judged(said, pairs).rules
+    assert (exchange.rule, exchange.kind, exchange.suite, exchange.verdict) == ("exchange", "exchange", None, verdict)
+    assert exchange.estimate == pytest.approx(-0.05 + rate * 0.25)
+    below = math.hypot(rate * (learned.estimate - learned.low), kept.estimate - kept.low)
+    above = math.hypot(rate * (learned.high - learned.estimate), kept.high - kept.estimate)
+    assert (exchange.low, exchange.high) == pytest.approx((exchange.estimate - below, exchange.estimate + above))
+
+
+def test_an_exchange_at_its_rate_passes_no_more_often_than_alpha() -> None:
+    """0.3 learned and 0.03 lost at a rate of 0.1; and documents that are in both suites count once."""
+    said = policy(learning={"suites": ["d"]}, retention=[keep(0.2)], exchange={"max_forgotten_per_learned": 0.1})
+    runs, passed = 400, 0
+    for seed in range(runs):
+        random = np.random.default_rng(seed)
+        learned = (random.random(200) < 0.4).astype(float), (random.random(200) < 0.7).astype(float)
+        base = (random.random(400) < 0.8).astype(float)
+        lost = random.random(400) < 0.03 / 0.8
+        pairs = [make_pair("d", "q", learned), make_pair("s", "t", (base, np.where(lost, 0.0, base)))]
+        passed += judged(said, pairs).rules[-1].verdict == "pass"
+    assert passed / runs <= 0.05 + 2.5 * (0.05 * 0.95 / runs) ** 0.5
+
+
+@pytest.mark.parametrize("mode", ["group_sequential", "finite_pool"])
+def test_an_exchange_is_decided_at_interim_looks(mode: str) -> None:
+    pairs = [make_pair("d", "q", make_binary(5, 205, 400)), make_pair("s", "t", make_binary(10, 10, 1000))]
+    said = policy(
+        mode=mode, learning={"suites": ["d"]}, retention=[keep()], exchange={"max_forgotten_per_learned": 0.5}
+    )
+    found = sequential.decide(said, build_rules(said, pairs), (), CHECKPOINT, TODAY)
+    assert (found.verdict, found.rules[-1].rule) == ("pass", "exchange")
