@@ -335,6 +335,7 @@ class KeptRule(RuleOutcome):
     Attributes:
         kind, suite, task, threshold: Not in records of version 0.1.0; `rule` and `margin` say the same.
         units, unit_of_evidence: Not in records of version 0.1.0, which took every item for a unit.
+        blind_spots, is_blind: Not in records of version 0.1.0.
     """
 
     kind: RuleKind | None = None  # type: ignore[assignment]
@@ -343,6 +344,8 @@ class KeptRule(RuleOutcome):
     threshold: float | None = None  # type: ignore[assignment]
     units: int | None = None  # type: ignore[assignment]
     unit_of_evidence: str | None = None  # type: ignore[assignment]
+    blind_spots: tuple[str, ...] = ()
+    is_blind: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,6 +404,7 @@ class GateOutput:
         base, checkpoint: Labels of the two arms.
         base_digest, digest: Digests of their checkpoints.
         policy: Digest of the policy.
+        incumbent: Label of the arm that is served now, if the policy has a rule about it.
         looks: Interim looks of the sequential modes.
         items_saved: Items that did not have to be asked.
         half: Which half of the items was used, with --half.
@@ -415,6 +419,7 @@ class GateOutput:
     base_digest: str
     checkpoint: str
     digest: str
+    incumbent: str | None
     policy: str
     mode: str
     alpha: float
@@ -482,6 +487,8 @@ class DecisionRecord:
         fraction: Share of the items that had been asked.
         items: Items of the whole tasks, where a part was asked.
         inputs: The input of every test: each task's comparison with digests of both arms' scores.
+        incumbent: The arm that is served now, if the policy has a rule about it; not in records before 0.2.0.
+        incumbent_inputs: The same with the incumbent in the place of the base.
         ratios: The input of diversity rules.
         candidate: Which candidate on its evidence the checkpoint is; records before 0.2.0 have none.
         digest: sha256 of the record without this field.
@@ -494,6 +501,7 @@ class DecisionRecord:
     decided: str
     base: DecidedArm
     checkpoint: DecidedArm
+    incumbent: DecidedArm | None
     numerics: dict[str, Any]
     policy: dict[str, Any]
     suites: tuple[dict[str, Any], ...]
@@ -504,6 +512,7 @@ class DecisionRecord:
     fraction: float
     items: tuple[Any, ...]
     inputs: tuple[dict[str, Any], ...]
+    incumbent_inputs: tuple[dict[str, Any], ...]
     ratios: tuple[dict[str, Any], ...]
     rules: tuple[KeptRule, ...]
     waivers: tuple[WaiverState, ...]
@@ -522,7 +531,7 @@ class VerifyOutput:
 
     Attributes:
         decision: Digest of the record.
-        only_evidence: Whether only policy, items and scores were compared, because the record's bounds were computed in
+        only_evidence: Whether only suites, items and scores were compared, because the record's bounds were computed in
             another way.
         differences: What differs, one line each.
     """
@@ -823,7 +832,10 @@ for internal_record in (ItemGains, PairedValues):
     setattr(internal_record, "__get_pydantic_core_schema__", classmethod(lambda *_: core_schema.any_schema()))  # noqa: B010
 
 
-_ADDED = {KeptRule: tuple(KeptRule.__annotations__), DecisionRecord: ("candidate", "statistics")}
+_ADDED = {
+    KeptRule: tuple(KeptRule.__annotations__),
+    DecisionRecord: ("candidate", "statistics", "incumbent", "incumbent_inputs"),
+}
 """Fields that records of 0.1.0 do not have."""
 
 
@@ -846,9 +858,7 @@ def schema_of(record: Any) -> dict[str, Any]:
                 entry["description"] = meanings[key]
         part.pop("title", None)
         if record is not CostCard:
-            left_out = {KeptRule: tuple(KeptRule.__annotations__), DecisionRecord: ("candidate", "statistics")}.get(
-                known[name], ()
-            )
+            left_out = _ADDED.get(known[name], ())
             part["required"] = [key for key in part["properties"] if key not in left_out]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -47,6 +47,9 @@ def gate(
     half: Annotated[
         Half | None, typer.Option(help="Use one seeded half of the items: select on one, confirm on the other.")
     ] = None,
+    incumbent: Annotated[
+        str | None, typer.Option(help="The arm that is served now, for a policy with an `incumbent` rule.")
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file.")] = None,
     workers: Workers = None,
@@ -65,7 +68,14 @@ def gate(
     with _write_refusals(checkpoint, junit, markdown):
         if plan:
             power = api.plan_gate(
-                checkpoint, policy, base=base, suites=suite or (), batch_size=batch_size, half=half, db=db
+                checkpoint,
+                policy,
+                base=base,
+                suites=suite or (),
+                batch_size=batch_size,
+                half=half,
+                incumbent=incumbent,
+                db=db,
             )
             print_report(power, as_json)
             return
@@ -78,6 +88,7 @@ def gate(
                 suites=suite or (),
                 batch_size=batch_size,
                 half=half,
+                incumbent=incumbent,
                 workers=workers,
                 device=device,
                 dtype=dtype,

@@ -52,6 +52,7 @@ class Question:
         checkpoint, base: Labels, names, paths or digests of arms.
         batch_size: Number of candidates that will be tested on the same evidence, declared before the first.
         half: Use only one seeded half of every task's items: "select" to select, "confirm" to confirm a checkpoint.
+        incumbent: Label, name, path or digest of the arm that is served now.
     """
 
     checkpoint: str
@@ -59,12 +60,21 @@ class Question:
     base: str | None = None
     batch_size: int | None = None
     half: Half | None = None
+    incumbent: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other, before anything is scored."""
         mode = self.policy.mode
         if self.half and mode != "fixed":
             raise PolicyError(f"mode {mode}: --half needs mode fixed; remove --half, or set mode: fixed")
+        if self.incumbent and mode != "fixed":
+            raise PolicyError(f"mode {mode}: --incumbent needs mode fixed; remove it, or set mode: fixed")
+        if self.incumbent and not self.policy.incumbent:
+            raise PolicyError(
+                f"--incumbent {self.incumbent}: the policy has no rule about it; add incumbent: {{margin: 0.02}} to it"
+            )
+        if self.policy.incumbent and not self.incumbent:
+            raise PolicyError("the policy has an incumbent rule; name the arm that is served now with --incumbent")
         if self.batch_size is not None and self.batch_size < 1:
             raise PolicyError(f"--batch-size {self.batch_size}: must be at least 1")
 
@@ -171,7 +181,20 @@ def _gather_question(store: Store, question: Question, *, plans: Sequence[str] |
             f"{adapted.checkpoint.label} and {base.checkpoint.label} were scored with different numerics; submit both "
             "again"
         )
-    return gather(store, question.policy, base, adapted, plans=plans, items=items, half=question.half)
+    incumbent = find_arm(arms, question.incumbent) if question.incumbent else None
+    if incumbent is not None:
+        _check_incumbent(incumbent, base, adapted)
+    return gather(
+        store, question.policy, base, adapted, plans=plans, items=items, half=question.half, incumbent=incumbent
+    )
+
+
+def _check_incumbent(incumbent: StoredArm, base: StoredArm, adapted: StoredArm) -> None:
+    label = incumbent.checkpoint.label
+    if incumbent.digest == adapted.digest:
+        raise EvidenceError(f"--incumbent {label}: is the checkpoint itself; name the arm that is served now")
+    if incumbent.numerics != base.numerics:
+        raise EvidenceError(f"--incumbent {label}: was scored with other numerics; submit it again")
 
 
 def _judge_in_turn(question: Question, evidence: Evidence, chain: Sequence[Record], fraction: float) -> Outcome:
@@ -202,7 +225,7 @@ def judge(
         PolicyError: The policy cannot be met with so few items.
     """
     policy = policy if candidate is None else at_level(policy, candidate)
-    rules = build_rules(policy, evidence.pairs, evidence.ratios)
+    rules = build_rules(policy, evidence.pairs, evidence.ratios, evidence.against_incumbent)
     check_possible(policy, _sizes(evidence.pairs))
     arguments: tuple[Policy, list[Rule], Any, str, date] = (
         policy,
@@ -281,6 +304,7 @@ def _build_decision_record(
         "decided": now.isoformat(timespec="seconds"),
         "base": _arm(base),
         "checkpoint": _arm(adapted),
+        "incumbent": None if evidence.incumbent is None else _arm(evidence.incumbent),
         "numerics": json.loads(adapted.numerics),
         "policy": {"digest": question.policy.digest(), "content": question.policy.model_dump(mode="json")},
         "suites": [suite_record(run) for run in evidence.plans],
@@ -299,6 +323,7 @@ def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
     """Return the part of a record that `verify` recomputes; numbers that JSON does not have are None."""
     content = {
         "inputs": describe_inputs(evidence),
+        "incumbent_inputs": [_describe_input(pair) for pair in evidence.against_incumbent],
         "ratios": [_describe_ratio(ratio) for ratio in evidence.ratios],
         "rules": [asdict(rule) for rule in outcome.rules],
         "waivers": [{"waiver": json.loads(entry.text), "state": state} for entry, state in outcome.waivers],

@@ -79,6 +79,8 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
         batch_size=question.batch_size,
     )
     check_possible(at_level(question.policy, candidate), count_sizes(prepared.planned))
+    if question.incumbent:
+        _check_incumbent_runs(store, question.incumbent, prepared)
     resolved = replace(question, checkpoint=adapted.checkpoint.digest, base=base.checkpoint.digest)
     if question.policy.mode == "fixed" or _complete(store, prepared):
         _all_done(score(store, prepared, progress, note))
@@ -132,6 +134,23 @@ def _part(
     if all(all(mask) for mask in chosen.values()):
         return suite_plan
     return select_samples(suite_plan, chosen)
+
+
+def _check_incumbent_runs(store: Store, name: str, prepared: Prepared) -> None:
+    """Refuse an incumbent without scores before anything is scored.
+
+    Raises:
+        UsageError: The name matches no arm.
+        EvidenceError: A run is missing or unfinished.
+    """
+    incumbent = find_arm(store.arms() if store.path.is_file() else [], name)
+    done = {run.plan for run in store.runs() if run.state == "done" and run.arm.digest == incumbent.digest}
+    for suite_plan in prepared.planned:
+        if suite_plan.plan.digest not in done:
+            raise EvidenceError(
+                f"--incumbent {name}: has no finished run of suite {suite_plan.plan.suite}; "
+                f"run: evalsvc submit {name} --suite {suite_plan.plan.suite}"
+            )
 
 
 def _complete(store: Store, prepared: Prepared) -> bool:

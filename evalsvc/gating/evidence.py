@@ -40,12 +40,16 @@ class Evidence:
 
     Attributes:
         sampled: Digests of the plans of the sampled answers behind `ratios`.
+        incumbent: The arm that is served now, if the policy has a rule about it.
+        against_incumbent: The pairs with the incumbent's scores in place of the base's.
     """
 
     base: StoredArm
     adapted: StoredArm
     plans: tuple[PlannedRun, ...]
     pairs: tuple[TaskPair, ...]
+    incumbent: StoredArm | None = None
+    against_incumbent: tuple[TaskPair, ...] = ()
     ratios: tuple[DiversityRatio, ...] = ()
     sampled: tuple[str, ...] = ()
 
@@ -60,8 +64,9 @@ def gather(
     items: Items | None = None,
     half: Half | None = None,
     sampled: Sequence[str] | None = None,
+    incumbent: StoredArm | None = None,
 ) -> Evidence:
-    """Return both arms' scores on the policy's suites.
+    """Return both arms' scores on the policy's suites, and the incumbent's if the policy has a rule about it.
 
     Args:
         plans: Digests of the plans to use; None for the newest whole plans.
@@ -73,7 +78,30 @@ def gather(
     (evidence,) = gather_all(store, policy, base, [adapted], plans=plans, items=items, half=half, sampled=sampled)
     if isinstance(evidence, EvidenceError):
         raise evidence
-    return evidence
+    if incumbent is None:
+        return evidence
+    margins_only = policy.model_copy(update={"drift": None, "diversity": None})
+    served = gather(store, margins_only, base, incumbent, plans=plans, items=items, half=half)
+    adapted_pairs = {sequential.get_key(pair): pair for pair in evidence.pairs}
+    against = tuple(_pair_with_incumbent(pair, adapted_pairs[sequential.get_key(pair)]) for pair in served.pairs)
+    return replace(evidence, incumbent=incumbent, against_incumbent=against)
+
+
+def _pair_with_incumbent(incumbent: TaskPair, adapted: TaskPair) -> TaskPair:
+    """Return the adapted arm's scores with the incumbent's on the base's samples.
+
+    Raises:
+        EvidenceError: The incumbent lacks a sample.
+    """
+    samples = adapted.base.samples
+    whole = TaskPair(incumbent.adapted, adapted.adapted, adapted.items)
+    pair = whole.part(np.isin(incumbent.adapted.samples, samples))
+    if len(pair.base.samples) != len(samples):
+        raise EvidenceError(
+            f"{pair.base.suite}/{pair.base.task}: the incumbent has scores on {len(pair.base.samples):,} of the base's "
+            f"{len(samples):,} items; submit it again"
+        )
+    return pair
 
 
 def gather_all(

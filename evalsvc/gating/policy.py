@@ -56,6 +56,12 @@ class RetentionRule(Strict):
     per_task_margin: Share | None = None
 
 
+class IncumbentRule(Strict):
+    """The mean loss against what is served now must stay below `margin` on each learning and retention suite."""
+
+    margin: Share
+
+
 class ExchangeRule(Strict):
     """The mean loss over the retention suites must stay below this share of the mean gain over the learning suites."""
 
@@ -113,6 +119,7 @@ class Policy(Strict):
     retention: tuple[RetentionRule, ...] = ()
     group_margin: Share | None = None
     exchange: ExchangeRule | None = None
+    incumbent: IncumbentRule | None = None
     drift: DriftRule | None = None
     diversity: DiversityRule | None = None
     require: Require = Require()
@@ -143,8 +150,13 @@ class Policy(Strict):
     @property
     def suites(self) -> tuple[str, ...]:
         """Names of all suites of the policy, each once."""
+        return tuple(dict.fromkeys([*self.suites_with_margin, *([self.drift.suite] if self.drift else [])]))
+
+    @property
+    def suites_with_margin(self) -> tuple[str, ...]:
+        """Names of the learning and retention suites, each once."""
         named = [*(self.learning.suites if self.learning else ()), *(entry.suite for entry in self.retention)]
-        return tuple(dict.fromkeys([*named, *([self.drift.suite] if self.drift else [])]))
+        return tuple(dict.fromkeys(named))
 
     def digest(self) -> str:
         """Return the digest of the policy's content."""
@@ -270,6 +282,10 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
         _check_mean(
             f"retention/{entry.suite}", {entry.suite: tasks} if tasks else {}, entry.margin, policy.alpha, z_alpha
         )
+    if policy.incumbent is not None:
+        for suite in policy.suites_with_margin:
+            known = {suite: sizes[suite]} if sizes.get(suite) else {}
+            _check_mean(f"incumbent/{suite}", known, policy.incumbent.margin, policy.alpha, z_alpha)
     if policy.group_margin is not None:
         known = {entry.suite: sizes[entry.suite] for entry in policy.retention if sizes.get(entry.suite)}
         if len(known) == len(policy.retention):

@@ -69,6 +69,10 @@ def forecast(
     if policy.group_margin is not None:
         suites = {entry.suite: sizes[entry.suite] for entry in policy.retention}
         forecasts.append(_rule("retention/group", policy.group_margin, suites, discordance, policy, blind=blind))
+    if policy.incumbent is not None:
+        for suite in policy.suites_with_margin:
+            name, margin = f"incumbent/{suite}", policy.incumbent.margin
+            forecasts.append(_rule(name, margin, {suite: sizes[suite]}, discordance, policy))
     return forecasts
 
 

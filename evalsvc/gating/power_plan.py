@@ -250,8 +250,7 @@ def check_planned_metrics(policy: Policy, planned: Planned) -> None:
 
 
 def _check_metric(policy: Policy, suite: str, task: str, metric: str, *, is_mean: bool, is_bits: bool) -> None:
-    with_margin = {*(policy.learning.suites if policy.learning else ()), *(entry.suite for entry in policy.retention)}
-    if suite in with_margin:
+    if suite in policy.suites_with_margin:
         check_metric(f"{suite}/{task}", metric, is_mean=is_mean, is_bits=is_bits, is_drift=False)
     if policy.drift and suite == policy.drift.suite:
         check_metric(f"{suite}/{task}", metric, is_mean=is_mean, is_bits=is_bits, is_drift=True)

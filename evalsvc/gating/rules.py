@@ -30,7 +30,7 @@ from evalsvc.stats.ratios import PairedValues
 from evalsvc.stats.transitions import blind_spots
 
 Mask = NDArray[np.bool_]
-RuleKind = Literal["learning", "retention", "exchange", "drift", "diversity"]
+RuleKind = Literal["learning", "retention", "incumbent", "exchange", "drift", "diversity"]
 # Cached as long as the scores are in memory, for several gates on one arm.
 _COMPARISONS: WeakKeyDictionary[TaskScores, WeakKeyDictionary[TaskScores, Comparison]] = WeakKeyDictionary()
 
@@ -142,7 +142,7 @@ class Rule:
     def blind_spots(self) -> tuple[BlindSpot, ...]:
         """The tasks on which the base has nothing to lose; for a learning rule, nothing to gain."""
         spots = []
-        for pair in self.pairs if self.kind in ("learning", "retention") else ():
+        for pair in self.pairs if self.kind in ("learning", "retention", "incumbent") else ():
             level = find_blind_level(pair.base, is_learning=self.kind == "learning")
             if level is not None:
                 name = f"{pair.base.suite}/{pair.base.task}"
@@ -181,8 +181,16 @@ class Rule:
         return self.ratio is None and self.unit == UNIT_INTERVAL
 
 
-def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[DiversityRatio] = ()) -> list[Rule]:
+def build_rules(
+    policy: Policy,
+    pairs: Sequence[TaskPair],
+    ratios: Sequence[DiversityRatio] = (),
+    against_incumbent: Sequence[TaskPair] = (),
+) -> list[Rule]:
     """Return a policy's rules with the evidence for each.
+
+    Args:
+        against_incumbent: The checkpoint's scores with those of the arm that is served now in place of the base's.
 
     Raises:
         EvidenceError: A suite, task or ratio of the policy is missing or incomplete, or its metric does not fit.
@@ -205,6 +213,10 @@ def build_rules(policy: Policy, pairs: Sequence[TaskPair], ratios: Sequence[Dive
                 rules.append(_build_mean_rule("retention", margin, -margin, [pair], entry.suite, pair.base.task))
     if (margin := policy.group_margin) is not None:
         rules.append(_build_mean_rule("retention", margin, -margin, kept))
+    if policy.incumbent:
+        for suite in policy.suites_with_margin:
+            tasks, margin = _find_suite_pairs(against_incumbent, suite, policy), policy.incumbent.margin
+            rules.append(_build_mean_rule("incumbent", margin, -margin, tasks, suite))
     if policy.exchange:
         rules.append(_build_exchange_rule(policy.exchange.max_forgotten_per_learned, learned, kept))
     if policy.drift:

@@ -20,7 +20,7 @@ from evalsvc.gating.decisions import (
     judge,
     suite_record,
 )
-from evalsvc.gating.evidence import Evidence, gather
+from evalsvc.gating.evidence import gather
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.records.digests import canonical, digest
@@ -127,9 +127,10 @@ def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
 def _recompute(store: Store, record: Record) -> Record:
     policy = Policy.model_validate(record["policy"]["content"])
     arms = {arm.digest: arm for arm in store.arms()}
-    for who in ("base", "checkpoint"):
-        if record[who]["key"] not in arms:
-            raise EvidenceError(f"the store no longer has scores of {record[who]['arm']}")
+    incumbent = record.get("incumbent")
+    for recorded in (record["base"], record["checkpoint"], *([incumbent] if incumbent else [])):
+        if recorded["key"] not in arms:
+            raise EvidenceError(f"the store no longer has scores of {recorded['arm']}")
     evidence = gather(
         store,
         policy,
@@ -139,12 +140,12 @@ def _recompute(store: Store, record: Record) -> Record:
         items={(suite, task): count for suite, task, count in record["items"]} or None,
         half=record["half"],
         sampled=record.get("sampled"),
+        incumbent=arms[incumbent["key"]] if incumbent else None,
     )
+    sources = {"policy": _describe_policy(policy), "suites": [suite_record(run) for run in evidence.plans]}
     if has_older_statistics(record):
-        return {
-            **_describe_sources(policy, evidence),
-            "inputs": [{key: of_task[key] for key in _EVIDENCE} for of_task in describe_inputs(evidence)],
-        }
+        inputs = [{key: of_task[key] for key in _EVIDENCE} for of_task in describe_inputs(evidence)]
+        return {**sources, "inputs": inputs}
     day = datetime.fromisoformat(record["decided"]).date()
     candidate = None
     if (entry := record.get("candidate")) is not None:
@@ -152,20 +153,17 @@ def _recompute(store: Store, record: Record) -> Record:
         candidate = replace(build_record(Candidate, entry), alpha=level)
     outcome = judge(policy, evidence, record["fraction"], day, candidate)
     recomputed = {
-        **_describe_sources(policy, evidence),
+        **sources,
         "candidate": None if candidate is None else asdict(candidate),
         **describe_decision(evidence, outcome),
     }
     return dict(json.loads(json.dumps(recomputed, default=str)))
 
 
-def _describe_sources(policy: Policy, evidence: Evidence) -> Record:
-    """Return the policy, with the keys that it had when the record was written, and the suites of a record."""
+def _describe_policy(policy: Policy) -> Record:
+    """Return the policy of a record with the keys that it had when the record was written."""
     content = policy.model_dump(mode="json", exclude_unset=True)
-    return {
-        "policy": {"digest": digest("policy", canonical(content)), "content": content},
-        "suites": [suite_record(run) for run in evidence.plans],
-    }
+    return {"digest": digest("policy", canonical(content)), "content": content}
 
 
 def _find_differences(record: Record, recomputed: Record) -> list[str]:

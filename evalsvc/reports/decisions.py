@@ -68,6 +68,7 @@ class GateReport(Report):
             "base_digest": record["base"]["digest"],
             "checkpoint": record["checkpoint"]["arm"],
             "digest": record["checkpoint"]["digest"],
+            "incumbent": record["incumbent"]["arm"] if record["incumbent"] else None,
             "policy": record["policy"]["digest"],
             "mode": record["policy"]["content"]["mode"],
             "alpha": record["policy"]["content"]["alpha"],
@@ -131,7 +132,8 @@ def write_headline(decision: Decision) -> str:
         label = " (degraded: a loss is significant, but within its margin)"
     if outcome.is_degraded and outcome.verdict == "inconclusive":
         label = " (degraded: a loss is significant; whether it is within its margin is undecided)"
-    arms = to_one_line(f"{record['checkpoint']['arm']} against {record['base']['arm']}")
+    incumbent = f" and {record['incumbent']['arm']}, which is served now" if record["incumbent"] else ""
+    arms = to_one_line(f"{record['checkpoint']['arm']} against {record['base']['arm']}{incumbent}")
     return f"{outcome.verdict.upper()}{label}: {arms}"
 
 
@@ -240,7 +242,7 @@ class VerifyReport(Report):
             by = record["packages"]["evalsvc"]
             lines.append(
                 new_line(
-                    f"compared: policy, items and scores; bounds and p-values are those of evalsvc {by}, which this "
+                    f"compared: suites, items and scores; bounds and p-values are those of evalsvc {by}, which this "
                     "version computes otherwise (CHANGELOG); gate again for a verdict by today's"
                 )
             )

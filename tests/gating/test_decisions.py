@@ -18,6 +18,7 @@ import yaml
 from evalsvc.gating.decisions import Question, decide
 from evalsvc.gating.policy import load_policy
 from evalsvc.gating.verify import read_rules
+from evalsvc.stats.paired import tango_z
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions, record_digest
 from evalsvc.store.runs import driver_name
@@ -169,6 +170,67 @@ def test_a_plan_counts_no_items_that_the_base_cannot_lose(evalsvc: Run, said: Ca
     assert {rule["rule"]: rule["blind_spots"] for rule in decided_on["rules"]}["retention/core"] == ["core/b at zero"]
     shown = evalsvc(*gate)
     assert "the base has nothing to lose on more than half of the items (core/b at zero)" in " ".join(shown.out.split())
+
+
+def test_a_checkpoint_must_not_be_worse_than_what_is_served_now(
+    evalsvc: Run, said: Callable[..., Path], db: Path
+) -> None:
+    """The champion c3 learned 40 of 200 items; c2 learned 55 others and lost 20 of the champion's."""
+    base = np.zeros(200)
+    champion, better, worse = base.copy(), base.copy(), base.copy()
+    champion[:40], better[:80], worse[20:75] = 1, 1, 1
+    values = {"c3": champion, "c2": better, "c4": worse}
+    for number, name in ((3, "c3"), (2, "c2"), (4, "c4")):
+        fill_store(db, "clinic", {"q": (base, values[name])}, role="domain", adapted=make_candidate(number))
+        fill_store(db, "core", GOOD, adapted=make_candidate(number))
+    policy = said(incumbent={"margin": 0.05})
+    gate = ["gate", "c4", "--policy", policy, "--db", db, "--batch-size", "1", "--incumbent"]
+    done = evalsvc(*gate, "c3", "--json")
+    rules = {rule["rule"]: rule for rule in done.json["rules"]}
+    assert done.json["incumbent"] == "c3"
+    assert rules["learning/clinic"]["verdict"] == "pass"
+    against = rules["incumbent/clinic"]
+    # Of the champion's 40 right items 20 are lost, and 35 are gained: Tango's interval, found by its definition.
+    assert (against["lost"], against["gained"], against["estimate"]) == (20, 35, pytest.approx(15 / 200))
+    for end in (against["low"], against["high"]):
+        assert abs(float(tango_z(end, 20, 35, 200))) == pytest.approx(1.6449, abs=1e-3)
+    assert rules["incumbent/core"]["estimate"] == 0
+    path = done.json["decision"]["path"]
+    assert evalsvc("verify", path, "--db", db).code == 0
+    assert "c4 against c1 and c3, which is served now" in " ".join(evalsvc(*gate, "c3").out.split())
+    for incumbent, code, message in (
+        ("c4", 5, "is the checkpoint itself"),
+        ("nobody", 2, "not in the store"),
+    ):
+        refused = evalsvc(*gate, incumbent)
+        assert (refused.code, message in refused.err, refused.err.count("\n")) == (code, True, 1), refused
+    for change, option, message in (
+        ({}, ["--incumbent", "c3"], "add incumbent: {margin: 0.02}"),
+        ({"incumbent": {"margin": 0.05}}, [], "name the arm that is served now with --incumbent"),
+        ({"incumbent": {"margin": 0.05}, "mode": "finite_pool"}, ["--incumbent", "c3"], "needs mode fixed"),
+    ):
+        refused = evalsvc("gate", "c4", "--policy", said(**change), "--db", db, *option)
+        assert (refused.code, message in refused.err, refused.err.count("\n")) == (2, True, 1), refused
+    sql(db, "UPDATE scores SET value = 1 - value WHERE task = 'q' AND run = (SELECT min(run) FROM runs WHERE arm = 2)")
+    assert evalsvc("verify", path, "--db", db).code == 5
+
+
+@pytest.mark.parametrize("half", ["select", "confirm"])
+def test_the_incumbent_is_compared_on_the_same_half(
+    evalsvc: Run, said: Callable[..., Path], db: Path, half: str
+) -> None:
+    fill_store(db, "clinic", LEARNED, role="domain")
+    fill_store(db, "core", GOOD)
+    fill_store(db, "clinic", LEARNED, role="domain", adapted=make_candidate(3))
+    fill_store(db, "core", BAD, adapted=make_candidate(3))
+    options = ["--policy", said(incumbent={"margin": 0.2}), "--db", db, "--half", half, "--json"]
+    done = evalsvc("gate", "c2", *options, "--incumbent", "c3")
+    rules = {rule["rule"]: rule for rule in done.json["rules"]}
+    assert rules["incumbent/core"]["n"] == rules["retention/core"]["n"] < 500
+    # The loss against the base is that of the champion plus that against it.
+    alone = ["--policy", said(), *options[2:]]
+    of_c2, of_c3 = (evalsvc("gate", arm, *alone).json["rules"][1]["estimate"] for arm in ("c2", "c3"))
+    assert rules["incumbent/core"]["estimate"] == pytest.approx(of_c2 - of_c3)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def is_known(difference: str) -> bool:
             ".best_step was 10, is None",
             ".ratios[2].ratio was None, is 1.0",
             ".ratios[4].ratio was 0.9166666666666666, is None",
+            ".blind_spots was [], is ['at zero']",
             ".verdict was 'refuted', is 'undecided'",
             "+0.000 [+0.000, +0.000]', is 'general: +0.000 [-0.200, +0.200]'",
             "+0.000 [+0.000, +0.000]', is 'instruction: +0.000 [-0.311, +0.311]'",

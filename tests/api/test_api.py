@@ -156,15 +156,15 @@ def test_costs_are_columns(filled: Any) -> None:
 
 
 def test_plan_gate_and_submit_with_a_policy(evalsvc: Run, filled: Any, models: Path, tmp_path: Path) -> None:
-    policy = {"version": 1, "learning": {"suites": ["domain"]}}
+    policy = {"version": 1, "learning": {"suites": ["general"]}}
     (tmp_path / "policy.yaml").write_text(json.dumps(policy))
     report = filled.plan_gate("run@20", policy)
     command = ["gate", "run@20", "--policy", tmp_path / "policy.yaml", "--plan", "--json"]
     same(report, evalsvc(*command, "--db", path_of(filled)))
-    assert list(report.to_pandas()["rule"]) == ["learning/domain"]
+    assert list(report.to_pandas()["rule"]) == ["learning/general"]
     plans: list[Any] = []
     filled.submit(models / "run", workers=0, policy=policy, on_plan=plans.append)
-    assert [rule.rule for rule in plans[0].rules] == ["learning/domain"]
+    assert [rule.rule for rule in plans[0].rules] == ["learning/general"]
 
 
 def test_gate_and_verify(evalsvc: Run, decided: Any, tmp_path: Path) -> None:

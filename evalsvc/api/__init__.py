@@ -9,18 +9,20 @@ Heavy packages are imported by the functions that need them.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
+from evalsvc.api.arguments import StoreHandle, find_store, ignore_progress, log_note, to_text, to_texts
+from evalsvc.api.imports import import_items, import_lm_eval
 from evalsvc.errors import EvidenceError
 from evalsvc.records.choices import Half, Quantisation, Role, TemplateSource
-from evalsvc.settings import Compute, Device, Dtype, check_choice, default_db
+from evalsvc.settings import Compute, Device, Dtype, check_choice
 
 if TYPE_CHECKING:
+    from evalsvc.api.arguments import AnyStore, PathLike
     from evalsvc.gating.decisions import Question
     from evalsvc.gating.policy import Policy
     from evalsvc.records.arms import Cost
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from evalsvc.reports.comparison import ComparisonReport
     from evalsvc.reports.decisions import GateReport, VerifyReport
     from evalsvc.reports.frontier import FrontierReport
-    from evalsvc.reports.imports import ImportReport
     from evalsvc.reports.power import PowerReport
     from evalsvc.reports.results import ResultsReport
     from evalsvc.reports.runs import RunsReport
@@ -36,17 +37,29 @@ if TYPE_CHECKING:
     from evalsvc.scoring.submit import Prepared
     from evalsvc.store.store import Store
 
-    PathLike: TypeAlias = str | os.PathLike[str]
-    AnyStore: TypeAlias = "PathLike | OpenStore | Store | None"
     AnyPolicy: TypeAlias = "PathLike | Mapping[str, Any] | Policy"
     Progress: TypeAlias = Callable[[int, int], None]
     Note: TypeAlias = Callable[[str], None]
 
+__all__ = [
+    "OpenStore",
+    "advise",
+    "compare",
+    "find_store",
+    "frontier",
+    "gate",
+    "import_items",
+    "import_lm_eval",
+    "open",
+    "plan_gate",
+    "results",
+    "submit",
+    "trajectory",
+    "verify",
+]
+
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_log = logging.getLogger("evalsvc")
-
 
 # -------------------------------------------------------------------------------------------------------------- score
 
@@ -115,9 +128,9 @@ def submit(
     description = Description(method=method, name=name, step=step, seed=seed, cost=cost or Cost())
     submission = Submission(
         sources=(Source(os.fspath(checkpoint), description),),
-        base=_to_text(base),
+        base=to_text(base),
         base_anyway=base_anyway,
-        suites=_to_texts(suites),
+        suites=to_texts(suites),
         compute=Compute(workers, device, dtype),
         allow_task_code=allow_task_code,
         rendering=rendering,
@@ -125,11 +138,11 @@ def submit(
         quantisation=quantised,
         rerun=rerun,
         shots=shots,
-        prompts=_to_texts(prompts),
+        prompts=to_texts(prompts),
     )
     store = find_store(db)
     before = None if policy is None else partial(_check_power, store, read_policy(policy), on_plan)
-    jobs = run_submission(store, submission, progress or _ignore, note or _log_note, before)
+    jobs = run_submission(store, submission, progress or ignore_progress, note or log_note, before)
     return RunsReport.of_jobs(store.runs(), jobs)
 
 
@@ -249,7 +262,7 @@ def trajectory(
     from evalsvc.analysis.training_runs import follow_runs
     from evalsvc.reports.trajectories import TrajectoryReport
 
-    runs = follow_runs(find_store(db), name, margin, note=note or _log_note, suites=suites)
+    runs = follow_runs(find_store(db), name, margin, note=note or log_note, suites=suites)
     if not runs:
         raise EvidenceError("the store has no training run; submit a folder with checkpoint-* or step_* inside")
     return TrajectoryReport(tuple(runs))
@@ -267,6 +280,7 @@ def gate(
     suites: Sequence[PathLike] = (),
     batch_size: int | None = None,
     half: Half | None = None,
+    incumbent: PathLike | None = None,
     workers: int | None = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -286,6 +300,7 @@ def gate(
         batch_size: Candidates on the same items, declared before the first: each has alpha / batch_size. The default
             is alpha * 6 / (pi k)^2 for the k-th.
         half: Use one seeded half of every task's items: select on one, confirm on the other.
+        incumbent: The arm that is served now, for a policy with a rule about it.
 
     Returns:
         The decision: `verdict` is "pass", "fail" or "inconclusive".
@@ -297,7 +312,7 @@ def gate(
     from evalsvc.gating.decisions import decide
     from evalsvc.reports.decisions import GateReport
 
-    question = _build_question(checkpoint, policy, base, batch_size, half)
+    question = _build_question(checkpoint, policy, base, batch_size, half, incumbent)
     store = find_store(db)
     if not evaluate:
         return GateReport(decide(store, question))
@@ -305,19 +320,30 @@ def gate(
     from evalsvc.gating.evaluate import evaluate as score_and_decide
 
     compute = Compute(workers, device, dtype)
-    submission = build_submission(store, question, _to_texts(suites), compute, allow_task_code)
-    return GateReport(score_and_decide(store, question, submission, progress or _ignore, note or _log_note))
+    submission = build_submission(store, question, to_texts(suites), compute, allow_task_code)
+    return GateReport(score_and_decide(store, question, submission, progress or ignore_progress, note or log_note))
 
 
 def _build_question(
-    checkpoint: PathLike, policy: AnyPolicy, base: PathLike | None, batch_size: int | None, half: Half | None
+    checkpoint: PathLike,
+    policy: AnyPolicy,
+    base: PathLike | None,
+    batch_size: int | None,
+    half: Half | None,
+    incumbent: PathLike | None,
 ) -> Question:
     from evalsvc.gating.decisions import Question
     from evalsvc.gating.policy import read_policy
 
     check_choice("half", half, Half)
-    name, known, rules = os.fspath(checkpoint), _to_text(base), read_policy(policy)
-    return Question(checkpoint=name, policy=rules, base=known, batch_size=batch_size, half=half)
+    return Question(
+        checkpoint=os.fspath(checkpoint),
+        policy=read_policy(policy),
+        base=to_text(base),
+        batch_size=batch_size,
+        half=half,
+        incumbent=to_text(incumbent),
+    )
 
 
 def plan_gate(
@@ -328,6 +354,7 @@ def plan_gate(
     suites: Sequence[PathLike] = (),
     batch_size: int | None = None,
     half: Half | None = None,
+    incumbent: PathLike | None = None,
     db: AnyStore = None,
 ) -> PowerReport:
     """Return the power analysis of a policy for a checkpoint, and the requests to score.
@@ -336,7 +363,7 @@ def plan_gate(
         checkpoint: An arm in the store, or a checkpoint that is not submitted yet.
         policy: A YAML file, its content as a dict, or a `Policy`.
         suites: Files of suites that are not in the store.
-        batch_size, half: As in `gate`.
+        batch_size, half, incumbent: As in `gate`.
 
     Raises:
         UsageError: A suite is not known, or the policy cannot be met.
@@ -344,8 +371,8 @@ def plan_gate(
     from evalsvc.gating.power_plan import plan_power
     from evalsvc.reports.power import PowerReport
 
-    question = _build_question(checkpoint, policy, base, batch_size, half)
-    return PowerReport(plan_power(find_store(db), question, _to_texts(suites)))
+    question = _build_question(checkpoint, policy, base, batch_size, half, incumbent)
+    return PowerReport(plan_power(find_store(db), question, to_texts(suites)))
 
 
 def verify(decision: PathLike | Mapping[str, Any], *, db: AnyStore = None) -> VerifyReport:
@@ -396,122 +423,12 @@ def advise(
     roles = {run.suite: run.role for run in runs if run.part_of is None}
 
     def choose(suites: Sequence[str] | None, role: Role) -> tuple[str, ...]:
-        return tuple(suite for suite in roles if roles[suite] == role) if suites is None else _to_texts(suites)
+        return tuple(suite for suite in roles if roles[suite] == role) if suites is None else to_texts(suites)
 
     terms = Terms(
         learning=choose(learning, "domain"), retention=choose(retention, "general"), min_gain=min_gain, margin=margin
     )
     return AdviceReport(judge_arms(store, family, terms))
-
-
-# ------------------------------------------------------------------------------------------------------------ import
-
-
-def import_lm_eval(
-    results: PathLike | Sequence[PathLike],
-    *,
-    suite: str,
-    role: Role,
-    samples: Sequence[PathLike] = (),
-    name: str | None = None,
-    method: str | None = None,
-    base: str | None = None,
-    step: int | None = None,
-    seed: int | None = None,
-    tasks: Sequence[str] = ("*",),
-    metric: str | None = None,
-    higher_is_better: Sequence[str] = (),
-    lower_is_better: Sequence[str] = (),
-    db: AnyStore = None,
-) -> ImportReport:
-    """Import results of lm-eval; with samples, arms can be compared item by item.
-
-    Args:
-        results: results_*.json, or the folder of --output_path with its samples; several named ...step1000 are steps of
-            one training run.
-        suite: Name of the suite for these results.
-        samples: Files written by --log_samples; only with one results file.
-        name: Name of the arm; None for the file's name, or the model's. Results of an arm that the store has already
-            are added to it.
-        method: How it was adapted; None for "base", or with a base "unknown".
-        base: The imported arm that it was adapted from.
-        step: Training step; only with one results file.
-        seed: Seed of the training run.
-        tasks: Only tasks that match one of these patterns, or are below a group that does.
-        metric: The metric that comparisons use, as NAME or NAME,FILTER; None for the task's first.
-        higher_is_better, lower_is_better: Metrics whose direction neither the file nor lm-eval tells.
-
-    Raises:
-        UsageError: A file, the role or the store cannot be used, or a metric's direction is not known.
-        EvidenceError: The samples do not match the results.
-    """
-    from evalsvc.interchange.arms import Adaptation, Target, store_imported
-    from evalsvc.interchange.lm_eval import read_runs
-    from evalsvc.reports.imports import ImportReport
-    from evalsvc.store.arms import find_arm
-
-    store = find_store(db)
-    arms = store.arms() if store.path.is_file() else []
-    parent = find_arm(arms, base).checkpoint if base else None
-    imported = read_runs(
-        [Path(path) for path in _to_texts(results)],
-        [Path(path) for path in _to_texts(samples)],
-        Target(suite, role, tuple(tasks), metric, tuple(higher_is_better), tuple(lower_is_better)),
-        Adaptation(name=name, method=method, parent=parent, step=step, seed=seed),
-        arms,
-    )
-    store_imported(store, imported)
-    return ImportReport(tuple(imported))
-
-
-def import_items(
-    table: PathLike,
-    *,
-    suite: str,
-    role: Role,
-    arm: str,
-    item: str,
-    value: str,
-    task_column: str | None = None,
-    prompt: str | None = None,
-    answer: str | None = None,
-    cluster: str | None = None,
-    seed: str | None = None,
-    base: str | None = None,
-    method: str | None = None,
-    tasks: Sequence[str] = ("*",),
-    metric: str | None = None,
-    higher_is_better: Sequence[str] = (),
-    lower_is_better: Sequence[str] = (),
-    db: AnyStore = None,
-) -> ImportReport:
-    """Import a Parquet, CSV, TSV or JSON-lines table with one row per arm and item.
-
-    Args:
-        suite: Name of the suite for these scores.
-        arm, item, value: Columns with the arm's name, the item's id, and the score.
-        task_column, prompt, answer, cluster, seed: Columns with the task's name, the prompt or its hash, the parsed
-            answer, the cluster of items that are not independent, and the seed of the arm's training.
-        base: The arm that the others were adapted from.
-        metric: What the scores are; None for "score", of which more is better.
-        method, tasks, higher_is_better, lower_is_better: As in `import_lm_eval`.
-
-    Raises:
-        UsageError: The file, a column, the role or the store cannot be used.
-    """
-    from evalsvc.interchange.arms import Target, store_imported
-    from evalsvc.interchange.items import Columns, read_items
-    from evalsvc.reports.imports import ImportReport
-
-    columns = Columns(
-        arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster, seed=seed
-    )
-    store = find_store(db)
-    target = Target(suite, role, tuple(tasks), metric, tuple(higher_is_better), tuple(lower_is_better))
-    arms = store.arms() if store.path.is_file() else []
-    imported = read_items(Path(table), columns, target, method, base, arms)
-    store_imported(store, imported)
-    return ImportReport(tuple(imported))
 
 
 # ------------------------------------------------------------------------------------------------------------- stores
@@ -531,11 +448,8 @@ class _Method(Generic[P, R]):
         return cast("Callable[P, R]", update_wrapper(bound, self.function))
 
 
-class OpenStore:
+class OpenStore(StoreHandle):
     """A store, with the functions of `evalsvc` as methods."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
 
     def __repr__(self) -> str:
         return f"evalsvc.open({str(self.store.path)!r})"
@@ -560,35 +474,3 @@ def open(db: PathLike | None = None) -> OpenStore:
         StoreError: The file is not a store, is newer than this evalsvc, or cannot be upgraded.
     """
     return OpenStore(find_store(db))
-
-
-def find_store(db: AnyStore) -> Store:
-    """Return the store for `db`, migrated to the current schema."""
-    from evalsvc.store.store import Store
-
-    if isinstance(db, OpenStore):
-        return db.store
-    if isinstance(db, Store):
-        return db
-    store = Store(Path(db).expanduser() if db else default_db())
-    store.upgrade()
-    return store
-
-
-# ---------------------------------------------------------------------------------------------------------- arguments
-
-
-def _to_text(path: PathLike | None) -> str | None:
-    return None if path is None else os.fspath(path)
-
-
-def _to_texts(paths: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
-    return tuple(os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths))
-
-
-def _ignore(done: int, total: int) -> None:
-    """Show no progress."""
-
-
-def _log_note(text: str) -> None:
-    _log.log(logging.WARNING if text.startswith("warning") else logging.INFO, text)
