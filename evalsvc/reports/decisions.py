@@ -242,8 +242,8 @@ class VerifyReport(Report):
             by = record["packages"]["evalsvc"]
             lines.append(
                 new_line(
-                    f"compared: policy, suites, items and scores; bounds and p-values are those of evalsvc {by}, which this "
-                    "version computes otherwise (CHANGELOG); gate again for a verdict by today's"
+                    f"compared: policy, suites, items and scores; bounds and p-values are those of evalsvc {by}, which "
+                    "this version computes otherwise (CHANGELOG); gate again for a verdict by today's"
                 )
             )
         return lines
