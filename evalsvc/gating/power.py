@@ -13,6 +13,7 @@ from evalsvc.analysis.compare import compute_task_shares
 from evalsvc.gating.policy import Policy, TaskSize, count_units, last_alpha
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import ASSUMED_DISCORDANCE, UnchangedMean, expected_discordance
+from evalsvc.stats.ratios import count_fewest_units
 
 Key = tuple[str, str]
 
@@ -86,6 +87,12 @@ def list_unforecast(policy: Policy) -> tuple[str, ...]:
         lines.append(f"drift/{policy.drift.suite}: {reason.format('bits per byte')}")
     if policy.diversity:
         lines.append(f"diversity: {', '.join(policy.diversity.measures)}: {reason.format('its ratios')}")
+        if policy.mode != "finite_pool":  # no sampling error there
+            least = policy.diversity.min_ratio
+            fewest = count_fewest_units(least, z_of(policy.alpha))
+            lines.append(
+                f"diversity: an unchanged checkpoint needs {fewest:,} prompts to show that more than {least} is kept"
+            )
     return tuple(lines)
 
 

@@ -160,7 +160,7 @@ def _forecast_all(
         seconds=requests / rate if rate else None,
         candidate=candidate,
         alpha=policy.alpha,
-        notes=(*no_evidence, *list_unforecast(policy)),
+        notes=(*no_evidence, *list_unforecast(at_its_level)),
     )
 
 

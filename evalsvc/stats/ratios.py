@@ -9,12 +9,13 @@ the worst unit has x = 1. The bounds of the ratio are the r at which the statist
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.stats.unit_means import UnitSums, normal_quantile, score_z
+from evalsvc.stats.unit_means import UnitSums, normal_quantile, score_z, t_quantile
 
 Floats = NDArray[np.float64]
 
@@ -58,6 +59,18 @@ def ratio_z(values: PairedValues, threshold: float) -> float:
     scale = threshold * float(values.base.max()) if x.mean() > 0 else 1.0
     z = score_z(UnitSums(sums=(x / scale)[None], sizes=np.ones(len(x))), 0.0)
     return float(normal_quantile(z, len(x) - 1)[0])
+
+
+def count_fewest_units(threshold: float, z: float) -> int:
+    """Return the number of units from which a ratio of 1 without any change is above `threshold` < 1 at z.
+
+    The statistic is then sqrt(n (1 - threshold) / threshold), as of a share of which no unit was lost.
+    """
+    odds = threshold / (1 - threshold)
+    n = max(2, math.ceil(odds * z**2))
+    while n < odds * float(t_quantile(np.asarray(z), n - 1)) ** 2:
+        n += 1
+    return n
 
 
 def ratio_bounds(values: PairedValues, z: Floats) -> tuple[Floats, Floats]:

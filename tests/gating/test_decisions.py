@@ -130,12 +130,14 @@ def test_a_plan_names_the_rules_that_it_cannot_analyse(evalsvc: Run, said: Calla
     bits = (-np.ones(30), -np.ones(30))
     fill_store(db, "texts", {"t": bits}, role="drift", metric=BITS, weights=np.ones(30))
     extra = {"drift": {"suite": "texts", "max_bits_per_byte_increase": 0.1}, "diversity": {"min_ratio": 0.8}}
-    for change, names in (({}, []), (extra, ["drift/texts", "diversity"])):
+    for change, names in (({}, []), (extra, ["drift/texts", "diversity", "diversity"])):
         plan = ["gate", "c2", "--policy", said(**change), "--db", db, "--plan"]
         done = evalsvc(*plan, "--json")
         assert done.code == 0, done.err
         assert [note.split(":")[0] for note in done.json["notes"]] == names
         assert all(note in evalsvc(*plan).out for note in done.json["notes"])
+    # At the level of the first candidate, 0.0304: n / (n + t^2) > 0.8 with t = 2.017 of 16 degrees of freedom.
+    assert "an unchanged checkpoint needs 17 prompts" in done.json["notes"][2]
 
 
 def test_a_plan_refuses_what_the_gate_refuses(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:

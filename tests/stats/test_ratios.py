@@ -8,7 +8,7 @@ from scipy import stats
 
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.paired import tango_z
-from evalsvc.stats.ratios import PairedValues, ratio_bounds, ratio_z
+from evalsvc.stats.ratios import PairedValues, count_fewest_units, ratio_bounds, ratio_z
 from evalsvc.stats.unit_means import t_quantile
 from tests.support.collapse import SHAPES, draw_values, find_collapse
 
@@ -48,6 +48,13 @@ def test_many_units_have_fiellers_interval() -> None:
     )
     low, high = (float(end[0]) for end in ratio_bounds(values, np.array([Z])))
     assert (low, high) == pytest.approx(sorted(roots), abs=1e-3)
+
+
+@pytest.mark.parametrize("least", [0.5, 0.8, 0.95, 0.99])
+def test_the_fewest_units_of_an_unchanged_arm_are_those_whose_bound_reaches_the_threshold(least: float) -> None:
+    n = count_fewest_units(least, Z)
+    above, below = (ratio_bounds(PairedValues(np.ones(k), np.ones(k)), np.array([Z]))[0][0] for k in (n, n - 1))
+    assert below < least <= above + 1e-9
 
 
 def test_an_arm_that_kept_nothing_has_bounds_from_zero() -> None:
