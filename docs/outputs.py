@@ -19,6 +19,7 @@ from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.analysis.diversity_and_drift import TaskDiversity, TaskDrift
 from evalsvc.analysis.trajectory import Trajectory
 from evalsvc.gating.candidates import Candidate
+from evalsvc.gating.evidence import RecipeRun
 from evalsvc.gating.power import RuleForecast
 from evalsvc.gating.rules import RuleKind
 from evalsvc.gating.verdict import InterimLook, RuleOutcome
@@ -336,6 +337,7 @@ class KeptRule(RuleOutcome):
         kind, suite, task, threshold: Not in records of version 0.1.0; `rule` and `margin` say the same.
         units, unit_of_evidence: Not in records of version 0.1.0, which took every item for a unit.
         blind_spots, is_blind: Not in records of version 0.1.0.
+        run_gains, needed_runs: Not in records of version 0.1.0, which knew no recipes.
     """
 
     kind: RuleKind | None = None  # type: ignore[assignment]
@@ -346,6 +348,8 @@ class KeptRule(RuleOutcome):
     unit_of_evidence: str | None = None  # type: ignore[assignment]
     blind_spots: tuple[str, ...] = ()
     is_blind: bool = False
+    run_gains: tuple[float, ...] = ()
+    needed_runs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,8 +405,9 @@ class GateOutput:
     Attributes:
         exit_code: 0 pass, 3 fail, 4 inconclusive.
         degraded: Whether some rule's loss is real, even if it is within its margin.
-        base, checkpoint: Labels of the two arms.
+        base, checkpoint: Labels of the two arms; with --recipe, the checkpoint is the name of the recipe.
         base_digest, digest: Digests of their checkpoints.
+        runs: With --recipe, its training runs; else empty.
         policy: Digest of the policy.
         incumbent: Label of the arm that is served now, if the policy has a rule about it.
         looks: Interim looks of the sequential modes.
@@ -420,6 +425,7 @@ class GateOutput:
     checkpoint: str
     digest: str
     incumbent: str | None
+    runs: tuple[RecipeRun, ...]
     policy: str
     mode: str
     alpha: float
@@ -490,13 +496,14 @@ class DecisionRecord:
         incumbent: The arm that is served now, if the policy has a rule about it; not in records before 0.2.0.
         incumbent_inputs: The same with the incumbent in the place of the base.
         ratios: The input of diversity rules.
+        runs: Training runs of a recipe, whose mean was decided; only in recipe decisions.
         candidate: Which candidate on its evidence the checkpoint is; records before 0.2.0 have none.
         digest: sha256 of the record without this field.
         previous: Digest of the decision before it, of the same base.
     """
 
     schema: Literal[1]
-    kind: Literal["evalsvc decision"]
+    kind: Literal["evalsvc decision", "evalsvc recipe decision"]
     statistics: int
     decided: str
     base: DecidedArm
@@ -514,6 +521,7 @@ class DecisionRecord:
     inputs: tuple[dict[str, Any], ...]
     incumbent_inputs: tuple[dict[str, Any], ...]
     ratios: tuple[dict[str, Any], ...]
+    runs: tuple[RecipeRun, ...]
     rules: tuple[KeptRule, ...]
     waivers: tuple[WaiverState, ...]
     looks: tuple[InterimLook, ...]
@@ -834,9 +842,9 @@ for internal_record in (ItemGains, PairedValues):
 
 _ADDED = {
     KeptRule: tuple(KeptRule.__annotations__),
-    DecisionRecord: ("candidate", "statistics", "incumbent", "incumbent_inputs"),
+    DecisionRecord: ("candidate", "statistics", "incumbent", "incumbent_inputs", "runs"),
 }
-"""Fields that records of 0.1.0 do not have."""
+"""Fields that records of 0.1.0, or of one checkpoint, do not have."""
 
 
 @cache

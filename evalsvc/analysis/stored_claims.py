@@ -157,8 +157,8 @@ def _compare_last_steps(
     """Yield the comparisons of every training run's last comparable step, and of the arms in `always`."""
     left = sorted(arms, key=lambda arm: -(arm.checkpoint.step or 0))
     while left:
-        last = {_run_name(arm): arm.number for arm in reversed(left)}
-        candidates = [arm for arm in left if arm.number == last[_run_name(arm)] or arm.number in always]
+        last = {arm.run: arm.number for arm in reversed(left)}
+        candidates = [arm for arm in left if arm.number == last[arm.run] or arm.number in always]
         comparisons = dict(
             zip((arm.number for arm in candidates), compare_many(store, base, candidates, suites=suites), strict=True)
         )
@@ -167,15 +167,10 @@ def _compare_last_steps(
             comparison = comparisons.get(arm.number)
             if isinstance(comparison, ArmComparison):
                 yield arm, comparison
-                reached.add(_run_name(arm))
-            elif comparison is None and _run_name(arm) not in reached:
+                reached.add(arm.run)
+            elif comparison is None and arm.run not in reached:
                 rest.append(arm)  # later steps are unfinished, or cannot be compared
         left = rest
-
-
-def _run_name(arm: StoredArm) -> tuple[str, int | None]:
-    """Return what all steps of a training run share: the run's name and seed; names need not be unique."""
-    return arm.checkpoint.trajectory or arm.checkpoint.name, arm.checkpoint.seed
 
 
 def _load_run_scores(
@@ -189,7 +184,7 @@ def _load_run_scores(
 
     Of runs that are too few for a claim, nothing is read.
     """
-    if len({_run_name(arm) for arm in arms}) < SEEDS:
+    if len({arm.run for arm in arms}) < SEEDS:
         return {}
     scores: dict[int, RunScores] = {}
     for start in range(0, len(arms), BATCH_ARMS):
@@ -230,7 +225,7 @@ def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
             totals_of[total.role] = total
     text = next((t for t in compared.roles if (t.role, t.unit) == ("drift", "bits_per_byte")), None)
     checkpoint = arm.checkpoint
-    name, seed = _run_name(arm)
+    name, seed = arm.run
     return TrainingRun(
         name=name,
         arm=arm.label,

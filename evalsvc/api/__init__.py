@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, c
 
 from evalsvc.api.arguments import StoreHandle, find_store, ignore_progress, log_note, to_text, to_texts
 from evalsvc.api.imports import import_items, import_lm_eval
-from evalsvc.errors import EvidenceError
+from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.choices import Half, Quantisation, Role, TemplateSource
 from evalsvc.settings import Compute, Device, Dtype, check_choice
 
@@ -281,6 +281,7 @@ def gate(
     batch_size: int | None = None,
     half: Half | None = None,
     incumbent: PathLike | None = None,
+    recipe: bool = False,
     workers: int | None = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -301,6 +302,7 @@ def gate(
             is alpha * 6 / (pi k)^2 for the k-th.
         half: Use one seeded half of every task's items: select on one, confirm on the other.
         incumbent: The arm that is served now, for a policy with a rule about it.
+        recipe: `checkpoint` is a shell pattern over training runs ("lora-*"): the verdict is about their mean.
 
     Returns:
         The decision: `verdict` is "pass", "fail" or "inconclusive".
@@ -312,8 +314,12 @@ def gate(
     from evalsvc.gating.decisions import decide
     from evalsvc.reports.decisions import GateReport
 
-    question = _build_question(checkpoint, policy, base, batch_size, half, incumbent)
+    question = _build_question(checkpoint, policy, base, batch_size, half, incumbent, recipe=recipe)
     store = find_store(db)
+    if recipe and evaluate:
+        raise UsageError(
+            "--evaluate: scores one checkpoint; submit the runs of the recipe first, or leave out --recipe"
+        )
     if not evaluate:
         return GateReport(decide(store, question))
     from evalsvc.gating.evaluate import build_submission
@@ -331,6 +337,8 @@ def _build_question(
     batch_size: int | None,
     half: Half | None,
     incumbent: PathLike | None,
+    *,
+    recipe: bool = False,
 ) -> Question:
     from evalsvc.gating.decisions import Question
     from evalsvc.gating.policy import read_policy
@@ -343,6 +351,7 @@ def _build_question(
         batch_size=batch_size,
         half=half,
         incumbent=to_text(incumbent),
+        is_recipe=recipe,
     )
 
 

@@ -11,23 +11,37 @@ from typing import Annotated
 import typer
 
 from evalsvc import api
-from evalsvc.cli.options import DECIDE, Address, AllowTaskCode, Arm, Db, Device, Dtype, Json, Quiet, Workers
+from evalsvc.cli.options import DECIDE, Address, AllowTaskCode, Db, Device, Dtype, Json, Quiet, Workers
 from evalsvc.cli.output import print_report, working
-from evalsvc.errors import EvalsvcError
+from evalsvc.errors import EvalsvcError, UsageError
 from evalsvc.records.choices import Half
 
 app = typer.Typer()
+
+Checkpoint = Annotated[
+    str | None, typer.Argument(help="The adapted arm: label, name, path or digest.", show_default=False)
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Instead of CHECKPOINT: training runs of this name, a shell pattern such as 'lora-*'; the verdict is "
+        "about the mean over at least 3 seeds.",
+    ),
+]
 
 
 @app.command(
     rich_help_panel=DECIDE,
     epilog="Examples:\n\nevalsvc gate lora@400 --policy policy.yaml --junit gate.xml\n\n"
     "evalsvc gate runs/lora --policy policy.yaml --base models/base --evaluate\n\n"
-    "evalsvc gate lora@400 --policy policy.yaml --plan",
+    "evalsvc gate lora@400 --policy policy.yaml --plan\n\n"
+    "evalsvc gate --recipe 'lora-*' --policy policy.yaml",
 )
 def gate(
-    checkpoint: Arm,
     policy: Annotated[Path, typer.Option(help="YAML file with the rules that it must meet.")],
+    checkpoint: Checkpoint = None,
+    recipe: Recipe = None,
     base: Annotated[str | None, typer.Option(help="Compare with this arm.", show_default="its own base")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the power analysis only; no decision.")] = False,
     evaluate: Annotated[
@@ -61,14 +75,15 @@ def gate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decide whether a checkpoint may be promoted.
+    """Decide whether a checkpoint, or a recipe, may be promoted.
 
     Exit code 0 pass, 3 fail, 4 inconclusive, 5 evidence missing or not comparable.
     """
-    with _write_refusals(checkpoint, junit, markdown):
+    with _write_refusals(checkpoint or recipe or "", junit, markdown):
+        name = _choose_name(checkpoint, recipe, plan)
         if plan:
             power = api.plan_gate(
-                checkpoint,
+                name,
                 policy,
                 base=base,
                 suites=suite or (),
@@ -81,7 +96,7 @@ def gate(
             return
         with working(quiet or not evaluate) as (note, progress):
             report = api.gate(
-                checkpoint,
+                name,
                 policy,
                 base=base,
                 evaluate=evaluate,
@@ -89,6 +104,7 @@ def gate(
                 batch_size=batch_size,
                 half=half,
                 incumbent=incumbent,
+                recipe=recipe is not None,
                 workers=workers,
                 device=device,
                 dtype=dtype,
@@ -102,6 +118,16 @@ def gate(
     _write_files(junit, markdown, ci.write_junit(report.decision), ci.write_markdown(report.decision))
     print_report(report, as_json)
     raise typer.Exit(report.exit_code)
+
+
+def _choose_name(checkpoint: str | None, recipe: str | None, plan: bool) -> str:
+    """Return the name of the checkpoint or the recipe."""
+    if plan and recipe is not None:
+        raise UsageError("--plan: analyses the items of one checkpoint; leave out --recipe, and name one of its runs")
+    name = recipe if checkpoint is None else checkpoint
+    if name is None or (checkpoint is not None and recipe is not None):
+        raise UsageError("evalsvc gate: name either a checkpoint or, with --recipe, training runs")
+    return name
 
 
 @contextmanager

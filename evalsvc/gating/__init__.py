@@ -8,6 +8,7 @@ verdict     decides on complete evidence
 sequential  decides at interim looks, while scores still come in
 candidates  levels of several candidates on the same items
 evidence    reads the evidence that a policy needs from a store
+recipe      evidence on a recipe: the mean over independent training runs
 power       power analysis of a policy, given the sizes of its suites
 power_plan  power analysis for a store or a submission, with the compute that scoring takes
 evaluate    scores the suites of a policy until it is decided

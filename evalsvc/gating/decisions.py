@@ -7,7 +7,6 @@ file in the folder `<store>.decisions`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,14 +22,14 @@ from evalsvc.analysis.units import list_items
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gating import sequential, verdict
 from evalsvc.gating.candidates import Candidate, at_level, place_candidate
-from evalsvc.gating.evidence import Evidence, Items, gather
+from evalsvc.gating.evidence import Evidence, Items, digest_scores, gather
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
+from evalsvc.gating.recipe import gather_recipe
 from evalsvc.gating.rules import DiversityRatio, Rule, TaskPair, build_rules
 from evalsvc.gating.verdict import Outcome
 from evalsvc.records.choices import Half
 from evalsvc.records.digests import digest
 from evalsvc.records.direction import orient
-from evalsvc.records.scores import TaskScores
 from evalsvc.records.serialise import replace_non_finite, to_plain
 from evalsvc.store.arms import StoredArm, find_arm, find_base
 from evalsvc.store.decisions import Decisions, Record
@@ -42,6 +41,7 @@ SCHEMA = 1
 STATISTICS = 2
 """Raised when bounds or p-values are computed in another way, so that older decisions are not held against new ones."""
 SHOWN_ITEMS = 5
+KIND, RECIPE_KIND = "evalsvc decision", "evalsvc recipe decision"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ class Question:
         batch_size: Number of candidates that will be tested on the same evidence, declared before the first.
         half: Use only one seeded half of every task's items: "select" to select, "confirm" to confirm a checkpoint.
         incumbent: Label, name, path or digest of the arm that is served now.
+        is_recipe: Whether `checkpoint` is a shell pattern over the names of training runs, whose mean is judged.
     """
 
     checkpoint: str
@@ -61,12 +62,19 @@ class Question:
     batch_size: int | None = None
     half: Half | None = None
     incumbent: str | None = None
+    is_recipe: bool = False
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other, before anything is scored."""
         mode = self.policy.mode
         if self.half and mode != "fixed":
             raise PolicyError(f"mode {mode}: --half needs mode fixed; remove --half, or set mode: fixed")
+        if self.is_recipe and (self.half or self.incumbent or mode != "fixed"):
+            option = "--half" if self.half else "--incumbent" if self.incumbent else f"mode {mode}"
+            raise PolicyError(
+                f"{option}: a recipe is decided against its base, on all items, in mode fixed; leave out {option} or "
+                "--recipe"
+            )
         if self.incumbent and mode != "fixed":
             raise PolicyError(f"mode {mode}: --incumbent needs mode fixed; remove it, or set mode: fixed")
         if self.incumbent and not self.policy.incumbent:
@@ -96,7 +104,7 @@ class Decision:
     """A decision as stored.
 
     Attributes:
-        warnings: Waivers that do not apply.
+        warnings: Waivers that do not apply, and notes on the runs of a recipe.
     """
 
     outcome: Outcome
@@ -141,7 +149,10 @@ def decide(
         record=record,
         path=_write(store.path, record),
         lost=list_lost_items(store, evidence, outcome),
-        warnings=tuple(f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"),
+        warnings=(
+            *(f"waiver {entry.text}: {state}" for entry, state in outcome.waivers if state != "applied"),
+            *evidence.notes,
+        ),
     )
 
 
@@ -171,6 +182,8 @@ def _gather_question(store: Store, question: Question, *, plans: Sequence[str] |
         UsageError: A name matches no arm.
         EvidenceError: Evidence is missing, incomplete or not comparable.
     """
+    if question.is_recipe:
+        return gather_recipe(store, question.policy, question.checkpoint, question.base)
     arms = store.arms()
     adapted = find_arm(arms, question.checkpoint)
     base = find_arm(arms, question.base) if question.base else find_base(arms, adapted)
@@ -299,7 +312,7 @@ def _build_decision_record(
     base, adapted = evidence.base, evidence.adapted
     return {
         "schema": SCHEMA,
-        "kind": "evalsvc decision",
+        "kind": RECIPE_KIND if evidence.runs else KIND,
         "statistics": STATISTICS,
         "decided": now.isoformat(timespec="seconds"),
         "base": _arm(base),
@@ -321,7 +334,8 @@ def _build_decision_record(
 
 def describe_decision(evidence: Evidence, outcome: Outcome) -> Record:
     """Return the part of a record that `verify` recomputes; numbers that JSON does not have are None."""
-    content = {
+    content: Record = {"runs": [asdict(run) for run in evidence.runs]} if evidence.runs else {}
+    content |= {
         "inputs": describe_inputs(evidence),
         "incumbent_inputs": [_describe_input(pair) for pair in evidence.against_incumbent],
         "ratios": [_describe_ratio(ratio) for ratio in evidence.ratios],
@@ -367,16 +381,9 @@ def _describe_input(pair: TaskPair) -> Record:
     return {
         **comparison,
         "items": pair.items,
-        "scores": _scores_digest(pair.base),
-        "adapted_scores": _scores_digest(pair.adapted),
+        "scores": digest_scores(pair.base),
+        "adapted_scores": digest_scores(pair.adapted),
     }
-
-
-def _scores_digest(scores: TaskScores) -> str:
-    state = hashlib.sha256()
-    for column in (scores.samples, scores.values, scores.weights):
-        state.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
-    return state.hexdigest()[:32]
 
 
 def _packages() -> dict[str, str]:

@@ -6,6 +6,7 @@ Evidence that is missing, unfinished, unpaired or stale is an error that names t
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,24 @@ _BATCH_REQUESTS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeRun:
+    """A training run of a recipe, at the step that counts.
+
+    Attributes:
+        number: Number of the independent run, from 1; runs with the same number count as one.
+        scores: Digest of its scores.
+    """
+
+    arm: str
+    digest: str
+    key: str
+    seed: int | None
+    step: int | None
+    number: int
+    scores: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """The evidence of a decision.
 
@@ -42,6 +61,8 @@ class Evidence:
         sampled: Digests of the plans of the sampled answers behind `ratios`.
         incumbent: The arm that is served now, if the policy has a rule about it.
         against_incumbent: The pairs with the incumbent's scores in place of the base's.
+        runs: The runs of a recipe, of which `adapted` stands for the mean; else empty.
+        notes: What a reader must know about the runs of a recipe.
     """
 
     base: StoredArm
@@ -52,6 +73,16 @@ class Evidence:
     against_incumbent: tuple[TaskPair, ...] = ()
     ratios: tuple[DiversityRatio, ...] = ()
     sampled: tuple[str, ...] = ()
+    runs: tuple[RecipeRun, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def digest_scores(scores: TaskScores) -> str:
+    """Return the digest of the scores of an arm on a task."""
+    state = hashlib.sha256()
+    for column in (scores.samples, scores.values, scores.weights):
+        state.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+    return state.hexdigest()[:32]
 
 
 def gather(

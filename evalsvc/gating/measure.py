@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr, stdtrit
 
 from evalsvc.analysis.compare import UNIT_INTERVAL
 from evalsvc.analysis.units import measure_differences
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.rules import Rule
 from evalsvc.records.comparisons import Comparison
-from evalsvc.stats.margins import MarginTest, PairedDifference, margin_test
-from evalsvc.stats.power import UnchangedMean, scale_items, unchanged_variance
+from evalsvc.records.vocabulary import Floats
+from evalsvc.stats.margins import MarginTest, PairedDifference, margin_test, z_of
+from evalsvc.stats.power import POWER, UnchangedMean, scale_items, unchanged_variance
+
+MOST_RUNS = 1000
+"""More runs of a recipe are not advised."""
 
 # --------------------------------------------------------------------------------------------------------- evidence
 
@@ -22,6 +31,8 @@ class MeasuredRule:
 
     Attributes:
         parts, weights: The independent differences that the test is about, and their shares.
+        spread: Of a recipe, the difference between the mean over its runs and over all runs that it might have: 0, with
+            the error that the variance between runs gives it. None for one checkpoint.
     """
 
     rule: Rule
@@ -29,6 +40,7 @@ class MeasuredRule:
     parts: tuple[PairedDifference, ...]
     weights: tuple[float, ...]
     comparisons: tuple[Comparison, ...] = ()
+    spread: PairedDifference | None = None
 
     @property
     def n(self) -> int:
@@ -42,7 +54,7 @@ class MeasuredRule:
 
     @property
     def error(self) -> float:
-        """Standard error of the estimate."""
+        """Standard error of the estimate over items."""
         return math.sqrt(sum((w * part.stderr) ** 2 for w, part in zip(self.weights, self.parts, strict=True)))
 
 
@@ -56,8 +68,24 @@ def measure_rule(rule: Rule, z_alpha: float) -> MeasuredRule:
         EvidenceError: A task has no interval.
     """
     parts, weights = list_parts(rule)
-    test = margin_test(parts, weights, rule.threshold, z_alpha)
-    return MeasuredRule(rule, test, tuple(parts), tuple(weights), tuple(pair.comparison for pair in rule.pairs))
+    spread = measure_spread(rule.run_gains)
+    with_spread = [(spread, 1.0)] if spread and spread.stderr else []
+    tested = [*zip(parts, weights, strict=True), *with_spread]
+    test = margin_test([part for part, _ in tested], [weight for _, weight in tested], rule.threshold, z_alpha)
+    comparisons = tuple(pair.comparison for pair in rule.pairs)
+    return MeasuredRule(rule, test, tuple(parts), tuple(weights), comparisons, spread)
+
+
+def measure_spread(gains: Sequence[float]) -> PairedDifference | None:
+    """Return what the variance between runs adds to the interval of their mean gain; None without runs.
+
+    Student's t with one degree of freedom less than there are runs. The spread of the gains contains the noise of each
+    run on each item too, which the interval over items has already: it errs on the safe side.
+    """
+    if not gains:
+        return None
+    error = float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
+    return PairedDifference(n=len(gains), difference=0.0, stderr=error if error > 1e-12 else 0.0, df=len(gains) - 1)
 
 
 def list_parts(rule: Rule) -> tuple[list[PairedDifference], list[float]]:
@@ -101,13 +129,21 @@ def name_test(m: MeasuredRule) -> str:
     """Return the name of the procedure that gives a rule's interval."""
     names = sorted({c.test for c in m.comparisons}) or ["score over prompts"]
     if len(m.parts) > 1:
-        return f"MOVER of {len(m.parts)} x {' and '.join(names)}"
-    return names[0] if len(m.comparisons) <= 1 else f"score over {name_units(m.comparisons[0], 2)}"
+        name = f"{len(m.parts)} x {' and '.join(names)}"
+    else:
+        name = names[0] if len(m.comparisons) <= 1 else f"score over {name_units(m.comparisons[0], 2)}"
+    if m.spread is None or not m.spread.stderr:
+        name = f"MOVER of {name}" if len(m.parts) > 1 else name
+        return name if m.spread is None else f"{name}; no variance between {m.spread.n} runs"
+    return f"MOVER of {name} and t over {m.spread.n} runs"
 
 
 def compute_needed_units(m: MeasuredRule, z_alpha: float) -> int | None:
-    """Return the number of units with 80 % power to show that the rule holds, if the estimate were true."""
-    distance = m.test.difference - m.rule.threshold
+    """Return the number of units with 80 % power to show that the rule holds, if the estimate were true.
+
+    Of a recipe: with these runs; None if no number of units makes up for the variance between them.
+    """
+    distance = _shorten(m.test.difference - m.rule.threshold, _width_of_spread(m.spread, z_alpha))
     if distance <= 1e-6:  # at the threshold: no number of units is enough
         return None
     # If no unit changed, the standard error is 0; the bound is used instead.
@@ -115,12 +151,43 @@ def compute_needed_units(m: MeasuredRule, z_alpha: float) -> int | None:
     return max(m.units + 1, scale_items(m.units, error, distance, z_alpha))
 
 
+def compute_needed_runs(m: MeasuredRule, z_alpha: float) -> int | None:
+    """Return the number of runs of a recipe with 80 % power to show that the rule holds, if the estimate were true.
+
+    None for one checkpoint, or if more runs on the same items are not enough.
+    """
+    if m.spread is None:
+        return None
+    width = (z_alpha + z_of(1 - POWER)) * (m.error or (m.test.difference - m.test.low) / z_alpha)
+    distance = _shorten(m.test.difference - m.rule.threshold, width)
+    runs = np.arange(m.spread.n + 1, MOST_RUNS + 1)
+    widths = _resolve(m.spread.stderr * np.sqrt(m.spread.n / runs), runs - 1, z_alpha)
+    enough = runs[widths < distance]
+    return int(enough[0]) if len(enough) else None
+
+
+def _width_of_spread(spread: PairedDifference | None, z_alpha: float) -> float:
+    """Return the distance that these runs resolve with 80 % power on endless items."""
+    return 0.0 if spread is None else float(_resolve(spread.stderr, spread.df, z_alpha))
+
+
+def _resolve(stderr: ArrayLike, df: ArrayLike, z_alpha: float) -> Floats:
+    """Return the distance that is shown with 80 % power by Student's t with this error."""
+    return np.asarray((-stdtrit(df, ndtr(-z_alpha)) + z_of(1 - POWER)) * stderr)
+
+
+def _shorten(distance: float, width: float) -> float:
+    """Return what one part of an interval may be wide, if the whole is a distance and the other part is this wide."""
+    return math.sqrt(distance**2 - width**2) if distance > width else 0.0
+
+
 def compute_smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
     """Return the smallest margin that these units resolve with 80 % power for an unchanged checkpoint."""
-    return UnchangedMean(
+    of_items = UnchangedMean(
         shares=m.weights,
         items=tuple(part.effective for part in m.parts),
         variances=tuple(unchanged_variance(part.stderr, part.difference, part.n) for part in m.parts),
         z_alpha=z_alpha,
         is_bounded=m.rule.unit == UNIT_INTERVAL,
     ).resolvable_margin()
+    return math.hypot(of_items, _width_of_spread(m.spread, z_alpha))

@@ -20,6 +20,7 @@ from evalsvc.analysis.compare import (
     compute_coverage,
     compute_task_shares,
     is_binary,
+    pair_values,
 )
 from evalsvc.errors import EvidenceError
 from evalsvc.gating.policy import Policy
@@ -43,12 +44,14 @@ class TaskPair:
         items: Number of items of the whole task; more than the base's samples at an interim look.
         places: float64 [samples of the base], each sample's place in the random order of all items; only needed for
             interim looks and halves.
+        runs: Scores of each independent run of a recipe, on the samples that all have; `adapted` is their mean.
     """
 
     base: TaskScores
     adapted: TaskScores
     items: int
     places: Floats | None = None
+    runs: tuple[TaskScores, ...] = ()
 
     @property
     def comparison(self) -> Comparison:
@@ -85,11 +88,13 @@ class DiversityRatio:
         suite: As suite/task/measure.
         metric: The measure.
         values: Both arms' values of the prompts on which the measure is defined; less is worse.
+        runs: The ratio of each independent run of a recipe; `values` has the means over the runs.
     """
 
     suite: str
     metric: str
     values: PairedValues
+    runs: tuple[float, ...] = ()
 
     @property
     def n(self) -> int:
@@ -179,6 +184,14 @@ class Rule:
     def grows(self) -> bool:
         """Whether its items are split over interim looks; other suites are scored completely at the first look."""
         return self.ratio is None and self.unit == UNIT_INTERVAL
+
+    @property
+    def run_gains(self) -> tuple[float, ...]:
+        """The gain of each independent run of a recipe; empty for one checkpoint."""
+        if self.ratio is not None:
+            return tuple(value - 1 for value in self.ratio.runs)
+        gains = [[pair_values(pair.base, run).gain for run in pair.runs] for pair in self.pairs]
+        return tuple(float(np.dot(self.shares, of_run)) for of_run in zip(*gains, strict=True))
 
 
 def build_rules(
@@ -321,7 +334,7 @@ def _check_pair(pair: TaskPair, min_coverage: float, *, bits: bool) -> None:
             f"{name}: both arms have scores on {covered:.1%} of the base's items, "
             f"the policy needs {min_coverage:.1%}; submit the checkpoint again"
         )
-    is_mean = base.aggregation == "mean" and base.is_bounded and adapted.is_bounded
+    is_mean = base.aggregation == "mean" and all(scores.is_bounded for scores in (base, adapted, *pair.runs))
     check_metric(name, base.metric, is_mean=is_mean, is_bits=base.aggregation == "bits_per_byte", is_drift=bits)
 
 

@@ -21,6 +21,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.gating.candidates import Candidate
 from evalsvc.gating.measure import (
     MeasuredRule,
+    compute_needed_runs,
     compute_needed_units,
     compute_smallest_margin,
     measure_rule,
@@ -60,6 +61,8 @@ class RuleOutcome:
         is_blind: Whether these are more than half of the items, and not allowed by the policy, so that it cannot pass.
         waived: Reason, owner and expiry of the waiver, if the rule is waived.
         look: Number of the interim look that decided, if there were several.
+        run_gains: Of a recipe the gain of each independent run, whose mean is the estimate; else empty.
+        needed_runs: As `needed_n`, of a recipe: runs needed on the same items.
     """
 
     rule: str
@@ -88,6 +91,8 @@ class RuleOutcome:
     is_blind: bool = False
     waived: str | None = None
     look: int | None = None
+    run_gains: tuple[float, ...] = ()
+    needed_runs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,4 +223,6 @@ def build_outcome(
         is_blind=m.rule.is_blind,
         waived=waived,
         look=look,
+        run_gains=m.rule.run_gains,
+        needed_runs=compute_needed_runs(seeing, z_alpha) if verdict == "inconclusive" and not m.rule.is_blind else None,
     )

@@ -13,6 +13,8 @@ from typing import Any
 from evalsvc.errors import EvalsvcError, EvidenceError, UsageError
 from evalsvc.gating.candidates import Candidate
 from evalsvc.gating.decisions import (
+    KIND,
+    RECIPE_KIND,
     SCHEMA,
     STATISTICS,
     describe_decision,
@@ -20,8 +22,9 @@ from evalsvc.gating.decisions import (
     judge,
     suite_record,
 )
-from evalsvc.gating.evidence import gather
+from evalsvc.gating.evidence import Evidence, gather
 from evalsvc.gating.policy import Policy
+from evalsvc.gating.recipe import gather_runs
 from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.serialise import build_record
@@ -60,7 +63,7 @@ def check_record(record: object, name: str = "decision") -> Record:
     Raises:
         EvidenceError: It is something else, or of another schema; the message begins with `name`.
     """
-    if not isinstance(record, Mapping) or record.get("kind") != "evalsvc decision":
+    if not isinstance(record, Mapping) or record.get("kind") not in (KIND, RECIPE_KIND):
         raise EvidenceError(f"{name}: is not a decision record; `evalsvc gate` writes decision records")
     if record.get("schema") != SCHEMA:
         raise EvidenceError(f"{name}: has schema {record.get('schema')}, this evalsvc reads {SCHEMA}")
@@ -126,22 +129,7 @@ def _chain_problems(chain: Sequence[Record], record: Record) -> list[str]:
 
 def _recompute(store: Store, record: Record) -> Record:
     policy = Policy.model_validate(record["policy"]["content"])
-    arms = {arm.digest: arm for arm in store.arms()}
-    incumbent = record.get("incumbent")
-    for recorded in (record["base"], record["checkpoint"], *([incumbent] if incumbent else [])):
-        if recorded["key"] not in arms:
-            raise EvidenceError(f"the store no longer has scores of {recorded['arm']}")
-    evidence = gather(
-        store,
-        policy,
-        arms[record["base"]["key"]],
-        arms[record["checkpoint"]["key"]],
-        plans=[suite["plan"] for suite in record["suites"]],
-        items={(suite, task): count for suite, task, count in record["items"]} or None,
-        half=record["half"],
-        sampled=record.get("sampled"),
-        incumbent=arms[incumbent["key"]] if incumbent else None,
-    )
+    evidence = _gather_recorded(store, policy, record)
     sources = {"policy": _describe_policy(policy), "suites": [suite_record(run) for run in evidence.plans]}
     if has_older_statistics(record):
         inputs = [{key: of_task[key] for key in _EVIDENCE} for of_task in describe_inputs(evidence)]
@@ -158,6 +146,32 @@ def _recompute(store: Store, record: Record) -> Record:
         **describe_decision(evidence, outcome),
     }
     return dict(json.loads(json.dumps(recomputed, default=str)))
+
+
+def _gather_recorded(store: Store, policy: Policy, record: Record) -> Evidence:
+    """Return the evidence that a record names."""
+    arms = {arm.digest: arm for arm in store.arms()}
+    is_recipe, incumbent = record["kind"] == RECIPE_KIND, record.get("incumbent")
+    scored = record["runs"] if is_recipe else [record["checkpoint"]]
+    for entry in (record["base"], *scored, *([incumbent] if incumbent else [])):
+        if entry["key"] not in arms:
+            raise EvidenceError(f"the store no longer has scores of {entry['arm']}")
+    base, several = arms[record["base"]["key"]], [arms[entry["key"]] for entry in scored]
+    plans, sampled = [suite["plan"] for suite in record["suites"]], record.get("sampled")
+    if is_recipe:
+        name = record["checkpoint"]["arm"]
+        return gather_runs(store, policy, name, base, several, plans=plans, sampled=sampled)
+    return gather(
+        store,
+        policy,
+        base,
+        several[0],
+        plans=plans,
+        items={(suite, task): count for suite, task, count in record["items"]} or None,
+        half=record["half"],
+        sampled=sampled,
+        incumbent=arms[incumbent["key"]] if incumbent else None,
+    )
 
 
 def _describe_policy(policy: Policy) -> Record:

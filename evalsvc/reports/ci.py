@@ -12,6 +12,7 @@ from evalsvc.reports.decisions import (
     MARKS,
     describe_shortage,
     format_rule,
+    list_runs,
     list_shortages,
     quote,
     to_one_line,
@@ -33,6 +34,9 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U001
 def write_markdown(decision: Decision) -> str:
     """Return a decision as Markdown, for the summary of a CI job."""
     lines = [f"### {MARKS[decision.outcome.verdict]} {_escape_markdown(write_headline(decision))}", ""]
+    lines += (
+        [*(f"- {_escape_markdown(line)}" for line in list_runs(decision)), ""] if decision.record.get("runs") else []
+    )
     lines += ["| verdict | rule | estimate | interval | margin | n | lost | gained | test | note |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---:|---|---|"]
     lines += [

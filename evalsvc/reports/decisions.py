@@ -69,6 +69,7 @@ class GateReport(Report):
             "checkpoint": record["checkpoint"]["arm"],
             "digest": record["checkpoint"]["digest"],
             "incumbent": record["incumbent"]["arm"] if record["incumbent"] else None,
+            "runs": record.get("runs", []),
             "policy": record["policy"]["digest"],
             "mode": record["policy"]["content"]["mode"],
             "alpha": record["policy"]["content"]["alpha"],
@@ -86,7 +87,9 @@ class GateReport(Report):
     def tables(self) -> list[Table | Text]:
         """Return the verdict, every rule, items that inconclusive rules need, lost items and warnings."""
         decision, outcome = self.decision, self.decision.outcome
-        parts: list[Table | Text] = [new_line(write_headline(decision), "bold"), self._rules_table()]
+        parts: list[Table | Text] = [new_line(write_headline(decision), "bold")]
+        parts += [new_line(line) for line in list_runs(decision)]
+        parts.append(self._rules_table())
         if outcome.looks:
             last = outcome.looks[-1]
             saved = f"{format_percent(1 - last.items / last.of)} saved"
@@ -133,8 +136,17 @@ def write_headline(decision: Decision) -> str:
     if outcome.is_degraded and outcome.verdict == "inconclusive":
         label = " (degraded: a loss is significant; whether it is within its margin is undecided)"
     incumbent = f" and {record['incumbent']['arm']}, which is served now" if record["incumbent"] else ""
-    arms = to_one_line(f"{record['checkpoint']['arm']} against {record['base']['arm']}{incumbent}")
+    runs = len({run["number"] for run in record.get("runs", [])})
+    kind = f" (recipe, mean of {runs} independent runs)" if runs else ""
+    arms = to_one_line(f"{record['checkpoint']['arm']}{kind} against {record['base']['arm']}{incumbent}")
     return f"{outcome.verdict.upper()}{label}: {arms}"
+
+
+def list_runs(decision: Decision) -> list[str]:
+    """Return the runs of a recipe, one line each; empty for one checkpoint."""
+    return [
+        to_one_line(f"run {run['number']}: {run['arm']}, seed {run['seed']}") for run in decision.record.get("runs", [])
+    ]
 
 
 def write_candidate(decision: Decision) -> str:
@@ -155,6 +167,8 @@ def describe_shortage(rule: RuleOutcome) -> str:
         )
     units = rule.unit_of_evidence
     resolves = f"{rule.units:,} {units} resolve a margin of {rule.resolvable_margin:.3f}"
+    if rule.run_gains:
+        return f"{_describe_short_recipe(rule)}; {len(rule.run_gains)} runs and {resolves}"
     if rule.needed_n is None:
         return f"more {units} would not change this; {resolves}"
     return f"needs {rule.needed_n - rule.units:,} more {units}; {resolves}"
@@ -164,6 +178,18 @@ def _list_blind_spots(rule: RuleOutcome) -> str:
     shown = rule.blind_spots[:SHOWN_BLIND_SPOTS]
     more = len(rule.blind_spots) - len(shown)
     return ", ".join(shown) + (f", and {more} more" if more else "")
+
+
+def _describe_short_recipe(rule: RuleOutcome) -> str:
+    """Return what an inconclusive rule about a recipe needs."""
+    needs = []
+    if rule.needed_runs is not None:
+        needs.append(f"{rule.needed_runs - len(rule.run_gains):,} more runs")
+    if rule.needed_n is not None:
+        needs.append(f"{rule.needed_n - rule.units:,} more {rule.unit_of_evidence}")
+    if needs:
+        return f"needs {' or '.join(needs)}"
+    return "needs more runs and more items" if rule.estimate > rule.threshold else "more evidence would not change this"
 
 
 def list_shortages(decision: Decision) -> list[str]:
@@ -184,6 +210,8 @@ def format_rule(rule: RuleOutcome) -> list[str]:
         "degraded" if rule.degraded else "",
         f"no evidence: {_list_blind_spots(rule)}" if rule.blind_spots else "",
     ]
+    if rule.run_gains:
+        notes.append(f"runs {', '.join(map(format_signed, rule.run_gains))}")
     return [
         f"{MARKS[rule.verdict]} {rule.verdict}",
         rule.rule,

@@ -153,6 +153,11 @@ class StoredArm:
         return format_label(self.checkpoint, self.serving)
 
     @property
+    def run(self) -> tuple[str, int | None]:
+        """What all steps of a training run share: the run's name and seed; names need not be unique."""
+        return self.checkpoint.trajectory or self.checkpoint.name, self.checkpoint.seed
+
+    @property
     def is_rerun(self) -> bool:
         """Whether this is a base scored a second time, to measure run-to-run noise (A/A)."""
         return bool(json.loads(self.numerics).get("rerun"))

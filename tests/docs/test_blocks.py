@@ -35,6 +35,7 @@ PARSED_ONLY = {
     "RAY_ADDRESS": "needs a Ray cluster",
     "--address": "needs a Ray cluster",
     "/models/": "needs a Ray cluster",
+    "--recipe": "needs a recipe trained with three seeds; the tests of the gate run it",
     "--shots": "needs a task with enough items for few-shot examples; the tests of scoring run this",
     "evalsvc-demo/": "needs the demo's models, which take minutes; the demo's tests run these",
 }
