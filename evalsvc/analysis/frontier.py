@@ -2,7 +2,7 @@
 
 Learning is the mean gain over domain suites, forgetting the mean loss over general suites: positive forgetting is
 always worse. The intervals of both are those of a comparison's totals; what depends on several arms or on both axes
-(P(frontier), dominance, ellipse, exchange rate) comes from the bootstrap of `suite_gains`, which all arms share.
+(P(frontier), dominance, ellipse) comes from the bootstrap of `suite_gains`, which all arms share.
 Internally, positive is better on every axis.
 """
 
@@ -33,7 +33,7 @@ from evalsvc.records.frontier import (
     Point,
 )
 from evalsvc.records.vocabulary import Floats, Role
-from evalsvc.stats.margins import z_of
+from evalsvc.stats.margins import Ends, bound_ratio, z_of
 from evalsvc.stats.multiplicity import bonferroni
 from evalsvc.stats.paired import LEVEL
 from evalsvc.stats.pareto import (
@@ -285,12 +285,14 @@ def _compute_uncertainty(learning: AxisGains, forgetting: AxisGains, arms: slice
     (learned_low, learned_high), (forgot_high, forgot_low) = learning.ends[:, arms], 0.0 - forgetting.ends[:, arms]
     ellipses = _ellipses(learned, forgot)
     has_learned = learned_low > 0
-    exchange = 0.0 - forgetting.gain[arms][has_learned] / learning.gain[arms][has_learned]
-    # A resample without learning has an infinite ratio, with the sign of forgetting.
-    learned, forgot = learned[:, has_learned], forgot[:, has_learned]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.nan_to_num(np.where(learned > 0, forgot / learned, np.copysign(np.inf, forgot)))
-    exchanges = zip(exchange, *np.quantile(ratios, ENDS, axis=0, method="closest_observation"), strict=True)
+    top, bottom = (
+        Ends(*(values[has_learned] for values in ends))
+        for ends in (
+            (0.0 - forgetting.gain[arms], forgot_low, forgot_high),
+            (learning.gain[arms], learned_low, learned_high),
+        )
+    )
+    exchanges = zip(top.value / bottom.value, *bound_ratio(top, bottom), strict=True)
     is_exact = learning.is_exact[arms] | forgetting.is_exact[arms]
     for i, ellipse in enumerate(ellipses):
         value, low, high = map(float, next(exchanges)) if has_learned[i] else (None, None, None)

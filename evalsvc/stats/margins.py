@@ -62,6 +62,14 @@ class PairedDifference(NamedTuple):
         return self.n if self.units is None else self.units.effective
 
 
+class Ends(NamedTuple):
+    """Estimates with their lower and upper bounds, [arms] each."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+
 class MarginTest(NamedTuple):
     """The test of a difference against a threshold.
 
@@ -113,6 +121,30 @@ def combine_bounds(shares: ArrayLike, differences: ArrayLike, low: Floats, high:
         centre - np.sqrt(((w * (d - low)) ** 2).sum(axis=-1)),
         centre + np.sqrt(((w * (high - d)) ** 2).sum(axis=-1)),
     )
+
+
+def bound_ratio(top: Ends, bottom: Ends) -> tuple[Floats, Floats]:
+    """Return the bounds [arms] of top / bottom, of independent estimates: the ratios R that MOVER does not reject.
+
+    R is inside if 0 lies within MOVER's bounds of top - R * bottom (Donner and Zou 2012, Statistical Methods in Medical
+    Research 21:347-359).
+
+    Args:
+        top, bottom: Estimates with their bounds; the lower bounds of `bottom` must be positive.
+    """
+    product, down, up = top.value * bottom.value, top.value - top.low, top.high - top.value
+    shorter, longer = bottom.value - bottom.low, bottom.high - bottom.value
+
+    def root(side: Floats, spread: Floats) -> tuple[Floats, Floats, Floats]:
+        a, c = bottom.value**2 - spread**2, top.value**2 - side**2
+        return a, c, np.sqrt(np.maximum(product**2 - a * c, 0.0))
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        (a, _, of_negative), (_, c, of_positive) = root(down, shorter), root(down, longer)
+        low = np.where(top.low < 0, (product - of_negative) / a, c / (product + of_positive))
+        (a, _, of_positive), (_, c, of_negative) = root(up, shorter), root(up, longer)
+        high = np.where(top.high > 0, (product + of_positive) / a, c / (product - of_negative))
+    return np.where(top.low == 0, 0.0, low), np.where(top.high == 0, 0.0, high)
 
 
 def bound_sum(tasks: Sequence[PairedDifference], shares: Sequence[float], z: float) -> tuple[float, float]:

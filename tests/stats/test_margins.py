@@ -6,9 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
-from evalsvc.stats.margins import PairedDifference, bound_sum, bounds, combine_bounds, margin_test, z_of
+from evalsvc.stats.margins import (
+    Ends,
+    PairedDifference,
+    bound_ratio,
+    bound_sum,
+    bounds,
+    combine_bounds,
+    margin_test,
+    z_of,
+)
 from evalsvc.stats.paired import tango_z
 from evalsvc.stats.unit_means import UnitSums
 from tests.support.margins import at_a_margin
@@ -150,3 +159,25 @@ def test_a_mean_of_tasks_has_the_statistic_at_which_its_bound_reaches_the_thresh
         found = margin_test(tasks, [0.5, 0.5], threshold, Z)
         low, high = bound_sum(tasks, [0.5, 0.5], abs(found.z))
         assert (low if found.z > 0 else high) == pytest.approx(threshold, abs=1e-4)
+
+
+@pytest.mark.parametrize("top", [(0.05, 0.01, 0.12), (0.05, -0.03, 0.12), (-0.05, -0.12, -0.01), (-0.02, -0.07, 0.04)])
+@pytest.mark.parametrize("bottom", [(0.3, 0.2, 0.42), (0.05, 0.001, 0.15)])
+def test_the_ends_of_a_ratio_are_where_movers_contrast_reaches_zero(
+    top: tuple[float, float, float], bottom: tuple[float, float, float]
+) -> None:
+    def end(rate: float, *, is_lower: bool) -> float:
+        """An end of top - rate * bottom, by MOVER."""
+        value = top[0] - rate * bottom[0]
+        up, down = top[2] - top[0], top[0] - top[1]
+        longer, shorter = bottom[2] - bottom[0], bottom[0] - bottom[1]
+        if is_lower:
+            return value - math.hypot(down, rate * (longer if rate > 0 else shorter))
+        return value + math.hypot(up, rate * (shorter if rate > 0 else longer))
+
+    ends = (Ends(*(np.array([number]) for number in values)) for values in (top, bottom))
+    (low,), (high,) = bound_ratio(*ends)
+    ratio = top[0] / bottom[0]
+    assert low < ratio < high
+    assert low == pytest.approx(optimize.brentq(lambda r: end(r, is_lower=True), ratio - 1e4, ratio), rel=1e-6)
+    assert high == pytest.approx(optimize.brentq(lambda r: end(r, is_lower=False), ratio, ratio + 1e4), rel=1e-6)
