@@ -241,5 +241,5 @@ def _check_stored(entry: Imported, stored: Sequence[StoredResult]) -> None:
         )
         raise UsageError(
             f"{entry.arm.label}: has results on suite {result.suite} already ({reason}); import all of a suite's tasks "
-            "in one command, or give another --suite or --name"
+            "in one command, or give another --suite"
         )

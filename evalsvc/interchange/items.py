@@ -85,7 +85,10 @@ def read_items(
         items[key] = number
     if not rows or (base is not None and base not in rows):
         known = ", ".join(sorted(rows)) or "no row matches"
-        raise UsageError(f"{path}: base {base!r} is not among its arms ({known}); name one of them with --base")
+        raise UsageError(
+            f"{path}: base {base!r} is not among its arms ({known}); add its "
+            "rows to the table, or name the arm that is the base with --base"
+        )
     ordered = sorted(rows, key=lambda arm: (arm != base, arm))
     of_base: Checkpoint | None = None
     arms = []
