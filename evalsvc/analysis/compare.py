@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsvc.analysis.units import measure_differences
+from evalsvc.analysis.units import list_items, measure_differences
 from evalsvc.errors import EvidenceError
 from evalsvc.records.comparisons import Comparison, FullComparison, ItemGains, RoleTotal
 from evalsvc.records.direction import orient
@@ -158,15 +158,13 @@ def _measure_items(
         return (float(np.mean(base)), float(np.mean(adapted))), None
     weights = None if scores.weights is None else scores.weights[in_base]
     before, after = (estimate(values, weights, scores.aggregation) for values in (base, adapted))
-    # For a mean these are the differences of the scores.
-    differences = after.value - before.value + (after.influence - before.influence)
-    if scores.aggregation == "mean":
-        differences = adapted - base
-    documents = scores.samples if scores.documents is None else scores.documents
+    is_mean = scores.aggregation == "mean"
+    differences = adapted - base if is_mean else after.value - before.value + (after.influence - before.influence)
+    of_task = list_items(scores)
     items = ItemGains(
         gains=orient(differences, scores.higher_is_better),
-        documents=_take(documents, in_base),
-        clusters=None if scores.clusters is None else _take(scores.clusters, in_base),
+        documents=_take(of_task.documents, in_base),
+        clusters=None if of_task.clusters is None else _take(of_task.clusters, in_base),
         is_bounded=find_unit(scores) == UNIT_INTERVAL and bool((np.abs(differences) <= 1).all()),
     )
     return (before.value, after.value), items

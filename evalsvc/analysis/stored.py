@@ -12,6 +12,7 @@ from evalsvc.analysis.compare import compare_tasks, compute_totals
 from evalsvc.analysis.frontier import FrontierOptions
 from evalsvc.analysis.levels import Levels, compare_levels, index_levels
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
+from evalsvc.analysis.units import list_items
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Finding
 from evalsvc.records.comparisons import FullComparison, Missing, RoleTotal
@@ -177,7 +178,7 @@ def _compare_evidence(
         # The arm may have been scored on another plan of the suite: with some items missing, or with other prompts.
         own = _drop_sampled(store.task_scores(adapted.number, [], suites=evidence.suites)[adapted.number])
         adapted_scores += [task for task in own if (task.suite, task.task) not in scored]
-    base_scores, adapted_scores = _pair_samples(store, base_scores, adapted_scores, other_prompts)
+    base_scores, adapted_scores = _pair_samples(base_scores, adapted_scores, other_prompts)
     with_items = {(task.suite, task.task): task.aggregation in SMOOTH for task in adapted_scores}
     with_items = {key: with_items[key] for task in base_scores if (key := (task.suite, task.task)) in with_items}
     levels = [
@@ -240,7 +241,7 @@ def _list_missing(
 
 
 def _pair_samples(
-    store: Store, base: Sequence[TaskScores], adapted: Sequence[TaskScores], other_prompts: bool
+    base: Sequence[TaskScores], adapted: Sequence[TaskScores], other_prompts: bool
 ) -> tuple[list[TaskScores], list[TaskScores]]:
     """Return scores whose samples can be paired: by prompt, or by document with `other_prompts`.
 
@@ -255,34 +256,24 @@ def _pair_samples(
         if counterpart is None or task.is_aligned(counterpart):
             continue
         only_base, only_adapted = (
-            np.setdiff1d(task.samples, counterpart.samples),
-            np.setdiff1d(counterpart.samples, task.samples),
+            list_items(scores).documents[~np.isin(scores.samples, others.samples)]
+            for scores, others in ((task, counterpart), (counterpart, task))
         )
-        documents = np.intersect1d(store.documents(only_base), store.documents(only_adapted))
+        documents = np.intersect1d(only_base, only_adapted)
         if len(documents) and not other_prompts:
             raise EvidenceError(
                 f"{task.suite}/{task.task}: {len(documents)} of {len(task.samples)} documents have different "
                 "prompts; submit both with the same suite and template, or use --other-prompts to pair by document"
             )
         if len(documents):
-            base_scores[i], adapted_scores[key] = (_number_by_document(store, scores) for scores in (task, counterpart))
+            base_scores[i], adapted_scores[key] = map(_number_by_document, (task, counterpart))
     return base_scores, list(adapted_scores.values())
 
 
-def _number_by_document(store: Store, scores: TaskScores) -> TaskScores:
+def _number_by_document(scores: TaskScores) -> TaskScores:
     """Return scores with samples numbered by document; of equal documents only the first is used."""
-    documents, first = np.unique(store.documents(scores.samples), return_index=True)
-    return replace(
-        scores,
-        samples=documents,
-        values=scores.values[first],
-        weights=None if scores.weights is None else scores.weights[first],
-        documents=documents,
-        clusters=None if scores.clusters is None else scores.clusters[first],
-        answers=None if scores.answers is None else scores.answers[first],
-        invalid=None if scores.invalid is None else scores.invalid[first],
-        confidence=None if scores.confidence is None else scores.confidence[first],
-    )
+    documents, first = np.unique(list_items(scores).documents, return_index=True)
+    return replace(scores.take(first), samples=documents)
 
 
 def load_frontier(

@@ -249,8 +249,10 @@ class UnitCount:
     effective: float
 
 
-def count_units(tasks: Sequence[TaskSize], shares: Sequence[float]) -> list[UnitCount]:
-    """Count the independent units behind a mean over tasks with these shares."""
+def count_units(suites: Mapping[str, tuple[TaskSize, ...]]) -> list[UnitCount]:
+    """Count the independent units behind a mean over suites; positions are those of all tasks, suite by suite."""
+    tasks = [task for of_suite in suites.values() for task in of_suite]
+    shares = compute_task_shares([(suite, task.weight) for suite, of_suite in suites.items() for task in of_suite])
     known = [i for i, task in enumerate(tasks) if task.of is not None]
     counts = [UnitCount((i,), shares[i], task.items) for i, task in enumerate(tasks) if task.of is None]
     for group in group_units(tuple(items for task in tasks if (items := task.of) is not None)):
@@ -303,13 +305,15 @@ def _check_mean(
     rule: str, suites: Mapping[str, tuple[TaskSize, ...]], margin: float, alpha: float, z_alpha: float
 ) -> None:
     """Refuse a margin on a mean over suites that has too few items, even if none of them changes."""
-    tasks = [task for of_suite in suites.values() for task in of_suite]
-    if not tasks:
+    counts = count_units(suites)
+    if not counts:
         return
-    counts = count_units(tasks, compute_task_shares([(suite, t.weight) for suite, ts in suites.items() for t in ts]))
     items, shares = tuple(c.effective for c in counts), tuple(c.share for c in counts)
     if unchanged_bound(shares, items, z_alpha) >= margin:
-        needed, total = smallest_passing_n(margin, z_alpha, items, shares), sum(task.items for task in tasks)
+        needed, total = (
+            smallest_passing_n(margin, z_alpha, items, shares),
+            sum(task.items for of_suite in suites.values() for task in of_suite),
+        )
         is_each = math.isclose(sum(items), total)
         has = f"{total:,} items" if is_each else f"{total:,} items, worth {sum(items):,.1f} independent ones,"
         raise PolicyError(

@@ -9,7 +9,6 @@ import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from evalsvc.analysis.compare import compute_task_shares
 from evalsvc.gating.policy import Policy, TaskSize, count_units, last_alpha
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import ASSUMED_DISCORDANCE, UnchangedMean, expected_discordance
@@ -114,7 +113,7 @@ def _rule(
     suites = {suite: of_suite for suite, of_suite in seeing.items() if of_suite} or suites
     tasks = [task for of_suite in suites.values() for task in of_suite]
     keys = [(suite, task.task) for suite, of_suite in suites.items() for task in of_suite]
-    counts = count_units(tasks, compute_task_shares([(suite, t.weight) for suite, ts in suites.items() for t in ts]))
+    counts = count_units(suites)
     expected = [
         ASSUMED_DISCORDANCE if (known := discordance.get(key)) is None else expected_discordance(known, task.items)
         for key, task in zip(keys, tasks, strict=True)

@@ -23,7 +23,6 @@ from evalsvc.gating.rules import DiversityRatio, TaskPair
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import digest, join_digests
 from evalsvc.records.scores import TaskScores
-from evalsvc.records.vocabulary import Ints
 from evalsvc.stats.ratios import PairedValues
 from evalsvc.store.arms import Family, StoredArm, find_family, group_families
 from evalsvc.store.store import Store
@@ -251,29 +250,15 @@ def _average_pairs(pairs: Sequence[TaskPair], independent: Sequence[IndependentR
     samples = members[0].samples
     if not all(scores.is_aligned(members[0]) for scores in members):
         samples = reduce(np.intersect1d, [scores.samples for scores in members])
-    members = [_take(scores, samples) for scores in members]
+    members = [scores.take(np.searchsorted(scores.samples, samples)) for scores in members]
     runs = [_average_scores([members[n] for n in run.members]) for run in independent]
     return replace(pairs[0], adapted=_average_scores(runs), runs=tuple(runs))
 
 
-def _take(scores: TaskScores, samples: Ints) -> TaskScores:
-    """Return scores on some of their samples, without the answers."""
-    places = np.searchsorted(scores.samples, samples)
-    return replace(
-        scores,
-        samples=samples,
-        values=scores.values[places],
-        weights=None if scores.weights is None else scores.weights[places],
-        documents=None if scores.documents is None else scores.documents[places],
-        clusters=None if scores.clusters is None else scores.clusters[places],
-        answers=None,
-        invalid=None,
-        confidence=None,
-    )
-
-
 def _average_scores(several: Sequence[TaskScores]) -> TaskScores:
-    return replace(several[0], values=np.mean([scores.values for scores in several], axis=0))
+    """Return the mean of aligned scores, which has no answers."""
+    values = np.mean([scores.values for scores in several], axis=0)
+    return replace(several[0], values=values, answers=None, invalid=None, confidence=None)
 
 
 def _average_ratios(ratios: Sequence[DiversityRatio], independent: Sequence[IndependentRun]) -> DiversityRatio:

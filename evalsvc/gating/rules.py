@@ -65,19 +65,8 @@ class TaskPair:
         """Return the pair on some of the base's samples; `items` does not change."""
         if mask.all():
             return self
-        base = self.base
-        kept = replace(
-            base,
-            samples=base.samples[mask],
-            values=base.values[mask],
-            weights=None if base.weights is None else base.weights[mask],
-            documents=None if base.documents is None else base.documents[mask],
-            clusters=None if base.clusters is None else base.clusters[mask],
-            answers=None if base.answers is None else base.answers[mask],
-            invalid=None if base.invalid is None else base.invalid[mask],
-            confidence=None if base.confidence is None else base.confidence[mask],
-        )
-        return replace(self, base=kept, places=None if self.places is None else self.places[mask])
+        places = None if self.places is None else self.places[mask]
+        return replace(self, base=self.base.take(mask), places=places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

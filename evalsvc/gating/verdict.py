@@ -190,7 +190,8 @@ def build_outcome(
     look: int | None = None,
 ) -> RuleOutcome:
     """Return the outcome of a rule, with the items needed if it is inconclusive."""
-    test = m.test
+    test, is_blind = m.test, m.rule.is_blind
+    needs_more = verdict == "inconclusive" and not is_blind
     seeing = m if (rule := m.rule.without_blind_spots()) is m.rule else measure_rule(rule, z_alpha)
     counts = [(c.lost, c.gained) if c.higher_is_better else (c.gained, c.lost) for c in m.comparisons]
     is_binary = bool(counts) and all(lost is not None for lost, _ in counts)
@@ -210,7 +211,7 @@ def build_outcome(
         n=m.n,
         units=m.units,
         unit_of_evidence=name_rule_units(m),
-        needed_n=compute_needed_units(seeing, z_alpha) if verdict == "inconclusive" and not m.rule.is_blind else None,
+        needed_n=compute_needed_units(seeing, z_alpha) if needs_more else None,
         resolvable_margin=compute_smallest_margin(seeing, z_alpha),
         test=name_test(m),
         unit=m.rule.unit,
@@ -220,9 +221,9 @@ def build_outcome(
         p_fail=p_fail,
         degraded=test.high < 0,
         blind_spots=tuple(f"{spot.task} {spot.level}" for spot in m.rule.blind_spots),
-        is_blind=m.rule.is_blind,
+        is_blind=is_blind,
         waived=waived,
         look=look,
         run_gains=m.rule.run_gains,
-        needed_runs=compute_needed_runs(seeing, z_alpha) if verdict == "inconclusive" and not m.rule.is_blind else None,
+        needed_runs=compute_needed_runs(seeing, z_alpha) if needs_more else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -125,6 +125,20 @@ class TaskScores:
         if self.weights is not None and not (np.isfinite(self.weights) & (self.weights > 0)).all():
             return "some items have no size in bytes; remove them from the task"
         return None
+
+    def take(self, places: NDArray[np.bool_] | NDArray[np.intp]) -> TaskScores:
+        """Return the scores of some samples, chosen by a mask or by positions."""
+        return replace(
+            self,
+            samples=self.samples[places],
+            values=self.values[places],
+            weights=None if self.weights is None else self.weights[places],
+            documents=None if self.documents is None else self.documents[places],
+            clusters=None if self.clusters is None else self.clusters[places],
+            answers=None if self.answers is None else self.answers[places],
+            invalid=None if self.invalid is None else self.invalid[places],
+            confidence=None if self.confidence is None else self.confidence[places],
+        )
 
     def is_aligned(self, scores: TaskScores) -> bool:
         """Whether both have the same samples; usually they share one array."""

@@ -125,7 +125,7 @@ def _add_documents(connection: Connection, scores: dict[int, list[TaskScores]]) 
     samples = {id(task.samples): task.samples for tasks in scores.values() for task in tasks}
     if not samples:
         return scores
-    numbers = read_documents(connection, np.concatenate(list(samples.values())))
+    numbers = _read_documents(connection, np.concatenate(list(samples.values())))
     ends = np.cumsum([len(of_task) for of_task in samples.values()])
     documents = dict(zip(samples, np.split(numbers, ends[:-1]), strict=True))
     return {
@@ -166,7 +166,7 @@ def read_mean_gains(connection: Connection, base: int) -> dict[int, dict[str, fl
     return gains
 
 
-def read_documents(connection: Connection, samples: Ints) -> Ints:
+def _read_documents(connection: Connection, samples: Ints) -> Ints:
     """Return, for each sample, a number that is the same for the same document, independent of the prompt.
 
     Raises:

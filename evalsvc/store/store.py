@@ -20,7 +20,7 @@ from evalsvc.records.plans import Plan, Response
 from evalsvc.records.scores import Graded, TaskScores
 from evalsvc.records.serialise import build_record, to_plain
 from evalsvc.records.shards import ShardResult
-from evalsvc.records.vocabulary import Floats, Ints
+from evalsvc.records.vocabulary import Floats
 from evalsvc.store import scores as scores_module
 from evalsvc.store.arms import StoredArm, read_arms
 from evalsvc.store.database import Connection, Database
@@ -386,11 +386,6 @@ class Store:
         """Return the drift of arms from their base, by arm."""
         with self._database.read() as connection:
             return scores_module.read_drifts(connection, arms)
-
-    def documents(self, samples: Ints) -> Ints:
-        """Return, for each sample, a number that is the same for the same document, independent of the prompt."""
-        with self._database.read() as connection:
-            return scores_module.read_documents(connection, samples)
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
