@@ -12,7 +12,7 @@ from evalsvc.analysis.stored import ArmComparison
 from evalsvc.errors import EvidenceError
 from evalsvc.records.direction import arrow
 from evalsvc.reports.comparison import list_notes, sort_by_loss
-from evalsvc.reports.formatting import LEVEL_NOTE
+from evalsvc.reports.formatting import LEVEL_NOTE, label_tasks
 
 st.title("Compare")
 
@@ -53,6 +53,7 @@ st.caption(
 )
 
 st.subheader("By role and suite")
+labels = label_tasks((task.suite, task.task) for comparison in comparisons.values() for task in comparison.tasks)
 totals_of = {
     name: [("all", total) for total in comparison.roles]
     + [
@@ -73,7 +74,7 @@ parts.table(
             "difference": total.difference,
             "low": total.low,
             "high": total.high,
-            "worst task": total.worst_task,
+            "worst task": labels[total.worst_suite, total.worst_task],
             "worst-task difference": total.worst_difference,
         }
         for name, totals in totals_of.items()

@@ -10,6 +10,7 @@ import stored
 import streamlit as st
 
 from evalsvc.reports.decisions import quote, truncate
+from evalsvc.reports.formatting import label_tasks
 from evalsvc.store.items import FATES, PAGE, Filter, ItemAnswer, PairedItem
 
 st.title("Samples")
@@ -129,12 +130,15 @@ st.caption(
 if not matches.items:
     st.info("No items match. Choose another fate, task or text, or an earlier page.")
     st.stop()
+labels = label_tasks(
+    [*((task.suite, task.task) for task in comparison.tasks), *((item.suite, item.task) for item in matches.items)]
+)
 picked = parts.table(
     [
         {
             "item": item.sample,
             "fate": item.fate,
-            "task": item.task,
+            "task": labels[item.suite, item.task],
             "subject": item.cluster or "",
             "text": truncate(quote(item.doc), 160),
             "gold": truncate(gold_of(item), 60),

@@ -79,7 +79,8 @@ for run in runs:
         st.warning(f"Steps not shown: {parts.plain(describe_missing(run.missing))}.")
 paired = all(task.paired for run in runs for task in run.curves)
 st.caption(
-    f"Differences from the base, which is step 0. {LEVEL_NOTE}"
+    f"Differences from the base, which is step 0. {LEVEL_NOTE} The side of the margin, and with it the step to keep, "
+    "is corrected for the number of steps; the intervals are not."
     + ("" if paired else " Imported aggregate scores are not paired by item.")
 )
 
@@ -94,6 +95,7 @@ rows = [
         "forgetting": step.forgetting and step.forgetting.value,
         "forgetting low": step.forgetting and step.forgetting.low,
         "forgetting high": step.forgetting and step.forgetting.high,
+        "side of margin": step.side or "",
         "best within margin": step.step == run.best_step,
     }
     for run in runs

@@ -340,6 +340,7 @@ def _compute_total(group: list[Comparison], level: float) -> RoleTotal:
         difference=difference,
         low=low,
         high=high,
+        worst_suite=worst.suite,
         worst_task=worst.task,
         worst_difference=worst.gain,
         stderr=spread,

@@ -31,6 +31,7 @@ def check_margin(margin: float) -> None:
 
 
 Trend = Literal["better at every step", "worse at every step", "unchanged", "mixed", "one step"]
+Side = Literal["below", "above", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,18 @@ class ChangeEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One checkpoint of a run; None for a role that was not scored."""
+    """One checkpoint of a run; None for a role that was not scored.
+
+    Attributes:
+        side: The side of the margin on which its forgetting is significantly (one-sided 5 %, corrected for all steps
+            that are compared with it); None without an interval. The intervals are not corrected.
+    """
 
     step: int
     arm: str
     learning: ChangeEstimate | None
     forgetting: ChangeEstimate | None
+    side: Side | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +91,9 @@ class Trajectory:
     Attributes:
         margin: The largest forgetting tolerated.
         first_above: First step whose forgetting is estimated above the margin.
-        first_proven: First step whose forgetting is significantly above the margin (one-sided 5 %, corrected for all
-            steps that are compared with it).
-        best_step: Among the steps whose forgetting is significantly below the margin (likewise), the one that learned
-            most; its learning is a maximum over steps and biased upward.
+        first_proven: First step whose forgetting is significantly above the margin; see `Step.side`.
+        best_step: Among the steps whose forgetting is significantly below the margin, the one that learned most; its
+            learning is a maximum over steps and biased upward.
         learning_unit, forgetting_unit: "score", or a metric's name.
         incomplete: Labels of the steps that are not shown.
         missing: The same steps, with the tasks that they lack; none where they cannot be compared at all.
@@ -133,12 +139,10 @@ def build_trajectory(
         if not names
     ]
     units = {role: _unit(role, steps[0][2]) for role in ("domain", "general")}
-    run_steps = tuple(_build_step(step, arm, compute_totals(comparisons), units) for step, arm, comparisons in steps)
     # Bonferroni's correction: whichever step is chosen, the error is at most 5 % on each side of the margin.
     level = 1 - (1 - LEVEL) / len(steps)
-    corrected = [_build_step(step, arm, compute_totals(c, level), units).forgetting for step, arm, c in steps]
-    within = [s for s, change in zip(run_steps, corrected, strict=True) if _is_below(change, margin)]
-    above = [s for s, change in zip(run_steps, corrected, strict=True) if change and (change.low or 0) > margin]
+    run_steps = tuple(_build_step(step, arm, comparisons, units, margin, level) for step, arm, comparisons in steps)
+    within = [step for step in run_steps if step.side == "below"]
     best = max(within, key=lambda s: s.learning.value if s.learning else 0.0, default=None)
     return Trajectory(
         name=name,
@@ -148,7 +152,7 @@ def build_trajectory(
         steps=run_steps,
         curves=tuple(_build_curve([comparisons[i] for _, _, comparisons in steps]) for i in range(len(tasks))),
         first_above=next((s.step for s in run_steps if s.forgetting and s.forgetting.value > margin), None),
-        first_proven=above[0].step if above else None,
+        first_proven=next((s.step for s in run_steps if s.side == "above"), None),
         best_step=best.step if best and best.learning else None,
         learning_unit=units["domain"],
         forgetting_unit=units["general"],
@@ -166,19 +170,41 @@ def _unit(role: str, comparisons: Sequence[Comparison]) -> str | None:
     return max(units, key=lambda unit: (units[unit], unit == UNIT_INTERVAL)) if units else None
 
 
-def _build_step(step: int, arm: str, roles: Sequence[RoleTotal], units: dict[str, str | None]) -> Step:
-    totals: dict[tuple[str, str | None], RoleTotal] = {(total.role, total.unit): total for total in roles}
-    learned, kept = totals.get(("domain", units["domain"])), totals.get(("general", units["general"]))
+def _build_step(
+    step: int, arm: str, comparisons: Sequence[Comparison], units: dict[str, str | None], margin: float, level: float
+) -> Step:
+    """Build a step.
+
+    Args:
+        level: Confidence level that decides on which side of the margin it is.
+    """
+    totals = compute_totals(comparisons)
+    corrected = _get_forgetting(compute_totals(comparisons, level), units)
+    learned = _get_total(totals, "domain", units)
     return Step(
         step=step,
         arm=arm,
         learning=ChangeEstimate(learned.difference, learned.low, learned.high) if learned else None,
-        forgetting=ChangeEstimate(0.0 - kept.difference, _negate(kept.high), _negate(kept.low)) if kept else None,
+        forgetting=_get_forgetting(totals, units),
+        side=_find_side(corrected, margin) if corrected else None,
     )
 
 
-def _is_below(forgetting: ChangeEstimate | None, margin: float) -> bool:
-    return forgetting is not None and forgetting.high is not None and forgetting.high <= margin
+def _get_total(totals: Sequence[RoleTotal], role: Role, units: dict[str, str | None]) -> RoleTotal | None:
+    return next((total for total in totals if (total.role, total.unit) == (role, units[role])), None)
+
+
+def _get_forgetting(totals: Sequence[RoleTotal], units: dict[str, str | None]) -> ChangeEstimate | None:
+    kept = _get_total(totals, "general", units)
+    return ChangeEstimate(0.0 - kept.difference, _negate(kept.high), _negate(kept.low)) if kept else None
+
+
+def _find_side(forgetting: ChangeEstimate, margin: float) -> Side | None:
+    if forgetting.low is None or forgetting.high is None:
+        return None
+    if forgetting.low > margin:
+        return "above"
+    return "below" if forgetting.high <= margin else "undecided"
 
 
 def _negate(value: float | None) -> float | None:

@@ -18,7 +18,7 @@ class PlottedCurve:
     """One measure of a training run.
 
     Attributes:
-        marked_step: The first step above the margin, if any.
+        marked_step: The first step that is estimated above the margin, if any.
     """
 
     name: str
@@ -28,7 +28,7 @@ class PlottedCurve:
 
 
 def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | None = None) -> go.Figure:
-    """Draw training runs by step, from the base at step 0; the first step above the limit is marked."""
+    """Draw training runs by step, from the base at step 0; marked steps are circled."""
     figure = go.Figure()
     for number, curve in enumerate(curves):
         rows = [(0.0, 0.0, 0.0), *((change.value, change.low, change.high) for change in curve.changes)]
@@ -50,10 +50,12 @@ def curves_figure(curves: Sequence[PlottedCurve], title: str, limit: float | Non
                     x=[curve.marked_step],
                     y=[rows[steps.index(curve.marked_step)][0]],
                     mode="markers",
-                    name=f"{escape_label(curve.name)}: first step above the margin",
+                    name=f"{escape_label(curve.name)}: first step estimated above the margin",
                     showlegend=False,
                     marker={"symbol": "circle-open", "size": 20, "color": WORSE, "line": {"width": 3}},
-                    hovertext=[f"{escape_label(curve.name)}: step {curve.marked_step:,} is the first above the margin"],
+                    hovertext=[
+                        f"{escape_label(curve.name)}: first estimated above the margin at {curve.marked_step:,}"
+                    ],
                     hoverinfo="text",
                 )
             )

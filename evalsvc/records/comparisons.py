@@ -132,7 +132,11 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleTotal:
-    """Unweighted mean of the difference over a role's suites; positive is better."""
+    """Unweighted mean of the difference over a role's suites; positive is better.
+
+    Attributes:
+        worst_suite: The suite of `worst_task`.
+    """
 
     role: Role
     unit: str
@@ -141,6 +145,7 @@ class RoleTotal:
     difference: float
     low: float | None
     high: float | None
+    worst_suite: str
     worst_task: str
     worst_difference: float
     stderr: float | None = None

@@ -19,6 +19,7 @@ from evalsvc.reports.formatting import (
     format_number,
     format_p_value,
     format_signed,
+    label_tasks,
     new_line,
     new_table,
 )
@@ -41,6 +42,11 @@ class ComparisonReport(Report):
     def roles(self) -> tuple[RoleTotal, ...]:
         """The mean of every role; positive is better."""
         return self.comparison.roles
+
+    @property
+    def labels(self) -> dict[tuple[str, str], str]:
+        """What each (suite, task) is called in tables without a column of suites."""
+        return label_tasks((task.suite, task.task) for task in self.tasks)
 
     def content(self) -> dict[str, Any]:
         """Return both arms, every task and every role."""
@@ -106,7 +112,7 @@ class ComparisonReport(Report):
                 str(total.tasks),
                 format_signed(total.difference),
                 format_interval(total.low, total.high),
-                total.worst_task,
+                self.labels[total.worst_suite, total.worst_task],
                 format_signed(total.worst_difference),
             )
         return table
@@ -126,7 +132,8 @@ class ComparisonReport(Report):
             "same answer, right or wrong;\nunparsed: answers that could not be parsed, base / adapted",
         )
         for task in tasks:
-            table.add_row(*_detail_cells(task), style="bold" if task.moved else None)
+            label = self.labels[task.suite, task.task]
+            table.add_row(label, *_detail_cells(task), style="bold" if task.moved else None)
         return [table]
 
 
@@ -139,7 +146,6 @@ def sort_by_loss(tasks: Sequence[FullComparison]) -> list[FullComparison]:
 def _detail_cells(task: FullComparison) -> list[str]:
     chance, floor, calibration = task.chance, task.floor, task.calibration
     return [
-        task.task,
         task.moved or "",
         format_p_value(task.p_holm),
         format_p_value(task.q_value),

@@ -12,7 +12,7 @@ from evalsvc.analysis.claims import DecidedClaim
 from evalsvc.analysis.diversity_and_drift import TaskDiversity
 from evalsvc.analysis.stored_drift import ArmDrift
 from evalsvc.reports.claims import claims_table
-from evalsvc.reports.formatting import format_count, format_levels, format_number, format_signed, new_table
+from evalsvc.reports.formatting import format_count, format_levels, format_number, format_signed, label_tasks, new_table
 from evalsvc.reports.report import Report
 from evalsvc.stats.diversity import WORSE_WHEN
 
@@ -32,9 +32,10 @@ class DiversityReport(Report):
     def tables(self) -> list[Table | Text]:
         """Return one table per task: how much of the base's diversity is kept, by every measure."""
         tables: list[Table | Text] = []
+        labels = label_tasks((task.suite, task.task) for task in self.tasks)
         for task in self.tasks:
             table = new_table(
-                f"{self.arm}: {task.task}, {task.answers} answers per prompt",
+                f"{self.arm}: {labels[task.suite, task.task]}, {task.answers} answers per prompt",
                 *("measure", "worse if", "#prompts", "#base", "#adapted", "#kept", "#90 % interval"),
                 caption="means over the prompts on which a measure is defined, same seeds; kept: share of the base's, "
                 "adapted / base, or (1 - adapted) / (1 - base) where higher is worse",
@@ -87,11 +88,13 @@ class DriftReport(Report):
             *("arm", "role", "task", "#texts", "#tokens", "#mean", "#90 % interval", "#p95", "#forgetting"),
             caption="\n".join(refusals) or None,
         )
+        labels = label_tasks((task.suite, task.task) for arm in self.arms for task in arm.tasks)
         for arm in self.arms:
             for task in arm.tasks:
                 drift = task.drift
                 table.add_row(
-                    *(arm.arm.label, task.role, task.task, format_count(drift.texts), format_count(drift.tokens)),
+                    *(arm.arm.label, task.role, labels[task.suite, task.task]),
+                    *(format_count(drift.texts), format_count(drift.tokens)),
                     *(f"{drift.mean:.4f}", f"{drift.low:.4f} .. {drift.high:.4f}", f"{drift.p95:.4f}"),
                     format_signed(arm.forgetting),
                 )

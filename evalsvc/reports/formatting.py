@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from rich.console import RenderableType
 from rich.style import StyleType
 from rich.table import Table
@@ -46,6 +49,13 @@ def new_line(text: str, style: str = "") -> Text:
 def drop_controls(text: str) -> str:
     """Return text with control characters replaced by spaces, except line breaks."""
     return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def label_tasks(tasks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return what to call each (suite, task): the task's name, or SUITE/TASK if several suites have it."""
+    distinct = list(dict.fromkeys(tasks))
+    counts = Counter(task for _, task in distinct)
+    return {(suite, task): task if counts[task] == 1 else f"{suite}/{task}" for suite, task in distinct}
 
 
 # ----------------------------------------------------------------------------------------------------------- numbers

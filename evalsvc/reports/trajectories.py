@@ -10,7 +10,7 @@ from rich.text import Text
 
 from evalsvc.analysis.trajectory import ChangeEstimate, Trajectory
 from evalsvc.records.direction import arrow
-from evalsvc.reports.formatting import format_interval, format_number, format_signed, new_table
+from evalsvc.reports.formatting import format_interval, format_number, format_signed, label_tasks, new_table
 from evalsvc.reports.report import Report, describe_missing
 
 MOST_COLUMNS = 8
@@ -42,21 +42,24 @@ class TrajectoryReport(Report):
 
 
 def _steps_table(run: Trajectory) -> Table:
-    units = f"units: learning {run.learning_unit or '-'}, forgetting {run.forgetting_unit or '-'}"
+    captions = [f"units: learning {run.learning_unit or '-'}, forgetting {run.forgetting_unit or '-'}"]
+    if len(run.steps) > 1:
+        captions.append(f"margin: side of it at {_describe_level(run)}; the intervals are not corrected")
+    captions += describe_conclusions(run)
     missing = [f"steps not shown: {describe_missing(run.missing)}"] if run.missing else []
     if run.unshared:
         missing.append(f"tasks not shown, because most steps do not share them: {', '.join(run.unshared)}")
     table = new_table(
         f"{run.name} ({run.method}) against {run.base}",
         *("#step", "#learning", "#90 % interval", "#forgetting", "#90 % interval", f"margin {run.margin:g}"),
-        caption="\n".join([units, *describe_conclusions(run), *missing]),
+        caption="\n".join([*captions, *missing]),
     )
     for step in run.steps:
         table.add_row(
             str(step.step),
             *_change_cells(step.learning),
             *_change_cells(step.forgetting),
-            _name_side(step.forgetting, run.margin),
+            step.side or "-",
             style="bold" if step.step == run.best_step else None,
         )
     return table
@@ -73,10 +76,11 @@ def _curves_table(run: Trajectory) -> Table:
         *("role", "task", "metric", "#base", *(f"#{run.steps[i].step}" for i in shown), "#below best", "trend"),
         caption=caption,
     )
+    labels = label_tasks((curve.suite, curve.task) for curve in run.curves)
     for curve in run.curves:
         table.add_row(
             curve.role,
-            curve.task,
+            labels[curve.suite, curve.task],
             f"{curve.metric} {arrow(curve.higher_is_better)}",
             format_number(curve.base),
             *(format_number(curve.levels[i]) for i in shown),
@@ -88,8 +92,7 @@ def _curves_table(run: Trajectory) -> Table:
 
 def describe_conclusions(run: Trajectory) -> tuple[str, str]:
     """Return in words the first step above the margin, and the step to keep."""
-    count = len(run.steps)
-    level = "one-sided 5 %" + (f", corrected for {count} steps" if count > 1 else "")
+    level = _describe_level(run)
     if run.first_proven is not None:
         broken = f"step {run.first_proven:,} is the first whose forgetting is significantly above the margin ({level})"
     elif run.first_above is not None:
@@ -101,20 +104,19 @@ def describe_conclusions(run: Trajectory) -> tuple[str, str]:
     elif run.best_step is None:
         kept = f"no step is significantly below the margin ({level})"
     else:
-        kept = f"step {run.best_step:,} has the highest learning among steps significantly below it ({level})" + (
-            "; its learning is a maximum, which is biased upward" if count > 1 else ""
-        )
+        kept = f"step {run.best_step:,} is significantly below it ({level})"
+        if sum(step.side == "below" for step in run.steps) > 1:
+            kept = (
+                f"step {run.best_step:,} has the highest learning among steps significantly below it ({level}); its "
+                "learning is a maximum, which is biased upward"
+            )
     return broken, kept
+
+
+def _describe_level(run: Trajectory) -> str:
+    count = len(run.steps)
+    return "one-sided 5 %" + (f", corrected for {count} steps" if count > 1 else "")
 
 
 def _change_cells(change: ChangeEstimate | None) -> tuple[str, str]:
     return ("-", "-") if change is None else (format_signed(change.value), format_interval(change.low, change.high))
-
-
-def _name_side(forgetting: ChangeEstimate | None, margin: float) -> str:
-    """Return "above" or "below" the margin if the interval excludes it, else "undecided"; "-" without interval."""
-    if forgetting is None or forgetting.low is None or forgetting.high is None:
-        return "-"
-    if forgetting.low > margin:
-        return "above"
-    return "below" if forgetting.high <= margin else "undecided"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.table import Table
 from scipy import stats
 
 from evalsvc.analysis import stored, stored_drift, training_runs
@@ -17,6 +18,7 @@ from evalsvc.analysis.trajectory import Trajectory, build_trajectory
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Arm
 from evalsvc.records.comparisons import FullComparison, Missing
+from evalsvc.reports.trajectories import TrajectoryReport, describe_conclusions
 from evalsvc.scoring.submission import Source, Submission
 from evalsvc.scoring.submit import submit
 from evalsvc.settings import Compute
@@ -89,6 +91,23 @@ def test_steps_are_corrected_for_their_number_as_bonferroni_does() -> None:
         below = forgotten + stats.norm.isf(0.05 / count) * error <= margin
         assert 10 * (1 + int(np.flatnonzero(below)[-1])) == best
     assert found.best_step == 20
+    # The third step's own interval excludes the margin, yet neither table nor JSON calls it below.
+    assert found.steps[2].forgetting is not None
+    assert (found.steps[2].forgetting.high or 1) < margin
+    sides = ["below" if is_below else "undecided" for is_below in below]
+    assert [step.side for step in found.steps] == sides == ["below", "below", "undecided", "undecided"]
+    report = TrajectoryReport((found,))
+    assert [row["side"] for row in report.rows()] == sides
+    steps_table = report.tables()[0]
+    assert isinstance(steps_table, Table)
+    assert [str(cell) for cell in steps_table.columns[-1].cells] == sides
+    assert "margin: side of it at one-sided 5 %, corrected for 4 steps" in str(steps_table.caption)
+
+
+def test_the_conclusion_about_the_only_step_compares_it_with_no_other() -> None:
+    broken, kept = describe_conclusions(run((0.1, 0.01)))
+    assert broken == "no step is estimated above the margin"
+    assert kept == "step 10 is significantly below it (one-sided 5 %)"
 
 
 def test_a_step_at_the_margin_is_seldom_called_below_it_however_many_there_are() -> None:
