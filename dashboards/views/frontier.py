@@ -174,5 +174,6 @@ if len(frontier.methods) > 1:
         )
     st.caption(
         "Linear interpolation between the points of each method's frontier, including the base. reached: share of "
-        "resamples in which the method reaches this level."
+        "resamples in which the method reaches this level; no interval where fewer than half do. The level of learning "
+        "is the highest that all methods reach in 95 % of the resamples."
     )

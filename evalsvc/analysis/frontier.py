@@ -52,6 +52,11 @@ ALPHA = 0.05
 ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 DEFAULT_AXES = ("learning", "forgetting")
 ROLES: tuple[Role, Role] = ("domain", "general")
+REACHED = 0.95
+"""Share of the resamples in which all methods reach the default level of learning, so that it has an interval."""
+FEWEST_REACHED = 0.5
+"""Share of the resamples that must reach a level for an interval; fewer would be a selection."""
+_ROUND_OFF = 1e-9
 _ARMS = 64
 
 
@@ -61,7 +66,8 @@ class FrontierOptions:
 
     Attributes:
         axes: Two or more of learning, forgetting and the fields of `Cost`.
-        at_learning, at_forgetting: Levels at which methods are compared; None for the highest that all reach.
+        at_learning, at_forgetting: Levels at which methods are compared; None for the highest that all methods reach,
+            which for learning is in 95 % of the resamples.
     """
 
     axes: tuple[str, ...] = DEFAULT_AXES
@@ -437,7 +443,8 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: AxisGains) -> Axi
 def compare_methods(positions: ArmPositions, options: FrontierOptions = FrontierOptions()) -> EqualLevels:
     """Compare the methods that learned anything: forgetting at equal learning, and learning at equal forgetting.
 
-    The default level is the highest that all of these methods reach; for learning, in 95 % of the resamples.
+    The default level is the highest that all of these methods reach; for learning, in 95 % of the resamples. A level
+    counts as reached up to round-off.
     """
     positions = positions.with_known_costs(options.axes)
     domain, general = positions.learning, positions.forgetting
@@ -456,13 +463,14 @@ def compare_methods(positions: ArmPositions, options: FrontierOptions = Frontier
     }
     if (at_learning := options.at_learning) is None:
         least = np.min([learned[1:].max(axis=1) for learned, _ in planes.values()], axis=0)
-        at_learning = float(np.quantile(least, 1 - 0.95))
+        at_learning = float(np.quantile(least, 1 - REACHED))
     if (at_forgetting := options.at_forgetting) is None:
         fronts = (np.stack([learned[0], kept[0]], axis=-1) for learned, kept in planes.values())
         at_forgetting = max(0.0, min(float(-front[non_dominated(front), 1].min()) for front in fronts))
+    right, top = at_learning - _ROUND_OFF, -at_forgetting - _ROUND_OFF
     return EqualLevels(
-        _match(at_learning, {name: 0.0 - read_off(x, y, at_learning) for name, (x, y) in planes.items()}, is_known),
-        _match(at_forgetting, {name: read_off(y, x, -at_forgetting) for name, (x, y) in planes.items()}, is_known),
+        _match(at_learning, {name: 0.0 - read_off(x, y, right) for name, (x, y) in planes.items()}, is_known),
+        _match(at_forgetting, {name: read_off(y, x, top) for name, (x, y) in planes.items()}, is_known),
     )
 
 
@@ -481,6 +489,8 @@ def _match(at: float, values: Mapping[str, Floats], is_known: bool) -> LevelComp
 def _summarise(estimates: Floats, is_known: bool) -> tuple[float | None, float | None, float | None, float | None]:
     """Return the estimate (the first value), its interval over the resamples that have a value, and their share.
 
+    There is no interval without an estimate, or where fewer than half of the resamples have a value.
+
     Args:
         is_known: Whether the resamples say how uncertain it is.
     """
@@ -488,7 +498,8 @@ def _summarise(estimates: Floats, is_known: bool) -> tuple[float | None, float |
     if not is_known:
         return value, None, None, None
     known = estimates[1:][~np.isnan(estimates[1:])]
-    if not len(known):
-        return value, None, None, 0.0
+    reached = len(known) / (len(estimates) - 1)
+    if value is None or reached < FEWEST_REACHED:
+        return value, None, None, reached
     low, high = np.quantile(known, ENDS)
-    return value, float(low), float(high), len(known) / (len(estimates) - 1)
+    return value, float(low), float(high), reached

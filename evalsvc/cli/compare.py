@@ -66,7 +66,10 @@ def frontier(
     ] = "learning,forgetting",
     at_learning: Annotated[
         float | None,
-        typer.Option(help="Compare methods' forgetting at this learning.", show_default="the highest all reach"),
+        typer.Option(
+            help="Compare methods' forgetting at this learning.",
+            show_default="the highest all reach in 95 % of resamples",
+        ),
     ] = None,
     at_forgetting: Annotated[
         float | None,

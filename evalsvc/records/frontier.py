@@ -75,7 +75,7 @@ class MethodValue:
 
     Attributes:
         value: None where the method does not reach the level.
-        low, high: Interval over the resamples in which it does.
+        low, high: Interval over the resamples in which it does; None where it does not, or fewer than half of them do.
         reached: Share of resamples in which it does; None where the uncertainty of an arm is not known.
     """
 

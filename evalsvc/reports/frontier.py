@@ -13,7 +13,6 @@ from evalsvc.records.frontier import EqualLevels, Frontier, LevelComparison, Met
 from evalsvc.reports.formatting import (
     format_interval,
     format_number,
-    format_percent,
     format_signed,
     new_table,
 )
@@ -126,11 +125,16 @@ def sort_by_learning(frontier: Frontier) -> list[Point]:
 
 def _level_table(comparison: LevelComparison, compared: str, level: str) -> Table:
     """Return a table of methods compared in learning at equal forgetting, or the other way round."""
+    captions = [
+        "by linear interpolation between the points of each method's frontier, base included;",
+        f"reached: share of resamples in which the method reaches this {level}; no interval where fewer than half do",
+    ]
+    if level == "learning":
+        captions.append("level, unless given: the highest that all methods reach in 95 % of the resamples")
     table = new_table(
         f"{compared} at equal {level} ({level} {format_signed(comparison.at)})",
         *("method", "#value", "#90 % interval", "#reached"),
-        caption="by linear interpolation between the points of each method's frontier, base included;\n"
-        f"reached: share of resamples in which the method reaches this {level}",
+        caption="\n".join(captions),
     )
     reads: Sequence[tuple[str, MethodValue | MethodDifference]] = [
         *((read.method, read) for read in comparison.methods),
@@ -138,6 +142,9 @@ def _level_table(comparison: LevelComparison, compared: str, level: str) -> Tabl
     ]
     for name, read in reads:
         table.add_row(
-            name, format_signed(read.value), format_interval(read.low, read.high), format_percent(read.reached)
+            name,
+            format_signed(read.value),
+            format_interval(read.low, read.high),
+            "-" if read.reached is None else f"{read.reached:.1%}",
         )
     return table

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evalsvc.analysis.frontier import (
     ROLES,
@@ -201,6 +202,31 @@ def test_what_a_method_does_not_reach_is_not_read_off() -> None:
     assert everywhere is not None
     assert 0.15 < everywhere.at < 0.2
     assert all(known(read.reached) >= 0.95 for read in everywhere.methods)
+
+
+def test_the_level_that_an_arm_has_is_reached_in_spite_of_round_off() -> None:
+    arms = [method_arm(2, "full", 0.4, 0.30), method_arm(3, "lora", 0.155, 0.02)]
+    plane = measured(KNOWN, arms)
+    best = plane.learning.gain[2]
+    assert best == pytest.approx(0.155)
+    for at in (0.155, best - 1e-12, best + 1e-12):
+        equal = compare_methods(plane, FrontierOptions(at_learning=at)).learning
+        assert equal is not None
+        assert equal.methods[1].value == pytest.approx(0.02)
+
+
+def test_a_level_that_few_resamples_reach_has_no_interval() -> None:
+    """The share is that of a normal distribution with the gain's standard error; 200 of 1,000 items are gained."""
+    arms = [method_arm(2, "full", 0.4, 0.30), method_arm(3, "lora", 0.2, 0.02)]
+    error = (0.2 * 0.8 / 1000) ** 0.5
+    for at, has_interval in ((0.19, True), (0.2 + 1.5 * error, False), (0.2 + 3.2 * error, False)):
+        equal = compared(KNOWN, arms, FrontierOptions(at_learning=at)).learning
+        assert equal is not None
+        for read in (equal.methods[1], equal.gaps[0]):
+            assert read.reached == pytest.approx(stats.norm.sf((at - 0.2) / error), abs=0.02)
+            assert (read.low is not None, read.high is not None) == (has_interval, has_interval)
+            assert (read.value is not None) == has_interval
+        assert equal.methods[0].low is not None
 
 
 def test_the_gap_at_equal_learning_covers_at_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
