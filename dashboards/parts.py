@@ -69,11 +69,6 @@ def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:
     return rows[(page - 1) * size : page * size]
 
 
-def count(items: int | None) -> int | None:
-    """Return a number of items; None if it is too large for any evaluation."""
-    return None if items is None or items > 10**12 else items
-
-
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV; text that a spreadsheet would read as a formula is quoted."""
     out = io.StringIO()

@@ -7,6 +7,7 @@ import stored
 import streamlit as st
 
 from evalsvc.gating.advisor import GROUPS_BY_COST, Terms
+from evalsvc.reports.decisions import is_endless
 
 st.title("Advisor")
 MARKS = {"pass": "✓", "fail": "✗", "short": "✗", "inconclusive": "?", "no evidence": "!"}
@@ -54,7 +55,7 @@ parts.table(
             "high": step.decided_by.high if step.decided_by else None,
             "margin": step.decided_by.margin if step.decided_by else None,
             "n": step.decided_by.n if step.decided_by else None,
-            "needs n": parts.count(step.decided_by.needed_n) if step.decided_by else None,
+            "needs n": step.decided_by.needed_n if step.decided_by and not is_endless(step.decided_by) else None,
             "because": step.reason,
         }
         for step in advice.arms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import parts
@@ -10,9 +11,10 @@ import stored
 import streamlit as st
 
 from evalsvc import charts
+from evalsvc.gating.verdict import RuleOutcome
 from evalsvc.gating.verify import find_differences, read_rules
 from evalsvc.gating.what_if import compute_power_curve, recompute_under
-from evalsvc.reports.decisions import describe_shortage
+from evalsvc.reports.decisions import describe_shortage, is_endless, list_notes, name_arms
 
 st.title("Gate")
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -30,42 +32,63 @@ def banner(verdict: str, text: str) -> None:
     show_box(f"{MARKS[verdict]} {verdict.upper()}: {parts.plain(text)}")
 
 
+def write_notes(rule: RuleOutcome) -> str:
+    """Return what a reader must know of a rule beside its numbers, and what it needs."""
+    shortage = "" if rule.waived else describe_shortage(rule)
+    # What a blind rule needs names its blind spots.
+    notes = list_notes(replace(rule, blind_spots=()) if shortage and rule.is_blind else rule)
+    return "; ".join(note for note in (*notes, shortage) if note)
+
+
 def show(record: dict[str, Any]) -> None:
     """Show one decision."""
-    banner(record["verdict"], f"{record['checkpoint']['arm']} against {record['base']['arm']}")
+    banner(record["verdict"], name_arms(record))
+    if runs := record.get("runs"):
+        parts.table(
+            [{"run": run["number"], **{key: run[key] for key in ("arm", "seed", "step", "digest")}} for run in runs]
+        )
+        st.caption("The runs of the recipe; those with the same number count as one.")
     if record["degraded"]:
         st.warning(
             "Degraded: a loss is significant (its interval excludes zero), although it may be within its margin."
         )
     rules = read_rules(record)
     parts.figure(charts.rules_figure(rules), "rules")
+    rows = [
+        {
+            "verdict": f"{MARKS[rule.verdict]} {rule.verdict}",
+            "rule": rule.rule,
+            "estimate": rule.estimate,
+            "low": rule.low,
+            "high": rule.high,
+            "must exceed": rule.threshold,
+            "unit": rule.unit,
+            "n": rule.n,
+            "lost": rule.lost,
+            "gained": rule.gained,
+            "needs n": None if is_endless(rule) else rule.needed_n,
+            "resolves": None if rule.kind == "exchange" else rule.resolvable_margin,
+            "look": rule.look,
+        }
+        for rule in rules
+    ]
+    used = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     parts.table(
-        [
-            {
-                "verdict": f"{MARKS[rule.verdict]} {rule.verdict}",
-                "rule": rule.rule,
-                "estimate": rule.estimate,
-                "low": rule.low,
-                "high": rule.high,
-                "must exceed": rule.threshold,
-                "unit": rule.unit,
-                "n": rule.n,
-                "lost": rule.lost,
-                "gained": rule.gained,
-                "needs n": parts.count(rule.needed_n),
-                "resolves": rule.resolvable_margin,
-                "waived": rule.waived or "",
-                "no evidence": ", ".join(rule.blind_spots),
-                "decided at interim look": rule.look,
-                "test": rule.test,
-            }
-            for rule in rules
-        ],
+        [{key: row[key] for key in used} for row in rows],
         dict.fromkeys(("estimate", "low", "high", "must exceed"), parts.SIGNED) | {"resolves": parts.LEVEL},
     )
     st.caption(
         "A rule passes if its whole interval is above the threshold; the ends are one-sided bounds at the candidate's "
-        "alpha. resolves: the smallest margin that an unchanged checkpoint passes with 80 % power on these items."
+        "alpha. resolves: the smallest margin that an unchanged checkpoint passes with 80 % power on these items. "
+        "look: the interim look that decided it."
+    )
+    # A static table: its cells wrap, so that long notes can be read.
+    st.table(
+        [
+            {"rule": parts.plain(rule.rule), "test": parts.plain(rule.test), "notes": parts.plain(write_notes(rule))}
+            for rule in rules
+        ],
+        hide_index=True,
     )
     if record["looks"]:
         parts.table(
@@ -87,9 +110,6 @@ def show(record: dict[str, Any]) -> None:
             f"decides. "
             f"Items not needed: {last['of'] - last['items']:,} of {last['of']:,}."
         )
-    for rule in rules:
-        if describe_shortage(rule) and not rule.waived:
-            st.text(f"{rule.rule}: {describe_shortage(rule)}")
     for waiver in record["waivers"]:
         st.text(f"Waiver, {waiver['state']}: {json.dumps(waiver['waiver'], ensure_ascii=False)}")
     left, right = st.columns(2)

@@ -6,6 +6,7 @@ one by one: an invalid waiver does not apply, and is shown with the reason.
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from evalsvc.records.digests import canonical, digest
 from evalsvc.stats.diversity import COLLAPSE, CollapseMeasure
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import smallest_passing_n, unchanged_bound
+from evalsvc.stats.ratios import count_fewest_units
 from evalsvc.stats.sequential import spending_bounds
 from evalsvc.stats.unit_means import count_effective
 from evalsvc.yaml_files import Strict, first_problem, read_yaml
@@ -145,6 +147,13 @@ class Policy(Strict):
             raise ValueError("group_margin: there is no retention suite; add retention, or remove group_margin")
         if self.exchange is not None and not (self.retention and self.learning):
             raise ValueError("exchange: needs learning and retention suites; add them, or remove exchange")
+        for name in self.require.allow_blind_spots:
+            if name.partition("/")[0] not in self.suites_with_margin:
+                suites = ", ".join(self.suites_with_margin) or "none"
+                raise ValueError(
+                    f"require.allow_blind_spots: {name!r} is no learning or retention suite, nor SUITE/TASK of one; "
+                    f"the policy's suites: {suites}"
+                )
         return self
 
     @property
@@ -265,14 +274,16 @@ def count_units(suites: Mapping[str, tuple[TaskSize, ...]]) -> list[UnitCount]:
 
 
 def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) -> None:
-    """Refuse a policy that not even an unchanged checkpoint can pass.
+    """Refuse a policy that not even an unchanged checkpoint can pass, or that names a task that there is not.
 
     Args:
         sizes: Suite name -> its tasks; suites without an entry are not checked.
 
     Raises:
-        PolicyError: A rule has too few items for its margin; the message has the number needed.
+        PolicyError: A rule has too few items for its margin, and the message has the number needed; or
+            `require.allow_blind_spots` names an unknown task.
     """
+    _check_allowed(policy.require.allow_blind_spots, sizes)
     if policy.mode == "finite_pool":  # no sampling error once the whole pool is scored
         return
     z_alpha = z_of(last_alpha(policy))
@@ -292,6 +303,43 @@ def check_possible(policy: Policy, sizes: Mapping[str, tuple[TaskSize, ...]]) ->
         known = {entry.suite: sizes[entry.suite] for entry in policy.retention if sizes.get(entry.suite)}
         if len(known) == len(policy.retention):
             _check_mean("retention/group", known, policy.group_margin, policy.alpha, z_alpha)
+
+
+def check_prompts(policy: Policy, prompts: Mapping[str, int]) -> None:
+    """Refuse a diversity rule that not even an unchanged checkpoint can pass.
+
+    Args:
+        prompts: Number of prompts of each task with role diversity, as SUITE/TASK.
+
+    Raises:
+        PolicyError: A task has too few prompts; the message has the number needed.
+    """
+    fewest = count_fewest_prompts(policy)
+    for task, count in prompts.items():
+        if policy.diversity and count < fewest:
+            least = policy.diversity.min_ratio
+            raise PolicyError(
+                f"diversity/{task}: {count:,} prompts cannot show at alpha {policy.alpha:.3g} that more than {least} "
+                f"is kept, even if nothing changes; needs {fewest:,}, or a smaller min_ratio"
+            )
+
+
+def count_fewest_prompts(policy: Policy) -> int:
+    """Return the number of prompts from which an unchanged checkpoint passes the diversity rule; 0 without a floor."""
+    if policy.diversity is None or policy.mode == "finite_pool":  # no sampling error there
+        return 0
+    return count_fewest_units(policy.diversity.min_ratio, z_of(policy.alpha))
+
+
+def _check_allowed(names: Sequence[str], sizes: Mapping[str, tuple[TaskSize, ...]]) -> None:
+    for name in names:
+        suite, _, task = name.partition("/")
+        tasks = [size.task for size in sizes.get(suite, ())]
+        if task and tasks and task not in tasks:
+            nearest = ", ".join(difflib.get_close_matches(task, tasks, cutoff=0.0))
+            raise PolicyError(
+                f"require.allow_blind_spots: {name!r}: suite {suite!r} has no task {task!r}; nearest: {nearest}"
+            )
 
 
 def last_alpha(policy: Policy) -> float:

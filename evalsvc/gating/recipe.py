@@ -20,6 +20,7 @@ from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.gating.evidence import Evidence, RecipeRun, digest_scores, gather_all
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, TaskPair
+from evalsvc.interchange.arms import NUMERICS as IMPORTED
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import digest, join_digests
 from evalsvc.records.scores import TaskScores
@@ -90,12 +91,13 @@ def _find_runs(arms: Sequence[StoredArm], name: str, base: str | None) -> tuple[
         and arm.checkpoint.parent == family.base.checkpoint.digest
         and fnmatchcase(arm.run[0], name)
     }
+    is_imported = family.base.numerics == IMPORTED.key()
     left_out = [
         f"{run} was scored with other numerics or quantisation, and is left out; submit it again"
         for run in dict.fromkeys(others.values())
     ]
     left_out += [
-        f"{run} has no recorded seed, and is left out; submit it again with --seed"
+        f"{run} has no recorded seed, and is left out; {'import' if is_imported else 'submit'} it again with --seed"
         for run, seed in sorted(usable, key=str)
         if seed is None
     ]
@@ -130,8 +132,8 @@ def _explain_too_few(name: str, count: int, reasons: Sequence[str]) -> str:
     runs = "1 independent run" if count == 1 else f"{count} independent runs"
     why = f" ({'; '.join(reasons)})" if reasons else ""
     return (
-        f"recipe {name!r}: has {runs}, needs at least {SEEDS}, each trained with its own recorded seed (submit --seed)"
-        f"{why}"
+        f"recipe {name!r}: has {runs}, needs at least {SEEDS}, each trained with its own recorded seed (--seed of "
+        f"submit, of import lm-eval, or the column of import items){why}"
     )
 
 

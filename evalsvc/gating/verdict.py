@@ -54,7 +54,8 @@ class RuleOutcome:
         unit_of_evidence: What these are: "items", "documents" of several items, "clusters" or "prompts".
         needed_n: Units needed to show that the rule holds, if the estimate were true; None if the rule is decided, or
             more would not change it.
-        resolvable_margin: Smallest margin that these units resolve with 80 % power for an unchanged checkpoint.
+        resolvable_margin: Smallest margin that these units resolve with 80 % power for an unchanged checkpoint, in the
+            rule's unit, also where `margin` is an exchange rate.
         p_pass, p_fail: One-sided p-values, the second after Holm; None in mode group_sequential, where bounds decide.
         degraded: Whether the loss is significant (the interval is below zero), whatever the margin.
         blind_spots: Tasks on which the base has nothing to lose (for learning: to gain), as "SUITE/TASK at chance".

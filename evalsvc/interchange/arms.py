@@ -28,6 +28,7 @@ from evalsvc.store.scores import StoredResult
 from evalsvc.store.store import Store
 
 NUMERICS = Numerics(device="imported", dtype="", torch="", transformers="")
+_ANOTHER_NAME = "another name (--name of import lm-eval, or in the column of import items)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,13 @@ def make_checkpoint(adaptation: Adaptation, content: str, source: Path, stored: 
             if (adaptation.method or known.method, parent or known.parent) != (known.method, known.parent):
                 raise UsageError(
                     f"arm {known.label!r}: is in the store with method {known.method!r} and "
-                    f"{'another base' if known.parent else 'no base'}; give these results another --name, or leave "
-                    "--method and --base out"
+                    f"{'another base' if known.parent else 'no base'}; give these results {_ANOTHER_NAME}, or "
+                    "leave --method and --base out"
                 )
             if adaptation.seed not in (None, known.seed) and known.seed is not None:
                 raise UsageError(
                     f"arm {known.label!r}: is in the store with seed {known.seed}, and now has {adaptation.seed}; give "
-                    "these results another --name"
+                    f"these results {_ANOTHER_NAME}"
                 )
             return known if adaptation.seed is None else replace(known, seed=adaptation.seed)
     return Checkpoint(

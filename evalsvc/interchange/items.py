@@ -83,8 +83,10 @@ def read_items(
                 "give the column that distinguishes the two with --prompt"
             )
         items[key] = number
-    if not rows or (base is not None and base not in rows):
-        known = ", ".join(sorted(rows)) or "no row matches"
+    if not rows:
+        raise UsageError(f"{path}: has no row of a task that matches {' or '.join(target.tasks)}; give another --task")
+    if base is not None and base not in rows:
+        known = ", ".join(sorted(rows))
         raise UsageError(
             f"{path}: base {base!r} is not among its arms ({known}); add its "
             "rows to the table, or name the arm that is the base with --base"

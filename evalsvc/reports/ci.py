@@ -34,9 +34,8 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U001
 def write_markdown(decision: Decision) -> str:
     """Return a decision as Markdown, for the summary of a CI job."""
     lines = [f"### {MARKS[decision.outcome.verdict]} {_escape_markdown(write_headline(decision))}", ""]
-    lines += (
-        [*(f"- {_escape_markdown(line)}" for line in list_runs(decision)), ""] if decision.record.get("runs") else []
-    )
+    if runs := list_runs(decision.record):
+        lines += [*(f"- {_escape_markdown(line)}" for line in runs), ""]
     lines += ["| verdict | rule | estimate | interval | margin | n | lost | gained | test | note |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---:|---|---|"]
     lines += [

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LONGEST_QUOTE = 200
 SHOWN_BLIND_SPOTS = 3
+MOST_NEEDED = 1_000_000
+"""More further units of evidence are not advised."""
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
@@ -88,7 +90,7 @@ class GateReport(Report):
         """Return the verdict, every rule, items that inconclusive rules need, lost items and warnings."""
         decision, outcome = self.decision, self.decision.outcome
         parts: list[Table | Text] = [new_line(write_headline(decision), "bold")]
-        parts += [new_line(line) for line in list_runs(decision)]
+        parts += [new_line(line) for line in list_runs(decision.record)]
         parts.append(self._rules_table())
         if outcome.looks:
             last = outcome.looks[-1]
@@ -129,24 +131,26 @@ class GateReport(Report):
 
 def write_headline(decision: Decision) -> str:
     """Return the verdict in one line."""
-    record, outcome = decision.record, decision.outcome
+    outcome = decision.outcome
     label = ""
     if outcome.is_degraded and outcome.verdict == "pass":
         label = " (degraded: a loss is significant, but within its margin)"
     if outcome.is_degraded and outcome.verdict == "inconclusive":
         label = " (degraded: a loss is significant; whether it is within its margin is undecided)"
-    incumbent = f" and {record['incumbent']['arm']}, which is served now" if record["incumbent"] else ""
+    return f"{outcome.verdict.upper()}{label}: {name_arms(decision.record)}"
+
+
+def name_arms(record: Record) -> str:
+    """Return which arm a decision is about, and against which ones, in one line."""
+    incumbent = f" and {record['incumbent']['arm']}, which is served now" if record.get("incumbent") else ""
     runs = len({run["number"] for run in record.get("runs", [])})
     kind = f" (recipe, mean of {runs} independent runs)" if runs else ""
-    arms = to_one_line(f"{record['checkpoint']['arm']}{kind} against {record['base']['arm']}{incumbent}")
-    return f"{outcome.verdict.upper()}{label}: {arms}"
+    return to_one_line(f"{record['checkpoint']['arm']}{kind} against {record['base']['arm']}{incumbent}")
 
 
-def list_runs(decision: Decision) -> list[str]:
+def list_runs(record: Record) -> list[str]:
     """Return the runs of a recipe, one line each; empty for one checkpoint."""
-    return [
-        to_one_line(f"run {run['number']}: {run['arm']}, seed {run['seed']}") for run in decision.record.get("runs", [])
-    ]
+    return [to_one_line(f"run {run['number']}: {run['arm']}, seed {run['seed']}") for run in record.get("runs", [])]
 
 
 def write_candidate(decision: Decision) -> str:
@@ -165,31 +169,40 @@ def describe_shortage(rule: RuleOutcome) -> str:
             f"the base has nothing to {lack} on more than half of the items ({_list_blind_spots(rule)}): use other "
             "tasks, or name these in require.allow_blind_spots of the policy"
         )
-    units = rule.unit_of_evidence
-    resolves = f"{rule.units:,} {units} resolve a margin of {rule.resolvable_margin:.3f}"
-    if rule.run_gains:
-        return f"{_describe_short_recipe(rule)}; {len(rule.run_gains)} runs and {resolves}"
-    if rule.needed_n is None:
-        return f"more {units} would not change this; {resolves}"
-    return f"needs {rule.needed_n - rule.units:,} more {units}; {resolves}"
+    needs = _describe_needs(rule)
+    if rule.kind == "exchange":  # its margin is a rate, and what is resolved a score
+        return needs
+    runs = f"{len(rule.run_gains)} runs and " if rule.run_gains else ""
+    resolve = f"{runs}{rule.units:,} {rule.unit_of_evidence} resolve a margin of {rule.resolvable_margin:.3f}"
+    return f"{needs}; {resolve}"
+
+
+def _describe_needs(rule: RuleOutcome) -> str:
+    """Return what an inconclusive rule needs."""
+    needs = []
+    if rule.needed_runs is not None:
+        needs.append(f"{rule.needed_runs - len(rule.run_gains):,} more runs")
+    if rule.needed_n is not None and not is_endless(rule):
+        needs.append(f"{rule.needed_n - rule.units:,} more {rule.unit_of_evidence}")
+    if needs:
+        return f"needs {' or '.join(needs)}"
+    kind = "evidence" if rule.run_gains else rule.unit_of_evidence
+    if is_endless(rule):
+        return f"more {kind} would hardly help: the estimate is almost at the threshold"
+    if rule.run_gains and rule.estimate > rule.threshold:
+        return "needs more runs and more items"
+    return f"more {kind} would not change this"
+
+
+def is_endless(rule: RuleOutcome) -> bool:
+    """Whether a rule needs more units than any evaluation has."""
+    return rule.needed_n is not None and rule.needed_n - rule.units > MOST_NEEDED
 
 
 def _list_blind_spots(rule: RuleOutcome) -> str:
     shown = rule.blind_spots[:SHOWN_BLIND_SPOTS]
     more = len(rule.blind_spots) - len(shown)
     return ", ".join(shown) + (f", and {more} more" if more else "")
-
-
-def _describe_short_recipe(rule: RuleOutcome) -> str:
-    """Return what an inconclusive rule about a recipe needs."""
-    needs = []
-    if rule.needed_runs is not None:
-        needs.append(f"{rule.needed_runs - len(rule.run_gains):,} more runs")
-    if rule.needed_n is not None:
-        needs.append(f"{rule.needed_n - rule.units:,} more {rule.unit_of_evidence}")
-    if needs:
-        return f"needs {' or '.join(needs)}"
-    return "needs more runs and more items" if rule.estimate > rule.threshold else "more evidence would not change this"
 
 
 def list_shortages(decision: Decision) -> list[str]:
@@ -205,13 +218,6 @@ def list_shortages(decision: Decision) -> list[str]:
 
 def format_rule(rule: RuleOutcome) -> list[str]:
     """Return the cells of a rule's table row."""
-    notes = [
-        f"waived: {rule.waived}" if rule.waived else "",
-        "degraded" if rule.degraded else "",
-        f"no evidence: {_list_blind_spots(rule)}" if rule.blind_spots else "",
-    ]
-    if rule.run_gains:
-        notes.append(f"runs {', '.join(map(format_signed, rule.run_gains))}")
     return [
         f"{MARKS[rule.verdict]} {rule.verdict}",
         rule.rule,
@@ -222,8 +228,19 @@ def format_rule(rule: RuleOutcome) -> list[str]:
         format_count(rule.lost),
         format_count(rule.gained),
         rule.test,
-        "; ".join(note for note in notes if note),
+        "; ".join(list_notes(rule)),
     ]
+
+
+def list_notes(rule: RuleOutcome) -> list[str]:
+    """Return what a reader must know of a rule beside its numbers: waiver, blind spots, gains of a recipe's runs."""
+    notes = [
+        f"waived: {rule.waived}" if rule.waived else "",
+        "degraded" if rule.degraded else "",
+        f"no evidence: {_list_blind_spots(rule)}" if rule.blind_spots else "",
+        f"runs {', '.join(map(format_signed, rule.run_gains))}" if rule.run_gains else "",
+    ]
+    return [note for note in notes if note]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -22,6 +22,7 @@ from evalsvc.errors import EvalsvcError, EvidenceError
 from evalsvc.gating.verify import read_rules
 from evalsvc.records.frontier import Frontier
 from evalsvc.reports.comparison import sort_by_loss
+from evalsvc.reports.decisions import list_notes, list_runs, name_arms
 from evalsvc.reports.formatting import LEVEL_NOTE, format_number, format_signed
 from evalsvc.reports.frontier import sort_by_learning
 from evalsvc.reports.report import describe_missing
@@ -82,6 +83,7 @@ def render_page(
     """Return the page: figures by `build_figures`, tables and verdicts. Names from checkpoints are escaped."""
     environment = Environment(loader=PackageLoader("evalsvc.reports", ""), autoescape=select_autoescape())
     environment.filters |= {"number": format_number, "signed": format_signed, "missing": describe_missing}
+    environment.filters |= {"arms": name_arms, "runs": list_runs, "notes": list_notes}
     return environment.get_template("report.html").render(
         frontier=frontier,
         points=sort_by_learning(frontier),

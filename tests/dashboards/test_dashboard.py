@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -31,6 +32,7 @@ from evalsvc.store.store import Store
 from tests.conftest import ROOT
 from tests.support import dashboard
 from tests.support.dashboard import CHROMIUM
+from tests.support.evidence import fill_store
 from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
 
 APP = str(ROOT / "dashboards" / "app.py")
@@ -277,8 +279,26 @@ def test_gate_shows_the_looks_of_a_sequential_decision(app: AppTest, db: Path) -
     assert looks["interim look"].tolist() == list(range(1, len(looks) + 1))
     assert (looks["of"] == 100).all()
     assert looks["verdict"].iloc[-1] == "✓ pass"
-    assert page.dataframe[0].value["decided at interim look"].max() == len(looks)
+    assert page.dataframe[0].value["look"].max() == len(looks)
     assert any("Mode group_sequential" in caption.value for caption in page.caption)
+
+
+def test_gate_shows_the_runs_of_a_recipe_and_what_is_no_evidence(app: AppTest, db: Path) -> None:
+    base, nothing = np.ones(200), np.zeros(200)
+    for seed, lost in ((1, 4), (2, 6), (3, 5)):
+        of = replace(make_arm(seed + 10, parent=make_arm(1).checkpoint).checkpoint, name=f"lora-{seed}", seed=seed)
+        values = {"t": (base, (np.arange(200) >= lost).astype(float)), "none": (nothing, nothing)}
+        fill_store(db, "core", values, adapted=Arm(of, NUMERICS))
+    policy = Policy(version=1, retention=(RetentionRule(suite="core", margin=0.1),))
+    decide(Store(db), Question(checkpoint="lora-*", policy=policy, is_recipe=True))
+    page = open_page(app, "gate")
+    runs, rules = page.dataframe[0].value, page.dataframe[1].value
+    assert runs[["run", "arm", "seed"]].to_numpy().tolist() == [[1, "lora-1", 1], [2, "lora-2", 2], [3, "lora-3", 3]]
+    assert "mean of 3 independent runs" in page.success[0].value
+    assert rules["rule"].tolist() == ["retention/core"]
+    assert not {"waived", "no evidence", "look", "needs n"} & set(rules)
+    (notes,) = page.table[0].value["notes"]
+    assert notes == "no evidence:\u200b core/none at zero; runs -0.010, -0.015, -0.013"
 
 
 def test_advisor_takes_the_cheapest_that_passes(app: AppTest, db: Path) -> None:

@@ -6,11 +6,13 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 from evalsvc.errors import PolicyError
-from evalsvc.gating.policy import Policy, TaskSize, check_possible, load_policy, parse_policy
+from evalsvc.gating.policy import Policy, TaskSize, check_possible, check_prompts, load_policy, parse_policy
 from evalsvc.stats.margins import PairedDifference, bounds, combine_bounds, z_of
 
 GOOD: dict[str, Any] = {
@@ -76,6 +78,10 @@ def test_the_policy_of_the_design_is_read(tmp_path: Path) -> None:
         ({"diversity": {"min_ratio": 0.8, "measures": ["empty"] * 2}}, "measure 'empty' appears 2 times"),
         ({"require": {"min_coverage": 0}}, "min_coverage"),
         ({"require": {"same_rendering": False}}, "same_rendering: Input should be True"),
+        (
+            {"require": {"allow_blind_spots": ["instruction", "nosuch/t"]}},
+            "require.allow_blind_spots: 'nosuch/t' is no learning or retention suite, .*: medical, general-core, inst",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -113,6 +119,28 @@ def test_a_policy_that_cannot_pass_is_refused_with_the_items_it_needs(margin: fl
         check_possible(keep(margin), sizes(n - 1))
     with pytest.raises(PolicyError, match=rf"retention/s/t1: {n - 1} items .* needs {n} items"):
         check_possible(keep(0.5, margin), sizes(1000, n - 1))
+
+
+def test_a_blind_spot_that_is_allowed_must_be_a_task() -> None:
+    allowed = ["s", "s/t0"]
+    check_possible(keep(0.1, require={"allow_blind_spots": allowed}), sizes(100, 100))
+    for mode in ("fixed", "finite_pool"):
+        unknown = keep(0.1, mode=mode, require={"allow_blind_spots": [*allowed, "s/t2"]})
+        with pytest.raises(PolicyError, match=r"'s/t2': suite 's' has no task 't2'; nearest: t"):
+            check_possible(unknown, sizes(100, 100))
+        check_possible(unknown, {})
+
+
+@pytest.mark.parametrize(("least", "count"), [(0.5, 5), (0.8, 13), (0.9, 27)])
+def test_a_diversity_rule_on_too_few_prompts_is_refused_with_the_prompts_it_needs(least: float, count: int) -> None:
+    """Nothing changed: sqrt(n (1 - least) / least) must reach Student's t of n - 1 degrees of freedom."""
+    policy = Policy.model_validate({"version": 1, "diversity": {"min_ratio": least}})
+    for n, is_enough in ((count, True), (count - 1, False)):
+        assert (np.sqrt(n * (1 - least) / least) >= stats.t.isf(0.05, n - 1)) == is_enough
+    check_prompts(policy, {"open/open": count})
+    with pytest.raises(PolicyError, match=rf"^diversity/open/open: {count - 1} prompts cannot .*; needs {count}, or"):
+        check_prompts(policy, {"rich/t": 100, "open/open": count - 1})
+    check_prompts(policy.model_copy(update={"mode": "finite_pool"}), {"open/open": 2})
 
 
 def test_several_tasks_help_each_other() -> None:

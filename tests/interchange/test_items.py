@@ -263,3 +263,24 @@ def test_a_column_has_the_seed_of_the_training(tmp_path: Path, db: Path, evalsvc
     table.write_text("arm,seed,item,value\nbase,,i,1\na,1,i,1\na,2,j,1\n")
     done = evalsvc("import", "items", table, *columns, "--suite", "other", "--role", "general", "--db", db)
     assert (done.code, "arm 'a' has seeds 1 and 2" in done.err) == (2, True)
+
+
+def test_advice_about_seeds_and_names_of_imported_runs_works(tmp_path: Path, db: Path, evalsvc: Run) -> None:
+    table, policy = tmp_path / "t.csv", tmp_path / "p.yaml"
+    rows = [("base", "", 0), ("lora-1", 1, 1), ("lora-2", 2, 2), ("lora-3", 3, 3)]
+    lines = [f"{arm},{seed},{item},{int(item >= lost)}" for arm, seed, lost in rows for item in range(60)]
+    table.write_text("\n".join(["arm,seed,item,value", *lines]))
+    policy.write_text("version: 1\nretention: [{suite: s, margin: 0.3}]\n")
+    words = ["import", "items", table, "--suite", "s", "--role", "general", "--db", db]
+    words += ["--arm", "arm", "--item", "item", "--value", "value", "--base", "base", "--method", "lora"]
+    gate = ["gate", "--recipe", "lora-*", "--policy", policy, "--db", db]
+    assert evalsvc(*words).code == 0
+    refused = evalsvc(*gate)
+    assert (refused.code, refused.err.count("lora-2 has no recorded seed, and is left out; import it again")) == (5, 1)
+    assert "submit it" not in refused.err
+    assert evalsvc(*words, "--seed", "seed").code == 0
+    assert evalsvc(*gate).code == 0
+    table.write_text("arm,seed,item,value\nbase,,i,1\nlora-1,7,i,1\n")
+    done = evalsvc(*words, "--seed", "seed")
+    assert "is in the store with seed 1, and now has 7; give these results another name (--name of import" in done.err
+    assert "has no row of a task that matches other; give another --task" in evalsvc(*words, "--task", "other").err

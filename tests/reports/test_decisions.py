@@ -107,6 +107,28 @@ def test_junit_has_one_testcase_per_rule(decision: Decision) -> None:
     assert "waived: <i>known</i> | issue (ada" in cases["retention/core/c"].find("skipped").get("message")
 
 
+def test_needs_beyond_any_evaluation_are_words_and_stay_in_json(decision: Decision) -> None:
+    rule = next(rule for rule in decision.outcome.rules if rule.rule == "retention/core/b")
+    assert rule.needed_n is not None
+    many, more = (replace(rule, needed_n=rule.units + 10**6 + extra) for extra in (0, 1))
+    assert report.describe_shortage(many).startswith("needs 1,000,000 more items; 200 items resolve a margin of ")
+    assert report.describe_shortage(more).startswith(
+        "more items would hardly help: the estimate is almost at the threshold; 200 items resolve a margin of "
+    )
+    rules = report.GateReport(replace(decision, outcome=replace(decision.outcome, rules=(more,)))).to_dict()["rules"]
+    assert rules[0]["needed_n"] == 1_000_201
+    recipe = replace(more, run_gains=(0.0, 0.1, 0.2), needed_runs=5)
+    assert report.describe_shortage(recipe).startswith("needs 2 more runs; 3 runs and 200 items resolve")
+    assert report.describe_shortage(replace(recipe, needed_runs=None)).startswith("more evidence would hardly help")
+
+
+def test_an_exchange_rule_resolves_no_margin(decision: Decision) -> None:
+    rule = next(rule for rule in decision.outcome.rules if rule.rule == "retention/core/b")
+    exchange = replace(rule, kind="exchange", needed_n=rule.units + 7)
+    assert report.describe_shortage(exchange) == "needs 7 more items"
+    assert report.describe_shortage(replace(exchange, needed_n=None)) == "more items would not change this"
+
+
 def test_every_output_says_which_candidate_was_tested_at_which_level(decision: Decision) -> None:
     line = "candidate 1 on these items, 1 seen, no batch declared: tested at alpha 0.0304 = 0.05 * 6 / (pi * 1)^2"
     (suite,) = parsed(ci.write_junit(decision))
