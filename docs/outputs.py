@@ -445,7 +445,7 @@ class PlanOutput:
     """What a policy can resolve, before anything is scored.
 
     Attributes:
-        power: Chance that an unchanged checkpoint meets all retention rules, were they independent.
+        power: Chance that an unchanged checkpoint meets all retention rules, were they independent; null without one.
         requests: Requests that are still to be scored.
         seconds: Estimated time; null without a run that took long enough to measure.
         alpha: Level of the policy.
@@ -455,7 +455,7 @@ class PlanOutput:
 
     schema: Literal[1]
     rules: tuple[RuleForecast, ...]
-    power: float
+    power: float | None
     alpha: float
     candidate: Candidate
     requests: int

@@ -9,10 +9,9 @@ import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from evalsvc.gating.policy import Policy, TaskSize, count_units, last_alpha
+from evalsvc.gating.policy import Policy, TaskSize, count_fewest_prompts, count_units, last_alpha
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import ASSUMED_DISCORDANCE, UnchangedMean, expected_discordance
-from evalsvc.stats.ratios import count_fewest_units
 
 Key = tuple[str, str]
 
@@ -76,8 +75,12 @@ def forecast(
     return forecasts
 
 
-def list_unforecast(policy: Policy) -> tuple[str, ...]:
-    """Return a line for every rule of a policy that `forecast` leaves out, with the reason."""
+def list_unforecast(policy: Policy, prompts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return a line for every rule of a policy that `forecast` leaves out, with the reason.
+
+    Args:
+        prompts: Number of prompts of each task with role diversity, as SUITE/TASK.
+    """
     reason = "decided too, but without a power analysis: the spread of {} is known only once items are scored"
     lines = []
     if policy.exchange:
@@ -86,12 +89,14 @@ def list_unforecast(policy: Policy) -> tuple[str, ...]:
         lines.append(f"drift/{policy.drift.suite}: {reason.format('bits per byte')}")
     if policy.diversity:
         lines.append(f"diversity: {', '.join(policy.diversity.measures)}: {reason.format('its ratios')}")
-        if policy.mode != "finite_pool":  # no sampling error there
+        if fewest := count_fewest_prompts(policy):
             least = policy.diversity.min_ratio
-            fewest = count_fewest_units(least, z_of(policy.alpha))
             lines.append(
                 f"diversity: an unchanged checkpoint needs {fewest:,} prompts to show that more than {least} is kept"
             )
+        lines += [f"diversity/{task}: has {count:,} prompts" for task, count in prompts.items()]
+        if not prompts:
+            lines.append("diversity: no suite with role diversity is in the store; submit one, or give its --suite")
     return tuple(lines)
 
 

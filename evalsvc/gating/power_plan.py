@@ -14,7 +14,7 @@ from evalsvc.errors import EvidenceError, PolicyError, UsageError
 from evalsvc.gating import sequential
 from evalsvc.gating.candidates import Candidate, at_level, place_candidate
 from evalsvc.gating.decisions import Question
-from evalsvc.gating.policy import Policy, TaskSize, check_possible
+from evalsvc.gating.policy import Policy, TaskSize, check_possible, check_prompts
 from evalsvc.gating.power import RuleForecast, forecast, list_unforecast
 from evalsvc.gating.rules import check_metric, find_blind_level
 from evalsvc.harness.plan import Planned
@@ -26,7 +26,7 @@ from evalsvc.records.scores import TaskScores
 from evalsvc.scoring.submit import Prepared
 from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
 from evalsvc.store.decisions import Decisions
-from evalsvc.store.runs import Runs
+from evalsvc.store.runs import PlannedRun, Runs
 from evalsvc.store.store import Store
 
 
@@ -109,7 +109,31 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
     discordance, base_scores = read_base(store, known) if known else ({}, [])
     check_stored_metrics(policy, [scores for scores in base_scores if scores.suite not in files])
     rate = stored_runs.median_rate() if store.path.is_file() else None
-    return _forecast_all(policy, candidate, sizes, discordance, base_scores, requests, rate)
+    prompts = _count_prompts(policy, stored_runs, list(of_base.values()), suites)
+    return _forecast_all(policy, candidate, sizes, prompts, discordance, base_scores, requests, rate)
+
+
+def _count_prompts(
+    policy: Policy, stored_runs: Runs, of_base: Sequence[PlannedRun], suites: Sequence[str]
+) -> dict[str, int]:
+    """Return the number of prompts of each task with role diversity that the base has answered, or that is given."""
+    if policy.diversity is None:
+        return {}
+    sampled = [run.digest for run in of_base if run.role == "diversity" and run.state == "done"]
+    sizes = stored_runs.task_sizes(sampled) if sampled else {}
+    prompts = {f"{suite}/{task}": count for suite, tasks in sizes.items() for task, count, _ in tasks}
+    given = [_load_planned_suite(name) for name in suites if find_suite(name).role == "diversity"]
+    return prompts | count_planned_prompts(given)
+
+
+def count_planned_prompts(planned: Sequence[Planned]) -> dict[str, int]:
+    """Return the number of prompts of each planned task with role diversity, as SUITE/TASK."""
+    return {
+        f"{suite_plan.plan.suite}/{task.name}": len(task.samples)
+        for suite_plan in planned
+        if suite_plan.plan.role == "diversity"
+        for task in suite_plan.plan.tasks
+    }
 
 
 def _take_half(sizes: Mapping[str, tuple[TaskSize, ...]], half: Half) -> dict[str, tuple[TaskSize, ...]]:
@@ -130,6 +154,7 @@ def _forecast_all(
     policy: Policy,
     candidate: Candidate,
     sizes: Mapping[str, tuple[TaskSize, ...]],
+    prompts: Mapping[str, int],
     discordance: Mapping[sequential.Key, float],
     base_scores: Sequence[TaskScores],
     requests: int,
@@ -138,6 +163,7 @@ def _forecast_all(
     """Return the power analysis at a candidate's level.
 
     Args:
+        prompts: Number of prompts of each task with role diversity, as SUITE/TASK.
         rate: Requests per second, if known.
 
     Raises:
@@ -145,6 +171,7 @@ def _forecast_all(
     """
     at_its_level = at_level(policy, candidate)
     check_possible(at_its_level, sizes)
+    check_prompts(at_its_level, prompts)
     kept = {entry.suite for entry in policy.retention}
     allowed = policy.require.allow_blind_spots
     levels = {
@@ -160,7 +187,7 @@ def _forecast_all(
         seconds=requests / rate if rate else None,
         candidate=candidate,
         alpha=policy.alpha,
-        notes=(*no_evidence, *list_unforecast(at_its_level)),
+        notes=(*no_evidence, *list_unforecast(at_its_level, prompts)),
     )
 
 
@@ -223,7 +250,8 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
         known = next((arm for arm in store.arms() if arm.digest == base.key), None)
         discordance, base_scores = read_base(store, known) if known else ({}, [])
         rate = Runs(store.path).median_rate()
-    return _forecast_all(policy, candidate, sizes, discordance, base_scores, requests, rate)
+    prompts = count_planned_prompts(prepared.planned)
+    return _forecast_all(policy, candidate, sizes, prompts, discordance, base_scores, requests, rate)
 
 
 def check_stored_metrics(policy: Policy, base_scores: Sequence[TaskScores]) -> None:

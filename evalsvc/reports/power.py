@@ -38,9 +38,10 @@ class PowerReport(Report):
         return self.plan.rules
 
     @property
-    def power(self) -> float:
-        """The probability that an unchanged checkpoint passes all retention rules, if they were independent."""
-        return math.prod(1.0 if rule.power is None else rule.power for rule in self.rules)
+    def power(self) -> float | None:
+        """The probability that an unchanged checkpoint passes all rules with a power, if independent; None without."""
+        powers = [rule.power for rule in self.rules if rule.power is not None]
+        return math.prod(powers) if powers else None
 
     def content(self) -> dict[str, Any]:
         """Return every rule's power, the requests to score, and the rules without a power analysis."""
@@ -55,16 +56,27 @@ class PowerReport(Report):
         }
 
     def tables(self) -> list[Table | Text]:
-        """Return one table, a row per rule, and the rules that it leaves out."""
+        """Return a table, a row per rule, what scoring takes, and the rules without a power analysis."""
+        parts: list[Table | Text] = [self._rules_table()] if self.rules else []
         seconds = self.plan.seconds
         time = "time unknown" if seconds is None else f"about {format_duration(seconds)}"
+        requests = f"{self.plan.requests:,} requests, {time}" if self.plan.requests else "nothing"
+        parts.append(new_line(f"to score: {requests}"))
+        parts.append(new_line(describe_candidate(asdict(self.plan.candidate), self.plan.alpha, is_next=True)))
+        return parts + [new_line(note) for note in self.plan.notes]
+
+    def _rules_table(self) -> Table:
+        captions = [
+            "changed: share of items that change; source: measured on stored arms, or assumed",
+            "resolves: smallest margin with 80 % power; needs n: units for 80 % power at the policy's margin",
+        ]
+        if self.power is not None:
+            passes = "probability that an unchanged checkpoint passes all retention rules"
+            captions.insert(0, f"{passes}: about {format_percent(self.power)}")
         table = new_table(
             "Power analysis",
             *("rule", "#margin", "#n", "#units", "#changed", "source", "#resolves", "#power", "#needs n"),
-            caption=f"probability that an unchanged checkpoint passes all retention rules: about "
-            f"{format_percent(self.power)}\nto score: {self.plan.requests:,} requests, {time}\n"
-            "changed: share of items that change; source: measured on stored arms, or assumed\n"
-            "resolves: smallest margin with 80 % power; needs n: units for 80 % power at the policy's margin",
+            caption="\n".join(captions),
         )
         for rule in self.rules:
             table.add_row(
@@ -78,5 +90,4 @@ class PowerReport(Report):
                 format_percent(rule.power),
                 format_count(rule.needed_n),
             )
-        candidate = describe_candidate(asdict(self.plan.candidate), self.plan.alpha, is_next=True)
-        return [table, new_line(candidate), *(new_line(note) for note in self.plan.notes)]
+        return table

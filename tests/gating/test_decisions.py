@@ -37,6 +37,7 @@ from tests.support.evidence import (
     make_candidate,
     make_item_plan,
 )
+from tests.support.sampled import store_collapsed
 
 POLICY: dict[str, Any] = {
     "version": 1,
@@ -130,7 +131,7 @@ def test_a_plan_names_the_rules_that_it_cannot_analyse(evalsvc: Run, said: Calla
     bits = (-np.ones(30), -np.ones(30))
     fill_store(db, "texts", {"t": bits}, role="drift", metric=BITS, weights=np.ones(30))
     extra = {"drift": {"suite": "texts", "max_bits_per_byte_increase": 0.1}, "diversity": {"min_ratio": 0.8}}
-    for change, names in (({}, []), (extra, ["drift/texts", "diversity", "diversity"])):
+    for change, names in (({}, []), (extra, ["drift/texts", *["diversity"] * 3])):
         plan = ["gate", "c2", "--policy", said(**change), "--db", db, "--plan"]
         done = evalsvc(*plan, "--json")
         assert done.code == 0, done.err
@@ -138,6 +139,26 @@ def test_a_plan_names_the_rules_that_it_cannot_analyse(evalsvc: Run, said: Calla
         assert all(note in evalsvc(*plan).out for note in done.json["notes"])
     # At the level of the first candidate, 0.0304: n / (n + t^2) > 0.8 with t = 2.017 of 16 degrees of freedom.
     assert "an unchanged checkpoint needs 17 prompts" in done.json["notes"][2]
+    assert "no suite with role diversity is in the store" in done.json["notes"][3]
+
+
+def test_a_plan_of_a_diversity_rule_alone_says_what_is_known(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
+    store_collapsed(db)
+    alone: dict[str, Any] = {"learning": None, "retention": []}
+    plan = ["gate", "full", "--policy", said(**alone, diversity={"min_ratio": 0.8}), "--db", db, "--plan"]
+    done = evalsvc(*plan)
+    assert done.code == 0, done.err
+    assert "to score: nothing" in done.out
+    assert "diversity/open/open: has 40 prompts" in done.out
+    assert not any(words in done.out for words in ("Power analysis", "probability", "100%"))
+    report = evalsvc(*plan, "--json").json
+    assert (report["rules"], report["power"]) == ([], None)
+    said(**alone, diversity={"min_ratio": 0.95})
+    refused = evalsvc(*plan)
+    assert (refused.code, refused.out) == (2, "")
+    # n / (n + t^2) > .95 with t = 1.906 of 69 degrees of freedom.
+    assert "diversity/open/open: 40 prompts cannot show at alpha 0.0304 that more than 0.95 is kept" in refused.err
+    assert "needs 70, or a smaller min_ratio" in refused.err
 
 
 def test_a_plan_refuses_what_the_gate_refuses(evalsvc: Run, said: Callable[..., Path], db: Path) -> None:
