@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
@@ -277,8 +278,10 @@ def gate(
     policy: AnyPolicy,
     *,
     base: PathLike | None = None,
+    base_anyway: bool = False,
     evaluate: bool = False,
     suites: Sequence[PathLike] = (),
+    rendering: TemplateSource | None = None,
     batch_size: int | None = None,
     half: Half | None = None,
     incumbent: PathLike | None = None,
@@ -298,7 +301,7 @@ def gate(
         policy: A YAML file, its content as a dict, or a `Policy`.
         base: The arm to compare it with, if not its own base.
         evaluate: Score missing items first, until the policy is decided.
-        suites: With `evaluate`, files of suites that are not in the store.
+        base_anyway, suites, rendering: With `evaluate`, as of `submit`; suites that are in the store need not be given.
         batch_size: Candidates on the same items, declared before the first: each has alpha / batch_size. The default
             is alpha * 6 / (pi k)^2 for the k-th.
         half: Use one seeded half of every task's items: select on one, confirm on the other.
@@ -315,6 +318,7 @@ def gate(
     from evalsvc.gating.decisions import decide
     from evalsvc.reports.decisions import GateReport
 
+    check_choice("rendering", rendering, TemplateSource)
     question = _build_question(checkpoint, policy, base, batch_size, half, incumbent, recipe=recipe)
     store = find_store(db)
     if recipe and evaluate:
@@ -327,7 +331,11 @@ def gate(
     from evalsvc.gating.evaluate import evaluate as score_and_decide
 
     compute = Compute(workers, device, dtype)
-    submission = build_submission(store, question, to_texts(suites), compute, allow_task_code)
+    submission = replace(
+        build_submission(store, question, to_texts(suites), compute, allow_task_code),
+        base_anyway=base_anyway,
+        rendering=rendering,
+    )
     return GateReport(score_and_decide(store, question, submission, progress or ignore_progress, note or log_note))
 
 

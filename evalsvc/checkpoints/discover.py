@@ -199,7 +199,7 @@ def _own_base(folder: Path, progress: Progress) -> Checkpoint | None:
     if not named:
         raise CheckpointError(f"adapter {folder}: names no base; give the model that it was trained on with --base")
     revision = config.get("revision")
-    place = find_named_base(folder, named)
+    place = find_named_base(folder, named, revision)
     if place is not None and is_adapter(place):
         raise CheckpointError(f"adapter {folder}: was trained on the adapter {named!r}: {advise_merging(named)}")
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from evalsvc import api
-from evalsvc.cli.options import Address, Db, Device, Json, Quiet, Source
+from evalsvc.cli.options import Address, BaseAnyway, Db, Device, Json, Quiet, Source
 from evalsvc.cli.output import print_report, working
 from evalsvc.settings import Compute
 
@@ -76,6 +76,7 @@ def compare_checkpoint(
 def check_checkpoint(
     checkpoint: Annotated[str, typer.Argument(help="Folder, training output folder, or Hub id@revision.")],
     base: Source = None,
+    base_anyway: BaseAnyway = False,
     suite: Annotated[
         list[str] | None,
         typer.Option(help="Suite whose prompts must fit into the context window: name or file; repeatable."),
@@ -95,7 +96,9 @@ def check_checkpoint(
 
     with working(quiet, resumes=False) as (note, progress):
         numerics = choose_numerics(Compute(device=device))
-        checkpoints, findings = check_checkpoints(checkpoint, base, suite or (), numerics, progress, note)
+        checkpoints, findings = check_checkpoints(
+            checkpoint, base, suite or (), numerics, progress, note, base_anyway=base_anyway
+        )
     print_report(CheckReport(tuple(checkpoints), tuple(findings)), as_json)
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(2)

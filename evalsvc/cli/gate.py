@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from evalsvc import api
-from evalsvc.cli.options import DECIDE, Address, AllowTaskCode, Db, Device, Dtype, Json, Quiet, Workers
+from evalsvc.cli.options import (
+    DECIDE,
+    Address,
+    AllowTaskCode,
+    BaseAnyway,
+    Db,
+    Device,
+    Dtype,
+    Json,
+    Quiet,
+    Rendering,
+    Workers,
+)
 from evalsvc.cli.output import print_report, working
 from evalsvc.errors import EvalsvcError, UsageError
 from evalsvc.records.choices import Half
@@ -29,6 +41,14 @@ Recipe = Annotated[
         "about the mean over at least 3 seeds.",
     ),
 ]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of candidates to test on this evidence, declared before the first: each at alpha / N.",
+        show_default="the k-th at alpha * 6 / (pi k)^2",
+    ),
+]
 
 
 @app.command(
@@ -43,6 +63,7 @@ def gate(
     checkpoint: Checkpoint = None,
     recipe: Recipe = None,
     base: Annotated[str | None, typer.Option(help="Compare with this arm.", show_default="its own base")] = None,
+    base_anyway: BaseAnyway = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print the power analysis only; no decision.")] = False,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Score what is missing first; CHECKPOINT may be new.")
@@ -50,14 +71,8 @@ def gate(
     suite: Annotated[
         list[str] | None, typer.Option(help="File of a suite that is not in the store; repeatable.")
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of candidates to test on this evidence, declared before the first: each at alpha / N.",
-            show_default="the k-th at alpha * 6 / (pi k)^2",
-        ),
-    ] = None,
+    rendering: Rendering = None,
+    batch_size: BatchSize = None,
     half: Annotated[
         Half | None, typer.Option(help="Use one seeded half of the items: select on one, confirm on the other.")
     ] = None,
@@ -99,8 +114,10 @@ def gate(
                 name,
                 policy,
                 base=base,
+                base_anyway=base_anyway,
                 evaluate=evaluate,
                 suites=suite or (),
+                rendering=rendering,
                 batch_size=batch_size,
                 half=half,
                 incumbent=incumbent,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from evalsvc import settings
+from evalsvc.records.choices import TemplateSource
 
 RUN, UNDERSTAND, DECIDE, SHARE, MANAGE = "Run", "Understand", "Decide", "Share", "Manage"
 """Panels of `evalsvc --help`."""
@@ -47,6 +48,13 @@ Suites = Annotated[
     typer.Option("--suite", help="Only this suite; repeatable.", show_default="those that are shared"),
 ]
 Source = Annotated[str | None, typer.Option("--base", help="Its base: folder or Hub id.")]
+BaseAnyway = Annotated[
+    bool, typer.Option("--base-anyway", help="Attach an adapter to this base even if it names another one.")
+]
+Rendering = Annotated[
+    TemplateSource | None,
+    typer.Option("--rendering", help="Whose chat template renders all prompts, if base and checkpoint differ."),
+]
 Method = Annotated[str | None, typer.Option(help="How it was adapted: full, lora, qlora, cpt, ...")]
 Step = Annotated[int | None, typer.Option(min=0, help="Training step.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the training run.")]

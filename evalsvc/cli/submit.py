@@ -12,25 +12,24 @@ from evalsvc.cli.options import (
     RUN,
     Address,
     AllowTaskCode,
+    BaseAnyway,
     Db,
     Device,
     Dtype,
     Json,
     Method,
     Quiet,
+    Rendering,
     Source,
     Step,
     Workers,
 )
 from evalsvc.cli.output import print_report, show_note, working
-from evalsvc.records.choices import Quantisation, TemplateSource
+from evalsvc.records.choices import Quantisation
 
 app = typer.Typer()
 
 Suites = Annotated[list[str] | None, typer.Option(help="Suite name or file; repeatable.", show_default="the base's")]
-BaseAnyway = Annotated[
-    bool, typer.Option("--base-anyway", help="Attach an adapter to this base even if it names another one.")
-]
 TrainingSeed = Annotated[
     int | None, typer.Option(min=0, help="Seed of the training run.", show_default="from its files")
 ]
@@ -42,9 +41,6 @@ TrainSamples = Annotated[int | None, typer.Option(min=0, help="Cost: samples tra
 AnnotationCost = Annotated[float | None, typer.Option(min=0, help="Cost: annotation of the data, in your currency.")]
 TrainableShare = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of parameters trained.", show_default="an adapter's own")
-]
-Rendering = Annotated[
-    TemplateSource | None, typer.Option(help="Whose chat template renders all prompts, if base and checkpoint differ.")
 ]
 Rerun = Annotated[bool, typer.Option("--rerun", help="Score the base twice to measure run-to-run noise (A/A).")]
 Merged = Annotated[bool, typer.Option("--merged", help="Also score merged adapters, as separate arms.")]

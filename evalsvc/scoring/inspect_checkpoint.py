@@ -158,11 +158,14 @@ def check_checkpoints(
     numerics: Numerics,
     progress: Progress,
     note: Callable[[str], None],
+    *,
+    base_anyway: bool = False,
 ) -> tuple[list[Checkpoint], list[Finding]]:
     """Return the checkpoints at a path, their base first, and the findings about them.
 
     Args:
         suites: Names or files of suites whose prompts have to fit into the context window.
+        base_anyway: Attach adapters to the base even if they name another one.
 
     Raises:
         UsageError: They cannot be read at all.
@@ -171,7 +174,7 @@ def check_checkpoints(
     root, adapted = open_checkpoints(source, base, Description(), progress=progress, note=note)
     checkpoints = [root, *adapted]
     note("checking checkpoints")
-    findings = examine_checkpoints(root, adapted)
+    findings = examine_checkpoints(root, adapted, {checkpoint.digest for checkpoint in adapted if base_anyway})
     broken = {finding.checkpoint for finding in findings if finding.severity == "error"}
     sound = [checkpoint for checkpoint in checkpoints if checkpoint.label not in broken]
     if sound:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ import pytest
 import yaml
 from scipy.stats import norm
 
+from evalsvc.checkpoints.discover import open_base
 from evalsvc.store.database import Database
 from evalsvc.store.decisions import Decisions
 from evalsvc.store.store import Store
 from tests.conftest import ROOT
+from tests.support import tiny
 from tests.support.commands import Run
+from tests.support.harness import stock
 from tests.support.tasks import CHOICE, make_choices, write_task
 
 pytestmark = pytest.mark.slow
@@ -167,6 +172,82 @@ def test_a_suite_that_changed_on_disk_is_stale(
         assert evalsvc(*again).code == 0  # a CI runner may have the store alone
     finally:
         file.write_text(text)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Path, Path, list[dict[str, Any]]]:
+    """Files of a suite of one task and of a policy about it, and the task's rows."""
+    rows = make_choices(random.Random(2), 12)
+    write_task(tmp_path / "tasks", "t", rows, **CHOICE)
+    suite, policy = tmp_path / "s.yaml", tmp_path / "s-policy.yaml"
+    suite.write_text(yaml.safe_dump({"name": "s", "role": "general", "include": "tasks", "tasks": ["t"]}))
+    guessing = {"allow_blind_spots": ["s"]}  # the models have random weights
+    rules = {"version": 1, "retention": [{"suite": "s", "margin": 0.9}], "require": guessing}
+    policy.write_text(yaml.safe_dump(rules))
+    return suite, policy, rows
+
+
+def test_changed_data_is_refused_and_scored_anew_as_advised(
+    evalsvc: Run,
+    models: Path,
+    small: tuple[Path, Path, list[dict[str, Any]]],
+    db: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both pieces of advice work, and the decision is then about the new golds, of stock lm-eval's answers."""
+    suite, policy, rows = small
+    data = suite.parent / "tasks" / "data" / "t.jsonl"
+    monkeypatch.chdir(suite.parent / "tasks")
+    answers = {}
+    for name in ("base", "full"):
+        samples = stock(Path(), open_base(str(models / name)), ("t",))["samples"]["t"]
+        answers[name] = [max(range(4), key=lambda i: sample["filtered_resps"][i][0]) for sample in samples]
+    here = ("--workers", "0", "--db", db, "--quiet")
+    decide = ("gate", "full", "--policy", policy, "--db", db, "--json")
+    first = evalsvc("submit", models / "full", "--base", models / "base", "--suite", suite, *here)
+    assert first.code == 0, first.err
+    estimates = []
+    for advice, shift in ((("submit", "full", *here), 1), ((*decide, "--evaluate", *here), 2)):
+        assert evalsvc(*decide).code in (0, 3, 4)
+        golds = [(row["gold"] + shift) % 4 for row in rows]
+        changed = [{**row, "gold": gold} for row, gold in zip(rows, golds, strict=True)]
+        data.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        refused = evalsvc(*decide)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (5, "", 1)
+        assert f"suite 's': {data} has changed since it was scored" in refused.err
+        assert refused.err.endswith("; submit full again, or add --evaluate\n")
+        assert evalsvc(*advice).code in (0, 3, 4)
+        (rule,) = evalsvc(*decide).json["rules"]
+        hits = {name: np.mean(np.equal(of_model, golds)) for name, of_model in answers.items()}
+        assert rule["estimate"] == pytest.approx(hits["full"] - hits["base"])
+        estimates.append(rule["estimate"])
+    assert len(set(estimates)) == 2
+
+
+def test_what_is_refused_is_scored_as_the_message_advises(
+    evalsvc: Run, models: Path, small: tuple[Path, Path, list[dict[str, Any]]], tmp_path: Path, db: Path
+) -> None:
+    """The options that messages name are those of the command that refuses: another base, another chat template."""
+    suite, policy, _ = small
+    adapter = Path(shutil.copytree(models / "lora", tmp_path / "tuned"))
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "org/other"}))
+    more = ("--base", models / "base", "--suite", suite, "--quiet", "--json")
+    scoring = ("--policy", policy, "--evaluate", "--workers", "0", "--db", db)
+    for command in (("checkpoints", "check", adapter, *more), ("gate", adapter, *more, *scoring)):
+        refused = evalsvc(*command)
+        assert refused.code == 2, refused.err
+        (advice,) = re.findall(r"names the base 'org/other', .* or add (--[a-z-]+) if", refused.out + refused.err)
+        assert evalsvc(*command, advice).code == 0
+
+    chat = Path(shutil.copytree(models / "full", tmp_path / "chat"))
+    tiny.make_tokenizer(tiny.CHAT).save_pretrained(chat)
+    suite.write_text(suite.read_text() + "chat_template: 'on'\n")
+    refused = evalsvc("gate", chat, *more, *scoring)
+    assert refused.code == 2
+    ((option, *choices),) = re.findall(r": (--rendering) (adapted) or (plain)$", refused.err.strip())
+    for choice in choices:
+        assert evalsvc("gate", chat, *more, *scoring, option, choice).code in (0, 3, 4)
 
 
 def test_drift_suites_are_asked_as_a_whole(gate: Callable[..., Any], db: Path) -> None:
