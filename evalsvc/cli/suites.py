@@ -41,4 +41,4 @@ def check_suite(suite: SuiteName, allow_task_code: AllowTaskCode = False, as_jso
     from evalsvc.harness.suite_check import check
     from evalsvc.reports.suites import SuiteCheckReport
 
-    print_report(SuiteCheckReport(tuple(check(suite, allow_task_code=allow_task_code))), as_json)
+    print_report(SuiteCheckReport(check(suite, allow_task_code=allow_task_code)), as_json)

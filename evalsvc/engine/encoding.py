@@ -316,12 +316,12 @@ def stop_texts(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> tupl
     """Return a task's stop texts and the tokenizer's EOS text, each once, in lm-eval's order."""
     eos = tokenizer.eos_token_id
     text = str(tokenizer.decode(eos)) if eos is not None else ""
-    return tuple(stop for stop in dict.fromkeys((*stops, text)) if stop)
+    return tuple(dict.fromkeys((*stops, *([text] if text else []))))
 
 
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:
-    """Return `text` up to the first stop sequence."""
-    for stop in stops:
+    """Return `text` up to the first stop sequence; an empty one cuts nothing off."""
+    for stop in filter(None, stops):
         text = text.split(stop, 1)[0]
     return text
 

@@ -2,6 +2,7 @@
 
 suites           suite files -> Suite
 task_files       a task's YAMLs and code, and the data beside it
+faults           faults of a task's documents, in words
 lm_eval_globals  what lm-eval keeps per process: templates, random generators, output
 tasks            find, check and load the tasks of a suite
 documents        the requests of a task's chosen documents

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from lm_eval.api.samplers import ContextSampler, FirstNSampler
 from lm_eval.api.task import ConfigurableTask, Task
 
 from evalsvc.errors import SuiteError
+from evalsvc.harness.faults import count_printed_nulls, explain_building, find_choice_fault
 from evalsvc.harness.lm_eval_globals import GlobalGenerators
 from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import LoadedTask
@@ -38,12 +39,14 @@ class BuiltRequests:
         chance: Accuracy of guessing among the choices; None if the task is not multiple choice.
         generators: The global random generators afterwards.
         are_drawn: Whether the documents themselves are drawn anew whenever the task is asked for them.
+        printed_nulls: By field, the number of chosen documents whose null is rendered as the text "None".
     """
 
     instances: list[list[Instance]]
     chance: float | None
     generators: GlobalGenerators
     are_drawn: bool
+    printed_nulls: Mapping[str, int]
 
 
 def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> BuiltRequests:
@@ -71,15 +74,21 @@ def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, 
             end = GlobalGenerators.capture()
     except Exception as error:  # building runs the task's templates and functions
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SuiteError(f"suite {suite.name}: task {name}: requests cannot be built: {reason}") from error
-    by_document = [instances[number] for number in chosen]
+        fault = explain_building(task) or f"requests cannot be built: {reason}"
+        raise SuiteError(f"suite {suite.name}: task {name}: {fault}") from error
     where = f"suite {suite.name}: task {name}"
+    if without := [number for number in chosen if number not in instances]:
+        no_choices = find_choice_fault([], None) if task.OUTPUT_TYPE == "multiple_choice" else None
+        raise SuiteError(f"{where}: document {without[0]}: {no_choices or 'no request is built for it'}")
+    by_document = [instances[number] for number in chosen]
     choices = None
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = [task.doc_to_choice(same_doc[0].doc) for same_doc in by_document]
-    golds = _count_golds(where, task, chosen, [same_doc[0].doc for same_doc in by_document], choices)
+    chosen_documents = [same_doc[0].doc for same_doc in by_document]
+    golds = _count_golds(where, task, chosen, chosen_documents, choices)
     chance = guessing_accuracy(golds, list(map(len, choices))) if choices else None
-    return BuiltRequests(by_document, chance, end, not drawn.equals(start))
+    nulls = count_printed_nulls(task, chosen_documents)
+    return BuiltRequests(by_document, chance, end, not drawn.equals(start), nulls)
 
 
 def choose_documents(documents: Sequence[int], limit: int | None, seed: int, task: str) -> list[int]:
@@ -180,11 +189,6 @@ def _count_golds(
     for position, (number, document, choices) in enumerate(zip(numbers, documents, all_choices, strict=True)):
         gold = gold_of(document)
         counts[position] = count_golds(gold)
-        for answer in gold if isinstance(gold, list) else [gold]:
-            if isinstance(answer, str) and answer not in choices:
-                raise SuiteError(f"{where}: document {number}: gold {answer!r} is not among its choices {choices!r}")
-            if isinstance(answer, int) and not 0 <= answer < len(choices):
-                raise SuiteError(
-                    f"{where}: document {number}: gold {answer} is out of range for {len(choices)} choices"
-                )
+        if fault := find_choice_fault(choices, gold):
+            raise SuiteError(f"{where}: document {number}: {fault}")
     return counts

@@ -47,18 +47,31 @@ class CheckedTask:
     margin: float | None
 
 
-def check(name: str, *, allow_task_code: bool = False) -> list[CheckedTask]:
+@dataclass(frozen=True, slots=True)
+class CheckedSuite:
+    """A suite that can be scored.
+
+    Attributes:
+        notes: What its author should know, one line each.
+    """
+
+    tasks: tuple[CheckedTask, ...]
+    notes: tuple[str, ...]
+
+
+def check(name: str, *, allow_task_code: bool = False) -> CheckedSuite:
     """Load and plan a suite.
 
     Raises:
         SuiteError: The first problem of the suite.
     """
     loaded = loading.load(find_suite(name), allow_task_code=allow_task_code)
-    plan = planning.plan(loaded, Rendering(None, loaded.suite.system_prompt)).plan
-    return [
-        _describe_task(task, plan.role, runs_code=loaded_task.runs_code)
-        for task, loaded_task in zip(plan.tasks, loaded.tasks, strict=True)
+    planned = planning.plan(loaded, Rendering(None, loaded.suite.system_prompt))
+    tasks = [
+        _describe_task(task, planned.plan.role, runs_code=loaded_task.runs_code)
+        for task, loaded_task in zip(planned.plan.tasks, loaded.tasks, strict=True)
     ]
+    return CheckedSuite(tuple(tasks), planned.notes)
 
 
 def _describe_task(task: PlannedTask, role: Role, *, runs_code: bool) -> CheckedTask:

@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
 from evalsvc.errors import SuiteError
+from evalsvc.harness.faults import explain_loading
 from evalsvc.harness.lm_eval_globals import GlobalGenerators, forget_task_modules, quiet, seed_generators
 from evalsvc.harness.suites import Suite, TaskEntry, content_digest, file_digest
 from evalsvc.harness.task_files import LocalDataFactory, find_local_files, has_functions, is_stock, why_code_runs
@@ -227,7 +228,7 @@ def _load_entry(
         except SuiteError as error:
             raise SuiteError(f"suite {suite.name}: {error}") from error
         except Exception as error:  # loading runs whatever the task's author wrote
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = explain_loading(error) or (str(error).strip() or type(error).__name__).splitlines()[0]
             raise SuiteError(f"suite {suite.name}: task {entry.task} cannot be loaded: {reason}") from error
         generators = GlobalGenerators.capture()
     groups = list(loaded["groups"].values())

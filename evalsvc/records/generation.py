@@ -64,7 +64,7 @@ class Decoding:
     """How an answer is generated.
 
     Attributes:
-        stops: Texts that end it.
+        stops: Texts that end it; an empty one, which every text contains, ends it after its first token.
         max_gen_toks: Tokens that it may have; the prompt leaves as much room in the context window.
         max_length: Tokens that prompt and answer may have together; replaces the limit of the answer alone.
         strategy: Settings of transformers' `generate`: do_sample, temperature, top_p, ...
@@ -132,8 +132,8 @@ def find_problem(settings: Mapping[str, Any]) -> str | None:
             return f"generation_kwargs: {name}: must be a number of tokens, at least 1, got {value!r}"
     until = settings.get("until")
     stops = [until] if isinstance(until, str) else [] if until is None else until
-    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        return f"generation_kwargs: until: must be a text or a list of texts, none of them empty, got {until!r}"
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        return f"generation_kwargs: until: must be a text or a list of texts, got {until!r}"
     sampled, temperature = settings.get("do_sample"), settings.get("temperature")
     if sampled is not None and not isinstance(sampled, bool):
         return f"generation_kwargs: do_sample: must be true or false, got {sampled!r}"

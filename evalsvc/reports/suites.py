@@ -12,7 +12,7 @@ from evalsvc.reports.formatting import format_count, format_number, new_table
 from evalsvc.reports.report import Report
 
 if TYPE_CHECKING:
-    from evalsvc.harness.suite_check import CheckedTask
+    from evalsvc.harness.suite_check import CheckedSuite
     from evalsvc.harness.suites import Suite
 
 
@@ -61,14 +61,14 @@ class SuiteCheckReport(Report):
     """A suite's tasks, as `suites check` shows them."""
 
     ROWS: ClassVar[str] = "tasks"
-    tasks: tuple[CheckedTask, ...]
+    suite: CheckedSuite
 
     def content(self) -> dict[str, Any]:
-        """Return every task."""
-        return {"tasks": self.tasks}
+        """Return every task, and the notes."""
+        return {"tasks": self.suite.tasks, "notes": self.suite.notes}
 
     def tables(self) -> list[Table | Text]:
-        """Return one table: the tasks, and the smallest loss that their items exclude."""
+        """Return one table: the tasks, and the smallest loss that their items exclude; and the notes."""
         table = new_table(
             "Tasks",
             *("task", "kind", "#n", "#units", "#shots", "metric", "filter", "code", "rule", "#margin"),
@@ -76,7 +76,7 @@ class SuiteCheckReport(Report):
             "margin: smallest loss that so many binary units exclude with 80 % power, for an unchanged model of which "
             "10 % of the answers change;\nmore units resolve a smaller margin",
         )
-        for task in self.tasks:
+        for task in self.suite.tasks:
             table.add_row(
                 task.task,
                 task.kind,
@@ -89,4 +89,4 @@ class SuiteCheckReport(Report):
                 task.rule or "-",
                 format_number(task.margin),
             )
-        return [table]
+        return [table, *(Text(f"warning: {note}") for note in self.suite.notes)]

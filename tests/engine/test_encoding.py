@@ -87,6 +87,7 @@ def test_the_window_of_a_prompt_leaves_room_for_the_answer() -> None:
     assert len(item.tokens) == WINDOW - 10
     assert item.truncated > 0
     assert stop_texts(TOKENIZER, ["x"]) == ("x", "</s>")
+    assert stop_texts(TOKENIZER, ["x", ""]) == ("x", "", "</s>")
     crowded = Request.of("generate_until", ("the cat", f'{{"max_gen_toks":{WINDOW}}}'))
     assert isinstance(ENCODER.prompts([crowded])[0], RequestError)
 
@@ -94,3 +95,4 @@ def test_the_window_of_a_prompt_leaves_room_for_the_answer() -> None:
 def test_text_is_cut_at_the_first_stop() -> None:
     assert cut_at_stops("red red\n\nblue", ["\n\n", "blue"]) == "red red"
     assert cut_at_stops("red", ["\n"]) == "red"
+    assert cut_at_stops("red house", ["", "house"]) == "red "

@@ -163,6 +163,7 @@ def test_an_answer_that_runs_into_eos_ends() -> None:
         {"eos_token_id": list(range(150, 250)), "min_length": 14},
         {"eos_token_id": list(range(150, 170)), "exponential_decay_length_penalty": [2, 1.5]},
         {"renormalize_logits": True, "remove_invalid_values": True},
+        {"until": ["\n", ""]},
     ],
     ids=lambda settings: "-".join(settings),
 )

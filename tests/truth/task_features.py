@@ -97,6 +97,7 @@ TEXTS: Mapping[str, dict[str, Any]] = {
     "many_golds": {**GENERATE, "doc_to_target": "{{[word, word ~ word]}}"},
     "text_shots": {**GENERATE, "num_fewshot": 3, "fewshot_split": "train", "gen_prefix": "Then"},
     "total_length": {**GENERATE, "generation_kwargs": {"until": ["\n"], "max_length": 60}},
+    "empty_stop": {**GENERATE, "generation_kwargs": {"until": ["\n", ""], "max_gen_toks": 12}},
     "cloze": {
         "output_type": "loglikelihood",
         "doc_to_text": "{{text}}",

@@ -1,0 +1,141 @@
+"""Faults of a task's documents: lm-eval fails on them without naming them, scores them zero, or says nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask, Task
+
+_MARKER = "\u2400"
+"""Stands in for null when a document is rendered a second time."""
+
+
+def find_choice_fault(choices: Sequence[Any] | None, gold: Any) -> str | None:
+    """Return what is wrong with a document's choices or gold, and the next step; None if nothing is.
+
+    Args:
+        gold: Index or text of the right choice, or several of them.
+    """
+    if not choices:
+        return "has no choices, and needs at least one; correct or remove the document, or correct doc_to_choice"
+    if wrong := [choice for choice in choices if not isinstance(choice, str)]:
+        return f"choice {wrong[0]!r} is no text; correct the document or doc_to_choice"
+    for answer in gold if isinstance(gold, list) else [gold]:
+        if (isinstance(answer, str) and answer not in choices) or answer is None:
+            return f"gold {answer!r} is not among its choices {choices!r}; correct the document or doc_to_target"
+        if isinstance(answer, int) and not 0 <= answer < len(choices):
+            return f"gold {answer} is out of range for {len(choices)} choices; correct the document or doc_to_target"
+    return None
+
+
+def explain_loading(error: Exception) -> str | None:
+    """Return why lm-eval cannot load a task, if it is its first document, on which lm-eval tries the templates."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_frame.f_code is not ConfigurableTask.__init__.__code__:
+        return None
+    values = trace.tb_frame.f_locals
+    choices = values.get("test_choice")
+    if not isinstance(choices, list):
+        return None
+    fault = find_choice_fault(choices, values.get("test_target"))
+    if fault is None and "" in choices:
+        fault = "has an empty choice, which lm-eval cannot load; correct the document or doc_to_choice"
+    return fault and f"document 0: {fault}"
+
+
+def explain_building(task: Task) -> str | None:
+    """Return why the requests of a task cannot be built: too few examples to show, or a document's choices."""
+    if not isinstance(task, ConfigurableTask):
+        return None
+    shots, examples = int(task.config.num_fewshot or 0), list(getattr(getattr(task, "sampler", None), "df", []))
+    # lm-eval draws one more where the document itself may be among the examples.
+    is_among = task.fewshot_cfg.split == task.config.test_split
+    usable = max(0, len(examples) - is_among)
+    if shots > usable:
+        return (
+            f"{shots} shots need {shots + is_among} examples{', as its own is left out' if is_among else ''}, but "
+            f"{_name_examples(task)} has {len(examples)}; set shots to at most {usable}, or name a larger "
+            "fewshot_split in the task"
+        )
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return None
+    documents: Sequence[Any] = ()
+    with suppress(Exception):  # this may be what fails
+        documents = list(task.eval_docs)
+    for noun, several in (("document", documents), ("few-shot document", examples if shots else [])):
+        for number, document in enumerate(several):
+            with suppress(Exception):
+                gold = task.doc_to_target(document)
+                if fault := find_choice_fault(task.doc_to_choice(document), gold if isinstance(gold, int) else []):
+                    return f"{noun} {number}: {fault}"
+    return None
+
+
+def _name_examples(task: ConfigurableTask) -> str:
+    """Return where a task's few-shot examples come from, in lm-eval's order."""
+    config, examples = task.config, task.fewshot_cfg
+    if examples.split is None and examples.samples is not None:
+        return "fewshot_config"
+    split = examples.split or config.training_split or config.validation_split or config.test_split
+    return f"split {split}"
+
+
+# -------------------------------------------------------------------------------------------------------- null fields
+
+
+def count_printed_nulls(task: Task, documents: Sequence[Any]) -> Counter[str]:
+    """Count the documents in which a null field is rendered as the text "None", by field.
+
+    A document is rendered twice, with null and with a marker in its place. Only if the two differ in nothing but the
+    marker was null printed: a template that tests for null renders something else.
+    """
+    printed: Counter[str] = Counter()
+    if not isinstance(task, ConfigurableTask):
+        return printed
+    renders = [
+        render
+        for render, template in (
+            (task.doc_to_text, task.config.doc_to_text),
+            (task.doc_to_target, task.config.doc_to_target),
+            (task.doc_to_choice, task.config.doc_to_choice),
+        )
+        if isinstance(template, str)  # a function may draw at random
+    ]
+    for document in documents:
+        if isinstance(document, Mapping):
+            for field, value in document.items():
+                if _has_null(value):
+                    marked = {**document, field: _mark(value)}
+                    printed[field] += any(_prints_null(render, document, marked) for render in renders)
+    return +printed
+
+
+def _prints_null(render: Callable[[Any], Any], document: Mapping[str, Any], marked: Mapping[str, Any]) -> bool:
+    with suppress(Exception):  # a template need not take a text where it takes null
+        plain, other = (_join(render(values)).lower() for values in (document, marked))
+        return _MARKER in other and other.replace(_MARKER, "none") == plain
+    return False
+
+
+def _join(rendered: Any) -> str:
+    return "\n".join(map(str, rendered)) if isinstance(rendered, list) else str(rendered)
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_null, value.values()))
+    return any(map(_has_null, value)) if isinstance(value, list) else value is None
+
+
+def _mark(value: Any) -> Any:
+    """Return a value with the marker in place of every null in it."""
+    if isinstance(value, Mapping):
+        return {key: _mark(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_mark(inner) for inner in value]
+    return _MARKER if value is None else value
