@@ -14,6 +14,7 @@ from evalsvc.analysis.levels import Levels, compare_levels, index_levels
 from evalsvc.analysis.suite_gains import Candidate, Gains, measure_gains
 from evalsvc.analysis.units import list_items
 from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.interchange.arms import NUMERICS as IMPORTED
 from evalsvc.records.arms import Finding
 from evalsvc.records.comparisons import FullComparison, Missing, RoleTotal
 from evalsvc.records.frontier import Frontier
@@ -21,6 +22,7 @@ from evalsvc.records.scores import TaskScores
 from evalsvc.stats.estimates import SMOOTH
 from evalsvc.store.arms import Family, StoredArm, find_arm, find_base, find_rerun
 from evalsvc.store.checkpoint_facts import CheckpointFacts
+from evalsvc.store.runs import Runs
 from evalsvc.store.scores import StoredResult
 from evalsvc.store.store import Store
 
@@ -302,14 +304,39 @@ def load_positions(store: Store, family: Family, suites: Sequence[str] | None = 
     for role in frontier.ROLES:
         of_role = [gain.suite for gain in gains.suites if gain.role == role and gain.suite in (suites or ())]
         axes.append(frontier.build_axis(gains, role, of_role or None))
-    return frontier.build_positions(gains, *axes)
+    positions = frontier.build_positions(gains, *axes)
+    if not positions.missing:
+        return positions
+    outdated = _find_outdated(store, family)
+    missing = (
+        replace(entry, outdated=tuple(suite for suite in entry.lacks if suite in outdated.get(entry.arm, ())))
+        for entry in positions.missing
+    )
+    return replace(positions, missing=tuple(missing))
+
+
+def _find_outdated(store: Store, family: Family) -> dict[str, set[str]]:
+    """Return, by label of an arm, the suites that it has finished, but not on the newest plan of its base."""
+    runs = [
+        run
+        for run in Runs(store.path).of_arms([arm.number for arm in (family.base, *family.arms)])
+        if run.state == "done" and run.part_of is None
+    ]
+    newest = {run.suite: run.plan for run in runs if run.arm == family.base.number}  # the oldest plan comes first
+    outdated = {}
+    for arm in family.arms:
+        own = [run for run in runs if run.arm == arm.number and run.suite in newest]
+        outdated[arm.label] = {run.suite for run in own} - {run.suite for run in own if run.plan == newest[run.suite]}
+    return outdated
 
 
 def load_gains(store: Store, family: Family) -> Gains:
     """Compute the gains of the arms of a base on every suite."""
     numbers = [arm.number for arm in family.arms]
     scores = store.task_scores(family.base.number, numbers)
-    levels = index_levels(store.results([family.base.number, *numbers]))
+    # An arm with items on another version of a suite than its base is not placed by its level there.
+    is_imported = family.base.numerics == IMPORTED.key()
+    levels = index_levels(store.results([family.base.number, *numbers])) if is_imported else {}
     base, *arms = (
         Candidate(arm.label, arm.checkpoint, scores[arm.number], levels.get(arm.number, {}))
         for arm in (family.base, *family.arms)

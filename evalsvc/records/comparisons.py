@@ -124,10 +124,12 @@ class Missing:
 
     Attributes:
         lacks: Suites, tasks as SUITE/TASK, or costs.
+        outdated: Those of these suites on which it has scores, but on another version than the base's newest.
     """
 
     arm: str
     lacks: tuple[str, ...]
+    outdated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

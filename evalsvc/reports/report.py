@@ -106,8 +106,16 @@ def _escape(text: object) -> str:
 
 
 def describe_missing(missing: Sequence[Missing]) -> str:
-    """Return in words which arms are left out, and what they lack."""
-    return "; ".join(f"{entry.arm} lacks {', '.join(entry.lacks) or 'scores'}" for entry in missing)
+    """Return in words which arms are left out, what they lack, and how to score them on newer versions of suites."""
+    return "; ".join(
+        f"{entry.arm} lacks {', '.join(entry.lacks) or 'scores'}"
+        + (
+            f" (has scores on another version of {', '.join(entry.outdated)}; run: evalsvc submit {entry.arm})"
+            if entry.outdated
+            else ""
+        )
+        for entry in missing
+    )
 
 
 def describe_arm(checkpoint: Checkpoint, label: str | None = None) -> dict[str, Any]:

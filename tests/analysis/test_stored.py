@@ -15,6 +15,7 @@ from evalsvc.analysis.stored_claims import load_claim_runs
 from evalsvc.errors import EvidenceError, UsageError
 from evalsvc.records.arms import Arm
 from evalsvc.records.comparisons import Missing
+from evalsvc.reports.report import describe_missing
 from evalsvc.store.arms import find_arm, find_base, find_family, group_families
 from evalsvc.store.store import Store
 from tests.support.fakes import NUMERICS, grade_plan, make_arm, make_plan
@@ -210,6 +211,23 @@ def test_one_more_suite_of_the_base_changes_no_other_arm(store: Store) -> None:
         EvidenceError, match=r"c5 and lora@10 have no task and metric in common on g, extra: lora@10 has g"
     ):
         stored.compare_arms(store, "c5", "lora@10", suites=["g", "extra"])
+
+
+def test_an_arm_on_another_version_of_a_suite_is_named_and_not_placed(store: Store) -> None:
+    """Its level is one of other items, which is no published level of the same ones."""
+    newer = make_plan("g", text="newer")
+    store.register([BASE, LATER], [newer], "host:1")
+    for of in (BASE, LATER):
+        store.finish(of, newer, grade_plan(newer, [1.0] * 6))
+    placed = stored.load_frontier(store, find_family(store.arms(), "c1"))
+    assert [point.arm for point in placed.points] == ["c1", "lora@20"]
+    assert placed.missing == (Missing("lora@10", ("g",), ("g",)),)
+    advice = "(has scores on another version of g; run: evalsvc submit lora@10)"
+    assert describe_missing(placed.missing) == f"lora@10 lacks g {advice}"
+    store.register([CHILD], [newer], "host:1")
+    store.finish(CHILD, newer, grade_plan(newer, [1.0] * 6))
+    placed = stored.load_frontier(store, find_family(store.arms(), "c1"))
+    assert (len(placed.points), placed.missing) == (3, ())
 
 
 @pytest.mark.parametrize(
