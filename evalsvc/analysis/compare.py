@@ -121,7 +121,8 @@ def pair_values(base: TaskScores, adapted: TaskScores) -> Comparison:
         )
     binary = base.aggregation == "mean" and is_binary(b) and is_binary(a)
     counts = transitions(b, a) if binary else None
-    levels, items = _measure_items(base, b, a, in_base)
+    unit = find_unit(base, adapted)
+    levels, items = _measure_items(base, b, a, in_base, is_bounded=unit == UNIT_INTERVAL)
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -130,7 +131,7 @@ def pair_values(base: TaskScores, adapted: TaskScores) -> Comparison:
         filter=base.filter,
         n=len(b),
         difference=levels[1] - levels[0],
-        unit=find_unit(base),
+        unit=unit,
         higher_is_better=base.higher_is_better,
         weight=base.weight,
         coverage=len(b) / len(base.samples),
@@ -147,7 +148,7 @@ def pair_values(base: TaskScores, adapted: TaskScores) -> Comparison:
 
 
 def _measure_items(
-    scores: TaskScores, base: Floats, adapted: Floats, in_base: Places
+    scores: TaskScores, base: Floats, adapted: Floats, in_base: Places, *, is_bounded: bool
 ) -> tuple[tuple[float, float], ItemGains | None]:
     """Return both arms' levels, and the gains of the items if the aggregation has any.
 
@@ -165,7 +166,7 @@ def _measure_items(
         gains=orient(differences, scores.higher_is_better),
         documents=_take(of_task.documents, in_base),
         clusters=None if of_task.clusters is None else _take(of_task.clusters, in_base),
-        is_bounded=find_unit(scores) == UNIT_INTERVAL and bool((np.abs(differences) <= 1).all()),
+        is_bounded=is_bounded,
     )
     return (before.value, after.value), items
 
@@ -309,9 +310,15 @@ def is_binary(values: Floats) -> bool:
     return bool(((values == 0) | (values == 1)).all())
 
 
-def find_unit(scores: TaskScores) -> str:
-    """Return the unit in which a task's difference can be averaged with that of other tasks."""
-    return UNIT_INTERVAL if scores.aggregation == "mean" and scores.is_bounded else scores.metric
+def find_unit(*arms: TaskScores) -> str:
+    """Return the unit in which a task's difference can be averaged with that of other tasks, given its arms' scores."""
+    is_score = arms[0].aggregation == "mean" and all(scores.is_bounded for scores in arms)
+    return UNIT_INTERVAL if is_score else name_scale(arms[0].metric)
+
+
+def name_scale(metric: str) -> str:
+    """Return the unit of a metric whose values are not in [0, 1], which is never that of those that are."""
+    return f"raw {metric}" if metric == UNIT_INTERVAL else metric
 
 
 def compute_totals(comparisons: Iterable[Comparison], level: float = LEVEL) -> list[RoleTotal]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from evalsvc.analysis.compare import UNIT_INTERVAL
+from evalsvc.analysis.compare import UNIT_INTERVAL, name_scale
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.paired import t_interval, t_test
 from evalsvc.store.scores import StoredResult
@@ -35,7 +35,7 @@ def find_level_unit(levels: Iterable[StoredResult]) -> str:
     """Return the unit in which the differences of a task's levels can be averaged with those of other tasks."""
     levels = list(levels)
     is_score = all(0 <= level.value <= 1 and level.higher_is_better for level in levels)
-    return UNIT_INTERVAL if is_score else levels[0].metric
+    return UNIT_INTERVAL if is_score else name_scale(levels[0].metric)
 
 
 def compare_levels(base: StoredResult, adapted: StoredResult) -> Comparison:

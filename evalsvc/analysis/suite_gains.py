@@ -103,17 +103,20 @@ def measure_gains(base: Candidate, arms: Sequence[Candidate]) -> Gains:
     """Compute the gains of arms on the domain and general suites that their base has scores on."""
     everyone = (base, *arms)
     groups: dict[tuple[str, Role, str], list[Task]] = {}
+    tables = [{(s.suite, s.task): s for s in arm.scores} for arm in everyone]
     left_out = []
     for scores in base.scores:
         if scores.role in _ROLES and scores.aggregation in SMOOTH:
-            groups.setdefault((scores.suite, scores.role, find_unit(scores)), []).append(scores)
+            name = scores.suite, scores.task
+            unit = find_unit(scores, *(table[name] for table in tables[1:] if name in table))
+            groups.setdefault((scores.suite, scores.role, unit), []).append(scores)
         elif scores.role in _ROLES:
             left_out.append(f"{scores.suite}/{scores.task}")
     with_items = {(scores.suite, scores.task) for scores in base.scores}
-    for level in base.levels.values():
+    for key, level in base.levels.items():
         if level.primary and level.role in _ROLES and (level.suite, level.task) not in with_items:
-            groups.setdefault((level.suite, level.role, find_level_unit([level])), []).append(level)
-    tables = [{(s.suite, s.task): s for s in arm.scores} for arm in everyone]
+            levels = [arm.levels[key] for arm in everyone if key in arm.levels]
+            groups.setdefault((level.suite, level.role, find_level_unit(levels)), []).append(level)
     units = _share_units([task for tasks in groups.values() for task in tasks if isinstance(task, TaskScores)])
     gains = (_suite_gain(*group, tasks, everyone, tables, units) for group, tasks in groups.items())
     return Gains(everyone, tuple(gains), units, tuple(left_out))

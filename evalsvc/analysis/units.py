@@ -176,6 +176,11 @@ def size_units(group: UnitGroup, shares: Floats) -> Floats:
     return sizes
 
 
+def has_one_each(group: UnitGroup, sizes: Floats) -> bool:
+    """Whether every unit of a group is one item, or one of each task, so that all have the same size."""
+    return group.is_one_by_one and bool((np.abs(sizes - 1) < 1e-12).all())
+
+
 def _measure_group(group: UnitGroup, members: Sequence[Comparison], shares: Floats) -> PairedDifference:
     """Return the difference of tasks that share units, from their contributions to it."""
     sums, sizes = np.zeros(group.count), size_units(group, shares)
@@ -186,7 +191,8 @@ def _measure_group(group: UnitGroup, members: Sequence[Comparison], shares: Floa
         sums += gains * (share * group.count / comparison.n)
         is_bounded &= comparison.items.is_bounded
     difference = float(sums.mean())
-    if is_bounded and group.is_one_by_one and bool((np.abs(sizes - 1) < 1e-12).all()):
+    is_items = has_one_each(group, sizes)
+    if is_bounded and is_items:
         whole = np.round(sums)
         if bool((np.abs(sums - whole) < 1e-9).all()):
             lost, gained = int((whole < 0).sum()), int((whole > 0).sum())
@@ -201,7 +207,7 @@ def _measure_group(group: UnitGroup, members: Sequence[Comparison], shares: Floa
         difference=difference,
         stderr=_cluster_error(sums - difference * sizes, group.count),
         df=count_effective(sizes) - 1,
-        units=UnitSums(sums=sums[None], sizes=sizes) if is_bounded else None,
+        units=UnitSums(sums=sums[None], sizes=sizes, is_items=is_items) if is_bounded else None,
     )
 
 

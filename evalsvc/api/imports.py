@@ -108,7 +108,9 @@ def import_items(
     """
     from evalsvc.interchange.arms import Target, store_imported
     from evalsvc.interchange.items import Columns, read_items
+    from evalsvc.interchange.repeated_items import link_repeated_items
     from evalsvc.reports.imports import ImportReport
+    from evalsvc.store.runs import Runs
 
     columns = Columns(
         arm=arm, item=item, value=value, task=task_column, prompt=prompt, answer=answer, cluster=cluster, seed=seed
@@ -117,5 +119,7 @@ def import_items(
     target = Target(suite, role, tuple(tasks), metric, tuple(higher_is_better), tuple(lower_is_better))
     arms = store.arms() if store.path.is_file() else []
     imported = read_items(Path(table), columns, target, method, base, arms)
+    named = Runs(store.path).named_items([entry.arm.key for entry in imported]) if arms else []
+    imported = link_repeated_items(imported, named)
     store_imported(store, imported)
     return ImportReport(tuple(imported))

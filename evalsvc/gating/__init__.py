@@ -7,6 +7,7 @@ waivers     which waivers apply
 verdict     decides on complete evidence
 sequential  decides at interim looks, while scores still come in
 candidates  levels of several candidates on the same items
+ledger      which candidate a checkpoint is, by the decisions in a store
 evidence    reads the evidence that a policy needs from a store
 recipe      evidence on a recipe: the mean over independent training runs
 power       power analysis of a policy, given the sizes of its suites

@@ -2,14 +2,16 @@
 
 Of the candidates that are tested on a plan, the k-th is tested at alpha * 6 / (pi k)^2, or at alpha / N if a batch of N
 was declared before the first. Their levels add up to at most alpha, so that is also the probability that any candidate
-at a margin passes. Candidates are counted per base and plan, whatever the policy says: another margin or another
-selection of suites is no new evidence. The whole of a suite contains both of its halves.
+at a margin passes. Candidates are counted per base and documents, whatever the policy says: another margin, another
+selection of suites, another name of a suite or another version of it with documents that were used before is no new
+evidence. The whole of a suite contains both of its halves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, get_args
 
 from evalsvc.errors import EvidenceError, PolicyError
@@ -57,6 +59,7 @@ def place_candidate(
     half: Half | None,
     alpha: float,
     batch_size: int | None,
+    overlaps: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Candidate:
     """Return which candidate an arm is, given all decision records about arms of its base, oldest first.
 
@@ -65,6 +68,7 @@ def place_candidate(
         plans: Suite by digest of the whole plan.
         alpha: Level of the policy, which all candidates share.
         batch_size: Number of candidates declared now; None keeps what was declared before.
+        overlaps: Digests of other plans with the same documents, by digest of the whole plan.
 
     Raises:
         PolicyError: A batch is declared too late, or as another size than before.
@@ -73,15 +77,21 @@ def place_candidate(
     histories: dict[Piece, list[Mapping[str, Any]]] = {piece: [] for piece in list_pieces(list(plans), half)}
     for record in records:
         if record["base"]["key"] == base:
-            for piece in _list_record_pieces(record):
-                if piece in histories:
-                    histories[piece].append(record)
+            tested = set(_list_record_pieces(record))
+            for (plan, part), history in histories.items():
+                if any((same, part) in tested for same in (plan, *overlaps.get(plan, ()))):
+                    history.append(record)
     placed = [
         _place_on_piece(history, adapted, alpha, batch_size, plans[plan]) for (plan, _), history in histories.items()
     ]
     if not placed:  # a policy about nothing that was planned
         return Candidate(number=1, seen=1, batch_size=batch_size, alpha=share_alpha(alpha, 1, batch_size))
     return min(placed, key=lambda candidate: (candidate.alpha, -candidate.seen))
+
+
+def list_tested_plans(records: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the digests of the whole plans that decisions rest on."""
+    return {plan for record in records for plan, _ in _list_record_pieces(record)}
 
 
 def _place_on_piece(

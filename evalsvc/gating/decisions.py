@@ -21,8 +21,9 @@ from evalsvc import __version__
 from evalsvc.analysis.units import list_items
 from evalsvc.errors import EvalsvcError, EvidenceError, PolicyError
 from evalsvc.gating import sequential, verdict
-from evalsvc.gating.candidates import Candidate, at_level, place_candidate
+from evalsvc.gating.candidates import Candidate, at_level
 from evalsvc.gating.evidence import Evidence, Items, digest_scores, gather
+from evalsvc.gating.ledger import find_candidate, read_records
 from evalsvc.gating.policy import Policy, TaskSize, check_possible
 from evalsvc.gating.recipe import gather_recipe
 from evalsvc.gating.rules import DiversityRatio, Rule, TaskPair, build_rules
@@ -31,6 +32,7 @@ from evalsvc.records.choices import Half
 from evalsvc.records.digests import digest
 from evalsvc.records.direction import orient
 from evalsvc.records.serialise import replace_non_finite, to_plain
+from evalsvc.records.vocabulary import Ints
 from evalsvc.store.arms import StoredArm, find_arm, find_base
 from evalsvc.store.decisions import Decisions, Record
 from evalsvc.store.items import StoredItems
@@ -138,7 +140,7 @@ def decide(
     record = None
     while record is None:  # another decision may come in between: then the candidates are counted again
         chain = decisions.chain(evidence.base.checkpoint.digest)
-        outcome = _judge_in_turn(question, evidence, chain, fraction)
+        outcome = _judge_in_turn(store, question, evidence, chain, fraction)
         record = decisions.append(
             _build_decision_record(question, evidence, outcome, datetime.now(UTC), fraction=fraction, items=items),
             _evidence_key(evidence, question.half),
@@ -171,8 +173,8 @@ def judge_question(
         EvidenceError: Evidence is missing, incomplete or not comparable.
     """
     evidence = _gather_question(store, question, plans=plans, items=items)
-    chain = Decisions(store.path).chain(evidence.base.checkpoint.digest)
-    return _judge_in_turn(question, evidence, chain, fraction)
+    chain = read_records(store, evidence.base.checkpoint.digest)
+    return _judge_in_turn(store, question, evidence, chain, fraction)
 
 
 def _gather_question(store: Store, question: Question, *, plans: Sequence[str] | None, items: Items | None) -> Evidence:
@@ -210,16 +212,23 @@ def _check_incumbent(incumbent: StoredArm, base: StoredArm, adapted: StoredArm) 
         raise EvidenceError(f"--incumbent {label}: was scored with other numerics; submit it again")
 
 
-def _judge_in_turn(question: Question, evidence: Evidence, chain: Sequence[Record], fraction: float) -> Outcome:
+def _judge_in_turn(
+    store: Store, question: Question, evidence: Evidence, chain: Sequence[Record], fraction: float
+) -> Outcome:
     """Return the outcome at the level of the candidate, given all decisions about arms of its base, oldest first."""
     suites = {run.part_of or run.digest: run.suite for run in evidence.plans}
-    candidate = place_candidate(
+    documents: dict[str, list[Ints]] = {}
+    for pair in evidence.pairs:
+        documents.setdefault(pair.base.suite, []).append(list_items(pair.base).documents)
+    candidate = find_candidate(
+        store,
+        question.policy,
         chain,
         base=evidence.base.digest,
         adapted=evidence.adapted.digest,
         plans=suites | dict.fromkeys(evidence.sampled, "sampled answers"),
+        documents=documents,
         half=question.half,
-        alpha=question.policy.alpha,
         batch_size=question.batch_size,
     )
     return judge(question.policy, evidence, fraction, datetime.now(UTC).date(), candidate)

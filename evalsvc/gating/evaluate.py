@@ -18,12 +18,13 @@ from evalsvc.gating import sequential
 from evalsvc.gating.candidates import at_level
 from evalsvc.gating.decisions import Decision, Question, decide, judge_question
 from evalsvc.gating.evidence import Items
+from evalsvc.gating.ledger import find_candidate, read_records
 from evalsvc.gating.policy import FRACTIONS, Policy, check_possible
 from evalsvc.gating.power_plan import (
     check_planned_metrics,
     count_sizes,
-    find_candidate,
     find_suite_files,
+    list_documents,
     list_planned_items,
 )
 from evalsvc.harness.plan import Planned, select_samples
@@ -68,17 +69,19 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
     base, adapted = prepared.arms
     for suite_plan in prepared.planned:
         check_planned_metrics(question.policy, suite_plan)
+    sizes = count_sizes(prepared.planned)
     candidate = find_candidate(
         store,
         question.policy,
-        checkpoint=base.checkpoint.digest,
+        read_records(store, base.checkpoint.digest),
         base=base.key,
         adapted=adapted.key,
         plans={suite_plan.plan.digest: suite_plan.plan.suite for suite_plan in prepared.planned},
+        documents=list_documents(sizes),
         half=question.half,
         batch_size=question.batch_size,
     )
-    check_possible(at_level(question.policy, candidate), count_sizes(prepared.planned))
+    check_possible(at_level(question.policy, candidate), sizes)
     if question.incumbent:
         _check_incumbent_runs(store, question.incumbent, prepared)
     resolved = replace(question, checkpoint=adapted.checkpoint.digest, base=base.checkpoint.digest)

@@ -316,12 +316,18 @@ def _choose_newest(runs: Sequence[PlannedRun], suite: str, base: StoredArm, adap
         advice = _advise_suite(suite, label, {run.suite for run in runs}, is_imported)
         raise EvidenceError(f"suite {suite!r}: is in the policy, and {of_base} has no scores on it; {advice}")
     newest = base_runs[-1]
-    if any(run.plan > newest.plan for run in whole):
-        remedy = f"import {of_base} again" if is_imported else f"submit {label} again, which scores its base alongside"
+    of_adapted = [run for run in whole if run.arm == adapted.number]
+    adapted_run = next((run for run in of_adapted if run.plan == newest.plan), None)
+    if is_imported and of_adapted and adapted_run is not of_adapted[-1]:
         raise EvidenceError(
-            f"suite {suite!r}: {label} was scored on a newer version than {of_base}, whose scores are stale; {remedy}"
+            f"suite {suite!r}: {label} was imported with other items or clusters than {of_base}; import both under "
+            "another suite name, from tables with the same items"
         )
-    adapted_run = next((run for run in whole if run.arm == adapted.number and run.plan == newest.plan), None)
+    if any(run.plan > newest.plan for run in whole):
+        raise EvidenceError(
+            f"suite {suite!r}: {label} was scored on a newer version than {of_base}, whose scores are stale; "
+            f"submit {label} again, which scores its base alongside"
+        )
     if adapted_run is None:
         remedy = f"{'import' if is_imported else 'submit'} {label} again"
         raise EvidenceError(f"suite {suite!r}: {label} has no scores on its newest version; {remedy}")

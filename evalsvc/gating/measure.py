@@ -17,7 +17,7 @@ from evalsvc.gating.rules import Rule
 from evalsvc.records.comparisons import Comparison
 from evalsvc.records.vocabulary import Floats
 from evalsvc.stats.margins import MarginTest, PairedDifference, margin_test, z_of
-from evalsvc.stats.power import POWER, UnchangedMean, scale_items, unchanged_variance
+from evalsvc.stats.power import POWER, PartUnits, UnchangedMean, expected_discordance, unchanged_variance
 
 MOST_RUNS = 1000
 """More runs of a recipe are not advised."""
@@ -146,9 +146,8 @@ def compute_needed_units(m: MeasuredRule, z_alpha: float) -> int | None:
     distance = _shorten(m.test.difference - m.rule.threshold, _width_of_spread(m.spread, z_alpha))
     if distance <= 1e-6:  # at the threshold: no number of units is enough
         return None
-    # If no unit changed, the standard error is 0; the bound is used instead.
-    error = m.error or (m.test.difference - m.test.low) / z_alpha
-    return max(m.units + 1, scale_items(m.units, error, distance, z_alpha))
+    factor = _describe_items(m, z_alpha).needed_factor(distance)
+    return max(m.units + 1, math.ceil(m.units * factor - 1e-9))
 
 
 def compute_needed_runs(m: MeasuredRule, z_alpha: float) -> int | None:
@@ -158,8 +157,7 @@ def compute_needed_runs(m: MeasuredRule, z_alpha: float) -> int | None:
     """
     if m.spread is None:
         return None
-    width = (z_alpha + z_of(1 - POWER)) * (m.error or (m.test.difference - m.test.low) / z_alpha)
-    distance = _shorten(m.test.difference - m.rule.threshold, width)
+    distance = _shorten(m.test.difference - m.rule.threshold, _describe_items(m, z_alpha).resolvable_margin())
     runs = np.arange(m.spread.n + 1, MOST_RUNS + 1)
     widths = _resolve(m.spread.stderr * np.sqrt(m.spread.n / runs), runs - 1, z_alpha)
     enough = runs[widths < distance]
@@ -183,11 +181,20 @@ def _shorten(distance: float, width: float) -> float:
 
 def compute_smallest_margin(m: MeasuredRule, z_alpha: float) -> float:
     """Return the smallest margin that these units resolve with 80 % power for an unchanged checkpoint."""
-    of_items = UnchangedMean(
+    of_items = _describe_items(m, z_alpha, is_unchanged=True).resolvable_margin()
+    return math.hypot(of_items, _width_of_spread(m.spread, z_alpha))
+
+
+def _describe_items(m: MeasuredRule, z_alpha: float, *, is_unchanged: bool = False) -> UnchangedMean:
+    """Return the mean of a rule over items such as these; of an unchanged checkpoint if so, else as estimated."""
+    if is_unchanged:
+        variances = [unchanged_variance(part.stderr, part.difference, part.n) for part in m.parts]
+    else:
+        variances = [max(part.stderr**2, expected_discordance(0.0, part.n) / part.n) for part in m.parts]
+    return UnchangedMean(
         shares=m.weights,
-        items=tuple(part.effective for part in m.parts),
-        variances=tuple(unchanged_variance(part.stderr, part.difference, part.n) for part in m.parts),
+        units=tuple(PartUnits(part.effective, part.is_items) for part in m.parts),
+        variances=tuple(variances),
         z_alpha=z_alpha,
         is_bounded=m.rule.unit == UNIT_INTERVAL,
-    ).resolvable_margin()
-    return math.hypot(of_items, _width_of_spread(m.spread, z_alpha))
+    )

@@ -20,13 +20,13 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from evalsvc.analysis.compare import compute_task_shares
-from evalsvc.analysis.units import TaskItems, group_units, size_units
+from evalsvc.analysis.units import TaskItems, group_units, has_one_each, size_units
 from evalsvc.errors import PolicyError
 from evalsvc.harness.suites import Name
 from evalsvc.records.digests import canonical, digest
 from evalsvc.stats.diversity import COLLAPSE, CollapseMeasure
 from evalsvc.stats.margins import z_of
-from evalsvc.stats.power import smallest_passing_n, unchanged_bound
+from evalsvc.stats.power import PartUnits, smallest_passing_n, unchanged_bound
 from evalsvc.stats.ratios import count_fewest_units
 from evalsvc.stats.sequential import spending_bounds
 from evalsvc.stats.unit_means import count_effective
@@ -250,12 +250,11 @@ class UnitCount:
 
     Attributes:
         tasks: Positions of the tasks.
-        effective: Effective number of units.
     """
 
     tasks: tuple[int, ...]
     share: float
-    effective: float
+    units: PartUnits
 
 
 def count_units(suites: Mapping[str, tuple[TaskSize, ...]]) -> list[UnitCount]:
@@ -263,13 +262,14 @@ def count_units(suites: Mapping[str, tuple[TaskSize, ...]]) -> list[UnitCount]:
     tasks = [task for of_suite in suites.values() for task in of_suite]
     shares = compute_task_shares([(suite, task.weight) for suite, of_suite in suites.items() for task in of_suite])
     known = [i for i, task in enumerate(tasks) if task.of is not None]
-    counts = [UnitCount((i,), shares[i], task.items) for i, task in enumerate(tasks) if task.of is None]
+    counts = [UnitCount((i,), shares[i], PartUnits(task.items)) for i, task in enumerate(tasks) if task.of is None]
     for group in group_units(tuple(items for task in tasks if (items := task.of) is not None)):
         positions = tuple(known[i] for i in group.tasks)
         share = sum(shares[i] for i in positions)
         if share:
             sizes = size_units(group, np.array([shares[i] for i in positions]) / share)
-            counts.append(UnitCount(positions, share, count_effective(sizes)))
+            is_items = has_one_each(group, sizes)
+            counts.append(UnitCount(positions, share, PartUnits(count_effective(sizes), is_items)))
     return counts
 
 
@@ -356,14 +356,15 @@ def _check_mean(
     counts = count_units(suites)
     if not counts:
         return
-    items, shares = tuple(c.effective for c in counts), tuple(c.share for c in counts)
-    if unchanged_bound(shares, items, z_alpha) >= margin:
+    units, shares = tuple(c.units for c in counts), tuple(c.share for c in counts)
+    if unchanged_bound(shares, units, z_alpha) >= margin:
         needed, total = (
-            smallest_passing_n(margin, z_alpha, items, shares),
+            smallest_passing_n(margin, z_alpha, units, shares),
             sum(task.items for of_suite in suites.values() for task in of_suite),
         )
-        is_each = math.isclose(sum(items), total)
-        has = f"{total:,} items" if is_each else f"{total:,} items, worth {sum(items):,.1f} independent ones,"
+        worth = sum(part.effective for part in units)
+        is_each = math.isclose(worth, total)
+        has = f"{total:,} items" if is_each else f"{total:,} items, worth {worth:,.1f} independent ones,"
         raise PolicyError(
             f"{rule}: {has} cannot show at alpha {alpha:.3g} that a loss is below {margin}, even if none changes; "
             f"needs {needed:,} {'items' if is_each else 'independent documents or clusters'}, or a larger margin"

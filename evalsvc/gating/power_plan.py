@@ -12,20 +12,21 @@ from evalsvc.analysis.compare import compare_values
 from evalsvc.analysis.units import TaskItems
 from evalsvc.errors import EvidenceError, PolicyError, UsageError
 from evalsvc.gating import sequential
-from evalsvc.gating.candidates import Candidate, at_level, place_candidate
+from evalsvc.gating.candidates import Candidate, at_level
 from evalsvc.gating.decisions import Question
+from evalsvc.gating.ledger import find_candidate, read_records
 from evalsvc.gating.policy import Policy, TaskSize, check_possible, check_prompts
 from evalsvc.gating.power import RuleForecast, forecast, list_unforecast
-from evalsvc.gating.rules import check_metric, find_blind_level
+from evalsvc.gating.rules import check_metric, find_blind_level, measure_losable
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import find_suite, load_suite
 from evalsvc.records.choices import Half
 from evalsvc.records.digests import number_document
 from evalsvc.records.plans import PlannedTask
 from evalsvc.records.scores import TaskScores
+from evalsvc.records.vocabulary import Ints
 from evalsvc.scoring.submit import Prepared
 from evalsvc.store.arms import StoredArm, find_arm, find_base, find_family
-from evalsvc.store.decisions import Decisions
 from evalsvc.store.runs import PlannedRun, Runs
 from evalsvc.store.store import Store
 
@@ -97,10 +98,11 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
     candidate = find_candidate(
         store,
         policy,
-        checkpoint=known.checkpoint.digest if known else "",
+        read_records(store, known.checkpoint.digest) if known else [],
         base=known.digest if known else "",
         adapted=adapted.digest if adapted else None,
         plans=plans,
+        documents=list_documents(sizes),
         half=question.half,
         batch_size=question.batch_size,
     )
@@ -174,49 +176,38 @@ def _forecast_all(
     check_prompts(at_its_level, prompts)
     kept = {entry.suite for entry in policy.retention}
     allowed = policy.require.allow_blind_spots
-    levels = {
-        (scores.suite, scores.task): level
+    seen = [
+        scores
         for scores in base_scores
         if scores.suite in kept and not {scores.suite, f"{scores.suite}/{scores.task}"} & set(allowed)
-        if (level := find_blind_level(scores, is_learning=False)) is not None
+    ]
+    levels = {(scores.suite, scores.task): find_blind_level(scores, is_learning=False) for scores in seen}
+    losable = {
+        (scores.suite, scores.task): 0.0 if levels[scores.suite, scores.task] else measure_losable(scores)
+        for scores in seen
     }
-    no_evidence = [f"{'/'.join(key)}: the base is {level}, so it is no evidence" for key, level in levels.items()]
+    rules = tuple(forecast(at_its_level, sizes, discordance, losable))
+    no_evidence = [
+        f"{'/'.join(key)}: the base is {level}, so it is no evidence" for key, level in levels.items() if level
+    ]
+    blind = [
+        f"{rule.rule}: cannot pass: most items are no evidence, or all that the base can lose is within the margin"
+        for rule in rules
+        if rule.resolvable is None
+    ]
     return PowerPlan(
-        rules=tuple(forecast(at_its_level, sizes, discordance, levels)),
+        rules=rules,
         requests=requests,
         seconds=requests / rate if rate else None,
         candidate=candidate,
         alpha=policy.alpha,
-        notes=(*no_evidence, *list_unforecast(at_its_level, prompts)),
+        notes=(*no_evidence, *blind, *list_unforecast(at_its_level, prompts)),
     )
 
 
-def find_candidate(
-    store: Store,
-    policy: Policy,
-    *,
-    checkpoint: str,
-    base: str,
-    adapted: str | None,
-    plans: Mapping[str, str],
-    half: Half | None = None,
-    batch_size: int | None = None,
-) -> Candidate:
-    """Return which candidate on its evidence an arm will be, before it is decided on.
-
-    Args:
-        checkpoint: Digest of the base's checkpoint.
-        base, adapted: Keys of the two arms; None for an arm that is not known yet.
-        plans: Suite by digest of the whole plan.
-
-    Raises:
-        PolicyError: A batch is declared too late, or as another size than before.
-        EvidenceError: The declared batch is used up.
-    """
-    records = Decisions(store.path).chain(checkpoint) if store.path.is_file() else []
-    return place_candidate(
-        records, base=base, adapted=adapted, plans=plans, half=half, alpha=policy.alpha, batch_size=batch_size
-    )
+def list_documents(sizes: Mapping[str, tuple[TaskSize, ...]]) -> dict[str, list[Ints]]:
+    """Return the numbers of the documents of each suite's tasks."""
+    return {suite: [task.of.documents for task in tasks if task.of is not None] for suite, tasks in sizes.items()}
 
 
 def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan:
@@ -233,10 +224,11 @@ def plan_prepared(store: Store, policy: Policy, prepared: Prepared) -> PowerPlan
     candidate = find_candidate(
         store,
         policy,
-        checkpoint=base.checkpoint.digest,
+        read_records(store, base.checkpoint.digest),
         base=base.key,
         adapted=adapted[0].key if len(adapted) == 1 else None,
         plans={s.plan.digest: s.plan.suite for s in prepared.planned if s.plan.suite in policy.suites},
+        documents=list_documents(sizes),
     )
     for suite_plan in prepared.planned:
         check_planned_metrics(policy, suite_plan)

@@ -96,7 +96,8 @@ class BlindSpot:
     """A task on which a rule cannot see a change for the worse, because of the base's level.
 
     Attributes:
-        level: Where the base is: "at chance", "below chance", "at zero", or for a learning rule "at ceiling".
+        level: Where the base is: "at chance", "below chance", "at zero", for a learning rule "at ceiling", or
+            "at 0.067, within the margin" if the loss of everything would not be more than the rule's margin.
         items: Number of items.
         is_allowed: Whether the policy counts them all the same.
     """
@@ -136,13 +137,21 @@ class Rule:
     def blind_spots(self) -> tuple[BlindSpot, ...]:
         """The tasks on which the base has nothing to lose; for a learning rule, nothing to gain."""
         spots = []
+        is_within = self.kind in ("retention", "incumbent") and self._losable <= self.margin
         for pair in self.pairs if self.kind in ("learning", "retention", "incumbent") else ():
             level = find_blind_level(pair.base, is_learning=self.kind == "learning")
+            if level is None and is_within:
+                level = f"at {measure_losable(pair.base):.3g}{describe_floor(pair.base)}, within the margin"
             if level is not None:
                 name = f"{pair.base.suite}/{pair.base.task}"
                 is_allowed = pair.base.suite in self.allowed or name in self.allowed
                 spots.append(BlindSpot(task=name, level=level, items=len(pair.base.values), is_allowed=is_allowed))
         return tuple(spots)
+
+    @property
+    def _losable(self) -> float:
+        """The mean loss if nothing were kept."""
+        return sum(share * measure_losable(pair.base) for share, pair in zip(self.shares, self.pairs, strict=True))
 
     @property
     def is_blind(self) -> bool:
@@ -281,6 +290,18 @@ def find_blind_level(base: TaskScores, *, is_learning: bool) -> str | None:
     else:
         levels = blind_spots(int(right), n, base.chance if base.higher_is_better else None)
     return next((name for name in levels if (name == "at ceiling") == is_learning), None)
+
+
+def measure_losable(base: TaskScores) -> float:
+    """Return what a base can lose on a task: its mean score above that of guessing, where this is known."""
+    if not base.higher_is_better:
+        return 1 - float(base.values.mean())
+    return max(0.0, float(base.values.mean()) - (base.chance or 0.0))
+
+
+def describe_floor(base: TaskScores) -> str:
+    """Return above what `measure_losable` is measured, in words."""
+    return " above chance" if base.higher_is_better and base.chance else ""
 
 
 def _build_diversity_rule(ratio: DiversityRatio, least: float) -> Rule:

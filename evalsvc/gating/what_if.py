@@ -14,8 +14,7 @@ from evalsvc.errors import UsageError
 from evalsvc.gating.verdict import Verdict
 from evalsvc.records.comparisons import Comparison
 from evalsvc.stats.margins import PairedDifference, margin_test, z_of
-from evalsvc.stats.power import UnchangedMean, expected_discordance, unchanged_variance
-from evalsvc.stats.unit_means import UnitSums
+from evalsvc.stats.power import PartUnits, UnchangedMean, expected_discordance, unchanged_variance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,8 @@ def _scale_part(part: PairedDifference, factor: float) -> PairedDifference:
         order = np.argsort(part.units.sums[0], kind="stable")
         chosen = order[(np.arange(n) * part.n / n).astype(np.intp)]
         sizes = part.units.sizes[chosen]
-        units = UnitSums(sums=part.units.sums[:, chosen] / sizes.mean(), sizes=sizes / sizes.mean())
+        sums = part.units.sums[:, chosen] / sizes.mean()
+        units = part.units._replace(sums=sums, sizes=sizes / sizes.mean())
         return part._replace(
             n=n, difference=float(units.sums.mean()), stderr=part.stderr * sqrt(part.n / n), units=units
         )
@@ -112,7 +112,7 @@ def _measure_unchanged(
     """Return the mean of an unchanged checkpoint, with the measured discordance."""
     return UnchangedMean(
         shares=tuple(shares),
-        items=tuple(part.effective for part in parts),
+        units=tuple(PartUnits(part.effective, part.is_items) for part in parts),
         variances=tuple(
             max(unchanged_variance(part.stderr, part.difference, part.n), expected_discordance(0.0, part.n) / part.n)
             for part in parts

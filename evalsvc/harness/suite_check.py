@@ -15,7 +15,7 @@ from evalsvc.records.digests import number_document
 from evalsvc.records.plans import PlannedTask, Rendering
 from evalsvc.records.vocabulary import Aggregation, Role
 from evalsvc.stats.margins import z_of
-from evalsvc.stats.power import ALPHA, ASSUMED_DISCORDANCE, UnchangedMean
+from evalsvc.stats.power import ALPHA, ASSUMED_DISCORDANCE, PartUnits, UnchangedMean
 from evalsvc.stats.unit_means import count_effective
 
 GateRule = Literal["margin", "drift", "diversity"]
@@ -81,7 +81,7 @@ def _describe_task(task: PlannedTask, role: Role, *, runs_code: bool) -> Checked
         task=task.name,
         kind=task.output_type,
         n=len(task.samples),
-        units=round(units),
+        units=round(units.effective),
         shots=task.shots,
         metric=metric.name,
         filter=metric.filter,
@@ -91,13 +91,14 @@ def _describe_task(task: PlannedTask, role: Role, *, runs_code: bool) -> Checked
     )
 
 
-def _count_units(task: PlannedTask) -> float:
-    """Return the effective number of units of one task."""
+def _count_units(task: PlannedTask) -> PartUnits:
+    """Count the units of one task."""
     units = [number_document(task.name, s.doc) if s.cluster is None else s.cluster for s in task.samples]
-    return count_effective(np.unique([str(unit) for unit in units], return_counts=True)[1].astype(np.float64))
+    sizes = np.unique([str(unit) for unit in units], return_counts=True)[1].astype(np.float64)
+    return PartUnits(count_effective(sizes), is_items=len(sizes) == len(units))
 
 
-def _resolvable_margin(units: float) -> float:
+def _resolvable_margin(units: PartUnits) -> float:
     """Return the smallest margin that units resolve, at the discordance that is assumed before scoring."""
-    variances = (ASSUMED_DISCORDANCE / units,)
-    return UnchangedMean(shares=(1.0,), items=(units,), variances=variances, z_alpha=z_of(ALPHA)).resolvable_margin()
+    variances = (ASSUMED_DISCORDANCE / units.effective,)
+    return UnchangedMean(shares=(1.0,), units=(units,), variances=variances, z_alpha=z_of(ALPHA)).resolvable_margin()

@@ -156,7 +156,7 @@ def assemble(
     groups: Sequence[Result] = (),
     notes: Sequence[str] = (),
 ) -> Imported:
-    """Return an arm with its tasks; equal items give equal plans."""
+    """Return an arm with its tasks; equal items in equal clusters give equal plans."""
     planned = tuple(
         PlannedTask(
             name=task.name,
@@ -177,6 +177,7 @@ def assemble(
     identity = digest(
         *("imported plan", target.suite, target.role, canonical(content)),
         *(sample.digest for task in planned for sample in task.samples),
+        *(sample.cluster for task in planned for sample in task.samples if sample.cluster is not None),
     )
     plan = Plan(
         digest=identity,

@@ -83,6 +83,7 @@ def read_items(
                 "give the column that distinguishes the two with --prompt"
             )
         items[key] = number
+    _check_clusters(path, rows, table)
     if not rows:
         raise UsageError(f"{path}: has no row of a task that matches {' or '.join(target.tasks)}; give another --task")
     if base is not None and base not in rows:
@@ -107,6 +108,27 @@ def read_items(
         of_base = checkpoint if arm == base else of_base
         arms.append(assemble(checkpoint, target, path, tasks))
     return arms
+
+
+def _check_clusters(
+    path: Path, rows: Mapping[str, Mapping[str, Mapping[str, int]]], table: Mapping[str, list[Any]]
+) -> None:
+    """Refuse an item that is in different clusters.
+
+    Raises:
+        UsageError: An item is in another cluster for another arm.
+    """
+    known: dict[str, tuple[str, str]] = {}
+    for arm, tasks in rows.items() if "cluster" in table else ():
+        for task, items in tasks.items():
+            for key, row in items.items():
+                cluster = str(table["cluster"][row])
+                first, of_first = known.setdefault(key, (cluster, arm))
+                if cluster != first:
+                    raise UsageError(
+                        f"{path}: item {table['item'][row]!r} of task {task!r} is in cluster {first!r} for "
+                        f"{of_first!r} and in {cluster!r} for {arm!r}; give it the same cluster in all rows"
+                    )
 
 
 def _read_seed(path: Path, arm: str, tasks: Iterable[Mapping[str, int]], table: Mapping[str, list[Any]]) -> int | None:

@@ -36,8 +36,14 @@ def number_document(task: str, document: str) -> int:
     """Return the number of a document, 63 bits of its content; the store's migrations have it in SQL.
 
     Args:
-        document: As JSON. An imported item that has only a name is another document in every task.
+        document: As JSON. An imported item that has only a name is another document in every task, except if it names
+            the task in which it stood before.
     """
-    content = f"{task}\n{document}" if document.startswith('{"item":') else document
+    content = document
+    if document.startswith('{"item":'):
+        named = json.loads(document)
+        if named.keys() == {"item", "task"}:
+            task, document = named["task"], canonical({"item": named["item"]})
+        content = f"{task}\n{document}"
     lower = hashlib.md5(content.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()[8:]
     return int.from_bytes(lower, "little") >> 1

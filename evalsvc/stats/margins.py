@@ -16,17 +16,18 @@ Formulas and sources: docs/pages/statistics.md, section "The gate".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import ndtr, ndtri
 
 from evalsvc.stats.paired import tango_bounds, tango_z
 from evalsvc.stats.ratios import PairedValues, ratio_bounds, ratio_z
-from evalsvc.stats.unit_means import UnitSums, normal_quantile, score_bounds, score_curve, score_z
+from evalsvc.stats.unit_means import UnitSums, normal_quantile, score_bounds, score_curve, score_z, t_quantile
 
 Floats = NDArray[np.float64]
 
@@ -60,6 +61,13 @@ class PairedDifference(NamedTuple):
     def effective(self) -> float:
         """Effective number of units, which is smaller than n if some are larger than others."""
         return self.n if self.units is None else self.units.effective
+
+    @property
+    def is_items(self) -> bool:
+        """Whether every unit is one item, so that its statistic is normal; else it is Student's t."""
+        if self.counts is not None:
+            return True
+        return self.units.is_items if self.units is not None else math.isinf(self.df)
 
 
 class Ends(NamedTuple):
@@ -108,9 +116,7 @@ def bounds(tasks: Sequence[PairedDifference], z: ArrayLike) -> tuple[Floats, Flo
 
 def _t_half_width(task: PairedDifference, z: Floats) -> Floats:
     """Return the half-width of the interval by Student's t, at each z."""
-    if np.isinf(task.df):
-        return np.asarray(z * task.stderr)
-    return np.asarray(-stdtrit(task.df, np.maximum(ndtr(-z), 1e-300)) * task.stderr)
+    return np.asarray(t_quantile(z, task.df) * task.stderr)
 
 
 def combine_bounds(shares: ArrayLike, differences: ArrayLike, low: Floats, high: Floats) -> tuple[Floats, Floats]:
@@ -191,14 +197,14 @@ def _single_z(task: PairedDifference, threshold: float) -> float:
     if task.counts is not None:
         return float(tango_z(threshold, *task.counts, task.n))
     if task.units is not None:
-        return float(normal_quantile(score_z(task.units, threshold), task.units.effective - 1)[0])
+        return float(normal_quantile(score_z(task.units, threshold), task.units.df)[0])
     if task.values is not None:
         return ratio_z(task.values, 1 + threshold)
     gap = task.difference - threshold
     if not task.stderr:
         return float(np.sign(gap) * _GRID[-1])
     t = np.array([gap / task.stderr])
-    return float(t[0] if np.isinf(task.df) else normal_quantile(t, task.df)[0])
+    return float(normal_quantile(t, task.df)[0])
 
 
 def _combined_z(tasks: Sequence[PairedDifference], shares: Sequence[float], difference: float, at: float) -> float:

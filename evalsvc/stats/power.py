@@ -4,12 +4,15 @@ A checkpoint as good as its base still changes some items either way. With disco
 item; for binary items the share that changes) on task s with n_s items and share w_s, the weighted mean of the
 differences has standard error e = sqrt(sum w_s^2 D_s / n_s). By the normal approximation of the paired tests:
 
-* the smallest margin that is shown with power 1 - beta is (z_alpha + z_beta) e;
-* the power at a margin is Phi(margin / e - z_alpha);
+* the smallest margin that is shown with power 1 - beta is z_alpha e + z_beta e;
+* the power at a margin is Phi((margin - z_alpha e) / e);
 * the items needed are n ((z_alpha + z_beta) e / margin)^2.
 
 For scores in [0, 1] a margin cannot be smaller than the bound if no item changes: Tango's half-width z^2 / (n + z^2) on
 one task, MOVER's sqrt(sum (w_s z^2 / (n_s + z^2))^2) on a mean (see `margins`).
+
+Where units are documents of several items or clusters, z_alpha is Student's t of each part's effective number of units,
+as in its interval: z_alpha e is then sqrt(sum (w_s t_s)^2 D_s / n_s).
 
 For graded items and K sampled answers per item: Miller 2024 (arXiv 2411.00640), equation 9, two-sided.
 
@@ -19,16 +22,40 @@ Formulas and sources: docs/pages/statistics.md, section "Power".
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
 
 from evalsvc.stats.margins import z_of
+from evalsvc.stats.unit_means import t_quantile
 
 ALPHA = 0.05
 POWER = 0.80
 ASSUMED_DISCORDANCE = 0.10
+
+
+class PartUnits(NamedTuple):
+    """The independent units of one part of a mean.
+
+    Attributes:
+        effective: Effective number of units.
+        is_items: Whether every unit is one item; else intervals use Student's t.
+    """
+
+    effective: float
+    is_items: bool = True
+
+    def scale(self, factor: float) -> PartUnits:
+        """Return `factor` times as many units."""
+        return self._replace(effective=self.effective * factor)
+
+    def quantile(self, z: float) -> float:
+        """Return the quantile that an interval uses for a normal quantile z; inf for a single unit of several items."""
+        return float(t_quantile(np.asarray(z), math.inf if self.is_items else self.effective - 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +63,15 @@ class UnchangedMean:
     """The weighted mean of paired differences for an unchanged checkpoint: one that is as good as its base.
 
     Attributes:
-        shares: Shares of the tasks in the mean; they sum to 1.
-        items: Number of independent units of each part, of which "items" stands for the usual one.
-        variances: Variance of each task's difference, D_s / n_s.
+        shares: Shares of the parts in the mean; they sum to 1.
+        units: The independent units of each part, of which an "item" below is the usual one.
+        variances: Variance of each part's difference, D_s / n_s.
         z_alpha: One-sided normal quantile of the test.
         is_bounded: Whether each item's difference lies in [-1, 1].
     """
 
     shares: tuple[float, ...]
-    items: tuple[float, ...]
+    units: tuple[PartUnits, ...]
     variances: tuple[float, ...]
     z_alpha: float
     is_bounded: bool = True
@@ -52,36 +79,51 @@ class UnchangedMean:
     @property
     def n(self) -> int:
         """Number of units of all parts."""
-        return round(sum(self.items))
+        return round(sum(part.effective for part in self.units))
 
     @property
     def error(self) -> float:
         """Standard error of the mean."""
         return math.sqrt(sum(w**2 * variance for w, variance in zip(self.shares, self.variances, strict=True)))
 
+    def half_width(self, factor: float = 1.0) -> float:
+        """Return the half-width of the interval to expect, with `factor` times as many items."""
+        parts = zip(self.shares, self.units, self.variances, strict=True)
+        squares = (w**2 * part.scale(factor).quantile(self.z_alpha) ** 2 * variance for w, part, variance in parts)
+        return math.sqrt(sum(squares) / factor)
+
     def resolvable_margin(self, power: float = POWER) -> float:
         """Return the smallest margin that is shown with probability `power`."""
-        margin = (self.z_alpha + z_of(1 - power)) * self.error
+        margin = self.half_width() + z_of(1 - power) * self.error
         return (
-            min(1.0, max(margin, unchanged_bound(self.shares, self.items, self.z_alpha))) if self.is_bounded else margin
+            min(1.0, max(margin, unchanged_bound(self.shares, self.units, self.z_alpha))) if self.is_bounded else margin
         )
 
     def power(self, margin: float, factor: float = 1.0) -> float:
         """Return the probability to show that the loss is below `margin`, with `factor` times as many items."""
-        items = [n * factor for n in self.items]
-        if self.is_bounded and unchanged_bound(self.shares, items, self.z_alpha) >= margin:
+        units = [part.scale(factor) for part in self.units]
+        if self.is_bounded and unchanged_bound(self.shares, units, self.z_alpha) >= margin:
             return 0.0
         error = self.error / math.sqrt(factor)
-        return NormalDist().cdf(margin / error - self.z_alpha) if error else 1.0
+        return NormalDist().cdf((margin - self.half_width(factor)) / error) if error else 1.0
 
     def needed_n(self, margin: float, power: float = POWER) -> int:
         """Return the number of items, split over the tasks in the same proportions, for this power at `margin`."""
-        needed = scale_items(self.n, self.error, margin, self.z_alpha, power)
-        return (
-            max(needed, smallest_passing_n(margin, self.z_alpha, self.items, self.shares))
-            if self.is_bounded
-            else needed
-        )
+        needed = math.ceil(self.n * self._factor_for_power(margin, power) - 1e-9)
+        if not self.is_bounded:
+            return needed
+        return max(needed, smallest_passing_n(margin, self.z_alpha, self.units, self.shares))
+
+    def needed_factor(self, margin: float, power: float = POWER) -> float:
+        """Return how many times as many items have this power at `margin`."""
+        factor = self._factor_for_power(margin, power)
+        if not self.is_bounded:
+            return factor
+        return max(factor, smallest_passing_n(margin, self.z_alpha, self.units, self.shares) / self.n)
+
+    def _factor_for_power(self, margin: float, power: float) -> float:
+        error = self.error * z_of(1 - power)
+        return _smallest_factor(lambda factor: self.half_width(factor) + error / math.sqrt(factor) <= margin)
 
 
 def unchanged_variance(stderr: float, difference: float, n: int) -> float:
@@ -97,37 +139,41 @@ def expected_discordance(seen: float, n: int) -> float:
     return max(seen, 1 / (n + 1))
 
 
-def scale_items(n: int, error: float, distance: float, z_alpha: float, power: float = POWER) -> int:
-    """Return the items needed to show an estimate at `distance` from its threshold, if n items have this `error`."""
-    return math.ceil(n * ((z_alpha + z_of(1 - power)) * error / distance) ** 2)
-
-
-def unchanged_bound(shares: Sequence[float], items: Sequence[float], z_alpha: float) -> float:
-    """Return the half-width of the interval of a mean over binary items of which none changed."""
-    square = z_alpha**2
-    return math.sqrt(sum((w * square / (n + square)) ** 2 for w, n in zip(shares, items, strict=True)))
+def unchanged_bound(shares: Sequence[float], units: Sequence[PartUnits], z_alpha: float) -> float:
+    """Return the half-width of the interval of a mean over units of which none changed; inf if it has none."""
+    total = 0.0
+    for w, part in zip(shares, units, strict=True):
+        square = part.quantile(z_alpha) ** 2
+        total += w**2 if math.isinf(square) else (w * square / (part.effective + square)) ** 2
+    return math.sqrt(total)
 
 
 @lru_cache(maxsize=2**10)
 def smallest_passing_n(
-    margin: float, z_alpha: float, items: tuple[float, ...] = (1,), shares: tuple[float, ...] = (1.0,)
+    margin: float, z_alpha: float, units: tuple[PartUnits, ...] = (PartUnits(1),), shares: tuple[float, ...] = (1.0,)
 ) -> int:
     """Return the smallest number of items that exclude a loss of `margin` if none of them changes.
 
     Args:
-        items: Items of several tasks, for the proportions in which the items are split over them.
+        units: The units of several tasks, for the proportions in which the items are split over them.
     """
 
-    def passes(factor: float) -> bool:
-        return unchanged_bound(shares, [math.ceil(n * factor - 1e-9) for n in items], z_alpha) < margin
+    def split(factor: float) -> list[PartUnits]:
+        return [part._replace(effective=math.ceil(part.effective * factor - 1e-9)) for part in units]
 
+    factor = _smallest_factor(lambda factor: unchanged_bound(shares, split(factor), z_alpha) < margin)
+    return sum(int(part.effective) for part in split(factor))
+
+
+def _smallest_factor(is_enough: Callable[[float], bool]) -> float:
+    """Return the smallest multiple of the units that is enough, for a condition that stays true from there on."""
     low, high = 0.0, 1.0
-    while not passes(high):
+    while not is_enough(high):
         low, high = high, high * 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if passes(middle) else (middle, high)
-    return sum(math.ceil(n * high - 1e-9) for n in items)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
 
 
 def paired_needed_n(

@@ -12,12 +12,15 @@ all distributions on [-1, 1], as in Honda and Takemura 2010). So a mean of which
 of what was not seen, a single odd value changes nothing much, and for one binary item per unit z is Tango's statistic.
 A unit that was not seen is taken to be of the size that a random item's unit has, sum s^2 / n.
 
-z is referred to Student's t with n_e - 1 degrees of freedom, n_e = n^2 / sum s^2 being the effective number of units.
-The choice among five bounds was made by simulation: docs/pages/statistics.md, section "The gate".
+z is referred to the normal distribution, as Tango's is, if every unit is one item (or one of each task); else to
+Student's t with n_e - 1 degrees of freedom, n_e = n^2 / sum s^2 being the effective number of units. This does not
+depend on the scores, so that bounds are continuous in them. The choice among five bounds was made by simulation:
+docs/pages/statistics.md, section "The gate".
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -39,15 +42,22 @@ class UnitSums(NamedTuple):
     Attributes:
         sums: [arms, n]; an arm's mean is the mean of its row.
         sizes: [n] of mean 1; a row's values are at most these, either way.
+        is_items: Whether every unit is one item.
     """
 
     sums: Floats
     sizes: Floats
+    is_items: bool = False
 
     @property
     def effective(self) -> float:
         """Effective number of units: n if all have one size."""
         return count_effective(self.sizes)
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the statistic; infinite if it is normal."""
+        return math.inf if self.is_items else self.effective - 1
 
 
 def count_effective(sizes: Floats) -> float:
@@ -57,6 +67,8 @@ def count_effective(sizes: Floats) -> float:
 
 def t_quantile(z: Floats, df: float) -> Floats:
     """Return the quantile of Student's t with the tail probability of a normal quantile z >= 0."""
+    if math.isinf(df):
+        return z
     if df <= 0:
         return np.full_like(z, np.inf)
     return np.asarray(-stdtrit(df, np.maximum(ndtr(-z), 1e-300)))
@@ -64,6 +76,8 @@ def t_quantile(z: Floats, df: float) -> Floats:
 
 def normal_quantile(t: Floats, df: float) -> Floats:
     """Return the normal quantile with the tail probability of Student's t; the inverse of `t_quantile`."""
+    if math.isinf(df):
+        return t
     if df <= 0:
         return np.zeros_like(t)
     return np.asarray(-np.sign(t) * ndtri(np.maximum(stdtr(df, -np.abs(t)), 1e-300)))
@@ -88,7 +102,7 @@ def score_curve(units: UnitSums, z: Floats, *, is_lower: bool) -> Floats:
     """
     sign = 1.0 if is_lower else -1.0
     values, sizes, counts = _compress(sign * units.sums[0], units.sizes)
-    n, worst, df = counts.sum(), _worst(units.sizes), units.effective - 1
+    n, worst, df = counts.sum(), _worst(units.sizes), units.df
     mean = float(counts @ values) / n
     (lowest,) = _lower(values, sizes, counts, worst, t_quantile(np.asarray(z[-1:]), df))
     if not lowest < mean:
@@ -104,7 +118,7 @@ def score_curve(units: UnitSums, z: Floats, *, is_lower: bool) -> Floats:
 
 def score_bounds(units: UnitSums, z: Floats) -> tuple[Floats, Floats]:
     """Return lower and upper bounds [len(z), arms] of every arm's mean, at each z >= 0."""
-    t = t_quantile(np.asarray(z, dtype=np.float64), units.effective - 1)
+    t = t_quantile(np.asarray(z, dtype=np.float64), units.df)
     low, high = np.empty((len(t), len(units.sums))), np.empty((len(t), len(units.sums)))
     worst = _worst(units.sizes)
     for arm, row in enumerate(units.sums):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,6 +117,37 @@ class Runs:
         for row in rows:
             sizes.setdefault(row["suite"], []).append((row["task"], row["items"], row["weight"]))
         return sizes
+
+    def find_overlaps(self, documents: Sequence[Ints], plans: Collection[str]) -> frozenset[str]:
+        """Return the digests of those of some plans that have one of these documents."""
+        numbers = np.unique(np.concatenate([*documents, np.empty(0, dtype=np.int64)]))
+        with self._database.read() as connection:
+            rows = fetch_rows(
+                connection.execute(
+                    """
+                    SELECT DISTINCT p.digest FROM plans p JOIN plan_samples m USING (plan) JOIN samples s USING (sample)
+                    WHERE list_contains(?, p.digest) AND s.document IN (SELECT unnest(?))
+                    """,
+                    [list(plans), numbers.tolist()],
+                )
+            )
+        return frozenset(row["digest"] for row in rows)
+
+    def named_items(self, arms: Sequence[str]) -> list[tuple[str, str, str, str, float]]:
+        """Return arm's key, suite, task, document and score of some arms' imported items that have only a name."""
+        with self._database.read() as connection:
+            return connection.execute(
+                """
+                SELECT a.digest, p.suite, t.task, s.doc, c.value
+                FROM arms a JOIN runs u USING (arm) JOIN plans p USING (plan) JOIN tasks t USING (plan)
+                JOIN scores c ON c.run = u.run AND c.task = t.task AND c.metric = t.metric AND c.filter = t.filter
+                JOIN samples s USING (sample)
+                WHERE t.version = 'imported' AND list_contains(?, a.digest) AND starts_with(s.doc, '{"item":')
+                AND c.value IS NOT NULL
+                ORDER BY p.plan, t.position, s.sample
+                """,
+                [list(arms)],
+            ).fetchall()
 
     def task_items(self, plan: str) -> dict[str, tuple[Ints, Ints | None]]:
         """Return, by task of a plan, each item's document and declared cluster, as numbers; None without clusters."""

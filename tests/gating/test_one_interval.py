@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 
+import numpy as np
 import pytest
 
 from evalsvc.analysis.compare import compare_tasks, compute_totals
@@ -16,6 +17,7 @@ from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import TaskPair, build_rules
 from tests.benchmarks.evidence_error_rates import judge_pairs
 from tests.support.dependent_evidence import CELLS, draw_pairs
+from tests.support.evidence import make_task_scores
 from tests.support.fakes import make_checkpoint
 from tests.support.scores import known, make_scores
 
@@ -58,6 +60,21 @@ def test_every_command_has_the_gates_interval(kind: str, change: float) -> None:
     gains = measure_gains(*of_arms)
     point = find_frontier(build_positions(gains, *(build_axis(gains, role) for role in ROLES))).points[1]
     assert (-point.forgetting, -known(point.forgetting_high), -known(point.forgetting_low)) == expected
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "11 unchanged items of .5"])
+def test_the_interval_is_continuous_in_the_scores(kind: str) -> None:
+    if kind in CELLS:
+        pairs = draw_pairs(CELLS[kind], 7, -0.02)
+    else:
+        halves = make_task_scores("s", "t", np.full(11, 0.5))
+        pairs = [TaskPair(halves, replace(halves, values=halves.values.copy()), 11)]
+    first, *others = pairs
+    for place in range(3):
+        values = first.adapted.values.copy()
+        values[place] += 1e-6 if values[place] < 0.5 else -1e-6
+        changed = [replace(first, adapted=replace(first.adapted, values=values)), *others]
+        assert measure_gate(changed) == pytest.approx(measure_gate(pairs), abs=2e-5)
 
 
 def test_the_same_items_under_two_suites_are_one_piece_of_evidence() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evalsvc.stats.margins import PairedDifference, margin_test, z_of
 from evalsvc.stats.paired import tango_z
 from evalsvc.stats.power import (
+    PartUnits,
     UnchangedMean,
     expected_discordance,
     paired_detectable,
@@ -15,12 +17,13 @@ from evalsvc.stats.power import (
     paired_needed_n,
     smallest_passing_n,
 )
+from evalsvc.stats.unit_means import UnitSums
 
 Z = 1.6448536269514722
 
 
 def one_task(n: int, discordance: float) -> UnchangedMean:
-    return UnchangedMean(shares=(1.0,), items=(n,), variances=(discordance / n,), z_alpha=Z)
+    return UnchangedMean(shares=(1.0,), units=(PartUnits(n),), variances=(discordance / n,), z_alpha=Z)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_a_mean_over_tasks_needs_what_its_own_test_needs(sizes: tuple[int, ...])
         ]
         return margin_test(tasks, shares, -0.03, Z).low > -0.03
 
-    needed = smallest_passing_n(0.03, Z, sizes, shares)
+    needed = smallest_passing_n(0.03, Z, tuple(map(PartUnits, sizes)), shares)
     assert passes(needed)
     assert not passes(needed - 2 * len(sizes))
 
@@ -84,8 +87,36 @@ def test_the_power_is_how_often_an_unchanged_checkpoint_passes() -> None:
     assert one_task(400, 0.1).power(0.04) == pytest.approx(passed, abs=0.02)
 
 
+@pytest.mark.parametrize(("margin", "each"), [(0.2, 1), (0.2, 5), (0.05, 4)])
+def test_clusters_need_what_their_own_test_needs(margin: float, each: int) -> None:
+    def passes(count: int) -> bool:
+        units = UnitSums(np.zeros((1, count)), np.ones(count))
+        part = PairedDifference(n=count, difference=0.0, stderr=0.0, df=count - 1, units=units)
+        return margin_test([part], [1.0], -margin, Z).low > -margin
+
+    fewest = next(count for count in range(2, 200) if passes(count))
+    unchanged = UnchangedMean(shares=(1.0,), units=(PartUnits(each, is_items=False),), variances=(0.0,), z_alpha=Z)
+    assert unchanged.needed_n(margin) == fewest
+    assert unchanged.power(margin, factor=fewest / each) == 1.0
+    assert unchanged.power(margin, factor=(fewest - 1) / each) == 0.0
+
+
+def test_the_power_of_clusters_is_how_often_an_unchanged_checkpoint_passes() -> None:
+    """By simulation: 20 clusters, whose gains are normal with standard deviation .1."""
+    rng = np.random.default_rng(3)
+    t = float(stats.t.ppf(0.95, 19))
+    gains = rng.normal(0, 0.1, (20000, 20))
+    passed = np.mean(gains.mean(axis=1) - t * gains.std(axis=1, ddof=1) / 20**0.5 > -0.06)
+    unchanged = UnchangedMean(
+        shares=(1.0,), units=(PartUnits(20, is_items=False),), variances=(0.01 / 20,), z_alpha=Z, is_bounded=False
+    )
+    assert unchanged.power(0.06) == pytest.approx(passed, abs=0.02)
+    needed = unchanged.needed_n(0.06)
+    assert unchanged.power(0.06, factor=needed / 20) == pytest.approx(0.8, abs=0.02)
+
+
 def test_perplexities_know_no_bound_and_expectations_no_certainty() -> None:
-    free = UnchangedMean(shares=(1.0,), items=(4,), variances=(1e-8,), z_alpha=z_of(0.05), is_bounded=False)
+    free = UnchangedMean(shares=(1.0,), units=(PartUnits(4),), variances=(1e-8,), z_alpha=z_of(0.05), is_bounded=False)
     assert free.resolvable_margin() == pytest.approx(2.4865e-4, rel=1e-4)
     assert free.needed_n(0.05) == 1
     assert expected_discordance(0.0, 99) == 0.01
