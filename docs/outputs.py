@@ -188,7 +188,7 @@ class FrontierOutput:
         axes: The axes that dominance is about.
         points: One entry per arm, the base included.
         methods: The frontier of each method alone.
-        equal_learning: Forgetting of every method at the same learning.
+        equal_learning: Forgetting of every method at the same learning; null without a learning that all reach.
         equal_forgetting: Learning of every method at the same forgetting.
         learning_unit, forgetting_unit: "score", or a metric's name.
         suites: The suites of learning and of forgetting.

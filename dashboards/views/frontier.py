@@ -11,7 +11,7 @@ from evalsvc.analysis.frontier import ROLES
 from evalsvc.records.arms import COSTS
 from evalsvc.records.frontier import MethodDifference, MethodValue
 from evalsvc.reports.formatting import LEVEL_NOTE
-from evalsvc.reports.frontier import sort_by_learning
+from evalsvc.reports.frontier import NO_EQUAL_LEARNING, sort_by_learning
 from evalsvc.reports.report import describe_missing
 
 st.title("Learning and forgetting")
@@ -159,6 +159,8 @@ if len(frontier.methods) > 1:
         (equal.forgetting, "Learning", "forgetting"),
     ):
         if matched is None:
+            if level == "learning" and {"learning", "forgetting"} <= set(dominance_axes):
+                st.caption(NO_EQUAL_LEARNING)
             continue
         st.markdown(f"**{compared} at equal {level} ({level} {matched.at:+.3f})**")
         reads: list[tuple[str, MethodValue | MethodDifference]] = [(read.method, read) for read in matched.methods]

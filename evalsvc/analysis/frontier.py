@@ -443,8 +443,8 @@ def _cost_axis(name: str, placed: Sequence[Candidate], beside: AxisGains) -> Axi
 def compare_methods(positions: ArmPositions, options: FrontierOptions = FrontierOptions()) -> EqualLevels:
     """Compare the methods that learned anything: forgetting at equal learning, and learning at equal forgetting.
 
-    The default level is the highest that all of these methods reach; for learning, in 95 % of the resamples. A level
-    counts as reached up to round-off.
+    The default level is the highest that all of these methods reach; for learning, in 95 % of the resamples. If that is
+    0, where every method is read off at the base, there is no comparison. A level is reached up to round-off.
     """
     positions = positions.with_known_costs(options.axes)
     domain, general = positions.learning, positions.forgetting
@@ -468,9 +468,13 @@ def compare_methods(positions: ArmPositions, options: FrontierOptions = Frontier
         fronts = (np.stack([learned[0], kept[0]], axis=-1) for learned, kept in planes.values())
         at_forgetting = max(0.0, min(float(-front[non_dominated(front), 1].min()) for front in fronts))
     right, top = at_learning - _ROUND_OFF, -at_forgetting - _ROUND_OFF
+    forgotten = {name: 0.0 - read_off(x, y, right) for name, (x, y) in planes.items()}
+    learned = {name: read_off(y, x, top) for name, (x, y) in planes.items()}
     return EqualLevels(
-        _match(at_learning, {name: 0.0 - read_off(x, y, right) for name, (x, y) in planes.items()}, is_known),
-        _match(at_forgetting, {name: read_off(y, x, top) for name, (x, y) in planes.items()}, is_known),
+        learning=_match(at_learning, forgotten, is_known)
+        if at_learning > 0 or options.at_learning is not None
+        else None,
+        forgetting=_match(at_forgetting, learned, is_known),
     )
 
 

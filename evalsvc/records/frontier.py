@@ -116,7 +116,8 @@ class EqualLevels:
     """Methods compared at equal levels; None if no method learned anything, or an axis is missing.
 
     Attributes:
-        learning: Forgetting of every method at the same learning.
+        learning: Forgetting of every method at the same learning; None too if there is no learning that all methods
+            reach in 95 % of the resamples.
         forgetting: Learning of every method at the same forgetting.
     """
 

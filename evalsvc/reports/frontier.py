@@ -14,9 +14,12 @@ from evalsvc.reports.formatting import (
     format_interval,
     format_number,
     format_signed,
+    new_line,
     new_table,
 )
 from evalsvc.reports.report import Report, describe_missing
+
+NO_EQUAL_LEARNING = "Not compared at equal learning: there is none that all methods reach in 95 % of the resamples."
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -67,6 +70,8 @@ class FrontierReport(Report):
         tables.append(table)
         if self.equal.learning:
             tables.append(_level_table(self.equal.learning, "Forgetting", "learning"))
+        elif set(self.frontier.axes) >= {"learning", "forgetting"}:
+            tables.append(new_line(NO_EQUAL_LEARNING))
         if self.equal.forgetting:
             tables.append(_level_table(self.equal.forgetting, "Learning", "forgetting"))
         return tables

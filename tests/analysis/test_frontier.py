@@ -25,6 +25,7 @@ from evalsvc.records.arms import Cost
 from evalsvc.records.comparisons import Missing
 from evalsvc.records.frontier import EqualLevels, Frontier, MethodDifference
 from evalsvc.records.scores import TaskScores
+from evalsvc.reports.frontier import FrontierReport
 from tests.support.fakes import make_checkpoint
 from tests.support.scores import known, make_scores, make_text_scores
 
@@ -227,6 +228,18 @@ def test_a_level_that_few_resamples_reach_has_no_interval() -> None:
             assert (read.low is not None, read.high is not None) == (has_interval, has_interval)
             assert (read.value is not None) == has_interval
         assert equal.methods[0].low is not None
+
+
+def test_methods_of_which_one_hardly_learned_are_not_compared_at_no_learning() -> None:
+    """At learning 0 every method would be read off at the base: equal, without any uncertainty."""
+    arms = [method_arm(2, "full", 0.05, 0.1), method_arm(3, "lora", 0.002, 0.02)]
+    plane = measured(KNOWN, arms)
+    assert compare_methods(plane).learning is None
+    named = compare_methods(plane, FrontierOptions(at_learning=0.002)).learning
+    assert named is not None
+    assert [read.value for read in named.methods] == pytest.approx([0.1 * 0.002 / 0.05, 0.02])
+    report = FrontierReport(find_frontier(plane), compare_methods(plane))
+    assert "Not compared at equal learning" in str(report)
 
 
 def test_the_gap_at_equal_learning_covers_at_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
