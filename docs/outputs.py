@@ -25,7 +25,7 @@ from evalsvc.gating.rules import RuleKind
 from evalsvc.gating.verdict import InterimLook, RuleOutcome
 from evalsvc.harness.suites import Suite
 from evalsvc.records.arms import DECLARED, Cost, Finding
-from evalsvc.records.comparisons import FullComparison, ItemGains, Missing, RoleTotal
+from evalsvc.records.comparisons import FullComparison, ItemGains, Missing, ResampledGains, RoleTotal
 from evalsvc.records.frontier import LevelComparison, MethodFrontier, Point
 from evalsvc.records.vocabulary import Role, State
 from evalsvc.records.weight_changes import GroupChange, TensorChange
@@ -836,7 +836,7 @@ def attributes(record: type) -> dict[str, str]:
 
 
 # What a record was computed from is not written, and pydantic knows no arrays.
-for internal_record in (ItemGains, PairedValues):
+for internal_record in (ItemGains, PairedValues, ResampledGains):
     setattr(internal_record, "__get_pydantic_core_schema__", classmethod(lambda *_: core_schema.any_schema()))  # noqa: B010
 
 

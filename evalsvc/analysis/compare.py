@@ -5,8 +5,8 @@ Samples are paired by identity, never by row. Intervals are those of `stats.marg
 * documents with one item that is 0 or 1: Tango's score interval of (gained - lost) / n, with McNemar's exact test;
 * other scores in [0, 1], and documents or clusters of several items: its form for any score (`stats.unit_means`);
 * bits per byte and perplexities: Student's t on the influence values, summed by unit;
-* metrics with an aggregation of their own (F1, BLEU, a median): the difference of the aggregated levels, with an
-  interval only if both have a standard error.
+* metrics with an aggregation of their own (F1, BLEU, a median): the difference of the aggregated levels, with the
+  interval of a paired bootstrap, if both arms have the same resamples; see `levels`.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ def _take_level(comparison: FullComparison, level: Comparison | None) -> FullCom
     """Return a comparison of items with the levels, and their interval, of the metric as it is aggregated."""
     if level is None:
         return comparison
-    names = ("base", "adapted", "difference", "stderr", "low", "high", "p_value", "test", "unit", "items")
-    return replace(comparison, **{name: getattr(level, name) for name in names})
+    levels = ("base", "adapted", "difference")
+    interval = ("stderr", "low", "high", "p_value", "test", "units", "clusters", "items", "resampled")
+    return replace(comparison, **{name: getattr(level, name) for name in (*levels, *interval)})
 
 
 def compare_task(base: TaskScores, adapted: TaskScores, rerun: TaskScores | None = None) -> FullComparison:

@@ -1,6 +1,7 @@
-"""Published levels without items: there is no pairing, and the variances of both arms are added.
+"""Differences of levels: of metrics of all items together, and of published levels without items.
 
-Pure: no I/O, no database.
+Metrics that are no mean over items (F1, BLEU, a median) have a paired bootstrap, where both arms were graded with the
+same resamples. Other levels are not paired, and the variances of both arms are added. Pure: no I/O, no database.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from evalsvc.analysis.compare import UNIT_INTERVAL, name_scale
-from evalsvc.records.comparisons import Comparison
+from evalsvc.records.comparisons import Comparison, ResampledGains
+from evalsvc.records.direction import orient
 from evalsvc.stats.paired import t_interval, t_test
 from evalsvc.store.scores import StoredResult
 
@@ -39,13 +43,23 @@ def find_level_unit(levels: Iterable[StoredResult]) -> str:
 
 
 def compare_levels(base: StoredResult, adapted: StoredResult) -> Comparison:
-    """Compare two levels of one task; without a standard error of both there is no interval."""
+    """Compare two levels of one task: by their resamples, if these are paired, else by both standard errors.
+
+    With neither there is a difference and no interval.
+    """
     difference = adapted.value - base.value
-    stderr = low = high = p_value = None
-    if base.stderr is not None and adapted.stderr is not None:
-        stderr = math.hypot(base.stderr, adapted.stderr)
-        low, high = t_interval(difference, stderr, math.inf)
-        p_value = t_test(difference, stderr, math.inf)
+    low = high = p_value = None
+    stderr, df, test, units, has_clusters = None, math.inf, LEVELS_ONLY, None, False
+    resampled = _pair_resamples(base, adapted)
+    error = None if resampled is None else resampled.find_error()
+    if resampled is not None and error is not None:
+        (stderr, df), units, has_clusters = error, resampled.units, resampled.has_clusters
+        test = f"paired bootstrap over {'clusters' if has_clusters else 'documents'}"
+    elif base.stderr is not None and adapted.stderr is not None:
+        stderr, test = math.hypot(base.stderr, adapted.stderr), UNPAIRED
+    if stderr is not None:
+        low, high = t_interval(difference, stderr, df)
+        p_value = t_test(difference, stderr, df)
     return Comparison(
         suite=base.suite,
         role=base.role,
@@ -60,10 +74,29 @@ def compare_levels(base: StoredResult, adapted: StoredResult) -> Comparison:
         high=high,
         lost=None,
         gained=None,
-        test=LEVELS_ONLY if stderr is None else UNPAIRED,
+        test=test,
         unit=find_level_unit((base, adapted)),
         higher_is_better=base.higher_is_better,
         weight=1.0,
         stderr=stderr,
         p_value=p_value,
+        units=units,
+        clusters=units if has_clusters else None,
+        resampled=None if error is None else resampled,
+    )
+
+
+def _pair_resamples(base: StoredResult, adapted: StoredResult) -> ResampledGains | None:
+    """Return the gains on the resamples that both levels have, of the same units; None if there are none."""
+    ours, others = base.resamples, adapted.resamples
+    if ours is None or others is None or ours.draws != others.draws:
+        return None
+    count = min(len(ours.levels), len(others.levels))
+    differences = np.array(others.levels[:count]) - np.array(ours.levels[:count])
+    return ResampledGains(
+        gains=orient(differences, base.higher_is_better),
+        draws=ours.draws,
+        units=ours.units,
+        effective=ours.effective,
+        has_clusters=ours.has_clusters,
     )

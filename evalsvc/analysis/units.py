@@ -10,8 +10,9 @@ task, of a total, of a point on the frontier and of a gate's rule are all comput
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -20,9 +21,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from evalsvc.errors import EvidenceError
-from evalsvc.records.comparisons import Comparison
+from evalsvc.records.comparisons import Comparison, ResampledGains
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Floats, Ints
+from evalsvc.stats.bootstrap import ResampledError, number_units
 from evalsvc.stats.margins import PairedDifference
 from evalsvc.stats.unit_means import UnitSums, count_effective
 
@@ -83,7 +85,7 @@ def group_units(tasks: tuple[TaskItems, ...]) -> tuple[UnitGroup, ...]:
     owners = np.repeat(np.arange(len(tasks)), [len(items.documents) for items in tasks])
     _, units = np.unique(np.concatenate([items.documents for items in tasks]), return_inverse=True)
     if any(items.clusters is not None for items in tasks):
-        units = _merge_clusters(tasks, units)
+        units = number_units(units, _number_clusters(tasks))
     count = int(units.max(initial=-1)) + 1
     # Tasks and units are the two sides of a graph.
     links = coo_array(
@@ -108,26 +110,15 @@ def group_units(tasks: tuple[TaskItems, ...]) -> tuple[UnitGroup, ...]:
     return tuple(groups)
 
 
-def _merge_clusters(tasks: Sequence[TaskItems], documents: Places) -> Places:
-    """Return each item's unit: documents merged by the clusters that they are in."""
-    count, start, offset = int(documents.max()) + 1, 0, 0
-    rows, columns = [], []
+def _number_clusters(tasks: Sequence[TaskItems]) -> Ints:
+    """Return each item's cluster, of which no two tasks have the same; an item without one is its own."""
+    numbers, offset = [], 0
     for items in tasks:
-        end = start + len(items.documents)
-        if items.clusters is not None:
-            unique, inverse = np.unique(items.clusters, return_inverse=True)
-            rows.append(documents[start:end])
-            columns.append(inverse + count + offset)
-            offset += len(unique)
-        start = end
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    return _connect(row, column, count + offset)[documents]
-
-
-def _connect(rows: Places, columns: Places, count: int) -> Places:
-    """Return the component of each of `count` nodes, given the two ends of each link."""
-    links = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
-    return np.asarray(connected_components(links, directed=False)[1], dtype=np.intp)
+        declared = items.clusters
+        count = len(items.documents)
+        numbers.append(offset + (np.arange(count) if declared is None else np.unique(declared, return_inverse=True)[1]))
+        offset += count
+    return np.concatenate(numbers)
 
 
 def measure_differences(
@@ -144,15 +135,22 @@ def measure_differences(
     parts: list[PairedDifference] = []
     weights: list[float] = []
     with_items = [i for i, comparison in enumerate(comparisons) if comparison.items is not None]
+    resampled: dict[str, list[tuple[ResampledGains, float, float]]] = defaultdict(list)
     for comparison, share in zip(comparisons, shares, strict=True):
-        if comparison.items is None and share:
-            if comparison.stderr is None:
-                raise EvidenceError(
-                    f"{comparison.suite}/{comparison.task}: has no standard error, so it cannot be tested"
-                )
-            sign = 1 if share > 0 else -1
-            parts.append(PairedDifference(n=comparison.n, difference=sign * comparison.gain, stderr=comparison.stderr))
-            weights.append(abs(share))
+        if comparison.items is not None or not share:
+            continue
+        if comparison.stderr is None:
+            raise EvidenceError(f"{comparison.suite}/{comparison.task}: has no standard error, so it cannot be tested")
+        if comparison.resampled is not None:
+            resampled[comparison.resampled.draws].append((comparison.resampled, comparison.gain, share))
+            continue
+        sign = 1 if share > 0 else -1
+        parts.append(PairedDifference(n=comparison.n, difference=sign * comparison.gain, stderr=comparison.stderr))
+        weights.append(abs(share))
+    for same_draws in resampled.values():
+        part, total = _measure_resampled(same_draws)
+        parts.append(part)
+        weights.append(total)
     items = tuple(
         TaskItems(of_task.documents, of_task.clusters)
         for i in with_items
@@ -209,6 +207,20 @@ def _measure_group(group: UnitGroup, members: Sequence[Comparison], shares: Floa
         df=count_effective(sizes) - 1,
         units=UnitSums(sums=sums[None], sizes=sizes, is_items=is_items) if is_bounded else None,
     )
+
+
+def _measure_resampled(tasks: Sequence[tuple[ResampledGains, float, float]]) -> tuple[PairedDifference, float]:
+    """Return the difference of tasks that have the same resamples, and its positive share.
+
+    Args:
+        tasks: Resampled gains, gain and share of each.
+    """
+    total = sum(abs(share) for *_, share in tasks)
+    count = min(len(of_task.gains) for of_task, *_ in tasks)
+    gains = np.sum([of_task.gains[:count] * (share / total) for of_task, _, share in tasks], axis=0)
+    error = replace(tasks[0][0], gains=gains).find_error() or ResampledError(float("nan"), 1.0)
+    difference = sum(gain * (share / total) for _, gain, share in tasks)
+    return PairedDifference(n=tasks[0][0].units, difference=difference, stderr=error.stderr, df=error.df), total
 
 
 def _cluster_error(residuals: Floats, count: int) -> float:

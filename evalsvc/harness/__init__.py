@@ -10,5 +10,6 @@ plan             tasks -> requests, built once for all checkpoints
 other_prompts    the same documents with other prompts: few-shot examples, retrieved passages
 suite_check      check a suite before it is scored
 answers          the answer that a metric scores, its validity and its confidence
+resample         levels on resampled documents, for metrics that are no mean of items
 grade            responses -> lm-eval's own scores
 """

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -22,8 +23,9 @@ from evalsvc.errors import EvidenceError, SuiteError
 from evalsvc.harness.answers import ParsedAnswer, Reader
 from evalsvc.harness.lm_eval_globals import drawing_from, quiet
 from evalsvc.harness.plan import Planned
+from evalsvc.harness.resample import resample_level
 from evalsvc.records.direction import is_higher_better
-from evalsvc.records.plans import Metric, PlannedTask, Response
+from evalsvc.records.plans import Metric, Plan, PlannedTask, Response
 from evalsvc.records.scores import Graded, Result, Score
 from evalsvc.stats.estimates import SMOOTH, WEIGHTED, estimate
 
@@ -31,11 +33,12 @@ Raw = dict[tuple[str, str], list[Any]]
 """(metric, filter) -> values in the order of the samples."""
 
 
-def grade(planned: Planned, responses: Mapping[str, Response]) -> Graded:
+def grade(planned: Planned, responses: Mapping[str, Response], counted: Plan | None = None) -> Graded:
     """Grade one arm's responses.
 
     Args:
         responses: By request digest; must cover the plan.
+        counted: The plan whose tasks and samples these stand for, one by one, if the arm has prompts of its own.
 
     Raises:
         EvidenceError: A response is missing.
@@ -43,11 +46,16 @@ def grade(planned: Planned, responses: Mapping[str, Response]) -> Graded:
     """
     results: list[Result] = []
     scores: dict[str, tuple[Score, ...]] = {}
+    counted_tasks = (counted or planned.plan).tasks
     with quiet():
-        for task, loaded_task in zip(planned.plan.tasks, planned.loaded.tasks, strict=True):
+        for task, loaded_task, stands_for in zip(planned.plan.tasks, planned.loaded.tasks, counted_tasks, strict=True):
             with drawing_from(loaded_task.generators):  # so that grading again gives the same
                 raw, scores[task.name] = _grade_task(task, loaded_task.task, planned, responses)
-            results += _aggregate(task, loaded_task.task, raw)
+            of_task = _aggregate(task, loaded_task.task, raw)
+            if planned.plan.role != "diversity":  # whose metric is a placeholder
+                functions = loaded_task.task.aggregation()
+                of_task = [_resample(r, functions, raw, task, stands_for, scores[task.name]) for r in of_task]
+            results += of_task
         for group in planned.loaded.groups:
             results += _aggregate_group(group, results)
     return Graded(tuple(results), scores)
@@ -136,6 +144,23 @@ def _aggregate(planned_task: PlannedTask, task: Task, raw: Raw) -> list[Result]:
             )
         )
     return results
+
+
+def _resample(
+    result: Result,
+    functions: Mapping[str, Callable[[Sequence[Any]], Any]],
+    raw: Raw,
+    task: PlannedTask,
+    counted: PlannedTask,
+    scores: Sequence[Score],
+) -> Result:
+    """Return a result with its levels on resampled units, if it is compared and no mean over items."""
+    key, primary = (result.metric, result.filter), counted.metrics[0]
+    if key != (primary.name, primary.filter) or primary.aggregation in SMOOTH:
+        return result
+    samples = {s.digest: item for s, item in zip(task.samples, counted.samples, strict=True)}
+    items = [samples[score.sample] for score in scores if (score.metric, score.filter) == key]
+    return replace(result, resamples=resample_level(functions[result.metric], raw[key], counted.name, items))
 
 
 def _stderr(values: list[Any], metric: Metric) -> float | None:

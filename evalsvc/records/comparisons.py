@@ -8,6 +8,7 @@ from typing import Literal
 from evalsvc.records.direction import orient
 from evalsvc.records.serialise import INTERNAL, build_record
 from evalsvc.records.vocabulary import Floats, Ints, Role
+from evalsvc.stats.bootstrap import ResampledError, resampled_error
 from evalsvc.stats.calibration import CalibrationDrift
 from evalsvc.stats.transitions import ChanceBracket, Floor
 
@@ -30,6 +31,29 @@ class ItemGains:
     is_bounded: bool = True
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ResampledGains:
+    """Gains of one task on resampled units: differences of both arms' levels on the same units.
+
+    Attributes:
+        gains: float64 [resamples].
+        draws: Digest of the items and their units; tasks with the same have the same resamples.
+        units: Number of units: documents, or clusters of them.
+        effective: Their effective number.
+        has_clusters: Whether the suite declares clusters.
+    """
+
+    gains: Floats
+    draws: str
+    units: int
+    effective: float
+    has_clusters: bool
+
+    def find_error(self) -> ResampledError | None:
+        """Return the standard error of the gain; None if hardly any unit makes a difference."""
+        return resampled_error(self.gains, self.units, self.effective)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Paired estimate of adapted minus base on one task, in the metric's unit.
@@ -41,7 +65,7 @@ class Comparison:
         test: Name of the procedure that gives the interval.
         unit: "score" for metrics in [0, 1], else the metric's name.
         coverage: Share of the base's samples that both arms have.
-        units: Number of independent units of evidence: documents, or clusters of them; None without items.
+        units: Number of independent units of evidence: documents, or clusters of them; None for levels alone.
         clusters: Number of units, if the suite declares clusters; None where documents are independent.
         p_value: Two-sided, of H0: no difference; McNemar's exact test for binary items, else that of `test`.
     """
@@ -69,6 +93,7 @@ class Comparison:
     clusters: int | None = None
     p_value: float | None = None
     items: ItemGains | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
+    resampled: ResampledGains | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
 
     @property
     def gain(self) -> float:

@@ -52,8 +52,32 @@ _QUOTES = "\"'`\u201c\u201d\u2018\u2019"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resamples:
+    """A metric's levels on resampled units: documents, or the clusters of documents that the suite declares.
+
+    Attributes:
+        levels: One per resample, in the metric's unit.
+        draws: Digest of the items and their units, from which the draws follow: of two arms with the same, the i-th
+            resamples have the same items.
+        units: Number of units.
+        effective: Their effective number, which is smaller if some have more items than others.
+        has_clusters: Whether the suite declares clusters.
+    """
+
+    levels: tuple[float, ...]
+    draws: str
+    units: int
+    effective: float
+    has_clusters: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A metric of one task (or group) of a run, aggregated as lm-eval does."""
+    """A metric of one task (or group) of a run, aggregated as lm-eval does.
+
+    Attributes:
+        resamples: Of a task's primary metric, if it is no mean over items; None where there are none.
+    """
 
     task: str
     metric: str
@@ -64,6 +88,7 @@ class Result:
     higher_is_better: bool
     primary: bool
     is_group: bool = False
+    resamples: Resamples | None = None
 
 
 @dataclass(frozen=True, slots=True)

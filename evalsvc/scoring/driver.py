@@ -269,7 +269,7 @@ class Driver:
             self._give_up(job, f"{job.failed} of {job.total} requests could not be answered: {job.error}")
             return
         try:
-            graded = grade(job.scored_plan, self._store.responses(job.arm, job.scored_plan.plan))
+            graded = grade(job.scored_plan, self._store.responses(job.arm, job.scored_plan.plan), plan)
         except EvalsvcError as error:
             self._give_up(job, str(error))
             return

@@ -11,7 +11,8 @@
     responses    one row per arm and request
     failures     requests that failed, with the error
     runs         one arm on one plan: queued, running, done or failed
-    results      aggregated metrics of a run; `scores` the values and answers per sample
+    results      aggregated metrics of a run, with the levels on resampled documents of those that are no mean; `scores`
+                 the values and answers per sample
     drift        KL divergence from the base for every token of a text
     matrices     imported scores of tasks that were learned one after the other
     decisions    decision records, chained by digest per base; `evidence` is a digest of base and suite versions
@@ -276,6 +277,14 @@ MIGRATIONS: list[tuple[str, str]] = [
         UPDATE samples SET document = CAST(md5_number_lower(
             CASE WHEN starts_with(doc, '{"item":') THEN concat(task, chr(10), doc) ELSE doc END
         ) >> 1 AS BIGINT);
+        """,
+    ),
+    (
+        "m012_resamples",
+        """
+        ALTER TABLE results ADD COLUMN resamples STRUCT(
+            levels DOUBLE[], draws VARCHAR, units INTEGER, effective DOUBLE, has_clusters BOOLEAN
+        );
         """,
     ),
 ]

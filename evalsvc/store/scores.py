@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsvc.errors import EvidenceError
-from evalsvc.records.scores import TaskScores
-from evalsvc.records.serialise import build_record
+from evalsvc.records.scores import Resamples, TaskScores
+from evalsvc.records.serialise import INTERNAL, build_record
 from evalsvc.records.vocabulary import Aggregation, Floats, Ints, Role
 from evalsvc.store.arms import StoredArm
 from evalsvc.store.database import Connection
@@ -371,7 +371,7 @@ def _cluster_of(samples: Ints, declared: tuple[Ints, Ints] | None) -> Ints | Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """An aggregated metric of a finished run."""
+    """An aggregated metric of a finished run; `resamples` as in `Result`, None if an earlier version graded it."""
 
     arm: StoredArm
     suite: str
@@ -385,3 +385,12 @@ class StoredResult:
     higher_is_better: bool
     primary: bool
     is_group: bool
+    resamples: Resamples | None = field(default=None, repr=False, metadata=INTERNAL)
+
+
+def build_result(row: Row, arm: StoredArm) -> StoredResult:
+    """Return the result in a row."""
+    resamples = row["resamples"]
+    if resamples is not None:
+        resamples = build_record(Resamples, resamples, levels=tuple(resamples["levels"]))
+    return build_record(StoredResult, row, arm=arm, resamples=resamples)

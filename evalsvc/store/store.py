@@ -7,6 +7,7 @@ arm and plan, so that whatever was interrupted can be done again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from evalsvc.store.database import Connection, Database
 from evalsvc.store.plans import add_arm, add_plan
 from evalsvc.store.rows import NOW, as_table, fetch_row, fetch_rows, insert, insert_row, insert_table, next_number
 from evalsvc.store.runs import StoredRun
-from evalsvc.store.scores import StoredResult
+from evalsvc.store.scores import StoredResult, build_result
 
 _RESPONSES = {
     "arm": pa.string(),
@@ -49,6 +50,15 @@ _RESULTS = {
     "higher_is_better": pa.bool_(),
     "primary": pa.bool_(),
     "is_group": pa.bool_(),
+    "resamples": pa.struct(
+        {
+            "levels": pa.list_(pa.float64()),
+            "draws": pa.string(),
+            "units": pa.int32(),
+            "effective": pa.float64(),
+            "has_clusters": pa.bool_(),
+        }
+    ),
 }
 _RESULT_COLUMNS = {"primary": "is_primary"}
 """Columns of `results` whose names differ from the field of `Result`: `primary` is reserved in SQL."""
@@ -147,7 +157,8 @@ class Store:
             run = _run_number(connection, arm, plan)
             connection.execute("DELETE FROM results WHERE run = ?", [run])
             connection.execute("DELETE FROM scores WHERE run = ?", [run])
-            incoming = as_table(_RESULTS, graded.results)
+            resamples = [None if r.resamples is None else asdict(r.resamples) for r in graded.results]
+            incoming = as_table(_RESULTS, graded.results, resamples=resamples)
             columns = {_RESULT_COLUMNS.get(name, name): f"i.{name}" for name in _RESULTS}
             insert_table(connection, incoming, "results", {"run": "$run", **columns}, values={"run": run})
             scores = [(task, score) for task, of_task in graded.scores.items() for score in of_task]
@@ -305,13 +316,13 @@ class Store:
                         QUALIFY row_number() OVER (PARTITION BY u.arm, p.suite ORDER BY u.plan DESC) = 1
                     )
                     SELECT n.arm, n.suite, n.role, r.task, r.metric, r.filter, r.n, r.value, r.stderr,
-                           r.higher_is_better, r.is_primary AS "primary", r.is_group
+                           r.higher_is_better, r.is_primary AS "primary", r.is_group, r.resamples
                     FROM newest n JOIN results r USING (run) ORDER BY n.arm, n.suite, r.rowid
                     """,
                     {"numbers": numbers},
                 )
             )
-        return [build_record(StoredResult, row, arm=arms[row["arm"]]) for row in rows]
+        return [build_result(row, arms[row["arm"]]) for row in rows]
 
     def suite_paths(self, checkpoint: str) -> list[str]:
         """Return the files of the suites that a checkpoint was submitted with, of the newest plan, by first use."""

@@ -1,21 +1,37 @@
-"""Published levels: what a command says of them is what the published tables, and scipy, say."""
+"""Differences of levels: what is said of them is what the published tables, scipy and loops of resamples say."""
 
 from __future__ import annotations
 
 import json
 import math
+import random
+from collections.abc import Callable
+from contextlib import chdir
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
+from sklearn.metrics import f1_score, matthews_corrcoef
 
 import evalsvc as ev
+from evalsvc.analysis.stored import compare_arms
+from evalsvc.records.arms import Checkpoint
+from evalsvc.records.plans import Metric
+from evalsvc.records.scores import Resamples
 from evalsvc.store.store import Store
 from tests.support.commands import Run
+from tests.support.evidence import BASE as PARENT
+from tests.support.evidence import CHILD, grade_columns, make_item_plan
+from tests.support.harness import stock
 from tests.support.published import CPT_GENERAL, CPT_HUMAN_EVAL, GENERAL, HUMAN_EVAL, Table
+from tests.support.runs import submit_tiny
 from tests.support.scores import known
+from tests.support.tasks import CHOICE, make_sentence, write_suites, write_task
 
 BASE = {"code": 0.138, "general": 0.671}  # read off figures 2 and 3 of the paper
 
@@ -152,3 +168,116 @@ def test_a_corpus_metric_is_compared_by_its_levels(evalsvc: Run, db: Path, tmp_p
     assert (f1["low"], f1["high"]) == pytest.approx(stats.norm.interval(0.9, -0.1, math.hypot(0.02, 0.02)))
     assert (seconds["base"], seconds["adapted"], seconds["low"]) == (2.0, 4.0, None)
     assert {(r.arm.label, r.task): r.value for r in Store(db).results()}["lora", "m"] == 4.0
+
+
+# ---------------------------------------------------------------------------------- metrics of all items together
+
+
+def write_corpus_tasks(folder: Path) -> str:
+    """Write a suite of two tasks on the same 60 documents in 20 passages: F1 of all, and the median of the lengths."""
+    rng = random.Random(5)
+    rows = [
+        {"query": make_sentence(rng), "choices": ["no", "yes"], "gold": rng.randrange(2), "passage": i // 3}
+        for i in range(60)
+    ]
+    f1 = [{"metric": "f1", "aggregation": "f1", "higher_is_better": True}]
+    mcc = [{"metric": "mcc", "aggregation": "matthews_corrcoef", "higher_is_better": True}]
+    write_task(folder, "f1", rows, **{**CHOICE, "metric_list": f1})
+    write_task(folder, "mcc", rows, **{**CHOICE, "metric_list": mcc})
+    entries = ["f1", {"task": "mcc", "cluster": "passage"}]
+    (suite,) = write_suites(folder, folder, {"general": entries})
+    return suite
+
+
+def test_f1_of_two_arms_has_a_paired_bootstrap(
+    models: Path, base: Checkpoint, full: Checkpoint, tmp_path: Path
+) -> None:
+    """The oracle: stock lm-eval's golds and predictions, resampled by a loop of its own, with draws of its own."""
+    db = tmp_path / "store.duckdb"
+    suite = write_corpus_tasks(tmp_path)
+    submit_tiny(db, models, (suite,), "full")
+    compared = {task.task: task for task in ev.compare("full", db=db).tasks}
+    with chdir(tmp_path):
+        before, after = (stock(tmp_path, of, ("f1", "mcc"))["samples"] for of in (base, full))
+    rng = np.random.default_rng(8)
+    cases: list[tuple[str, Callable[..., float], Callable[..., float], int]] = [
+        ("f1", f1_score, lambda gold, answer: 2 * (gold & answer).sum() / (gold.sum() + answer.sum()), 60),
+        ("mcc", matthews_corrcoef, lambda gold, answer: np.corrcoef(gold, answer)[0, 1], 20),
+    ]
+    for name, score, formula, passages in cases:
+        # [n, arms, gold and answer]
+        pairs = np.array([[arm[name][i][name] for arm in (before, after)] for i in range(60)])
+        levels = [score(pairs[:, arm, 0], pairs[:, arm, 1]) for arm in (0, 1)]
+        assert [formula(*pairs[:, arm].T) for arm in (0, 1)] == pytest.approx(levels)
+        of_passage = pairs.reshape(passages, -1, 2, 2)
+        drawn = [of_passage[rng.integers(0, passages, passages)].reshape(-1, 2, 2) for _ in range(2000)]
+        differences = [formula(*of_items[:, 1].T) - formula(*of_items[:, 0].T) for of_items in drawn]
+        task = compared[name]
+        assert (task.base, task.adapted) == pytest.approx(levels)
+        error = np.std(differences) * (passages / (passages - 1)) ** 0.5
+        assert known(task.stderr) == pytest.approx(error, rel=0.11)  # four standard errors: 1,000 and 2,000 draws
+        # Student's t, of which few passages that matter leave few degrees of freedom.
+        df = 2 / (max(0.0, stats.kurtosis(differences)) + 2 / (passages - 1))
+        half = stats.t.ppf(0.95, df) * error
+        assert (task.low, task.high) == pytest.approx((task.difference - half, task.difference + half), abs=0.2 * half)
+        assert task.p_value == pytest.approx(2 * stats.t.sf(abs(task.difference) / error, df), abs=0.05)
+        kind = "clusters" if name == "mcc" else "documents"
+        assert (task.test, task.units, task.unit) == (f"paired bootstrap over {kind}", passages, name)
+        assert task.clusters == (20 if name == "mcc" else None)
+
+
+F1 = Metric("f1", "none", "other", True)
+
+
+def store_resampled(db: Path, draws: dict[str, tuple[str, str]], differences: NDArray[np.float64]) -> list[Any]:
+    """Store two arms on three tasks, and compare them.
+
+    Args:
+        draws: What either arm's resamples were drawn by, by task.
+        differences: [tasks, resamples], adapted minus base.
+    """
+    of = make_item_plan("s", {task: (np.zeros(9), np.zeros(9)) for task in draws}, metric=F1)
+    store = Store(db)
+    store.register([PARENT, CHILD], [of], "host:1")
+    for position, arm in enumerate((PARENT, CHILD)):
+        graded = grade_columns(of, [np.zeros(9)] * len(draws))
+        results = [
+            replace(
+                result,
+                value=0.5 + position * float(rows.mean()),
+                stderr=None,
+                resamples=Resamples(
+                    levels=tuple(0.5 + position * rows), draws=drawn[position], units=9, effective=9, has_clusters=False
+                ),
+            )
+            for result, rows, drawn in zip(graded.results, differences, draws.values(), strict=True)
+        ]
+        store.finish(arm, of, replace(graded, results=tuple(results)))
+    compared = compare_arms(store, CHILD.label)
+    return [*compared.tasks, *compared.roles]
+
+
+def test_levels_are_paired_if_the_same_items_were_drawn(db: Path) -> None:
+    rows = np.random.default_rng(1).normal(-0.1, 0.05, (3, 1000))
+    rows[2] = 0.0
+    same, other, unchanged, total = store_resampled(db, {"a": ("x", "x"), "b": ("x", "y"), "c": ("x", "x")}, rows)
+    assert known(same.stderr) == pytest.approx(rows[0].std(ddof=1) * math.sqrt(9 / 8))
+    assert (same.test, same.units, same.unit) == ("paired bootstrap over documents", 9, "f1")
+    for task in (other, unchanged):
+        assert (task.test, task.stderr, task.low, task.p_value, task.units) == ("levels only", None, None, None, None)
+    assert (total.unit, total.tasks, total.low) == ("f1", 3, None)
+
+
+def test_tasks_on_the_same_items_are_measured_together(db: Path) -> None:
+    rng = np.random.default_rng(2)
+    rows = rng.normal(-0.1, 0.05, (3, 1000))
+    rows[1] = rows[0] + rng.normal(0, 0.01, 1000)  # two prompts of one task
+    a, b, c, total = store_resampled(db, {"a": ("x", "x"), "b": ("x", "x"), "c": ("z", "z")}, rows)
+    both, alone = (rows[0] + rows[1]) / 3, rows[2] / 3
+    ends = []
+    for values in (both, alone):
+        df = 2 / (max(0.0, stats.kurtosis(values)) + 2 / 8)
+        ends.append(stats.t.ppf(0.95, df) * values.std(ddof=1) * math.sqrt(9 / 8))
+    assert total.low == pytest.approx(total.difference - math.hypot(*ends))
+    assert total.high == pytest.approx(total.difference + math.hypot(*ends))
+    assert total.difference == pytest.approx((a.difference + b.difference + c.difference) / 3)

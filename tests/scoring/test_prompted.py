@@ -21,7 +21,7 @@ from evalsvc.store.arms import find_arm, find_family
 from evalsvc.store.database import Database
 from evalsvc.store.store import Store
 from tests.support.commands import Run
-from tests.support.tasks import CHOICE, make_choices, write_task
+from tests.support.tasks import CHOICE, make_choices, make_sentence, write_task
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +178,25 @@ def test_what_cannot_be_asked_is_refused_and_stores_nothing(
     with pytest.raises(wrong, match=message):
         run(db, models, suites, **given)
     assert not db.exists()
+
+
+@pytest.mark.parametrize("prompts", [{"shots": 2}, {"prompts": "passages"}])
+def test_the_same_documents_are_drawn_whatever_the_prompts(
+    models: Path, db: Path, tmp_path: Path, prompts: dict[str, Any]
+) -> None:
+    """F1 of the base and of its arm with examples, or with passages, which are part of the documents there."""
+    rng = random.Random(4)
+    rows = [{"query": make_sentence(rng), "choices": ["no", "yes"], "gold": rng.randrange(2)} for _ in range(40)]
+    f1 = {**CHOICE, "metric_list": [{"metric": "f1", "aggregation": "f1", "higher_is_better": True}]}
+    write_task(tmp_path, "asked", rows, **f1)
+    helped = [{**row, "passage": make_sentence(rng)} for row in rows]
+    write_task(tmp_path, "helped", helped, **{**f1, "doc_to_text": "{{passage}} {{query}}"})
+    for file, task in (("domain", {"task": "asked", "limit": 30}), ("passages", {"task": "helped"})):
+        suite = {"name": "domain", "role": "domain", "include": str(tmp_path), "tasks": [task]}
+        (tmp_path / f"{file}.yaml").write_text(yaml.safe_dump(suite))
+    if "prompts" in prompts:
+        prompts = {"prompts": (str(tmp_path / "passages.yaml"),)}
+    run(db, models, tmp_path, suites=(str(tmp_path / "domain.yaml"),), **prompts)
+    base, arm = Store(db).arms()
+    (compared,) = stored.compare_arms(Store(db), arm.label, base.label).tasks
+    assert (compared.n, compared.units, compared.test) == (30, 30, "paired bootstrap over documents")

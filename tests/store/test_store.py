@@ -10,6 +10,7 @@ import pytest
 
 from evalsvc.records.arms import Arm, Cost
 from evalsvc.records.plans import Failure, Plan, Response
+from evalsvc.records.scores import Resamples
 from evalsvc.records.shards import Shard, ShardResult
 from evalsvc.store.items import StoredItems
 from evalsvc.store.store import Store
@@ -117,6 +118,15 @@ def test_finishing_again_replaces_scores(store: Store) -> None:
     assert scores.values.tolist() == [1, 0, 1, 0, 1, 0]
     assert scores.weights is None
     assert np.array_equal(scores.samples, np.sort(scores.samples))
+
+
+def test_resamples_come_back_as_they_were(store: Store) -> None:
+    resamples = Resamples(levels=(0.1, 1 / 3, -2.0), draws="d", units=5, effective=4.5, has_clusters=True)
+    graded = grade_plan(PLAN, [1, 0, 1, 0, 1, 0])
+    store.finish(BASE, PLAN, replace(graded, results=(replace(graded.results[0], resamples=resamples),)))
+    assert [result.resamples for result in store.results()] == [resamples]
+    store.finish(BASE, PLAN, graded)
+    assert [result.resamples for result in store.results()] == [None]
 
 
 def test_arms_are_paired_on_the_newest_plan_that_the_base_has_finished(store: Store) -> None:
