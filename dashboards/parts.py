@@ -60,6 +60,12 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None =
     )
 
 
+def drop_empty(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without the columns that are empty in all of them."""
+    used = [key for key in rows[0] if any(row[key] not in (None, "") for row in rows)] if rows else []
+    return [{key: row[key] for key in used} for row in rows]
+
+
 def page_of(rows: Sequence[Row], size: int) -> Sequence[Row]:
     """Return the rows of the page that the user chose, stored in the URL as `page`; all rows if one page is enough."""
     pages = -(-len(rows) // size)

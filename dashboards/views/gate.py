@@ -44,9 +44,10 @@ def show(record: dict[str, Any]) -> None:
     """Show one decision."""
     banner(record["verdict"], name_arms(record))
     if runs := record.get("runs"):
-        parts.table(
-            [{"run": run["number"], **{key: run[key] for key in ("arm", "seed", "step", "digest")}} for run in runs]
-        )
+        members = [
+            {"run": run["number"], **{key: run[key] for key in ("arm", "seed", "step", "digest")}} for run in runs
+        ]
+        parts.table(parts.drop_empty(members))
         st.caption("The runs of the recipe; those with the same number count as one.")
     if record["degraded"]:
         st.warning(
@@ -62,7 +63,6 @@ def show(record: dict[str, Any]) -> None:
             "low": rule.low,
             "high": rule.high,
             "must exceed": rule.threshold,
-            "unit": rule.unit,
             "n": rule.n,
             "lost": rule.lost,
             "gained": rule.gained,
@@ -72,9 +72,8 @@ def show(record: dict[str, Any]) -> None:
         }
         for rule in rules
     ]
-    used = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     parts.table(
-        [{key: row[key] for key in used} for row in rows],
+        parts.drop_empty(rows),
         dict.fromkeys(("estimate", "low", "high", "must exceed"), parts.SIGNED) | {"resolves": parts.LEVEL},
     )
     st.caption(
@@ -85,7 +84,12 @@ def show(record: dict[str, Any]) -> None:
     # A static table: its cells wrap, so that long notes can be read.
     st.table(
         [
-            {"rule": parts.plain(rule.rule), "test": parts.plain(rule.test), "notes": parts.plain(write_notes(rule))}
+            {
+                "rule": parts.plain(rule.rule),
+                "unit": parts.plain(rule.unit),
+                "test": parts.plain(rule.test),
+                "notes": parts.plain(write_notes(rule)),
+            }
             for rule in rules
         ],
         hide_index=True,
@@ -144,25 +148,24 @@ with decisions_tab:
         chosen_name = st.selectbox("Decision", list(named), key="decision", bind="query-params")
         show(named[str(chosen_name)])
         st.subheader("Ledger")
-        parts.table(
-            [
-                {
-                    "decided": record["decided"],
-                    "base": record["base"]["arm"],
-                    "checkpoint": record["checkpoint"]["arm"],
-                    "verdict": f"{MARKS[record['verdict']]} {record['verdict']}",
-                    "mode": record["policy"]["content"]["mode"],
-                    "alpha": record["policy"]["content"]["alpha"],
-                    "candidate": (record.get("candidate") or {}).get("number"),
-                    "candidate's alpha": (record.get("candidate") or {}).get("alpha"),
-                    "half": record["half"] or "",
-                    "waived rules": sum(waiver["state"] == "applied" for waiver in record["waivers"]),
-                    "digest": record["digest"][:16],
-                    "previous": (record["previous"] or "")[:16],
-                }
-                for record in reversed(records)
-            ]
-        )
+        ledger = [
+            {
+                "decided": record["decided"][:16].replace("T", " "),
+                "base": record["base"]["arm"],
+                "checkpoint": record["checkpoint"]["arm"],
+                "verdict": f"{MARKS[record['verdict']]} {record['verdict']}",
+                "mode": record["policy"]["content"]["mode"],
+                "alpha": record["policy"]["content"]["alpha"],
+                "candidate": (record.get("candidate") or {}).get("number"),
+                "candidate's alpha": (record.get("candidate") or {}).get("alpha"),
+                "half": record["half"],
+                "waived rules": sum(waiver["state"] == "applied" for waiver in record["waivers"]) or None,
+                "digest": record["digest"][:16],
+                "previous": (record["previous"] or "")[:16],
+            }
+            for record in reversed(records)
+        ]
+        parts.table(parts.drop_empty(ledger))
         candidates = len({record["checkpoint"]["digest"] for record in records})
         st.caption(
             f"Decisions: {len(records)}, checkpoints: {candidates}; newest first. Each is chained to the previous "
