@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -97,33 +97,41 @@ def count_printed_nulls(task: Task, documents: Sequence[Any]) -> Counter[str]:
     printed: Counter[str] = Counter()
     if not isinstance(task, ConfigurableTask):
         return printed
-    renders = [
-        render
+    config = task.config
+    templates: list[tuple[Callable[[Any], Any], str]] = [
+        (render, template)
         for render, template in (
-            (task.doc_to_text, task.config.doc_to_text),
-            (task.doc_to_target, task.config.doc_to_target),
-            (task.doc_to_choice, task.config.doc_to_choice),
+            (task.doc_to_text, config.doc_to_text),
+            (task.doc_to_target, config.doc_to_target),
+            (task.doc_to_choice, config.doc_to_choice),
         )
         if isinstance(template, str)  # a function may draw at random
     ]
     for document in documents:
-        if isinstance(document, Mapping):
-            for field, value in document.items():
-                if _has_null(value):
-                    marked = {**document, field: _mark(value)}
-                    printed[field] += any(_prints_null(render, document, marked) for render in renders)
-    return +printed
+        nulls = [name for name, value in document.items() if _has_null(value)] if isinstance(document, Mapping) else []
+        names = [name for render, template in templates for name in _list_printed(render, template, document, nulls)]
+        printed.update(dict.fromkeys(names).keys())
+    return printed
 
 
-def _prints_null(render: Callable[[Any], Any], document: Mapping[str, Any], marked: Mapping[str, Any]) -> bool:
-    with suppress(Exception):  # a template need not take a text where it takes null
-        plain, other = (_join(render(values)).lower() for values in (document, marked))
-        return _MARKER in other and other.replace(_MARKER, "none") == plain
-    return False
+def _list_printed(
+    render: Callable[[Any], Any], template: str, document: Mapping[str, Any], nulls: Sequence[str]
+) -> Iterator[str]:
+    """Yield the null fields that a template renders as text."""
+    named = [name for name in nulls if name in template]
+    plain = _render(render, document) if named else ""
+    for name in named if "none" in plain else ():
+        other = _render(render, {**document, name: _mark(document[name])})
+        if _MARKER in other and other.replace(_MARKER, "none") == plain:
+            yield name
 
 
-def _join(rendered: Any) -> str:
-    return "\n".join(map(str, rendered)) if isinstance(rendered, list) else str(rendered)
+def _render(render: Callable[[Any], Any], document: Mapping[str, Any]) -> str:
+    """Return what a template renders, in lower case; empty if it fails, as it may on a text in place of null."""
+    with suppress(Exception):
+        rendered = render(document)
+        return ("\n".join(map(str, rendered)) if isinstance(rendered, list) else str(rendered)).lower()
+    return ""
 
 
 def _has_null(value: Any) -> bool:
