@@ -97,7 +97,8 @@ class Driver:
             for arm, suite in product(arms, planned)
         }
         store.register(arms, [suite.plan for suite in planned], driver_name(), tokens)
-        store.add_plans([suite.plan for suite in replacements.values()])
+        if replacements:
+            store.add_plans([suite.plan for suite in replacements.values()])
         answered = store.answered_requests(arms)
         done = {(run.arm.digest, run.plan) for run in store.runs() if run.state == "done"}
         # Suites with drift first: requests that they share with other suites are scored once, with their divergence.

@@ -215,10 +215,12 @@ def _keep_findings(store: Store, prepared: Prepared, unknown: Sequence[Arm], fin
     for checkpoint in {arm.checkpoint.digest: arm.checkpoint for arm in prepared.arms}.values():
         labels = {checkpoint.label, *(arm.label for arm in prepared.arms if arm.checkpoint == checkpoint)}
         current = [finding for finding in findings if finding.checkpoint in labels]
+        known = facts.findings(checkpoint)
         if checkpoint.digest not in new:  # it is not probed again
-            earlier = [finding for finding in facts.findings(checkpoint) if finding.suite is None]
+            earlier = [finding for finding in known if finding.suite is None]
             current = [*earlier, *(finding for finding in current if finding.suite is not None)]
-        facts.keep_findings(checkpoint, current, suites)
+        if current or any(finding.suite is None or finding.suite in suites for finding in known):
+            facts.keep_findings(checkpoint, current, suites)
 
 
 def _check_numbers(submission: Submission) -> None:

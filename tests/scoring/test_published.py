@@ -30,7 +30,7 @@ TASKS = {
         *("lab_blimp_transitive", "lab_blimp_wh_vs_that_no_gap", "lab_copa"),
     ],
     "domain": ["lab_ppl_pubmed"],
-    "drift": ["lab_ppl_tinystories", "lab_ppl_wikitext", "lab_ppl_oz"],
+    "drift": ["lab_ppl_tinystories", "lab_ppl_wikitext"],
 }
 
 
@@ -66,7 +66,7 @@ def test_every_accuracy_is_exact_and_every_perplexity_within_1e_5(data: Path, sc
         else:
             assert result.value == pytest.approx(expected, rel=1e-5), result
         compared += 1
-    assert compared == 3 * (14 + 4 * 2)
+    assert compared == 3 * (14 + 3 * 2)
 
 
 def test_every_loglikelihood_is_within_1e_4(data: Path, scored: tuple[Store, list[Any]]) -> None:
@@ -88,14 +88,15 @@ def test_every_loglikelihood_is_within_1e_4(data: Path, scored: tuple[Store, lis
 
 
 def test_in_process_gives_the_same_numbers_bit_by_bit(data: Path, scored: tuple[Store, list[Any]], db: Path) -> None:
-    suites = write_suites(db.parent, data / "tasks", {"general": TASKS["general"]})
+    tasks = [*TASKS["general"][:3], "lab_copa"]
+    suites = write_suites(db.parent, data / "tasks", {"general": tasks})
     run(db, data, suites, ("adapted/lora4_s0/step_0400",), workers=0)
 
     def values(store: Store) -> list[tuple[str, str, str, float]]:
         return sorted(
             (r.arm.checkpoint.label, r.task, r.metric, r.value)
             for r in store.results()
-            if r.suite == "general" and not r.arm.checkpoint.label.startswith("full")
+            if r.suite == "general" and r.task in tasks and not r.arm.checkpoint.label.startswith("full")
         )
 
     assert values(Store(db)) == values(scored[0])
