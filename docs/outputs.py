@@ -704,10 +704,15 @@ class DoctorRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteCheck:
-    """The tasks of a suite, loaded and checked."""
+    """The tasks of a suite, loaded and checked.
+
+    Attributes:
+        notes: What the suite's author should know, one line each.
+    """
 
     schema: Literal[1]
     tasks: tuple[SuiteCheckRow, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
