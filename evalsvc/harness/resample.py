@@ -8,6 +8,7 @@ for BLEU). Only here are the items' values and the aggregation known, so the lev
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -61,8 +62,7 @@ def resample_level(aggregate: Aggregate, values: Sequence[Any], task: str, items
     levels: list[float] = []
     end = time.monotonic() + SECONDS
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # of resamples with one class only
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):  # of resamples with one class only
             for level in _compute_levels(aggregate, values, units, draw_units(len(sizes), int(draws, 16))):
                 levels.append(level)
                 if len(levels) == REPLICATES or time.monotonic() > end:
@@ -78,6 +78,24 @@ def resample_level(aggregate: Aggregate, values: Sequence[Any], task: str, items
         effective=count_effective(sizes),
         has_clusters=has_clusters,
     )
+
+
+def resample_published(
+    aggregation: str, level: float, values: Sequence[Any], task: str, items: Sequence[Sample]
+) -> Resamples | None:
+    """Return a published metric's levels on resampled units; arguments and None as of `resample_level`.
+
+    Args:
+        aggregation: Its name in lm-eval; None is returned if lm-eval has no such aggregation, or another level than
+            this one comes from it.
+    """
+    try:
+        aggregate = AGGREGATION_REGISTRY[aggregation]
+        with warnings.catch_warnings(action="ignore"):
+            is_same = math.isclose(aggregate(values), level, rel_tol=1e-6, abs_tol=1e-9)
+    except Exception:  # no such aggregation, or the values are not what it takes
+        return None
+    return resample_level(aggregate, values, task, items) if is_same else None
 
 
 def _compute_levels(aggregate: Aggregate, values: Sequence[Any], units: Ints, draws: Iterator[Ints]) -> Iterator[float]:

@@ -245,6 +245,10 @@ def _lm_eval_task(
         key_of_metric = metric.name, metric.filter
         if metric.aggregation in SMOOTH and key_of_metric in in_samples:
             published[key_of_metric] = _check_level(published[key_of_metric], metric, scores, samples)
+    if metrics[0].aggregation not in SMOOTH:
+        first = metrics[0].name, metrics[0].filter
+        aggregation = results.aggregations.get(name, {}).get(metrics[0].name, metrics[0].name)
+        published[first] = _resample(published[first], aggregation, scores, items)
     return ImportedTask(
         name=name,
         metrics=metrics,
@@ -253,6 +257,16 @@ def _lm_eval_task(
         results=tuple(published.values()),
         chance=_compute_chance(samples.records),
     )
+
+
+def _resample(result: Result, aggregation: str, scores: Sequence[Score], items: Mapping[str, Sample]) -> Result:
+    """Return a result with its levels on resampled items, if lm-eval's aggregation of this name gives its level."""
+    from evalsvc.harness.resample import resample_published  # here, as lm_eval takes seconds to load
+
+    counted = [score for score in scores if (score.metric, score.filter) == (result.metric, result.filter)]
+    values = [json.loads(score.detail) if score.detail is not None else score.value for score in counted]
+    drawn = [items[score.sample] for score in counted]
+    return replace(result, resamples=resample_published(aggregation, result.value, values, result.task, drawn))
 
 
 def _identify_items(task: str, samples: TaskRecords) -> Iterator[tuple[str, Record]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import replace
 from itertools import pairwise
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lm_eval.utils import handle_non_serializable
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
@@ -126,12 +126,12 @@ def test_levels_with_standard_errors_have_the_intervals_of_a_z_test(evalsvc: Run
 
 
 def test_a_corpus_metric_is_compared_by_its_levels(evalsvc: Run, db: Path, tmp_path: Path) -> None:
-    """F1 of all items together, as lm-eval aggregates it, with pairs per item; the median of items with numbers."""
+    """F1 that lm-eval does not get from these pairs, and an aggregation that it does not have: nothing to resample."""
     for arm, f1, median in (("base", 0.6, 2.0), ("lora", 0.5, 4.0)):
         row = {"f1,none": f1, "f1_stderr,none": 0.02, "alias": "t"}
         configs: dict[str, Any] = {
             "t": {"metric_list": [{"metric": "f1", "aggregation": "f1", "higher_is_better": True}]},
-            "m": {"metric_list": [{"metric": "seconds", "aggregation": "median", "higher_is_better": False}]},
+            "m": {"metric_list": [{"metric": "seconds", "aggregation": "own_median", "higher_is_better": False}]},
         }
         results = tmp_path / f"{arm}.json"
         results.write_text(json.dumps({"results": {"t": row, "m": {"seconds,none": median}}, "configs": configs}))
@@ -196,15 +196,40 @@ def test_f1_of_two_arms_has_a_paired_bootstrap(
     db = tmp_path / "store.duckdb"
     suite = write_corpus_tasks(tmp_path)
     submit_tiny(db, models, (suite,), "full")
-    compared = {task.task: task for task in ev.compare("full", db=db).tasks}
     with chdir(tmp_path):
-        before, after = (stock(tmp_path, of, ("f1", "mcc"))["samples"] for of in (base, full))
+        runs = [stock(tmp_path, of, ("f1", "mcc")) for of in (base, full)]
+    before, after = (of_arm["samples"] for of_arm in runs)
+    for name, of_arm in zip(("base", "tuned"), runs, strict=True):
+        for part in ("results", "samples"):
+            content = of_arm["samples"] if part == "samples" else {key: of_arm[key] for key in ("results", "configs")}
+            (tmp_path / f"{name}-{part}.json").write_text(json.dumps(content, default=handle_non_serializable))
+        ev.import_lm_eval(
+            tmp_path / f"{name}-results.json",
+            suite="logs",
+            role="general",
+            samples=[tmp_path / f"{name}-samples.json"],
+            name=name,
+            base="base" if name == "tuned" else None,
+            db=tmp_path / "imported.duckdb",
+        )
+    scored, imported = (
+        {task.task: task for task in ev.compare(arm, db=tmp_path / f"{file}.duckdb").tasks}
+        for arm, file in (("full", "store"), ("tuned", "imported"))
+    )
     rng = np.random.default_rng(8)
-    cases: list[tuple[str, Callable[..., float], Callable[..., float], int]] = [
-        ("f1", f1_score, lambda gold, answer: 2 * (gold & answer).sum() / (gold.sum() + answer.sum()), 60),
-        ("mcc", matthews_corrcoef, lambda gold, answer: np.corrcoef(gold, answer)[0, 1], 20),
-    ]
-    for name, score, formula, passages in cases:
+
+    def compute_f1(gold: NDArray[np.int64], answer: NDArray[np.int64]) -> float:
+        return float(2 * (gold & answer).sum() / (gold.sum() + answer.sum()))
+
+    def correlate(gold: NDArray[np.int64], answer: NDArray[np.int64]) -> float:
+        return float(np.corrcoef(gold, answer)[0, 1])
+
+    for compared, name, score, formula, passages in (
+        (scored, "f1", f1_score, compute_f1, 60),
+        (scored, "mcc", matthews_corrcoef, correlate, 20),
+        (imported, "f1", f1_score, compute_f1, 60),
+        (imported, "mcc", matthews_corrcoef, correlate, 60),
+    ):
         # [n, arms, gold and answer]
         pairs = np.array([[arm[name][i][name] for arm in (before, after)] for i in range(60)])
         levels = [score(pairs[:, arm, 0], pairs[:, arm, 1]) for arm in (0, 1)]
@@ -221,9 +246,9 @@ def test_f1_of_two_arms_has_a_paired_bootstrap(
         half = stats.t.ppf(0.95, df) * error
         assert (task.low, task.high) == pytest.approx((task.difference - half, task.difference + half), abs=0.2 * half)
         assert task.p_value == pytest.approx(2 * stats.t.sf(abs(task.difference) / error, df), abs=0.05)
-        kind = "clusters" if name == "mcc" else "documents"
+        kind = "clusters" if passages == 20 else "documents"
         assert (task.test, task.units, task.unit) == (f"paired bootstrap over {kind}", passages, name)
-        assert task.clusters == (20 if name == "mcc" else None)
+        assert task.clusters == (20 if passages == 20 else None)
 
 
 F1 = Metric("f1", "none", "other", True)
