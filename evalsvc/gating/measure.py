@@ -16,7 +16,7 @@ from evalsvc.errors import EvidenceError
 from evalsvc.gating.rules import Rule
 from evalsvc.records.comparisons import Comparison
 from evalsvc.records.vocabulary import Floats
-from evalsvc.stats.margins import MarginTest, PairedDifference, margin_test, z_of
+from evalsvc.stats.margins import MarginTest, PairedDifference, bound_sum, margin_test, z_of
 from evalsvc.stats.power import POWER, PartUnits, UnchangedMean, expected_discordance, unchanged_variance
 
 MOST_RUNS = 1000
@@ -74,6 +74,15 @@ def measure_rule(rule: Rule, z_alpha: float) -> MeasuredRule:
     test = margin_test([part for part, _ in tested], [weight for _, weight in tested], rule.threshold, z_alpha)
     comparisons = tuple(pair.comparison for pair in rule.pairs)
     return MeasuredRule(rule, test, tuple(parts), tuple(weights), comparisons, spread)
+
+
+def is_lost(m: MeasuredRule, z: float) -> bool:
+    """Whether the gain is below zero, by its upper bound at a normal quantile of at least that of the test."""
+    if m.test.high >= 0:
+        return False
+    spread = [(m.spread, 1.0)] if m.spread and m.spread.stderr else []
+    tested = [*zip(m.parts, m.weights, strict=True), *spread]
+    return bound_sum([part for part, _ in tested], [weight for _, weight in tested], z)[1] < 0
 
 
 def measure_spread(gains: Sequence[float]) -> PairedDifference | None:

@@ -234,8 +234,11 @@ class _Bounds:
         for rule in self._rules:
             verdict, number = self._decided.get(rule.name, ("inconclusive", look.number))
             # The interval at a look's bound is a repeated confidence interval, valid for any number of looks.
-            m = measure_rule(look.of(rule), self._levels(rule.grows, look)[0])
-            outcomes.append(build_outcome(m, verdict, z_of(self._alpha), self._waived.get(rule.name), look=number))
+            at_pass, at_fail = self._levels(rule.grows, look)
+            m = measure_rule(look.of(rule), at_pass)
+            outcomes.append(
+                build_outcome(m, verdict, z_of(self._alpha), at_fail, self._waived.get(rule.name), look=number)
+            )
         return outcomes
 
 
@@ -304,25 +307,30 @@ class _Bets:
         return verdicts
 
     def outcomes(self, look: _Look) -> list[RuleOutcome]:
+        per_rule = bonferroni(self._alpha, len(self._rules) - len(self._waived))
         outcomes = []
         for position, (rule, p) in enumerate(zip(self._rules, self._p(look), strict=True)):
             m = measure_rule(look.of(rule), z_of(self._alpha))
             low = high = m.test.difference
+            lost = high < 0
             if rule.grows:
                 stream = self._streams(position)
-                ends = pool_interval(stream.items[: self._count_seen(rule, look)], stream.pool, self._alpha)
+                seen = stream.items[: self._count_seen(rule, look)]
+                ends, at_loss = (pool_interval(seen, stream.pool, alpha) for alpha in (self._alpha, per_rule))
                 low, high = ((2 * end - 1) * stream.scale for end in ends)
+                lost = (2 * at_loss[1] - 1) * stream.scale < 0
             outcome = build_outcome(
                 m,
                 self._judge(rule, look, p),
                 z_of(self._alpha),
+                z_of(per_rule),
                 self._waived.get(rule.name),
                 p_pass=p[0],
                 p_fail=p[1],
                 look=self._decided.get(rule.name, look.number),
             )
             test = "bets on the finite pool" if rule.grows else "the whole suite"
-            outcomes.append(replace(outcome, low=low, high=high, degraded=high < 0, test=test))
+            outcomes.append(replace(outcome, low=low, high=high, degraded=lost, test=test))
         return outcomes
 
 

@@ -24,6 +24,7 @@ from evalsvc.gating.measure import (
     compute_needed_runs,
     compute_needed_units,
     compute_smallest_margin,
+    is_lost,
     measure_rule,
     name_rule_units,
     name_test,
@@ -32,7 +33,7 @@ from evalsvc.gating.policy import Policy, WaiverEntry
 from evalsvc.gating.rules import Rule, RuleKind
 from evalsvc.gating.waivers import describe_waivers, judge_waivers
 from evalsvc.stats.margins import z_of
-from evalsvc.stats.multiplicity import holm
+from evalsvc.stats.multiplicity import bonferroni, holm
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
@@ -57,7 +58,7 @@ class RuleOutcome:
         resolvable_margin: Smallest margin that these units resolve with 80 % power for an unchanged checkpoint, in the
             rule's unit, also where `margin` is an exchange rate.
         p_pass, p_fail: One-sided p-values, the second after Holm; None in mode group_sequential, where bounds decide.
-        degraded: Whether the loss is significant (the interval is below zero), whatever the margin.
+        degraded: Whether the loss is significant, whatever the margin, after Bonferroni's correction over all rules.
         blind_spots: Tasks on which the base has nothing to lose (for learning: to gain), as "SUITE/TASK at chance".
         is_blind: Whether these are more than half of the items, and not allowed by the policy, so that it cannot pass.
         waived: Reason, owner and expiry of the waiver, if the rule is waived.
@@ -154,7 +155,7 @@ def decide(
     tested = [position for position, rule in enumerate(rules) if rule.name not in waived]
     if not tested:
         raise EvidenceError("every rule of the policy is waived, so nothing was decided; remove a waiver")
-    z_alpha = z_of(policy.alpha)
+    z_alpha, z_loss = z_of(policy.alpha), z_of(bonferroni(policy.alpha, len(tested)))
     measured = [measure_rule(rule, z_alpha) for rule in rules]
     p_fail = np.array([m.test.p_below for m in measured])
     p_fail[tested] = holm(p_fail[tested])
@@ -166,7 +167,7 @@ def decide(
         elif p <= policy.alpha:
             verdict = "fail"
         outcomes.append(
-            build_outcome(m, verdict, z_alpha, waived.get(m.rule.name), p_pass=m.test.p_above, p_fail=float(p))
+            build_outcome(m, verdict, z_alpha, z_loss, waived.get(m.rule.name), p_pass=m.test.p_above, p_fail=float(p))
         )
     verdict = combine_verdicts(outcome.verdict for outcome in outcomes if outcome.waived is None)
     return Outcome(verdict=verdict, rules=tuple(outcomes), waivers=tuple(judged))
@@ -184,13 +185,18 @@ def build_outcome(
     m: MeasuredRule,
     verdict: Verdict,
     z_alpha: float,
+    z_loss: float,
     waived: str | None,
     *,
     p_pass: float | None = None,
     p_fail: float | None = None,
     look: int | None = None,
 ) -> RuleOutcome:
-    """Return the outcome of a rule, with the items needed if it is inconclusive."""
+    """Return the outcome of a rule, with the items needed if it is inconclusive.
+
+    Args:
+        z_loss: Normal quantile at which a loss is significant.
+    """
     test, is_blind = m.test, m.rule.is_blind
     needs_more = verdict == "inconclusive" and not is_blind
     seeing = m if (rule := m.rule.without_blind_spots()) is m.rule else measure_rule(rule, z_alpha)
@@ -220,7 +226,7 @@ def build_outcome(
         gained=gained,
         p_pass=p_pass,
         p_fail=p_fail,
-        degraded=test.high < 0,
+        degraded=is_lost(m, z_loss),
         blind_spots=tuple(f"{spot.task} {spot.level}" for spot in m.rule.blind_spots),
         is_blind=is_blind,
         waived=waived,

@@ -333,8 +333,10 @@ def family(seed: int, changes: list[float], n: int) -> Outcome:
 
 
 def test_ten_unchanged_suites_raise_no_alarm() -> None:
-    verdicts = [family(seed, [0.0] * 10, 500).verdict for seed in range(60)]
+    outcomes = [family(seed, [0.0] * 10, 500) for seed in range(60)]
+    verdicts = [outcome.verdict for outcome in outcomes]
     assert verdicts.count("fail") == 0
+    assert sum(outcome.is_degraded for outcome in outcomes) <= 7  # 3 are expected; of uncorrected losses 24 were
     assert 0.5 < verdicts.count("pass") / 60 < 0.9  # 70 % in a longer simulation
 
 
