@@ -112,7 +112,7 @@ def test_the_conclusion_about_the_only_step_compares_it_with_no_other() -> None:
 
 def test_a_step_at_the_margin_is_seldom_called_below_it_however_many_there_are() -> None:
     """Ten steps of other items each, all at the margin: without a correction one passes in 40 % of the runs."""
-    rng, runs, steps, margin = np.random.default_rng(3), 300, 10, 0.05
+    rng, runs, steps, margin = np.random.default_rng(3), 120, 10, 0.05
     wrong = uncorrected = 0
     domain = make_scores([1.0, 0.0] * 50, suite="d", role="domain")
     for _ in range(runs):
