@@ -111,13 +111,13 @@ def group_units(tasks: tuple[TaskItems, ...]) -> tuple[UnitGroup, ...]:
 
 
 def _number_clusters(tasks: Sequence[TaskItems]) -> Ints:
-    """Return each item's cluster, of which no two tasks have the same; an item without one is its own."""
-    numbers, offset = [], 0
+    """Return each item's cluster; an item of a task without clusters is its own."""
+    free = 1 + max(int(items.clusters.max(initial=0)) for items in tasks if items.clusters is not None)
+    numbers = []
     for items in tasks:
-        declared = items.clusters
         count = len(items.documents)
-        numbers.append(offset + (np.arange(count) if declared is None else np.unique(declared, return_inverse=True)[1]))
-        offset += count
+        numbers.append(np.arange(free, free + count) if items.clusters is None else items.clusters)
+        free += count
     return np.concatenate(numbers)
 
 

@@ -99,7 +99,7 @@ def _by_looks(store: Store, question: Question, prepared: Prepared, progress: Pr
     if question.policy.mode == "finite_pool":
         drawn = [np.array([sequential.draw_place(sample.digest) for sample in task.samples]) for _, task in tasks]
     else:
-        drawn = sequential.draw_unit_places([list_planned_items(task) for _, task in tasks])
+        drawn = sequential.draw_unit_places([list_planned_items(suite, task) for suite, task in tasks])
     places = {(s, task.name): there for (s, task), there in zip(tasks, drawn, strict=True) if s in growing}
     items: Items = {key: len(there) for key, there in places.items()}
     with prepared.executor() as executor:

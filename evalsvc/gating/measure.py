@@ -17,7 +17,14 @@ from evalsvc.gating.rules import Rule
 from evalsvc.records.comparisons import Comparison
 from evalsvc.records.vocabulary import Floats
 from evalsvc.stats.margins import MarginTest, PairedDifference, bound_sum, margin_test, z_of
-from evalsvc.stats.power import POWER, PartUnits, UnchangedMean, expected_discordance, unchanged_variance
+from evalsvc.stats.power import (
+    POWER,
+    PartUnits,
+    UnchangedMean,
+    expected_discordance,
+    smallest_passing_n,
+    unchanged_variance,
+)
 
 MOST_RUNS = 1000
 """More runs of a recipe are not advised."""
@@ -155,7 +162,7 @@ def compute_needed_units(m: MeasuredRule, z_alpha: float) -> int | None:
     distance = _shorten(m.test.difference - m.rule.threshold, _width_of_spread(m.spread, z_alpha))
     if distance <= 1e-6:  # at the threshold: no number of units is enough
         return None
-    factor = _describe_items(m, z_alpha).needed_factor(distance)
+    factor = max((_width_of_items(m, z_alpha) / distance) ** 2, _find_floor(m, z_alpha, distance))
     return max(m.units + 1, math.ceil(m.units * factor - 1e-9))
 
 
@@ -164,13 +171,29 @@ def compute_needed_runs(m: MeasuredRule, z_alpha: float) -> int | None:
 
     None for one checkpoint, or if more runs on the same items are not enough.
     """
-    if m.spread is None:
+    if m.spread is None or m.test.difference <= m.rule.threshold:
         return None
-    distance = _shorten(m.test.difference - m.rule.threshold, _describe_items(m, z_alpha).resolvable_margin())
+    distance = _shorten(m.test.difference - m.rule.threshold, _width_of_items(m, z_alpha))
     runs = np.arange(m.spread.n + 1, MOST_RUNS + 1)
     widths = _resolve(m.spread.stderr * np.sqrt(m.spread.n / runs), runs - 1, z_alpha)
     enough = runs[widths < distance]
     return int(enough[0]) if len(enough) else None
+
+
+def _width_of_items(m: MeasuredRule, z_alpha: float) -> float:
+    """Return the distance from the threshold that these items show with 80 % power: z_alpha e_0 + z_beta e.
+
+    e_0 is the standard error if the threshold were true, which the statistic has, and e that of the estimate.
+    """
+    distance = m.test.difference - m.rule.threshold
+    z = margin_test(m.parts, m.weights, m.rule.threshold, z_alpha).z
+    return z_alpha * distance / max(z, 1e-9) + z_of(1 - POWER) * _describe_items(m, z_alpha).error
+
+
+def _find_floor(m: MeasuredRule, z_alpha: float, distance: float) -> float:
+    """Return how many times as many units are needed at least, because of what is not seen."""
+    items = _describe_items(m, z_alpha)
+    return smallest_passing_n(distance, z_alpha, items.units, items.shares) / items.n if items.is_bounded else 0.0
 
 
 def _width_of_spread(spread: PairedDifference | None, z_alpha: float) -> float:

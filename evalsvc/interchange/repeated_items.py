@@ -1,8 +1,8 @@
 """Finds imported items that stand in several tasks, where only their names are known.
 
 An imported item without content is a document of its own in every task, because names such as "17" recur. Items that
-have the same names and the same scores in another task are the same items: they become the same documents, so that
-they count once in whatever is computed over both tasks.
+have the same names in another task, and scores that agree, are the same items, be it in another format: they become the
+same documents, so that they count once in whatever is computed over both tasks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from evalsvc.interchange.arms import Imported, ImportedTask
 from evalsvc.records.digests import canonical
@@ -19,6 +21,10 @@ Key = tuple[str, str]
 """Suite and task."""
 Values = dict[str, float]
 """Score by name of the item."""
+FEWEST = 5
+"""Number of common items below which nothing is concluded."""
+CORRELATION, AGREEMENT = 0.5, 0.95
+"""Of scores of the same items, also in other prompt formats; the agreement where all scores of one task are equal."""
 ByTask = dict[Key, Values]
 
 
@@ -79,7 +85,7 @@ def _read_name(sample: Sample) -> str | None:
 
 
 def _find_origin(key: Key, new: Mapping[str, ByTask], known: Mapping[str, ByTask]) -> _Origin | None:
-    """Return the first other task with the same items: equal scores, which are not all the same, in every arm."""
+    """Return the first other task with the same items, whose scores agree in every arm."""
     for other in dict.fromkeys(other for arm in new for other in known.get(arm, {})):
         pairs = [(new[arm][key], known[arm][other]) for arm in new if key in new[arm] and other in known.get(arm, {})]
         if other[1] != key[1] and pairs and all(_is_repeated(*pair) for pair in pairs):
@@ -88,11 +94,17 @@ def _find_origin(key: Key, new: Mapping[str, ByTask], known: Mapping[str, ByTask
 
 
 def _is_repeated(values: Values, other: Values) -> bool:
-    """Whether at least half of the items of one task are in the other, with scores that are equal and vary."""
-    common = values.keys() & other.keys()
-    if 2 * len(common) < min(len(values), len(other)) or not all(values[name] == other[name] for name in common):
+    """Whether at least half of the items of one task are in the other, with scores that agree.
+
+    Scores of other items with the same names are independent: their correlation is about 0, give or take 1 / sqrt(n).
+    """
+    common = list(values.keys() & other.keys())
+    if 2 * len(common) < min(len(values), len(other)) or len(common) < FEWEST:
         return False
-    return len({values[name] for name in common}) > 1
+    first, second = (np.array([scores[name] for name in common]) for scores in (values, other))
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return bool((first != second).mean() <= 1 - AGREEMENT)
+    return bool(np.corrcoef(first, second)[0, 1] >= max(CORRELATION, 3 / np.sqrt(len(common))))
 
 
 def _link(entry: Imported, origins: Mapping[Key, _Origin]) -> Imported:
@@ -101,8 +113,8 @@ def _link(entry: Imported, origins: Mapping[Key, _Origin]) -> Imported:
     if not any(task.name in of_task for task in entry.tasks):
         return entry
     notes = [
-        f"{task.name}: {len(origin.names):,} items have the names and scores of {origin.suite}/{origin.task}, and "
-        "count once with them; give other items other names"
+        f"{task.name}: {len(origin.names):,} items have the names of {origin.suite}/{origin.task}, with scores "
+        "that agree, and count once with them; give other items other names"
         for task in entry.tasks
         if (origin := of_task.get(task.name))
     ]

@@ -21,7 +21,7 @@ class ItemGains:
         gains: float64 [n], whose mean is the comparison's gain: differences of scores; for other metrics than means the
             difference of the levels plus each item's influence on it.
         documents: int64 [n], the number of each item's document.
-        clusters: int64 [n], equal for items of one cluster; None where the suite declares none.
+        clusters: int64 [n], equal for items of one cluster, in all tasks of a suite; None where it declares none.
         is_bounded: Whether every gain lies in [-1, 1].
     """
 

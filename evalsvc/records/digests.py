@@ -32,6 +32,11 @@ def join_digests(first: Sequence[str], second: Sequence[str]) -> str:
     return f"sha256:{digest(*first)}{digest(*second)}"
 
 
+def number_cluster(suite: str, cluster: str) -> int:
+    """Return the number of a cluster that a suite declares, 62 bits; the same in all of the suite's tasks."""
+    return int(digest("cluster", suite, cluster), 16) >> 66
+
+
 def number_document(task: str, document: str) -> int:
     """Return the number of a document, 63 bits of its content; the store's migrations have it in SQL.
 

@@ -112,7 +112,8 @@ class TaskScores:
         values: float64 [n].
         weights: float64 [n], or None where the aggregation takes none.
         documents: int64 [n], the same number for the same document in any task and prompt; None: each its own.
-        clusters: int64 [n], equal for samples of one declared cluster; None where the suite declares none.
+        clusters: int64 [n], equal for samples of one declared cluster, in all tasks of a suite; None where it declares
+            none.
         answers, invalid, confidence: [n] as in `Score`; None if the task does not have them.
     """
 

@@ -109,21 +109,12 @@ class UnchangedMean:
 
     def needed_n(self, margin: float, power: float = POWER) -> int:
         """Return the number of items, split over the tasks in the same proportions, for this power at `margin`."""
-        needed = math.ceil(self.n * self._factor_for_power(margin, power) - 1e-9)
+        error = self.error * z_of(1 - power)
+        factor = _smallest_factor(lambda factor: self.half_width(factor) + error / math.sqrt(factor) <= margin)
+        needed = math.ceil(self.n * factor - 1e-9)
         if not self.is_bounded:
             return needed
         return max(needed, smallest_passing_n(margin, self.z_alpha, self.units, self.shares))
-
-    def needed_factor(self, margin: float, power: float = POWER) -> float:
-        """Return how many times as many items have this power at `margin`."""
-        factor = self._factor_for_power(margin, power)
-        if not self.is_bounded:
-            return factor
-        return max(factor, smallest_passing_n(margin, self.z_alpha, self.units, self.shares) / self.n)
-
-    def _factor_for_power(self, margin: float, power: float) -> float:
-        error = self.error * z_of(1 - power)
-        return _smallest_factor(lambda factor: self.half_width(factor) + error / math.sqrt(factor) <= margin)
 
 
 def unchanged_variance(stderr: float, difference: float, n: int) -> float:
@@ -140,11 +131,18 @@ def expected_discordance(seen: float, n: int) -> float:
 
 
 def unchanged_bound(shares: Sequence[float], units: Sequence[PartUnits], z_alpha: float) -> float:
-    """Return the half-width of the interval of a mean over units of which none changed; inf if it has none."""
+    """Return the half-width of the interval of a mean over units of which none changed.
+
+    At levels above 5 % Tango's is too small: there it is at least the loss p that n units exclude exactly,
+    (1 - p)^n = alpha.
+    """
     total = 0.0
     for w, part in zip(shares, units, strict=True):
         square = part.quantile(z_alpha) ** 2
-        total += w**2 if math.isinf(square) else (w * square / (part.effective + square)) ** 2
+        bound = 1.0 if math.isinf(square) else square / (part.effective + square)
+        if z_alpha < z_of(ALPHA) - 1e-9:
+            bound = max(bound, 1 - NormalDist().cdf(-z_alpha) ** (1 / part.effective))
+        total += (w * bound) ** 2
     return math.sqrt(total)
 
 

@@ -12,6 +12,10 @@ all distributions on [-1, 1], as in Honda and Takemura 2010). So a mean of which
 of what was not seen, a single odd value changes nothing much, and for one binary item per unit z is Tango's statistic.
 A unit that was not seen is taken to be of the size that a random item's unit has, sum s^2 / n.
 
+Where sizes differ, few of the large units are seen, and that these lost nothing says little: V(t) is at least the
+variance that follows if losses do not depend on the size, sum s^2 / n times the variance of x_u / s_u - t, each unit
+counted s_u times, under its most likely distribution of mean zero.
+
 z is referred to the normal distribution, as Tango's is, if every unit is one item (or one of each task); else to
 Student's t with n_e - 1 degrees of freedom, n_e = n^2 / sum s^2 being the effective number of units. This does not
 depend on the scores, so that bounds are continuous in them. The choice among five bounds was made by simulation:
@@ -90,7 +94,7 @@ def score_z(units: UnitSums, threshold: float) -> Floats:
         values, sizes, counts = _compress(row, units.sizes)
         gap = float(row.mean()) - threshold
         sign = 1.0 if gap >= 0 else -1.0
-        variance = _variance(sign * (values - threshold * sizes), counts, _worst(units.sizes) * (1 + sign * threshold))
+        variance = _variance_at(sign * values, sizes, counts, _worst(units.sizes), sign * threshold)
         z[arm] = gap / np.sqrt(variance / len(row)) if gap else 0.0
     return z
 
@@ -108,10 +112,7 @@ def score_curve(units: UnitSums, z: Floats, *, is_lower: bool) -> Floats:
     if not lowest < mean:
         return np.full(len(z), sign * mean)
     gaps = (mean - lowest) * _STEPS
-    t = [
-        gap / np.sqrt(_variance(values - (mean - gap) * sizes, counts, worst * (1 + mean - gap)) / n)
-        for gap in gaps[:-1]
-    ]
+    t = [gap / np.sqrt(_variance_at(values, sizes, counts, worst, mean - gap) / n) for gap in gaps[:-1]]
     reached = np.append(normal_quantile(np.array(t), df), z[-1])
     return np.asarray(sign * (mean - z * np.interp(z, reached, gaps / reached)))
 
@@ -147,6 +148,19 @@ def _compress(row: Floats, sizes: Floats) -> tuple[Floats, Floats, Floats]:
     counts = np.asarray(np.diff(starts, append=len(row)), dtype=np.float64)
     means, of_sizes = (np.asarray(np.add.reduceat(column[order], starts) / counts) for column in (row, sizes))
     return means, of_sizes, counts
+
+
+def _variance_at(values: Floats, sizes: Floats, counts: Floats, worst: float, threshold: float) -> float:
+    """Return V(threshold), for a mean of at least the threshold.
+
+    Args:
+        values, sizes, counts: Different values with their sizes, and how often each occurs.
+        worst: Size of a unit that was not seen.
+    """
+    variance = _variance(values - threshold * sizes, counts, worst * (1 + threshold))
+    if sizes[0] == sizes[-1] and bool((sizes == sizes[0]).all()):
+        return variance
+    return max(variance, worst * _variance(values / sizes - threshold, counts * sizes, 1 + threshold))
 
 
 def _variance(y: Floats, counts: Floats, worst: float) -> float:
@@ -194,7 +208,7 @@ def _lower(values: Floats, sizes: Floats, counts: Floats, worst: float, t: Float
             continue
 
         def excess(threshold: float, quantile: float = float(quantile)) -> float:
-            variance = _variance(values - threshold * sizes, counts, worst * (1 + threshold))
+            variance = _variance_at(values, sizes, counts, worst, threshold)
             return mean - threshold - quantile * float(np.sqrt(variance / n))
 
         # At -1 nothing can vary, so that the excess is positive; just below the mean it is negative.

@@ -155,7 +155,7 @@ class Runs:
             rows = connection.execute(
                 """
                 SELECT m.task, s.document, m.sample_cluster IS NOT NULL AS declared,
-                       dense_rank() OVER (ORDER BY m.sample_cluster) AS cluster, s.sample
+                       CAST(hash(p.suite, m.sample_cluster) >> 2 AS BIGINT) AS cluster, s.sample
                 FROM plans p JOIN plan_samples m USING (plan) JOIN samples s USING (sample)
                 WHERE p.digest = ? ORDER BY m.task, s.sample
                 """,

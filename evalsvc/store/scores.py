@@ -277,8 +277,8 @@ def _clusters(connection: Connection, plans: Sequence[int]) -> dict[tuple[int, i
     """Return (plan, position) -> samples, increasing, and the cluster number of each sample."""
     rows = connection.execute(
         """
-        SELECT t.plan, t.position, ps.sample, dense_rank() OVER (ORDER BY ps.sample_cluster) AS number
-        FROM plan_samples ps JOIN tasks t USING (plan, task)
+        SELECT t.plan, t.position, ps.sample, CAST(hash(p.suite, ps.sample_cluster) >> 2 AS BIGINT) AS number
+        FROM plan_samples ps JOIN tasks t USING (plan, task) JOIN plans p USING (plan)
         WHERE ps.sample_cluster IS NOT NULL AND list_contains(?, t.plan)
         ORDER BY t.plan, t.position, ps.sample
         """,

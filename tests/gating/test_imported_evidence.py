@@ -58,7 +58,7 @@ def test_items_under_three_names_of_a_suite_count_once(tmp_path: Path, db: Path,
     for suite in ("b", "c"):
         notes = import_table(db, table, suite)
         assert notes
-        assert "200 items have the names and scores of a/a, and count once" in notes[0]
+        assert "200 items have the names of a/a, with scores that agree, and count once" in notes[0]
     (total,) = ev.compare("x", db=db).to_dict()["roles"]
     (low,), (high,) = tango_bounds(12, 4, 200, [Z])
     assert (total["low"], total["high"]) == pytest.approx((low, high), abs=1e-9)
@@ -66,6 +66,38 @@ def test_items_under_three_names_of_a_suite_count_once(tmp_path: Path, db: Path,
     assert rule["rule"] == "retention/group"
     assert (rule["low"], rule["high"], rule["units"]) == pytest.approx((low, high, 200), abs=1e-9)
     assert rule["verdict"] == "inconclusive"
+
+
+@pytest.mark.parametrize("change", ["none wrong", "one score", "another format"])
+def test_copies_are_known_whatever_the_base_knows_and_although_scores_differ_a_little(
+    tmp_path: Path, db: Path, arms: Arms, change: str
+) -> None:
+    first = arms if change != "none wrong" else {"base": np.ones(200), "x": np.array([0.0] * 4 + [1.0] * 196)}
+    second = {name: values.copy() for name, values in first.items()}
+    for place in {"none wrong": (), "one score": (7,), "another format": range(20, 200, 20)}[change]:
+        second["x"][place] = 1 - second["x"][place]
+        second["base"][place + 1] = (
+            1 - second["base"][place + 1] if change == "another format" else first["base"][place]
+        )
+    for suite, scores in (("a", first), ("b", second)):
+        notes = import_table(db, write_table(tmp_path / f"{suite}.parquet", scores), suite)
+    assert "count once" in notes[0]
+    rule = decide(db, retain("a", "b", group_margin=0.12))["rules"][-1]
+    assert rule["units"] == 200
+
+
+def test_a_cluster_is_one_in_all_tasks_of_its_suite(tmp_path: Path, db: Path, arms: Arms) -> None:
+    tasks, passages = ["one"] * 100 + ["two"] * 100, [f"p{i % 20}" for i in range(200)]
+    names = [f"{task}-{i}" for i, task in enumerate(tasks)]
+    table = write_table(tmp_path / "t.parquet", arms, task=tasks, name=names, passage=passages)
+    import_table(db, table, "s", item="name", task_column="task", cluster="passage")
+    single = tmp_path / "single.duckdb"
+    import_table(single, table, "s", item="name", cluster="passage")
+    (rule,), (expected,) = (decide(store, retain("s", margin=0.3))["rules"] for store in (db, single))
+    assert (rule["units"], rule["n"]) == (20, 200)
+    assert (rule["low"], rule["high"]) == pytest.approx((expected["low"], expected["high"]), abs=1e-9)
+    planned = ev.plan_gate("x", policy=retain("s", margin=0.3), db=db).to_dict()["rules"][0]
+    assert planned["units"] == 20
 
 
 def test_items_with_the_same_names_and_other_scores_are_other_items(tmp_path: Path, db: Path, arms: Arms) -> None:
@@ -82,7 +114,7 @@ def test_tasks_of_one_table_with_the_same_items_count_once(tmp_path: Path, db: P
     tasks = ["first"] * 200 + ["second"] * 200
     table = write_table(tmp_path / "t.parquet", {"base": base, "x": adapted}, task=tasks, name=items)
     notes = import_table(db, table, "s", item="name", task_column="task")
-    assert any("second: 200 items have the names and scores of s/first" in note for note in notes)
+    assert any("second: 200 items have the names of s/first" in note for note in notes)
     (rule,) = decide(db, retain("s"))["rules"]
     assert rule["units"] == 200
 

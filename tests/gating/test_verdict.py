@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from evalsvc.errors import EvidenceError
@@ -17,6 +18,7 @@ from evalsvc.gating import sequential
 from evalsvc.gating.policy import Policy
 from evalsvc.gating.rules import DiversityRatio, TaskPair, build_rules, find_blind_level
 from evalsvc.gating.verdict import Outcome, decide
+from evalsvc.stats.paired import tango_z
 from evalsvc.stats.ratios import PairedValues
 from tests.support import simulate
 from tests.support.evidence import make_binary, make_pair, make_task_scores, make_text_pair
@@ -60,14 +62,24 @@ def test_verdict_table(
     assert found.exit_code == {"pass": 0, "fail": 3, "inconclusive": 4}[verdict]
 
 
-def test_inconclusive_says_what_it_would_have_needed() -> None:
-    found = judged(policy(retention=[keep(0.02)]), [make_pair("s", "t", make_binary(28, 25, 500))])
+@pytest.mark.parametrize(
+    ("lost", "gained", "n", "margin"), [(28, 25, 500, 0.02), (2, 0, 60, 0.06), (4, 1, 100, 0.05), (30, 10, 400, 0.06)]
+)
+def test_inconclusive_says_what_it_would_have_needed(lost: int, gained: int, n: int, margin: float) -> None:
+    """So many items pass in 80 % of the cases, if the estimate is true: by drawing them."""
+    found = judged(policy(retention=[keep(margin)]), [make_pair("s", "t", make_binary(lost, gained, n))])
     (rule,) = found.rules
     assert rule.verdict == "inconclusive"
-    d, delta = 53 / 500, -3 / 500
-    expected = (1.644854 + 0.841621) ** 2 * (d - delta**2) / (delta + 0.02) ** 2
-    assert rule.needed_n == pytest.approx(expected, rel=0.01)
-    assert rule.resolvable_margin == pytest.approx(2.486475 * math.sqrt(d / 500), rel=0.01)
+    assert rule.needed_n is not None
+    rates = [lost / n, gained / n, 1 - (lost + gained) / n]
+    drawn = np.random.default_rng(1).multinomial(rule.needed_n, rates, size=20_000)
+    z = tango_z(-margin, drawn[:, 0], drawn[:, 1], rule.needed_n)
+    assert (z >= stats.norm.ppf(0.95)).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_an_inconclusive_rule_says_what_its_items_resolve_and_that_no_more_would_help() -> None:
+    (rule,) = judged(policy(retention=[keep(0.02)]), [make_pair("s", "t", make_binary(28, 25, 500))]).rules
+    assert rule.resolvable_margin == pytest.approx(2.486475 * math.sqrt(53 / 500 / 500), rel=0.01)
     worse = judged(policy(retention=[keep(0.02)]), [make_pair("s", "t", make_binary(40, 28, 500))])
     assert worse.rules[0].needed_n is None  # the loss is beyond the margin: no number of items would show otherwise
 

@@ -72,9 +72,13 @@ def _clusters(sizes: Sequence[int]) -> Callable[[Random, float], Sequence[Drawn]
 
 
 def _lost_whole(count: int, items: int) -> Callable[[Random, float], Sequence[Drawn]]:
+    return _sizes_lost_whole([items] * count)
+
+
+def _sizes_lost_whole(sizes: Sequence[int]) -> Callable[[Random, float], Sequence[Drawn]]:
     def draw(random: Random, change: float) -> Sequence[Drawn]:
-        lost = random.random(count) < -change
-        return [Drawn(np.repeat(-lost.astype(float), items), clusters=np.repeat(np.arange(count), items))]
+        lost = random.random(len(sizes)) < -change
+        return [Drawn(np.repeat(-lost.astype(float), sizes), clusters=np.repeat(np.arange(len(sizes)), sizes))]
 
     return draw
 
@@ -123,6 +127,8 @@ CELLS: Mapping[str, Cell] = {
     "20 clusters x 25, lost whole": Cell(_lost_whole(20, 25)),
     "5 clusters x 100, lost whole, margin .1": Cell(_lost_whole(5, 100), 0.1),
     "60 clusters x 8, lost whole": Cell(_lost_whole(60, 8)),
+    "380 clusters x 1 and 20 x 10, lost whole": Cell(_sizes_lost_whole([1] * 380 + [10] * 20)),
+    "380 clusters x 1 and 20 x 10": Cell(_clusters([1] * 380 + [10] * 20)),
     **{f"graded, losses of .8, n = {n}": Cell(_graded(n)) for n in (100, 300, 1000)},
     "100 binary items": Cell(lambda random, change: [Drawn(binary(random, 100, change, 0.05))]),
     "100 binary items, one of them partial": Cell(_one_odd(100)),
