@@ -41,6 +41,7 @@ class TrainingRun:
         roles: Gains by role with their intervals over items; positive is better.
         step: Training step.
         seed: Recorded seed of the training; None if none is recorded.
+        folder: The folder of the run's steps; None if there is none.
         scores: Scores of its items, which tell copies of a run from independent runs.
     """
 
@@ -57,12 +58,13 @@ class TrainingRun:
     roles: tuple[tuple[Role, ChangeEstimate], ...] = ()
     step: int | None = None
     seed: int | None = None
+    folder: str | None = None
     scores: RunScores = field(default_factory=dict, repr=False)
 
     @property
     def identity(self) -> RunIdentity:
         """What tells it from other runs."""
-        return RunIdentity(label=self.arm, method=self.method, seed=self.seed, scores=self.scores)
+        return RunIdentity(label=self.arm, method=self.method, seed=self.seed, folder=self.folder, scores=self.scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,8 @@ def pair_values(base: TaskScores, adapted: TaskScores) -> Comparison:
     counts = transitions(b, a) if binary else None
     unit = find_unit(base, adapted)
     levels, items = _measure_items(base, b, a, in_base, is_bounded=unit == UNIT_INTERVAL)
+    if unit != UNIT_INTERVAL and base.aggregation == "mean" and np.ptp(a - b) == 0:
+        items = None  # without limits and without variance nothing is known of what was not seen
     return Comparison(
         suite=base.suite,
         role=base.role,

@@ -1,7 +1,8 @@
 """Which training runs are independent of each other, for claims about methods and recipes. Pure: no I/O, no database.
 
 Two runs count as one if they have equal scores on all items that both have (a copy, or the same checkpoint uploaded
-again), or the same recorded seed and the same method: the variance between runs comes from what their seeds change.
+again), if they are steps in one folder, whatever seeds are recorded for them, or if they have the same recorded seed
+and the same method: the variance between runs comes from what their seeds change.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class RunIdentity:
 
     Attributes:
         seed: The recorded seed of its training; None if none is recorded.
+        folder: The folder of the run of which it is a step; None if it is none.
     """
 
     label: str
     method: str
     seed: int | None = None
+    folder: str | None = None
     scores: RunScores = field(default_factory=dict, repr=False)
 
 
@@ -68,6 +71,8 @@ def _why_same(first: RunIdentity, second: RunIdentity) -> str | None:
     """Return why two runs count as one, None if they are independent."""
     if count := _count_equal(first.scores, second.scores):
         return f"equal scores on all {count:,} items that both have"
+    if first.folder is not None and first.folder == second.folder:
+        return f"both are steps of the run in {first.folder}"
     if first.seed is not None and (first.method, first.seed) == (second.method, second.seed):
         return f"both have method {first.method} and seed {first.seed}"
     return None

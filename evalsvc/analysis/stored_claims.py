@@ -239,6 +239,7 @@ def _summarise_run(arm: StoredArm, compared: ArmComparison) -> TrainingRun:
         ),
         step=checkpoint.step,
         seed=seed,
+        folder=checkpoint.run_folder,
     )
 
 

@@ -91,15 +91,15 @@ def _find_runs(arms: Sequence[StoredArm], name: str, base: str | None) -> tuple[
         and arm.checkpoint.parent == family.base.checkpoint.digest
         and fnmatchcase(arm.run[0], name)
     }
-    is_imported = family.base.numerics == IMPORTED.key()
+    verb = "import" if family.base.numerics == IMPORTED.key() else "submit"
     left_out = [
         f"{run} was scored with other numerics or quantisation, and is left out; submit it again"
         for run in dict.fromkeys(others.values())
     ]
     left_out += [
-        f"{run} has no recorded seed, and is left out; {'import' if is_imported else 'submit'} it again with --seed"
-        for run, seed in sorted(usable, key=str)
-        if seed is None
+        f"{arm.label} has no recorded seed, and is left out; {verb} it again with --seed"
+        for arm in sorted(family.arms, key=lambda arm: arm.label)
+        if arm.checkpoint.seed is None
     ]
     kept = tuple(arm for arm in family.arms if arm.checkpoint.seed is not None)
     if (count := len({arm.run for arm in kept})) < SEEDS:
@@ -201,6 +201,7 @@ def _identify(evidence: Evidence) -> RunIdentity:
         label=evidence.adapted.label,
         method=checkpoint.method,
         seed=checkpoint.seed,
+        folder=checkpoint.run_folder,
         scores={
             (pair.base.suite, pair.base.task): (pair.adapted.samples, pair.adapted.values)
             for pair in evidence.pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from evalsvc.records.digests import canonical, digest
@@ -99,6 +100,12 @@ class Checkpoint:
     def is_adapter(self) -> bool:
         """Whether the folder contains an adapter rather than full weights."""
         return self.base_path is not None
+
+    @property
+    def run_folder(self) -> str | None:
+        """Folder of the training run of which it is a step; None for an imported or a single checkpoint."""
+        is_step = bool(self.tokenizer) and self.trajectory is not None and self.step is not None
+        return str(Path(self.path).parent) if is_step else None
 
     @property
     def resident(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -27,6 +28,14 @@ def test_a_copy_with_fewer_items_is_the_same_run() -> None:
 
 def test_runs_without_an_item_in_common_are_not_called_equal() -> None:
     assert len(merge_dependent_runs([identify("a", {0: 1.0}), identify("b", {1: 1.0}), identify("c", {})])) == 3
+
+
+def test_steps_in_one_folder_are_one_run_whatever_seeds_they_have() -> None:
+    runs = [replace(identify(f"lora@{seed}", {}, seed), folder="/runs/lora") for seed in (1, 2)]
+    other = replace(identify("lora@3", {}, 3), folder="/again/lora")
+    merged = merge_dependent_runs([*runs, other])
+    assert [run.members for run in merged] == [(0, 1), (2,)]
+    assert merged[0].reasons == ("lora@2 counts as one run with lora@1: both are steps of the run in /runs/lora",)
 
 
 def test_seeds_count_within_a_method() -> None:

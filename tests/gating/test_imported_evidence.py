@@ -189,7 +189,8 @@ def test_scores_on_another_scale_are_never_averaged_with_those_in_the_unit_inter
     points = rng.integers(20, 80, 30).astype(float)
     low = rng.random(30)  # within [0, 1] for the base only
     import_table(db, write_table(tmp_path / "a.parquet", arms), "a")
-    import_table(db, write_table(tmp_path / "p.parquet", {"base": points, "x": points - 1}), "p")
+    import_table(db, write_table(tmp_path / "p.parquet", {"base": points, "x": points - rng.random(30)}), "p")
+    import_table(db, write_table(tmp_path / "r.parquet", {"base": points, "x": points - 1}), "r")
     import_table(db, write_table(tmp_path / "q.parquet", {"base": low, "x": low + 5 * rng.random(30)}), "q")
     report = ev.compare("x", db=db).to_dict()
     tests = {task["suite"]: (task["unit"], task["test"]) for task in report["tasks"]}
@@ -197,8 +198,9 @@ def test_scores_on_another_scale_are_never_averaged_with_those_in_the_unit_inter
         "a": ("score", "Tango score"),
         "p": ("raw score", "paired t"),
         "q": ("raw score", "paired t"),
+        "r": ("raw score", "none"),  # without any variance nothing is known of what was not seen
     }
-    assert {role["unit"]: role["tasks"] for role in report["roles"]} == {"score": 1, "raw score": 2}
+    assert {role["unit"]: role["tasks"] for role in report["roles"]} == {"score": 1, "raw score": 3}
     for suite in ("p", "q"):
         with pytest.raises(EvidenceError, match="a margin needs a mean of values in"):
             decide(db, retain(suite))
