@@ -33,13 +33,33 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
         reason = error.strerror if isinstance(error, OSError) else error
         raise error_type(f"{noun} {path}: cannot be read: {reason}") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise error_type(f"{noun} {path}: not valid YAML{where}: {problem}") from error
+        raise error_type(f"{noun} {path}: {_describe_fault(error)}") from error
     if not isinstance(data, dict):
         raise error_type(f"{noun} {path}: contains a {type(data).__name__}, must be a mapping of keys to values")
     return data
+
+
+def _describe_fault(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f" at line {mark.line + 1}" if mark else ""
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"not valid YAML{where}: {problem}"
+
+
+class _AnyTag(yaml.SafeLoader):
+    """Reads tags such as lm-eval's !function as nothing."""
+
+
+_AnyTag.add_multi_constructor("!", lambda *_: None)
+
+
+def find_fault(path: Path) -> str | None:
+    """Return why a file with any tags is not YAML, in words; None if it is."""
+    try:
+        yaml.load(path.read_bytes(), Loader=_AnyTag)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        return _describe_fault(error)
+    return None
 
 
 def find_tagged(path: Path, tag: str) -> list[str]:

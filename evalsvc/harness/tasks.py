@@ -29,6 +29,7 @@ from evalsvc.harness.suites import Suite, TaskEntry, content_digest, file_digest
 from evalsvc.harness.task_files import LocalDataFactory, find_local_files, has_functions, is_stock, why_code_runs
 from evalsvc.records.digests import digest
 from evalsvc.settings import cache_dir
+from evalsvc.yaml_files import find_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,16 @@ def _index(suite: Suite) -> TaskManager:
 def _unknown(suite: Suite, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; it is neither in the `include` folders nor in lm-eval"
-    return f"suite {suite.name}: unknown task {name!r}{hint}"
+    return f"suite {suite.name}: unknown task {name!r}{_find_broken_file(suite, name) or hint}"
+
+
+def _find_broken_file(suite: Suite, name: str) -> str | None:
+    """Return the file of a task that lm-eval passes over in silence, because it is not YAML; None if there is none."""
+    for file in (file for folder in suite.include for file in sorted(folder.rglob("*.yaml"))):
+        is_its_own = file.stem == name or f"task: {name}" in file.read_text(encoding="utf-8", errors="replace")
+        if is_its_own and (fault := find_fault(file)):
+            return f": {file}: {fault}; put texts with braces in quotes"
+    return None
 
 
 def _members(name: str, index: dict[str, Entry]) -> Iterator[Entry]:

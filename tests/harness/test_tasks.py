@@ -37,6 +37,14 @@ def test_an_unknown_task_is_named_with_its_nearest_neighbours(task_folder: Path)
         load(suite(task_folder, "mc_shot"))
 
 
+def test_a_task_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    """lm-eval passes over it in silence."""
+    text = "task: t\ndataset_path: json\nprocess_docs: !function utils.docs\ndoc_to_text: {{query}}\n"
+    (tmp_path / "other.yaml").write_text(text)
+    with pytest.raises(SuiteError, match=r"unknown task 't': .*other\.yaml: not valid YAML at line 4: .*in quotes"):
+        load(suite(tmp_path, "t"))
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
