@@ -26,6 +26,7 @@ from evalsvc.gating.power_plan import (
     find_suite_files,
     list_documents,
     list_planned_items,
+    list_sampled_suites,
 )
 from evalsvc.harness.plan import Planned, select_samples
 from evalsvc.records.vocabulary import Floats
@@ -62,7 +63,8 @@ def evaluate(store: Store, question: Question, submission: Submission, progress:
         UsageError: The checkpoint, a suite or the policy cannot be used.
         EvidenceError: A run failed, or evidence is not comparable.
     """
-    files = find_suite_files(store, question.policy.suites, submission.suites)
+    sampled = list_sampled_suites(store, question.policy, submission.suites)
+    files = find_suite_files(store, [*question.policy.suites, *sampled], submission.suites)
     prepared = prepare(store, replace(submission, suites=tuple(files.values())), progress, note)
     if len(prepared.arms) != 2:
         raise CheckpointError(f"{len(prepared.arms) - 1} checkpoints are given, a gate decides on one; name one")
@@ -149,7 +151,7 @@ def _check_incumbent_runs(store: Store, name: str, prepared: Prepared) -> None:
     incumbent = find_arm(store.arms() if store.path.is_file() else [], name)
     done = {run.plan for run in store.runs() if run.state == "done" and run.arm.digest == incumbent.digest}
     for suite_plan in prepared.planned:
-        if suite_plan.plan.digest not in done:
+        if suite_plan.plan.role != "diversity" and suite_plan.plan.digest not in done:
             raise EvidenceError(
                 f"--incumbent {name}: has no finished run of suite {suite_plan.plan.suite}; "
                 f"run: evalsvc submit {name} --suite {suite_plan.plan.suite}"

@@ -342,6 +342,15 @@ def _load_planned_suite(file: str) -> Planned:
     return planning.plan(loading.load(suite), Rendering(None, suite.system_prompt))
 
 
+def list_sampled_suites(store: Store, policy: Policy, given: Sequence[str]) -> list[str]:
+    """Return the names of the suites of sampled answers that a diversity rule is about: as given, else the store's."""
+    if policy.diversity is None:
+        return []
+    named = [suite.name for suite in map(find_suite, given) if suite.role == "diversity"]
+    stored = store.runs() if store.path.is_file() else []
+    return named or list(dict.fromkeys(run.suite for run in stored if run.role == "diversity"))
+
+
 def find_suite_files(store: Store, suites: Sequence[str], given: Sequence[str]) -> dict[str, str]:
     """Return the file or name of each of some suites: as given, else from the store, else a shipped suite.
 

@@ -121,6 +121,22 @@ def test_the_shipped_suite_is_sampled_measured_and_judged(
         judged = evalsvc("gate", "full", "--policy", policy, "--db", db)
         assert judged.code == code, judged.out
         assert "diversity/tales/valley_tales/unique" in judged.out
+    new = [
+        "gate",
+        models / "lora",
+        "--base",
+        models / "base",
+        "--policy",
+        policy,
+        "--evaluate",
+        "--db",
+        db,
+        "--workers",
+        0,
+    ]
+    scored = evalsvc(*new, "--quiet")  # the rule's suite is that of the base's answers
+    assert scored.code in (0, 3, 4), scored.err
+    assert "diversity/tales/valley_tales/unique" in scored.out
     again = evalsvc("submit", models / "full", *asked)
     assert (again.code, evalsvc("diversity", "full", "--db", db, "--json").json["tasks"]) == (0, [task])
 
