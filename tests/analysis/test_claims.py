@@ -226,6 +226,7 @@ def test_stored_arms_decide_and_only_the_last_step_of_a_run_counts(db: Path) -> 
         of = replace(
             make_arm(number, parent=base.checkpoint).checkpoint,
             base_path=None,
+            path=f"/models/{run}/{step}",
             method=method,
             name=run,
             step=step,
@@ -320,6 +321,7 @@ def test_where_the_last_step_of_a_run_is_not_finished_the_one_before_counts(db: 
     made = [
         replace(
             make_arm(10 * run + step, parent=base.checkpoint).checkpoint,
+            path=f"/models/r{run}/{step}",
             name=f"r{run}",
             step=step,
             trajectory=f"r{run}",

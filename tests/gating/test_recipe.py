@@ -173,7 +173,10 @@ def make_seed(number: int, *, seed: int | None, step: int | None = None, name: s
     arm = make_candidate(number)
     name = name or f"lora-{number}"
     trajectory = None if step is None else name
-    return replace(arm, checkpoint=replace(arm.checkpoint, name=name, seed=seed, step=step, trajectory=trajectory))
+    path = f"/models/{name}-{seed}/{number}"
+    return replace(
+        arm, checkpoint=replace(arm.checkpoint, path=path, name=name, seed=seed, step=step, trajectory=trajectory)
+    )
 
 
 def fill_runs(db: Path, values: Mapping[int, tuple[Array, Array]], **options: Any) -> None:

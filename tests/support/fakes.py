@@ -50,7 +50,7 @@ def make_checkpoint(number: int, *, parent: Checkpoint | None = None, resident: 
     return Checkpoint(
         digest=f"sha256:{number:064x}",
         name=f"c{number}",
-        path=f"/models/{number}/weights",
+        path=f"/models/{number}",
         method="lora" if parent else "base",
         tokenizer="t",
         parent=parent.digest if parent else None,
