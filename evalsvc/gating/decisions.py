@@ -83,6 +83,10 @@ class Question:
             raise PolicyError(
                 f"--incumbent {self.incumbent}: the policy has no rule about it; add incumbent: {{margin: 0.02}} to it"
             )
+        if self.policy.incumbent and self.is_recipe:
+            raise PolicyError(
+                "a recipe is decided against its base; remove incumbent from the policy, or leave out --recipe"
+            )
         if self.policy.incumbent and not self.incumbent:
             raise PolicyError("the policy has an incumbent rule; name the arm that is served now with --incumbent")
         if self.batch_size is not None and self.batch_size < 1:

@@ -62,6 +62,8 @@ def plan_power(store: Store, question: Question, suites: Sequence[str]) -> Power
         EvidenceError: A suite was imported without items, or the declared batch is used up.
     """
     policy = question.policy
+    if question.incumbent:
+        find_arm(store.arms() if store.path.is_file() else [], question.incumbent)
     known, adapted = _find_known_arms(store, question.checkpoint, question.base)
     sizes: dict[str, tuple[TaskSize, ...]] = {}
     plans: dict[str, str] = {}

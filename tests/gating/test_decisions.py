@@ -226,6 +226,7 @@ def test_a_checkpoint_must_not_be_worse_than_what_is_served_now(
         ("nobody", 2, "not in the store"),
     ):
         refused = evalsvc(*gate, incumbent)
+        assert incumbent != "nobody" or evalsvc(*gate, incumbent, "--plan").code == code
         assert (refused.code, message in refused.err, refused.err.count("\n")) == (code, True, 1), refused
     for change, option, message in (
         ({}, ["--incumbent", "c3"], "add incumbent: {margin: 0.02}"),

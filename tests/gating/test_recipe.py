@@ -318,11 +318,14 @@ def test_options_that_a_recipe_does_not_have_are_refused(evalsvc: Run, db: Path,
     fill_store(db, "core", {"t": make_losses([1] * 6)[16]}, adapted=CHILD)
     sequential = tmp_path / "sequential.yaml"
     sequential.write_text(yaml.safe_dump({**POLICY, "mode": "group_sequential"}))
+    served = tmp_path / "served.yaml"
+    served.write_text(yaml.safe_dump({**POLICY, "incumbent": {"margin": 0.05}}))
     for arguments, message in (
         (["--recipe", "lora-*", "--evaluate"], "--evaluate: scores one checkpoint"),
         (["--recipe", "lora-*", "--plan"], "--plan: analyses the items of one checkpoint"),
         (["--recipe", "lora-*", "--half", "select"], "--half: a recipe is decided against its base"),
         (["--recipe", "lora-*", "--policy", sequential], "mode group_sequential: a recipe is decided against its base"),
+        (["--recipe", "lora-*", "--policy", served], "against its base; remove incumbent from the policy"),
         (["--recipe", "lora-*", "lora-11"], "name either a checkpoint or, with --recipe, training runs"),
         ([], "name either a checkpoint or, with --recipe, training runs"),
         (["--recipe", "dora-*"], "matches no training run; training runs: c2, lora-11, lora-12, lora-13"),
