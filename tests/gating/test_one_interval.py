@@ -90,11 +90,11 @@ def test_the_same_items_under_two_suites_are_one_piece_of_evidence() -> None:
 @pytest.mark.parametrize(
     ("kind", "gates"),
     [
-        ("100 documents x 5 items", 400),
-        ("20 clusters x 25, lost whole", 400),
-        ("380 clusters x 1 and 20 x 10, lost whole", 400),
-        ("graded, losses of .8, n = 300", 400),
-        ("100 binary items, one of them partial", 400),
+        ("100 documents x 5 items", 250),
+        ("20 clusters x 25, lost whole", 250),
+        ("380 clusters x 1 and 20 x 10, lost whole", 250),
+        ("graded, losses of .8, n = 300", 250),
+        ("100 binary items, one of them partial", 250),
         ("3 formats of 300 items, correlation .9", 200),
     ],
 )
