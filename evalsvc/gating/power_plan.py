@@ -21,8 +21,7 @@ from evalsvc.gating.rules import check_metric, find_blind_level, measure_losable
 from evalsvc.harness.plan import Planned
 from evalsvc.harness.suites import find_suite, load_suite
 from evalsvc.records.choices import Half
-from evalsvc.records.digests import number_cluster, number_document
-from evalsvc.records.plans import PlannedTask
+from evalsvc.records.plans import PlannedTask, number_samples
 from evalsvc.records.scores import TaskScores
 from evalsvc.records.vocabulary import Ints
 from evalsvc.scoring.submit import Prepared
@@ -291,13 +290,7 @@ def count_sizes(planned: Sequence[Planned]) -> dict[str, tuple[TaskSize, ...]]:
 
 def list_planned_items(suite: str, task: PlannedTask) -> TaskItems:
     """Return the documents and declared clusters of a planned task."""
-    documents = np.array([number_document(task.name, sample.doc) for sample in task.samples], dtype=np.int64)
-    if all(sample.cluster is None for sample in task.samples):
-        return TaskItems(documents, None)
-    # A sample without a cluster is its document's own; negative numbers, which no cluster has.
-    declared = [None if sample.cluster is None else number_cluster(suite, sample.cluster) for sample in task.samples]
-    numbers = [-int(own) - 1 if number is None else number for own, number in zip(documents, declared, strict=True)]
-    return TaskItems(documents, np.array(numbers, dtype=np.int64))
+    return TaskItems(*number_samples(suite, task.name, task.samples))
 
 
 def read_base(store: Store, base: StoredArm) -> tuple[dict[sequential.Key, float], list[TaskScores]]:

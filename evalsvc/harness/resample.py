@@ -22,8 +22,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
-from evalsvc.records.digests import digest, number_document
-from evalsvc.records.plans import Sample
+from evalsvc.records.digests import digest
+from evalsvc.records.plans import Sample, number_samples
 from evalsvc.records.scores import Resamples
 from evalsvc.records.vocabulary import Ints
 from evalsvc.stats.bootstrap import draw_units, number_units
@@ -50,11 +50,8 @@ def resample_level(aggregate: Aggregate, values: Sequence[Any], task: str, items
         None if there is one unit, if a resample has no level (such as a correlation of equal values), or if the
         aggregation takes so long that there would be less than 200 levels.
     """
-    documents = np.array([number_document(task, item.doc) for item in items], dtype=np.int64)
-    has_clusters = any(item.cluster is not None for item in items)
-    # An item without a cluster is its own.
-    names = [f"item {i}" if item.cluster is None else f"cluster {item.cluster}" for i, item in enumerate(items)]
-    units = number_units(documents, np.unique(names, return_inverse=True)[1] if has_clusters else None)
+    documents, clusters = number_samples("", task, items)
+    units = number_units(documents, clusters)
     sizes = np.bincount(units).astype(np.float64)
     if len(sizes) < 2:
         return None
@@ -76,7 +73,7 @@ def resample_level(aggregate: Aggregate, values: Sequence[Any], task: str, items
         draws=draws,
         units=len(sizes),
         effective=count_effective(sizes),
-        has_clusters=has_clusters,
+        has_clusters=clusters is not None,
     )
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from evalsvc.harness import plan as planning
 from evalsvc.harness import tasks as loading
 from evalsvc.harness.suites import find_suite
-from evalsvc.records.digests import number_document
-from evalsvc.records.plans import PlannedTask, Rendering
+from evalsvc.records.plans import PlannedTask, Rendering, number_samples
 from evalsvc.records.vocabulary import Aggregation, Role
+from evalsvc.stats.bootstrap import number_units
 from evalsvc.stats.margins import z_of
 from evalsvc.stats.power import ALPHA, ASSUMED_DISCORDANCE, PartUnits, UnchangedMean
 from evalsvc.stats.unit_means import count_effective
@@ -93,9 +93,8 @@ def _describe_task(task: PlannedTask, role: Role, *, runs_code: bool) -> Checked
 
 def _count_units(task: PlannedTask) -> PartUnits:
     """Count the units of one task."""
-    units = [number_document(task.name, s.doc) if s.cluster is None else s.cluster for s in task.samples]
-    sizes = np.unique([str(unit) for unit in units], return_counts=True)[1].astype(np.float64)
-    return PartUnits(count_effective(sizes), is_items=len(sizes) == len(units))
+    sizes = np.bincount(number_units(*number_samples("", task.name, task.samples))).astype(np.float64)
+    return PartUnits(count_effective(sizes), is_items=len(sizes) == len(task.samples))
 
 
 def _resolvable_margin(units: PartUnits) -> float:

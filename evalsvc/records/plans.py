@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from evalsvc.records.digests import digest
-from evalsvc.records.vocabulary import Aggregation, Kind, Role
+import numpy as np
+
+from evalsvc.records.digests import digest, number_cluster, number_document
+from evalsvc.records.vocabulary import Aggregation, Ints, Kind, Role
 
 # -------------------------------------------------------------------------------------------------- plan and score
 
@@ -78,6 +81,22 @@ class Sample:
     target: str
     requests: tuple[str, ...]
     cluster: str | None = None
+
+
+def number_samples(suite: str, task: str, samples: Sequence[Sample]) -> tuple[Ints, Ints | None]:
+    """Return [n], the numbers of the samples' documents, and of the clusters that the suite declares.
+
+    A sample without a cluster is in its document's own; such numbers are negative, which no other cluster's are. None
+    if no sample has a cluster.
+    """
+    documents = [number_document(task, sample.doc) for sample in samples]
+    clusters = None
+    if any(sample.cluster is not None for sample in samples):
+        clusters = [
+            -document - 1 if sample.cluster is None else number_cluster(suite, sample.cluster)
+            for document, sample in zip(documents, samples, strict=True)
+        ]
+    return np.array(documents, dtype=np.int64), None if clusters is None else np.array(clusters, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
