@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,20 +41,8 @@ def write_notes(rule: RuleOutcome) -> str:
     return "; ".join(note for note in (*notes, shortage) if note)
 
 
-def show(record: dict[str, Any]) -> None:
-    """Show one decision."""
-    banner(record["verdict"], name_arms(record))
-    if runs := record.get("runs"):
-        members = [
-            {"run": run["number"], **{key: run[key] for key in ("arm", "seed", "step", "digest")}} for run in runs
-        ]
-        parts.table(parts.drop_empty(members))
-        st.caption("The runs of the recipe; those with the same number count as one.")
-    if record["degraded"]:
-        st.warning(
-            "Degraded: a loss is significant (its interval excludes zero), although it may be within its margin."
-        )
-    rules = read_rules(record)
+def show_rules(rules: Sequence[RuleOutcome]) -> None:
+    """Show the rules of a decision: a figure, a table of numbers, and one of what a reader must know beside them."""
     parts.figure(charts.rules_figure(rules), "rules")
     rows = [
         {
@@ -94,26 +83,47 @@ def show(record: dict[str, Any]) -> None:
         ],
         hide_index=True,
     )
+
+
+def show_looks(record: dict[str, Any]) -> None:
+    """Show the interim looks of a decision."""
+    parts.table(
+        [
+            {
+                "interim look": look["number"],
+                "share of items": look["fraction"],
+                "items": look["items"],
+                "of": look["of"],
+                "verdict": f"{MARKS[look['verdict']]} {look['verdict']}",
+            }
+            for look in record["looks"]
+        ],
+        {"share of items": parts.SHARE},
+    )
+    last = record["looks"][-1]
+    st.caption(
+        f"Mode {record['policy']['content']['mode']}: interim looks at a growing share of the items, until one "
+        f"decides. "
+        f"Items not needed: {last['of'] - last['items']:,} of {last['of']:,}."
+    )
+
+
+def show(record: dict[str, Any]) -> None:
+    """Show one decision."""
+    banner(record["verdict"], name_arms(record))
+    if runs := record.get("runs"):
+        members = [
+            {"run": run["number"], **{key: run[key] for key in ("arm", "seed", "step", "digest")}} for run in runs
+        ]
+        parts.table(parts.drop_empty(members))
+        st.caption("The runs of the recipe; those with the same number count as one.")
+    if record["degraded"]:
+        st.warning(
+            "Degraded: a loss is significant, corrected for the number of rules, although it may be within its margin."
+        )
+    show_rules(read_rules(record))
     if record["looks"]:
-        parts.table(
-            [
-                {
-                    "interim look": look["number"],
-                    "share of items": look["fraction"],
-                    "items": look["items"],
-                    "of": look["of"],
-                    "verdict": f"{MARKS[look['verdict']]} {look['verdict']}",
-                }
-                for look in record["looks"]
-            ],
-            {"share of items": parts.SHARE},
-        )
-        last = record["looks"][-1]
-        st.caption(
-            f"Mode {record['policy']['content']['mode']}: interim looks at a growing share of the items, until one "
-            f"decides. "
-            f"Items not needed: {last['of'] - last['items']:,} of {last['of']:,}."
-        )
+        show_looks(record)
     for waiver in record["waivers"]:
         st.text(f"Waiver, {waiver['state']}: {json.dumps(waiver['waiver'], ensure_ascii=False)}")
     left, right = st.columns(2)
