@@ -46,11 +46,13 @@ def find_candidate(
         EvidenceError: The declared batch is used up.
     """
     others = list_tested_plans(records) - plans.keys()
-    overlaps = {
-        plan: Runs(store.path).find_overlaps(list(documents[suite]), others)
-        for plan, suite in plans.items()
-        if others and suite in documents
-    }
+    overlaps: dict[str, frozenset[str]] = {}
+    if others:
+        runs = Runs(store.path)
+        with runs.snapshot():
+            for plan, suite in plans.items():
+                if suite in documents:
+                    overlaps[plan] = runs.find_overlaps(list(documents[suite]), others)
     return place_candidate(
         records,
         base=base,

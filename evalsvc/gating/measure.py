@@ -76,9 +76,7 @@ def measure_rule(rule: Rule, z_alpha: float) -> MeasuredRule:
     """
     parts, weights = list_parts(rule)
     spread = measure_spread(rule.run_gains)
-    with_spread = [(spread, 1.0)] if spread and spread.stderr else []
-    tested = [*zip(parts, weights, strict=True), *with_spread]
-    test = margin_test([part for part, _ in tested], [weight for _, weight in tested], rule.threshold, z_alpha)
+    test = margin_test(*_add_spread(parts, weights, spread), rule.threshold, z_alpha)
     comparisons = tuple(pair.comparison for pair in rule.pairs)
     return MeasuredRule(rule, test, tuple(parts), tuple(weights), comparisons, spread)
 
@@ -87,9 +85,16 @@ def is_lost(m: MeasuredRule, z: float) -> bool:
     """Whether the gain is below zero, by its upper bound at a normal quantile of at least that of the test."""
     if m.test.high >= 0:
         return False
-    spread = [(m.spread, 1.0)] if m.spread and m.spread.stderr else []
-    tested = [*zip(m.parts, m.weights, strict=True), *spread]
-    return bound_sum([part for part, _ in tested], [weight for _, weight in tested], z)[1] < 0
+    return bound_sum(*_add_spread(m.parts, m.weights, m.spread), z)[1] < 0
+
+
+def _add_spread(
+    parts: Sequence[PairedDifference], weights: Sequence[float], spread: PairedDifference | None
+) -> tuple[list[PairedDifference], list[float]]:
+    """Return the differences and shares that are tested: with the variance between the runs of a recipe, if any."""
+    if spread is None or not spread.stderr:
+        return [*parts], [*weights]
+    return [*parts, spread], [*weights, 1.0]
 
 
 def measure_spread(gains: Sequence[float]) -> PairedDifference | None:

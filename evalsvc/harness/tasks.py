@@ -169,7 +169,7 @@ def _unknown(suite: Suite, name: str, known: Iterable[str]) -> str:
 
 def _find_broken_file(suite: Suite, name: str) -> str | None:
     """Return the file of a task that lm-eval passes over in silence, because it is not YAML; None if there is none."""
-    for file in (file for folder in suite.include for file in sorted(folder.rglob("*.yaml"))):
+    for file in (file for folder in suite.include for file in sorted(folder.rglob("*.yaml")) if file.is_file()):
         is_its_own = file.stem == name or f"task: {name}" in file.read_text(encoding="utf-8", errors="replace")
         if is_its_own and (fault := find_fault(file)):
             return f": {file}: {fault}; put texts with braces in quotes"
