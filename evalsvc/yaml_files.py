@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
         raise error_type(f"{noun} {path}: cannot be read: {reason}") from error
     except yaml.YAMLError as error:
         raise error_type(f"{noun} {path}: {_describe_fault(error)}") from error
+    if data is None:
+        raise error_type(f"{noun} {path}: is empty, must be a mapping of keys to values")
     if not isinstance(data, dict):
         raise error_type(f"{noun} {path}: contains a {type(data).__name__}, must be a mapping of keys to values")
     return data
@@ -86,6 +89,10 @@ def find_tagged(path: Path, tag: str) -> list[str]:
     return values
 
 
+_SHAPES = {"tuple_type": "list", "list_type": "list", "dict_type": "mapping", "model_type": "mapping"}
+"""What a YAML file calls the types that pydantic names as Python does."""
+
+
 def first_problem(error: ValidationError, manual: str = "docs/pages/reference/suite.md for the keys of a suite") -> str:
     """Return the first validation error as one line: key, rule and value. Unknown keys come first: most are misspelt.
 
@@ -94,13 +101,25 @@ def first_problem(error: ValidationError, manual: str = "docs/pages/reference/su
     """
     errors = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
     first = errors[0]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
-    message = first["msg"].removeprefix("Value error, ")
+    places = [_name_place(e["loc"]) for e in errors]
+    where, message = places[0], first["msg"].removeprefix("Value error, ")
+    if shape := _SHAPES.get(first["type"]):
+        message = f"must be a {shape}"
     if first["type"] == "extra_forbidden":
-        missing = [e["loc"][-1] for e in errors if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1]]
-        near = difflib.get_close_matches(str(first["loc"][-1]), map(str, missing), n=1)
+        missing = {
+            str(e["loc"][-1]): place
+            for e, place in zip(errors, places, strict=True)
+            if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1]
+        }
+        near = difflib.get_close_matches(str(first["loc"][-1]), missing, n=1)
         message = f"unknown key; did you mean {near[0]}?" if near else f"unknown key; see {manual}"
+        places = [place for place in places if not near or place != missing[near[0]]]
     elif first["type"] != "missing" and where and not isinstance(first["input"], dict | list):
         message = f"{message}, got {first['input']!r}"
-    more = error.error_count() - 1
-    return f"{where + ': ' if where else ''}{message}{f' (and {more} more)' if more else ''}"
+    also = ", ".join(dict.fromkeys(place for place in places if place not in ("", where)))
+    return f"{where + ': ' if where else ''}{message}{f' (also wrong: {also})' if also else ''}"
+
+
+def _name_place(keys: Iterable[int | str]) -> str:
+    """Return the place of a value in a file, such as `retention[0].margin`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")

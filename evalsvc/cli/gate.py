@@ -92,7 +92,8 @@ def gate(
 ) -> None:
     """Decide whether a checkpoint, or a recipe, may be promoted.
 
-    Exit code 0 pass, 3 fail, 4 inconclusive, 5 evidence missing or not comparable.
+    Exit code 0 pass, 3 fail, 4 inconclusive, 5 evidence missing or not comparable. With --plan 0, or 4 if a rule
+    cannot pass.
     """
     with _write_refusals(checkpoint or recipe or "", junit, markdown):
         name = _choose_name(checkpoint, recipe, plan)
@@ -108,7 +109,7 @@ def gate(
                 db=db,
             )
             print_report(power, as_json)
-            return
+            raise typer.Exit(power.exit_code)
         with working(quiet or not evaluate) as (note, progress):
             report = api.gate(
                 name,

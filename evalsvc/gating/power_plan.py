@@ -192,7 +192,8 @@ def _forecast_all(
         f"{'/'.join(key)}: the base is {level}, so it is no evidence" for key, level in levels.items() if level
     ]
     blind = [
-        f"{rule.rule}: cannot pass: most items are no evidence, or all that the base can lose is within the margin"
+        f"{rule.rule}: cannot pass: most items are no evidence, or all that the base can lose is within the margin; "
+        "use other tasks or a smaller margin, or name the tasks in require.allow_blind_spots of the policy"
         for rule in rules
         if rule.resolvable is None
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,7 +19,14 @@ from lm_eval.api.samplers import ContextSampler, FirstNSampler
 from lm_eval.api.task import ConfigurableTask, Task
 
 from evalsvc.errors import SuiteError
-from evalsvc.harness.faults import count_printed_nulls, explain_building, find_choice_fault
+from evalsvc.harness.faults import (
+    count_printed_nulls,
+    explain_building,
+    find_choice_fault,
+    find_constant_prompt,
+    list_choice_notes,
+    name_missing_field,
+)
 from evalsvc.harness.lm_eval_globals import GlobalGenerators
 from evalsvc.harness.suites import Suite
 from evalsvc.harness.tasks import LoadedTask
@@ -38,15 +45,13 @@ class BuiltRequests:
         instances: lm-eval's instances of the chosen documents, by document.
         chance: Accuracy of guessing among the choices; None if the task is not multiple choice.
         generators: The global random generators afterwards.
-        are_drawn: Whether the documents themselves are drawn anew whenever the task is asked for them.
-        printed_nulls: By field, the number of chosen documents whose null is rendered as the text "None".
+        notes: What is done as lm-eval does it, but hardly as the task's author means it, one line each.
     """
 
     instances: list[list[Instance]]
     chance: float | None
     generators: GlobalGenerators
-    are_drawn: bool
-    printed_nulls: Mapping[str, int]
+    notes: tuple[str, ...]
 
 
 def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, render: Render | None) -> BuiltRequests:
@@ -74,7 +79,7 @@ def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, 
             end = GlobalGenerators.capture()
     except Exception as error:  # building runs the task's templates and functions
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        fault = explain_building(task) or f"requests cannot be built: {reason}"
+        fault = explain_building(task, error) or f"requests cannot be built: {reason}"
         raise SuiteError(f"suite {suite.name}: task {name}: {fault}") from error
     where = f"suite {suite.name}: task {name}"
     if without := [number for number in chosen if number not in instances]:
@@ -87,8 +92,30 @@ def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, 
     chosen_documents = [same_doc[0].doc for same_doc in by_document]
     golds = _count_golds(where, task, chosen, chosen_documents, choices)
     chance = guessing_accuracy(golds, list(map(len, choices))) if choices else None
-    nulls = count_printed_nulls(task, chosen_documents)
-    return BuiltRequests(by_document, chance, end, not drawn.equals(start), nulls)
+    notes = list(_list_notes(task, chosen_documents, choices))
+    if not drawn.equals(start):
+        notes.insert(
+            0,
+            "draws its documents at random each time it is asked for them: it is graded on those of its prompts; "
+            "lm-eval grades on a later draw, so that its own score differs",
+        )
+    return BuiltRequests(by_document, chance, end, tuple(notes))
+
+
+def _list_notes(task: Task, documents: Sequence[Any], choices: Sequence[Any] | None) -> Iterator[str]:
+    if remark := find_constant_prompt(task, documents):
+        yield remark
+    if choices and not task.multiple_input:
+        yield from list_choice_notes([[str(choice) for choice in several] for several in choices])
+    if nulls := count_printed_nulls(task, documents):
+        counts = ", ".join(f"{field!r} in {n:,}" for field, n in nulls.items())
+        yield (
+            f'null fields are rendered as the text "None", as in lm-eval: {counts} of {len(documents):,} '
+            "documents; correct the data, or test for null in the template"
+        )
+    until = (task.get_config("generation_kwargs") or {}).get("until")
+    if task.OUTPUT_TYPE == "generate_until" and (until == "" or (isinstance(until, list) and "" in until)):
+        yield "until has an empty text, which ends every answer after its first token, as in lm-eval; remove it"
 
 
 def choose_documents(documents: Sequence[int], limit: int | None, seed: int, task: str) -> list[int]:
@@ -190,5 +217,5 @@ def _count_golds(
         gold = gold_of(document)
         counts[position] = count_golds(gold)
         if fault := find_choice_fault(choices, gold):
-            raise SuiteError(f"{where}: document {number}: {fault}")
+            raise SuiteError(f"{where}: document {number}: {fault}{name_missing_field(task, 'doc_to_target')}")
     return counts

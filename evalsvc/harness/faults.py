@@ -1,10 +1,13 @@
-"""Faults of a task's documents: lm-eval fails on them without naming them, scores them zero, or says nothing."""
+"""Faults of a task's documents and templates: lm-eval fails without naming them, scores them zero, or says nothing."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
+from traceback import walk_tb
 from typing import Any
 
 from lm_eval.api.task import ConfigurableTask, Task
@@ -32,24 +35,52 @@ def find_choice_fault(choices: Sequence[Any] | None, gold: Any) -> str | None:
 
 
 def explain_loading(error: Exception) -> str | None:
-    """Return why lm-eval cannot load a task, if it is its first document, on which lm-eval tries the templates."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None or trace.tb_frame.f_code is not ConfigurableTask.__init__.__code__:
+    """Return why lm-eval cannot load a task: a template, or its first document, on which lm-eval tries them."""
+    if fault := _find_template_fault(error):
+        return fault
+    if re.fullmatch('Instruction ".+" corresponds to no data!', str(error)) or isinstance(error, StopIteration):
+        return "a file of its data has no documents"  # which datasets says so
+    *_, (last, _) = walk_tb(error.__traceback__)
+    if last.f_code is not ConfigurableTask.__init__.__code__:
         return None
-    values = trace.tb_frame.f_locals
-    choices = values.get("test_choice")
+    choices, task = last.f_locals.get("test_choice"), last.f_locals["self"]
     if not isinstance(choices, list):
         return None
-    fault = find_choice_fault(choices, values.get("test_target"))
+    fault = find_choice_fault(choices, last.f_locals.get("test_target"))
     if fault is None and "" in choices:
         fault = "has an empty choice, which lm-eval cannot load; correct the document or doc_to_choice"
-    return fault and f"document 0: {fault}"
+    return fault and f"document 0: {fault}{name_missing_field(task, 'doc_to_target')}"
 
 
-def explain_building(task: Task) -> str | None:
-    """Return why the requests of a task cannot be built: too few examples to show, or a document's choices."""
+def _find_template_fault(error: Exception) -> str | None:
+    """Return which template of a task failed, why, and what it may name; None if it is none of them that failed."""
+    readers = {
+        getattr(ConfigurableTask, name).__code__: name for name in ("doc_to_text", "doc_to_target", "doc_to_choice")
+    }
+    for frame, _ in walk_tb(error.__traceback__):
+        if name := readers.get(frame.f_code):
+            task = frame.f_locals["self"]
+            template = task.get_config(name)
+            if not isinstance(template, str):
+                return None
+            is_no_list = isinstance(
+                error, ValueError | SyntaxError
+            )  # of `ast.literal_eval`, with which lm-eval reads choices
+            reason = "is neither a field nor a list of choices" if is_no_list else str(error)
+            return f"{name} {template!r}: {reason}; fields of its data: {', '.join(task.features)}"
+    return None
+
+
+def name_missing_field(task: ConfigurableTask, key: str) -> str:
+    """Return a remark if a key of a task looks like the name of a field, and is none; else an empty text."""
+    named = task.get_config(key)
+    if not isinstance(named, str) or not named.isidentifier() or named in task.features:
+        return ""
+    return f" ({key} {named!r} is no field of its data; fields: {', '.join(task.features)})"
+
+
+def explain_building(task: Task, error: Exception) -> str | None:
+    """Return why the requests of a task cannot be built: too few examples to show, a document's choices, a template."""
     if not isinstance(task, ConfigurableTask):
         return None
     shots, examples = int(task.config.num_fewshot or 0), list(getattr(getattr(task, "sampler", None), "df", []))
@@ -63,7 +94,7 @@ def explain_building(task: Task) -> str | None:
             "fewshot_split in the task"
         )
     if task.OUTPUT_TYPE != "multiple_choice":
-        return None
+        return _find_template_fault(error)
     documents: Sequence[Any] = ()
     with suppress(Exception):  # this may be what fails
         documents = list(task.eval_docs)
@@ -73,7 +104,7 @@ def explain_building(task: Task) -> str | None:
                 gold = task.doc_to_target(document)
                 if fault := find_choice_fault(task.doc_to_choice(document), gold if isinstance(gold, int) else []):
                     return f"{noun} {number}: {fault}"
-    return None
+    return _find_template_fault(error)
 
 
 def _name_examples(task: ConfigurableTask) -> str:
@@ -83,6 +114,44 @@ def _name_examples(task: ConfigurableTask) -> str:
         return "fewshot_config"
     split = examples.split or config.training_split or config.validation_split or config.test_split
     return f"split {split}"
+
+
+# ------------------------------------------------------------------------------------------- choices and prompts
+
+
+def list_choice_notes(all_choices: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield what makes one choice win whatever a model knows, with the number of documents that have it."""
+    total = len(all_choices)
+    for n, text in (
+        (sum(len(choices) == 1 for choices in all_choices), "one choice only, which is always right"),
+        (sum("" in choices for choices in all_choices), "an empty choice, by whose length acc_norm divides"),
+        (sum(len(set(choices)) < len(choices) for choices in all_choices), "equal choices, of which the first counts"),
+        (
+            sum(map(_has_prefix, all_choices)),
+            "a choice that is the beginning of another, which can hardly be less likely than the longer",
+        ),
+    ):
+        if n:
+            yield f"{n:,} of {total:,} documents: {text}; correct the data or doc_to_choice"
+
+
+def _has_prefix(choices: Sequence[str]) -> bool:
+    """Whether a choice that is not empty is the beginning of another one."""
+    ordered = sorted(set(choices) - {""})
+    return any(longer.startswith(shorter) for shorter, longer in pairwise(ordered))
+
+
+def find_constant_prompt(task: Task, documents: Sequence[Any]) -> str | None:
+    """Return a remark if all documents have the same prompt, as they have if its template misspells a field."""
+    if not isinstance(task, ConfigurableTask) or len(documents) < 2:
+        return None
+    template = task.config.doc_to_text
+    if not isinstance(template, str) or not template or template in task.features or "{" in template:
+        return None
+    return (
+        f"every document has the same prompt, {template!r}: doc_to_text names no field of its data "
+        f"({', '.join(task.features)})"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- null fields

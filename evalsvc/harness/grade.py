@@ -82,7 +82,11 @@ def _grade_task(
             reader = Reader(task, name)
             for sample, instances in zip(planned_task.samples, docs, strict=True):
                 doc, filtered = instances[0].doc, [i.filtered_resps[name] for i in instances]
-                for metric, value in task.process_results(doc, filtered).items():
+                with np.errstate(
+                    divide="ignore", invalid="ignore"
+                ):  # acc_norm divides by the length of an empty choice
+                    values = task.process_results(doc, filtered)
+                for metric, value in values.items():
                     raw[metric, name].append(value)
                     answer = reader.parse(doc, filtered, metric)
                     scores.append(_score(sample.digest, metric, name, value, metric in weighted, answer))

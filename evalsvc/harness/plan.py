@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
@@ -79,9 +79,7 @@ def plan(loaded: LoadedSuite, rendering: Rendering, render: Render | None = None
     )
     instances = {task.name: requests.instances for task, requests in zip(tasks, built, strict=True)}
     notes = [
-        f"task {task.name}: {text}"
-        for task, requests, loaded_task in zip(tasks, built, loaded.tasks, strict=True)
-        for text in _list_notes(loaded_task.task, requests)
+        f"task {task.name}: {text}" for task, requests in zip(tasks, built, strict=True) for text in requests.notes
     ]
     return Planned(complete, loaded, instances, tuple(notes))
 
@@ -108,24 +106,6 @@ def select_samples(planned: Planned, chosen: Mapping[str, Sequence[bool]]) -> Pl
         part_of=whole.digest,
     )
     return replace(planned, plan=built, instances=instances)
-
-
-def _list_notes(task: Task, built: BuiltRequests) -> Iterator[str]:
-    """Yield what a user should know about a task's requests: as lm-eval does it, but hardly as its author means it."""
-    if built.are_drawn:
-        yield (
-            "draws its documents at random each time it is asked for them: it is graded on those of its prompts; "
-            "lm-eval grades on a later draw, so that its own score differs"
-        )
-    if built.printed_nulls:
-        counts = ", ".join(f"{field!r} in {n:,}" for field, n in built.printed_nulls.items())
-        yield (
-            f'null fields are rendered as the text "None", as in lm-eval: {counts} of {len(built.instances):,} '
-            "documents; correct the data, or test for null in the template"
-        )
-    until = (task.get_config("generation_kwargs") or {}).get("until")
-    if task.OUTPUT_TYPE == "generate_until" and (until == "" or (isinstance(until, list) and "" in until)):
-        yield "until has an empty text, which ends every answer after its first token, as in lm-eval; remove it"
 
 
 def _build_all(loaded: LoadedSuite, rendering: Rendering, render: Render | None) -> list[BuiltRequests]:

@@ -69,11 +69,11 @@ def format_number(value: float | None) -> str:
 
 
 def format_signed(value: float | None) -> str:
-    """Format a difference with its sign, "-" if there is none."""
+    """Format a difference with its sign, "-" if there is none: -0.000 is below zero, which +0.000 would hide."""
     if value is None:
         return "-"
-    rounded = round(value, 3) + 0.0  # + 0.0 turns -0.0 into 0.0
-    return f"{value:+.4g}" if abs(value) >= 100 else f"{rounded:+.3f}"
+    shown = value if abs(value) > 1e-9 else 0.0  # nearer to zero, the sign is one of rounding
+    return f"{shown:+.4g}" if abs(shown) >= 100 else f"{shown:+.3f}"
 
 
 def format_interval(low: float | None, high: float | None) -> str:

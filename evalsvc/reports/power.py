@@ -43,6 +43,11 @@ class PowerReport(Report):
         powers = [rule.power for rule in self.rules if rule.power is not None]
         return math.prod(powers) if powers else None
 
+    @property
+    def exit_code(self) -> int:
+        """4 if a rule cannot pass, whatever the checkpoint, as then a gate is inconclusive; else 0."""
+        return 4 if any(rule.resolvable is None for rule in self.rules) else 0
+
     def content(self) -> dict[str, Any]:
         """Return every rule's power, the requests to score, and the rules without a power analysis."""
         return {

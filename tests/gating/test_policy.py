@@ -94,7 +94,7 @@ def test_mistakes_are_one_line(tmp_path: Path, change: dict[str, Any], message: 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2]", "contains a list"), ("a: [", "not valid YAML at line"), ("", "contains a NoneType")],
+    [("[1, 2]", "contains a list"), ("a: [", "not valid YAML at line"), ("", "is empty, must be a mapping")],
 )
 def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(PolicyError, match=message):
@@ -185,7 +185,7 @@ def test_several_looks_need_a_few_items_more() -> None:
 def test_a_misspelt_key_is_named_before_the_key_that_it_hides() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy({"version": 1, "retention": [{"suite": "core", "margn": 0.1}]})
-    assert str(caught.value) == "policy: retention[0].margn: unknown key; did you mean margin? (and 1 more)"
+    assert str(caught.value) == "policy: retention[0].margn: unknown key; did you mean margin?"
 
 
 def test_a_rule_about_the_whole_file_begins_with_its_key() -> None:

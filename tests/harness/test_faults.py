@@ -64,6 +64,14 @@ def test_choices_that_cannot_be_scored_are_named(
     assert len(planned(tmp_path, "t").plan.tasks[0].samples) == len(ROWS)
 
 
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_data_without_documents(tmp_path: Path, text: str) -> None:
+    write_task(tmp_path, "t", ROWS, **CHOICE)
+    (tmp_path / "data" / "t.jsonl").write_text(text)
+    with pytest.raises(SuiteError, match=r"task t cannot be loaded: a file of its data has no documents$"):
+        planned(tmp_path, "t")
+
+
 def test_an_empty_first_choice_and_a_null_gold(tmp_path: Path) -> None:
     write_task(tmp_path, "t", [{**row, "choices": ["a", ""]} for row in ROWS], **CHOICE)
     with pytest.raises(SuiteError, match="document 0: has an empty choice, which lm-eval cannot load; correct"):
@@ -102,6 +110,72 @@ def test_more_shots_than_examples_are_refused_with_the_most_that_work(
     assert planned(tmp_path, {"task": "t", "shots": most}).plan.tasks[0].shots == most
     with pytest.raises(SuiteError, match=f"{most + 1} shots need"):
         planned(tmp_path, {"task": "t", "shots": most + 1})
+
+
+# ----------------------------------------------------------------------------------------------- templates and choices
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"doc_to_choice": "choises"}, "doc_to_choice 'choises': is neither a field nor a list of choices"),
+        ({"doc_to_text": "{{qeury}}"}, "doc_to_text '{{qeury}}': 'qeury' is undefined"),
+        ({"doc_to_target": "{{glod}}"}, "doc_to_target '{{glod}}': 'glod' is undefined"),
+        ({"doc_to_target": "glod"}, r".* \(doc_to_target 'glod' is no field of its data"),
+    ],
+)
+def test_a_misspelt_field_is_refused_with_its_key_and_the_fields(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    """lm-eval says `malformed node or string on line 1: <ast.Name object at 0x7fbb...>`."""
+    write_task(tmp_path, "t", ROWS, **{**CHOICE, **config})
+    with pytest.raises(SuiteError, match=f"^suite s: task t.*: {message}; fields.*: query, choices, gold") as error:
+        planned(tmp_path, "t")
+    assert "\n" not in str(error.value)
+
+
+def test_a_template_that_fails_on_a_later_document_is_named(tmp_path: Path) -> None:
+    write_task(tmp_path, "t", change(ROWS, 3, query=None), **{**CHOICE, "doc_to_text": "{{query[0]}}"})
+    with pytest.raises(SuiteError, match=r"task t: doc_to_text '\{\{query\[0\]\}\}': .*; fields of its data: query"):
+        planned(tmp_path, "t")
+
+
+@pytest.mark.parametrize(
+    ("choices", "note"),
+    [
+        (["a"], "one choice only, which is always right"),
+        (["a", "b", "a"], "equal choices, of which the first counts"),
+        (["a", "b", ""], "an empty choice, by whose length acc_norm divides"),
+        (["red", "blue", "red wine"], "a choice that is the beginning of another, which can hardly be less likely"),
+    ],
+)
+def test_choices_that_win_whatever_a_model_knows_are_said(tmp_path: Path, choices: list[str], note: str) -> None:
+    assert planned(tmp_path / "before", self_contained(tmp_path / "before", ROWS)).notes == ()
+    rows = change(change(ROWS, 3, choices=choices, gold=0), 5, choices=choices, gold=0)
+    (said,) = planned(tmp_path / "after", self_contained(tmp_path / "after", rows)).notes
+    assert said.startswith(f"task t: 2 of 8 documents: {note}")
+    assert said.endswith("; correct the data or doc_to_choice")
+
+
+def self_contained(folder: Path, rows: list[dict[str, Any]]) -> str:
+    """Write a task `t`, and return its name."""
+    folder.mkdir()
+    write_task(folder, "t", rows, **CHOICE)
+    return "t"
+
+
+@pytest.mark.parametrize(("prompt", "is_said"), [("qeury", True), ("query", False), ("", False), ("{{query}}", False)])
+def test_a_prompt_that_is_the_same_for_all_documents_is_said(tmp_path: Path, prompt: str, is_said: bool) -> None:
+    """An empty one is no misspelling: whole sentences are compared so."""
+    write_task(tmp_path, "t", ROWS, **{**CHOICE, "doc_to_text": prompt})
+    plan_of_task = planned(tmp_path, "t")
+    prompts = {request.arguments[0] for request in plan_of_task.plan.requests}
+    assert len(prompts) == (1 if is_said or not prompt else len(ROWS))
+    said = (
+        "task t: every document has the same prompt, 'qeury': doc_to_text names no field of its data "
+        "(query, choices, gold)"
+    )
+    assert plan_of_task.notes == ((said,) if is_said else ())
 
 
 # -------------------------------------------------------------------------------------------------------- null fields
