@@ -46,10 +46,8 @@ def bitsandbytes(kind: Quantisation, device: torch.device, dtype: torch.dtype) -
         )
         raise UsageError(f"quantisation {kind}: needs {requirement}; {kind.removeprefix('bnb-')} works without it")
     if kind == "bnb-int8":
-        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-    )
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 @torch.no_grad()

@@ -339,6 +339,6 @@ def _generation(path: str, model: PreTrainedModel) -> GenerationConfig:
 
 def silence() -> None:
     """Hide the progress bars and warnings of transformers and peft."""
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     logging.getLogger("peft").setLevel(logging.ERROR)

@@ -202,7 +202,7 @@ class Stops:
         return any(stop in text for stop in self._stops)
 
 
-class _Criteria(StoppingCriteria):
+class _Criteria(StoppingCriteria):  # type: ignore[misc]
     """Stop texts, in transformers' interface."""
 
     def __init__(self, stops: Stops, start: int) -> None:

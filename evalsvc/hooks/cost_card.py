@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class CostCard(TrainerCallback):
+class CostCard(TrainerCallback):  # type: ignore[misc]
     """Measures what training costs, and writes it to every checkpoint, with the seed.
 
     Usage: `Trainer(..., callbacks=[CostCard(annotation_cost=1200)])`. With CUDA devices the card has GPU-hours and the

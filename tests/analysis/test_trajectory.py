@@ -171,8 +171,8 @@ def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     ends = [f"lab_blimp_{name}" for name in ("principle_A_case_1", "only_npi_scope")]
     tasks: dict[str, list[Any]] = {
         "general": ["lab_copa", *({"task": name, "limit": 50} for name in ends)],
-        "domain": [{"task": "lab_ppl_pubmed", "limit": 6}],
-        "drift": [{"task": name, "limit": 6} for name in ("lab_ppl_tinystories", "lab_ppl_wikitext")],
+        "domain": [{"task": "lab_ppl_pubmed", "limit": 4}],
+        "drift": [{"task": name, "limit": 4} for name in ("lab_ppl_tinystories", "lab_ppl_wikitext")],
     }
     suites = write_suites(folder, data / "tasks", tasks)
     store = Store(folder / "store.duckdb")

@@ -36,7 +36,7 @@ def main() -> None:
     """Measure what the command line asks for."""
     options = _options()
     warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     texts = read(options.data)
     workloads = [w for w in all_workloads(texts) if not options.only or w.name in options.only]
     measured: list[Measured] = []

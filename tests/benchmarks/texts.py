@@ -143,7 +143,7 @@ def train_tokenizer(texts: Texts) -> Any:
             show_progress=False,
         ),
     )
-    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
 
 
 def save_base(texts: Texts, folder: Path) -> Checkpoint:

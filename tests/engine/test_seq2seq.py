@@ -28,7 +28,7 @@ SETTINGS = '{"do_sample":false,"max_gen_toks":9,"until":["a"]}'
 def t5(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("t5")
     torch.manual_seed(0)
-    config = T5Config(  # type: ignore[call-arg]
+    config = T5Config(
         vocab_size=368,
         d_model=32,
         d_kv=8,

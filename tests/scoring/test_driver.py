@@ -135,7 +135,7 @@ def kill_when_grown(process: subprocess.Popen[str], db: Path, least: int) -> dic
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             break
-        time.sleep(0.1)
+        time.sleep(0.5)
     return seen
 
 
@@ -179,7 +179,7 @@ def test_numbers_are_bit_equal_in_process_and_on_two_workers_whatever_kill_9_int
 
     # In the test's own process the shards have to be cut the same, to compare bit by bit.
     monkeypatch.setattr(sharding, "SHARD_ROWS", 200)
-    jobs = submit_tiny(db, models, suites, workers=workers)
+    jobs = submit_tiny(db, models, suites)
     assert {job.state for job in jobs} == {"done"}
     missing = sum(job.total for job in jobs) - sum(job.reused for job in jobs)
     assert missing <= sum(job.total for job in jobs) - len(seen)

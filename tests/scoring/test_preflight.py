@@ -197,7 +197,7 @@ def test_code_of_its_own_is_not_run(models: Path, copy: Callable[[str], Path]) -
 
 
 def test_another_task(models: Path, tmp_path: Path, copy: Callable[[str], Path]) -> None:
-    model: Any = LlamaForSequenceClassification(tiny.make_llama().config)  # type: ignore[no-untyped-call]
+    model: Any = LlamaForSequenceClassification(tiny.make_llama().config)
     model.save_pretrained(tmp_path / "classifier")
     tiny.make_tokenizer().save_pretrained(tmp_path / "classifier")
     expect(found(tmp_path / "classifier", models / "base"), "error", "task-type", "LlamaForSequenceClassification")

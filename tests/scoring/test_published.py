@@ -30,7 +30,7 @@ TASKS = {
         *("lab_blimp_transitive", "lab_blimp_wh_vs_that_no_gap", "lab_copa"),
     ],
     "domain": ["lab_ppl_pubmed"],
-    "drift": ["lab_ppl_tinystories", "lab_ppl_wikitext"],
+    "drift": ["lab_ppl_tinystories"],
 }
 
 
@@ -66,7 +66,7 @@ def test_every_accuracy_is_exact_and_every_perplexity_within_1e_5(data: Path, sc
         else:
             assert result.value == pytest.approx(expected, rel=1e-5), result
         compared += 1
-    assert compared == 3 * (14 + 3 * 2)
+    assert compared == 3 * (14 + 2 * 2)
 
 
 def test_every_loglikelihood_is_within_1e_4(data: Path, scored: tuple[Store, list[Any]]) -> None:
@@ -113,11 +113,11 @@ def test_lost_and_gained_are_those_counted_by_hand(
 
 def test_the_comparison_reads_as_the_data_does(scored: tuple[Store, list[Any]]) -> None:
     tasks = {task.task: task for task in stored.compare_arms(scored[0], "full_s0@400").tasks}
-    copa, wiki, stories = (tasks[f"lab_{name}"] for name in ("copa", "ppl_wikitext", "ppl_tinystories"))
+    copa, stories = tasks["lab_copa"], tasks["lab_ppl_tinystories"]
     assert copa.low is not None
     assert copa.high is not None
     assert copa.low < 0 < copa.high  # n = 100 decides nothing
-    assert (wiki.high or 0) < 0 < (stories.low or 0)  # WikiText got better, TinyStories worse
+    assert (stories.low or 0) > 0  # it forgets what it was trained on
     placed = stored.load_frontier(scored[0], arms.find_family(scored[0].arms()))
     assert [point.arm for point in placed.points] == ["stories260K", "full_s0@400", "lora4_s0@400"]
     assert (placed.learning_unit, placed.forgetting_unit) == ("bits_per_byte", "score")

@@ -38,6 +38,13 @@ class Head(NamedTuple):
     token: str
 
 
+class StartedHead(NamedTuple):
+    """A head, and its answer to the first command that it could run: `status --json`."""
+
+    head: Head
+    first: subprocess.CompletedProcess[str]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -50,7 +57,7 @@ def _is_open(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedHead]:
     """A real head with its Jobs API, behind a token."""
     folder = tmp_path_factory.mktemp("head")
     port = free_port()
@@ -67,16 +74,16 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     command = ["ray", "start", "--head", "--block", "--num-cpus=1", f"--port={free_port()}"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     command += [f"--dashboard-agent-listen-port={free_port()}"]
-    started = Head(f"http://127.0.0.1:{port}", token)
+    head = Head(f"http://127.0.0.1:{port}", token)
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         while process.poll() is None and not _is_open(port):
             time.sleep(0.5)
-        while process.poll() is None and remotely(started, "status", "--json").returncode == 1:
+        while (first := remotely(head, "status", "--json")).returncode == 1 and process.poll() is None:
             time.sleep(1)
         assert process.poll() is None, (folder / "log").read_text()
-        yield started
+        yield StartedHead(head, first)
     finally:
         _end_group(process)
 
@@ -101,18 +108,17 @@ def remotely(head: Head, *arguments: str, token: str | None = None) -> subproces
     )
 
 
-def test_a_command_runs_on_the_head_and_its_answer_and_exit_code_come_back(head: Head) -> None:
-    done = remotely(head, "status", "--json")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "head.duckdb: no such file; submit a checkpoint first" in done.stderr
-    done = remotely(head, "doctor", "--json")
+def test_a_command_runs_on_the_head_and_its_answer_and_exit_code_come_back(started: StartedHead) -> None:
+    assert (started.first.returncode, started.first.stdout) == (2, "")
+    assert "head.duckdb: no such file; submit a checkpoint first" in started.first.stderr
+    done = remotely(started.head, "doctor", "--json")
     assert done.returncode == 0
     assert done.stdout.startswith('{"schema": 1, "findings": [')
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_a_wrong_token_is_refused_in_one_line(head: Head) -> None:
-    done = remotely(head, "status", token="x" * 64)
+def test_a_wrong_token_is_refused_in_one_line(started: StartedHead) -> None:
+    done = remotely(started.head, "status", token="x" * 64)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert f"evalsvc: cluster {head.address}: " in done.stderr
+    assert f"evalsvc: cluster {started.head.address}: " in done.stderr

@@ -57,7 +57,7 @@ def make(name: str, seed: int = 0, **options: Any) -> Any:
     kind, special = (TRIE | PLAIN)[name]
     config = getattr(transformers, f"{kind}Config")(**{**_SIZE, **special, **options})
     torch.manual_seed(seed)
-    model: Any = transformers.AutoModelForCausalLM.from_config(config).float()  # type: ignore[no-untyped-call]
+    model: Any = transformers.AutoModelForCausalLM.from_config(config).float()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "sinks" in parameter_name:

@@ -49,7 +49,7 @@ def make_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
         vocab_size=360, special_tokens=["<s>", "</s>"], initial_alphabet=ByteLevel.alphabet(), show_progress=False
     )
     raw.train_from_iterator(TEXT, trainer)
-    wrapped: Any = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")  # type: ignore[no-untyped-call]
+    wrapped: Any = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
     if template:
         wrapped.chat_template = template
     return cast(PreTrainedTokenizerFast, wrapped)

@@ -161,7 +161,7 @@ def build(config: Any, device: str, dtype: torch.dtype, seed: int = 0) -> Any:
     """Return a model with random weights, made on the device."""
     torch.manual_seed(seed)
     with torch.device(device):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.generation_config.eos_token_id = None  # answers of the same length on both sides
     return model.to(device).train(False).requires_grad_(False)
 
