@@ -25,6 +25,7 @@ from evalsvc.harness.faults import (
     find_choice_fault,
     find_constant_prompt,
     list_choice_notes,
+    list_examples,
     name_missing_field,
 )
 from evalsvc.harness.lm_eval_globals import GlobalGenerators
@@ -107,12 +108,13 @@ def _list_notes(task: Task, documents: Sequence[Any], choices: Sequence[Any] | N
         yield remark
     if choices and not task.multiple_input:
         yield from list_choice_notes([[str(choice) for choice in several] for several in choices])
-    if nulls := count_printed_nulls(task, documents):
-        counts = ", ".join(f"{field!r} in {n:,}" for field, n in nulls.items())
-        yield (
-            f'null fields are rendered as the text "None", as in lm-eval: {counts} of {len(documents):,} '
-            "documents; correct the data, or test for null in the template"
-        )
+    for noun, several in (("documents", documents), ("few-shot examples", list_examples(task))):
+        if nulls := count_printed_nulls(task, several):
+            counts = ", ".join(f"{field!r} in {n:,}" for field, n in nulls.items())
+            yield (
+                f'null fields are rendered as the text "None", as in lm-eval: {counts} of {len(several):,} {noun}; '
+                "correct the data, or test for null in the template"
+            )
     until = (task.get_config("generation_kwargs") or {}).get("until")
     if task.OUTPUT_TYPE == "generate_until" and (until == "" or (isinstance(until, list) and "" in until)):
         yield "until has an empty text, which ends every answer after its first token, as in lm-eval; remove it"

@@ -83,7 +83,7 @@ def explain_building(task: Task, error: Exception) -> str | None:
     """Return why the requests of a task cannot be built: too few examples to show, a document's choices, a template."""
     if not isinstance(task, ConfigurableTask):
         return None
-    shots, examples = int(task.config.num_fewshot or 0), list(getattr(getattr(task, "sampler", None), "df", []))
+    shots, examples = int(task.config.num_fewshot or 0), list_examples(task)
     # lm-eval draws one more where the document itself may be among the examples.
     is_among = task.fewshot_cfg.split == task.config.test_split
     usable = max(0, len(examples) - is_among)
@@ -98,13 +98,18 @@ def explain_building(task: Task, error: Exception) -> str | None:
     documents: Sequence[Any] = ()
     with suppress(Exception):  # this may be what fails
         documents = list(task.eval_docs)
-    for noun, several in (("document", documents), ("few-shot document", examples if shots else [])):
+    for noun, several in (("document", documents), ("few-shot document", examples)):
         for number, document in enumerate(several):
             with suppress(Exception):
                 gold = task.doc_to_target(document)
                 if fault := find_choice_fault(task.doc_to_choice(document), gold if isinstance(gold, int) else []):
                     return f"{noun} {number}: {fault}"
     return _find_template_fault(error)
+
+
+def list_examples(task: Task) -> list[Any]:
+    """Return the documents among which a task's few-shot examples are drawn; none if it shows none."""
+    return list(getattr(getattr(task, "sampler", None), "df", [])) if task.config.num_fewshot else []
 
 
 def _name_examples(task: ConfigurableTask) -> str:

@@ -26,6 +26,8 @@ from tests.conftest import ROOT
 from tests.support import tiny
 from tests.support.commands import Run
 
+pytestmark = pytest.mark.slow
+
 PAGES = ROOT / "docs" / "pages"
 DOCUMENTS = [ROOT / "README.md", ROOT / "suites" / "README.md", *sorted(PAGES.rglob("*.md"))]
 

@@ -22,6 +22,8 @@ from evalsvc.records.plans import Request
 from evalsvc.records.shards import Prompts
 from tests.support import architectures, tiny
 
+pytestmark = pytest.mark.slow
+
 TOKENIZER: Any = tiny.make_tokenizer()
 GREEDY = canonical({"do_sample": False, "max_gen_toks": 12, "until": ["a"]})
 SAMPLED = canonical({"do_sample": True, "temperature": 0.8, "top_p": 0.95, "max_gen_toks": 15, "until": ["the", "\n"]})

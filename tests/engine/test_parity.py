@@ -18,6 +18,8 @@ from evalsvc.engine.parity import Parity, examine, make_parity_work
 from tests.support import architectures, tiny
 from tests.support.sequences import WINDOW, Item, build_work, make_sequences
 
+pytestmark = pytest.mark.slow
+
 
 def stock(model: Any, items: list[Item]) -> list[tuple[float, bool]]:
     # One at a time: stock's cache of one-token continuations mixes up splits of the same text.

@@ -39,6 +39,8 @@ from tests.support.evidence import (
 )
 from tests.support.sampled import store_collapsed
 
+pytestmark = pytest.mark.slow
+
 POLICY: dict[str, Any] = {
     "version": 1,
     "learning": {"suites": ["clinic"]},

@@ -225,6 +225,18 @@ def test_null_that_is_rendered_as_text_is_said_and_scored_as_lm_eval_scores_it(
     assert all(f"warning: {note}" in evalsvc("suites", "check", tmp_path / "s.yaml").out for note in expected[:1])
 
 
+def test_null_in_few_shot_examples_is_said(tmp_path: Path) -> None:
+    whole = [{**row, "hint": "h"} for row in NULLS]
+    write_with_examples(tmp_path, whole, NULLS, **{**PLAIN, **NULL_TASKS["printed"][0], "fewshot_split": "train"})
+    assert planned(tmp_path, "t").notes == ()
+    shown = planned(tmp_path, {"task": "t", "shots": 2})
+    assert any("None" in request.arguments[0] for request in shown.plan.requests)
+    assert shown.notes == (
+        'task t: null fields are rendered as the text "None", as in lm-eval: '
+        "'hint' in 5 of 8 few-shot examples; correct the data, or test for null in the template",
+    )
+
+
 def test_an_empty_stop_text_is_said(tmp_path: Path) -> None:
     config = {"output_type": "generate_until", "doc_to_text": "{{query}}", "doc_to_target": "{{gold}}"}
     for name, until in (("none", []), ("whole", ""), ("among", ["x", ""])):

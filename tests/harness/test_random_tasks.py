@@ -96,7 +96,7 @@ def test_every_plan_and_every_grading_is_the_same(folder: Path, entry: str) -> N
 def test_documents_that_are_drawn_anew_are_graded_as_they_were_asked_and_it_is_said(folder: Path) -> None:
     item = planned(folder, "shuffled")
     assert "task shuffled: draws its documents at random" in item.notes[0]
-    assert not planned(folder, "asked").notes
+    assert not any("draws its documents" in note for note in planned(folder, "asked").notes)
     for sample, requests in zip(item.plan.tasks[0].samples, requests_by_sample(item, "shuffled"), strict=True):
         choices = item.instances["shuffled"][sample.doc_id][0].doc["choices"]
         assert [request.arguments[1] for request in requests] == [f" {choice}" for choice in choices]

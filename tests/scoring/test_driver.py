@@ -150,7 +150,7 @@ def whole(models: Path, task_folder: Path, tmp_path_factory: pytest.TempPathFact
     return responses(folder / "store.duckdb"), scores(folder / "store.duckdb")
 
 
-@pytest.mark.parametrize(("workers", "kills"), [(0, 2), (2, 1)])
+@pytest.mark.parametrize(("workers", "kills"), [(0, 1), (2, 1)])
 def test_numbers_are_bit_equal_in_process_and_on_two_workers_whatever_kill_9_interrupts(
     whole: tuple[Any, Any],
     models: Path,

@@ -19,6 +19,8 @@ from tests.support import tiny
 from tests.support.harness import stock
 from tests.truth.task_features import ENTRIES, write_features
 
+pytestmark = pytest.mark.slow
+
 SYSTEM = ({"system_prompt": "Be brief."}, {"system_instruction": "Be brief."})
 RENDERINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
