@@ -25,7 +25,7 @@ def test_two_commands_of_one_line_each_come_first() -> None:
     demo, tests, *_ = blocks("sh")
     for block, end in ((demo, "evalsvc demo"), (tests, "pytest")):
         assert len(block.strip().splitlines()) == 1
-        assert block.startswith("python3 -m venv .venv && .venv/bin/pip install")
+        assert block.startswith("python3 -m venv --upgrade-deps .venv && .venv/bin/pip install")
         assert block.strip().endswith(end)
 
 
