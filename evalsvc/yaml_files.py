@@ -89,7 +89,11 @@ def find_tagged(path: Path, tag: str) -> list[str]:
     return values
 
 
-_SHAPES = {"tuple_type": "list", "list_type": "list", "dict_type": "mapping", "model_type": "mapping"}
+_SHAPES = {
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type"), "a mapping"),
+    "string_type": "text, in quotes if it looks like a number",
+}
 """What a YAML file calls the types that pydantic names as Python does."""
 
 
@@ -104,7 +108,7 @@ def first_problem(error: ValidationError, manual: str = "docs/pages/reference/su
     places = [_name_place(e["loc"]) for e in errors]
     where, message = places[0], first["msg"].removeprefix("Value error, ")
     if shape := _SHAPES.get(first["type"]):
-        message = f"must be a {shape}"
+        message = f"must be {shape}"
     if first["type"] == "extra_forbidden":
         missing = {
             str(e["loc"][-1]): place
@@ -116,7 +120,8 @@ def first_problem(error: ValidationError, manual: str = "docs/pages/reference/su
         places = [place for place in places if not near or place != missing[near[0]]]
     elif first["type"] != "missing" and where and not isinstance(first["input"], dict | list):
         message = f"{message}, got {first['input']!r}"
-    also = ", ".join(dict.fromkeys(place for place in places if place not in ("", where)))
+    whole = {place for place in places if any(inner.startswith((f"{place}[", f"{place}.")) for inner in places)}
+    also = ", ".join(dict.fromkeys(place for place in places if place not in {"", where, *whole}))
     return f"{where + ': ' if where else ''}{message}{f' (also wrong: {also})' if also else ''}"
 
 

@@ -106,8 +106,8 @@ def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, 
 def _list_notes(task: Task, documents: Sequence[Any], choices: Sequence[Any] | None) -> Iterator[str]:
     if remark := find_constant_prompt(task, documents):
         yield remark
-    if choices and not task.multiple_input:
-        yield from list_choice_notes([[str(choice) for choice in several] for several in choices])
+    if choices:
+        yield from list_choice_notes(task, [[str(choice) for choice in several] for several in choices])
     for noun, several in (("documents", documents), ("few-shot examples", list_examples(task))):
         if nulls := count_printed_nulls(task, several):
             counts = ", ".join(f"{field!r} in {n:,}" for field, n in nulls.items())

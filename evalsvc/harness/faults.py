@@ -22,6 +22,8 @@ def find_choice_fault(choices: Sequence[Any] | None, gold: Any) -> str | None:
     Args:
         gold: Index or text of the right choice, or several of them.
     """
+    if isinstance(choices, str):
+        return f"its choices are the text {choices!r}, must be a list; correct the document or doc_to_choice"
     if not choices:
         return "has no choices, and needs at least one; correct or remove the document, or correct doc_to_choice"
     if wrong := [choice for choice in choices if not isinstance(choice, str)]:
@@ -124,15 +126,22 @@ def _name_examples(task: ConfigurableTask) -> str:
 # ------------------------------------------------------------------------------------------- choices and prompts
 
 
-def list_choice_notes(all_choices: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield what makes one choice win whatever a model knows, with the number of documents that have it."""
+def list_choice_notes(task: Task, all_choices: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield what makes one choice win whatever a model knows, with the number of documents that have it.
+
+    Args:
+        task: With choices, which are prompts where it has several inputs.
+    """
     total = len(all_choices)
+    written = task.config.doc_to_choice
+    if isinstance(written, list | dict) and any("{{" in choice for choice in all_choices[0]):
+        yield "doc_to_choice is a list, in which lm-eval renders no template: its choices are the texts in braces"
     for n, text in (
         (sum(len(choices) == 1 for choices in all_choices), "one choice only, which is always right"),
         (sum("" in choices for choices in all_choices), "an empty choice, by whose length acc_norm divides"),
         (sum(len(set(choices)) < len(choices) for choices in all_choices), "equal choices, of which the first counts"),
         (
-            sum(map(_has_prefix, all_choices)),
+            0 if task.multiple_input else sum(map(_has_prefix, all_choices)),
             "a choice that is the beginning of another, which can hardly be less likely than the longer",
         ),
     ):

@@ -47,7 +47,7 @@ def grade(planned: Planned, responses: Mapping[str, Response], counted: Plan | N
     results: list[Result] = []
     scores: dict[str, tuple[Score, ...]] = {}
     counted_tasks = (counted or planned.plan).tasks
-    with quiet():
+    with quiet(), np.errstate(divide="ignore", invalid="ignore"):  # acc_norm divides by an empty choice's length
         for task, loaded_task, stands_for in zip(planned.plan.tasks, planned.loaded.tasks, counted_tasks, strict=True):
             with drawing_from(loaded_task.generators):  # so that grading again gives the same
                 raw, scores[task.name] = _grade_task(task, loaded_task.task, planned, responses)
@@ -82,11 +82,7 @@ def _grade_task(
             reader = Reader(task, name)
             for sample, instances in zip(planned_task.samples, docs, strict=True):
                 doc, filtered = instances[0].doc, [i.filtered_resps[name] for i in instances]
-                with np.errstate(
-                    divide="ignore", invalid="ignore"
-                ):  # acc_norm divides by the length of an empty choice
-                    values = task.process_results(doc, filtered)
-                for metric, value in values.items():
+                for metric, value in task.process_results(doc, filtered).items():
                     raw[metric, name].append(value)
                     answer = reader.parse(doc, filtered, metric)
                     scores.append(_score(sample.digest, metric, name, value, metric in weighted, answer))

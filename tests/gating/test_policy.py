@@ -188,6 +188,15 @@ def test_a_misspelt_key_is_named_before_the_key_that_it_hides() -> None:
     assert str(caught.value) == "policy: retention[0].margn: unknown key; did you mean margin?"
 
 
+def test_mistakes_are_told_as_yaml_has_them_with_every_other_place() -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy({"version": 1, "retention": [{"suite": 5, "margin": "x"}], "learning": {"suites": "core"}})
+    assert (
+        str(caught.value)
+        == "policy: learning.suites: must be a list, got 'core' (also wrong: retention[0].suite, retention[0].margin)"
+    )
+
+
 def test_a_rule_about_the_whole_file_begins_with_its_key() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy({"version": 1, "retention": [{"suite": "core", "margin": 0.1}] * 2}, "policy p.yaml")

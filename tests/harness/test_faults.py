@@ -157,6 +157,22 @@ def test_choices_that_win_whatever_a_model_knows_are_said(tmp_path: Path, choice
     assert said.endswith("; correct the data or doc_to_choice")
 
 
+def test_choices_that_are_one_text_are_refused(tmp_path: Path) -> None:
+    """lm-eval takes its letters for choices."""
+    write_task(tmp_path, "t", [{**row, "choices": "ab"} for row in ROWS], **CHOICE)
+    with pytest.raises(SuiteError, match=r"document 0: its choices are the text 'ab', must be a list; correct the"):
+        planned(tmp_path, "t")
+
+
+def test_a_template_in_a_list_of_choices_is_said_not_to_be_rendered(tmp_path: Path) -> None:
+    config = {**CHOICE, "doc_to_choice": ["{{choices[0]}}", "{{choices[1]}}"]}
+    write_task(tmp_path, "t", ROWS, **config)
+    item = planned(tmp_path, "t")
+    assert {request.arguments[1] for request in item.plan.requests} == {" {{choices[0]}}", " {{choices[1]}}"}
+    said = "doc_to_choice is a list, in which lm-eval renders no template: its choices are the texts in braces"
+    assert item.notes == (f"task t: {said}",)
+
+
 def self_contained(folder: Path, rows: list[dict[str, Any]]) -> str:
     """Write a task `t`, and return its name."""
     folder.mkdir()
