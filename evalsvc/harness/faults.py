@@ -63,6 +63,8 @@ def _find_template_fault(error: Exception) -> str | None:
         if name := readers.get(frame.f_code):
             task = frame.f_locals["self"]
             template = task.get_config(name)
+            if template is None:
+                return f"has no {name}, which a task of output_type {task.OUTPUT_TYPE} needs; add it"
             if not isinstance(template, str):
                 return None
             is_no_list = isinstance(

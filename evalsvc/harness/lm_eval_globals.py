@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import gc
 import logging
+import os
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,16 +70,21 @@ class _Literals:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide lm-eval's and datasets' progress bars and warnings, and render their templates in a sandbox, fast."""
+    """Hide lm-eval's and datasets' progress bars and messages, and render their templates in a sandbox, fast.
+
+    What lm-eval or a task prints does not reach the standard output, where `--json` has one object. Of an error that
+    lm-eval logs, the exception that follows is told.
+    """
     logger = logging.getLogger("lm_eval")
     level, bar, environment, literals = logger.level, lm_eval.api.task.tqdm, lm_eval.utils.env, lm_eval.api.task.ast
     bars = datasets.are_progress_bars_disabled()
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     lm_eval.api.task.tqdm = lambda iterable, **_: iterable
     lm_eval.utils.env, lm_eval.api.task.ast = _TEMPLATE_ENVIRONMENT, _Literals()
     datasets.disable_progress_bars()
     try:
-        yield
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
     finally:
         logger.setLevel(level)
         lm_eval.api.task.tqdm, lm_eval.utils.env, lm_eval.api.task.ast = bar, environment, literals

@@ -134,6 +134,16 @@ def test_a_misspelt_field_is_refused_with_its_key_and_the_fields(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["doc_to_text", "doc_to_target", "doc_to_choice"])
+def test_a_key_that_is_missing_is_named(tmp_path: Path, key: str, capfd: pytest.CaptureFixture[str]) -> None:
+    write_task(tmp_path, "t", ROWS, **{name: value for name, value in CHOICE.items() if name != key})
+    with pytest.raises(
+        SuiteError, match=f"t.*: has no {key}, which a task of output_type multiple_choice needs; add it$"
+    ):
+        planned(tmp_path, "t")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_template_that_fails_on_a_later_document_is_named(tmp_path: Path) -> None:
     write_task(tmp_path, "t", change(ROWS, 3, query=None), **{**CHOICE, "doc_to_text": "{{query[0]}}"})
     with pytest.raises(SuiteError, match=r"task t: doc_to_text '\{\{query\[0\]\}\}': .*; fields of its data: query"):
