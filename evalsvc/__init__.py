@@ -31,7 +31,7 @@ The packages, ground floor first: each may import those before it.
 
     errors       one exception tree, with the exit code of each branch
     settings     paths and addresses, from flags and EVALSVC_* variables
-    yaml_files   the one YAML reader
+    files        one reader for YAML and one for JSON, with limits
     stats        pure statistics: arrays in, records out
     records      the nouns: Checkpoint, Arm, Request, Response, Plan, Comparison, Frontier
     store        one DuckDB file: records in, records out

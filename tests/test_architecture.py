@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 ORDER = [
     "errors",
     "settings",
-    "yaml_files",
+    "files",
     "stats",
     "records",
     "store",
@@ -45,7 +45,7 @@ OWNERS = {
     "ray": {"scoring"},
     "duckdb": {"store"},
     "pyarrow": {"store", "interchange"},  # rows into DuckDB; tables of items in Parquet
-    "yaml": {"yaml_files"},
+    "yaml": {"files"},
     "pandas": {"reports"},
     "plotly": {"charts"},
     "huggingface_hub": {"checkpoints"},

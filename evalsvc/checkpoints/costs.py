@@ -19,6 +19,7 @@ from typing import Any
 from evalsvc.checkpoints.digests import Content
 from evalsvc.checkpoints.safetensors import read_headers
 from evalsvc.errors import CheckpointError
+from evalsvc.files.json_files import read_object
 from evalsvc.records.arms import DECLARED, Cost
 from evalsvc.records.serialise import build_record
 
@@ -32,15 +33,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return a file's JSON object.
 
     Raises:
-        CheckpointError: The file cannot be read, or is not a JSON object.
+        CheckpointError: The file cannot be read, or is not a JSON object of sensible size and depth.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: contains a {type(data).__name__}, must be a JSON object")
-    return data
+    return read_object(path, CheckpointError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ Layout: 8 bytes with the header's length, the header as JSON, then the tensors o
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evalsvc.errors import CheckpointError
+from evalsvc.files.json_files import parse_object
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
@@ -76,7 +75,7 @@ def read_header(path: Path) -> list[Tensor]:
         if not 0 < length <= min(size - 8, _LARGEST_HEADER):
             raise CheckpointError(f"{path}: {_not_safetensors(path, size)}")
         try:
-            header: dict[str, Any] = json.loads(file.read(length))
+            header = parse_object(file.read(length), str(path), CheckpointError)
             header.pop("__metadata__", None)
             start = 8 + length
             tensors = [
@@ -86,7 +85,7 @@ def read_header(path: Path) -> list[Tensor]:
                 )
                 for name, entry in header.items()
             ]  # fmt: skip
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (CheckpointError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(f"{path}: {_not_safetensors(path, size)}") from error
     tensors.sort(key=lambda tensor: (tensor.start, tensor.size))
     _check(path, size, start, tensors)

@@ -8,7 +8,6 @@ passes. An adapter's difference is computed from its own factors; LoRA's singula
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
+from evalsvc.checkpoints.costs import read_json
 from evalsvc.checkpoints.safetensors import Tensor
 from evalsvc.records.vocabulary import Floats
 from evalsvc.records.weight_changes import TensorChange, WeightChange
@@ -352,7 +352,7 @@ def adapter_change(
     For LoRA, DoRA, IA3, trainable tokens and whole modules in an adapter; for other types, and where layers are
     repeated, only the number of trainable parameters is known. Prompt-tuning types change no weight.
     """
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json")
     differences = dict(_differences(config, adapter, base))
     total, done, changes = sum(base[name].count for name in differences), 0, []
     for name, difference in differences.items():

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from evalsvc.analysis.compare import compute_task_shares
 from evalsvc.analysis.units import TaskItems, group_units, has_one_each, size_units
 from evalsvc.errors import PolicyError
+from evalsvc.files.yaml_files import Strict, first_problem, read_yaml
 from evalsvc.harness.suites import Name
 from evalsvc.records.digests import canonical, digest
 from evalsvc.stats.diversity import COLLAPSE, CollapseMeasure
@@ -30,7 +31,6 @@ from evalsvc.stats.power import PartUnits, smallest_passing_n, unchanged_bound
 from evalsvc.stats.ratios import count_fewest_units
 from evalsvc.stats.sequential import spending_bounds
 from evalsvc.stats.unit_means import count_effective
-from evalsvc.yaml_files import Strict, first_problem, read_yaml
 
 Mode = Literal["fixed", "group_sequential", "finite_pool"]
 FRACTIONS: Mapping[Mode, tuple[float, ...]] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import EvalsvcError, EvidenceError, UsageError
+from evalsvc.files.json_files import read_object
 from evalsvc.gating.candidates import Candidate
 from evalsvc.gating.decisions import (
     KIND,
@@ -46,14 +47,9 @@ def read_record(path: Path) -> Record:
         UsageError: The file cannot be read.
         EvidenceError: The file is not a decision record.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"decision {path}: cannot be read: {error.strerror}; `evalsvc gate` writes decisions"
-        ) from error
-    except ValueError as error:
-        raise EvidenceError(f"decision {path}: is not JSON: {error}") from error
+    if not path.exists():
+        raise UsageError(f"decision {path}: cannot be read: No such file or directory; `evalsvc gate` writes decisions")
+    record = read_object(path, EvidenceError, f"decision {path}")
     return check_record(record, f"decision {path}")
 
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from evalsvc.errors import SuiteError
+from evalsvc.files.yaml_files import Strict, first_problem, read_yaml
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.vocabulary import Role
 from evalsvc.settings import shared_dir
-from evalsvc.yaml_files import Strict, first_problem, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 

@@ -18,10 +18,10 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from evalsvc.errors import SuiteError
+from evalsvc.files.yaml_files import find_tagged
 from evalsvc.harness.suites import content_digest
 from evalsvc.records.digests import digest
 from evalsvc.settings import cache_dir
-from evalsvc.yaml_files import find_tagged
 
 _FUNCTION = "!function"
 

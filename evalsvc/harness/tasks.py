@@ -23,13 +23,13 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
 from evalsvc.errors import SuiteError
+from evalsvc.files.yaml_files import find_fault
 from evalsvc.harness.faults import explain_loading
 from evalsvc.harness.lm_eval_globals import GlobalGenerators, forget_task_modules, quiet, seed_generators
 from evalsvc.harness.suites import Suite, TaskEntry, content_digest, file_digest
 from evalsvc.harness.task_files import LocalDataFactory, find_local_files, has_functions, is_stock, why_code_runs
 from evalsvc.records.digests import digest
 from evalsvc.settings import cache_dir
-from evalsvc.yaml_files import find_fault
 
 
 @dataclass(frozen=True, slots=True)

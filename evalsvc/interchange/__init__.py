@@ -1,6 +1,5 @@
 """Import of results that other tools produced.
 
-json_files       JSON and JSON lines, gzipped or not
 arms             imported scores as arms with plans and results
 lm_eval_results  lm-eval's results files
 lm_eval_samples  the samples beside them

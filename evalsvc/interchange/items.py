@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import UsageError
+from evalsvc.files.json_files import read_json_or_lines
 from evalsvc.interchange.arms import (
     Adaptation,
     Imported,
@@ -21,7 +22,6 @@ from evalsvc.interchange.arms import (
     assemble,
     make_checkpoint,
 )
-from evalsvc.interchange.json_files import read_json_or_lines
 from evalsvc.records.arms import Checkpoint
 from evalsvc.records.digests import canonical, digest
 from evalsvc.records.direction import find_direction

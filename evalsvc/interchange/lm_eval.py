@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evalsvc.errors import EvidenceError, UsageError
+from evalsvc.files.json_files import read_json
 from evalsvc.interchange.arms import (
     Adaptation,
     Imported,
@@ -23,7 +24,6 @@ from evalsvc.interchange.arms import (
     assemble,
     make_checkpoint,
 )
-from evalsvc.interchange.json_files import read_json
 from evalsvc.interchange.lm_eval_results import DATE, LmEvalResults, read_results, read_stderr, read_values
 from evalsvc.interchange.lm_eval_samples import (
     Record,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from evalsvc.errors import UsageError
+from evalsvc.files.json_files import read_json
 from evalsvc.interchange.arms import Target
-from evalsvc.interchange.json_files import read_json
 from evalsvc.records.direction import find_direction
 from evalsvc.records.plans import Metric
 from evalsvc.records.vocabulary import Aggregation

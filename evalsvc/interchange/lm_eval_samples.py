@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import EvidenceError, UsageError
-from evalsvc.interchange.json_files import read_json_or_lines
+from evalsvc.files.json_files import read_json_or_lines
 from evalsvc.interchange.lm_eval_results import DATE, LmEvalResults
 
 Record = Mapping[str, Any]

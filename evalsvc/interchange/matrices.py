@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evalsvc.errors import UsageError
+from evalsvc.files.json_files import read_object
 from evalsvc.records.matrices import FIGURES, Matrix
 from evalsvc.records.vocabulary import Floats
 
@@ -23,14 +23,7 @@ def read_matrix(path: Path) -> Matrix:
     Raises:
         UsageError: The file contains no matrix, or one that is not square or has gaps.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"matrix {path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"matrix {path}: is not valid JSON ({error})") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"matrix {path}: contains a {type(data).__name__}, must be an object with tasks and scores")
+    data = read_object(path, UsageError, f"matrix {path}")
     try:
         tasks, scores = _scores(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

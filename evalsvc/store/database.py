@@ -150,7 +150,7 @@ class Database:
                 return
             except duckdb.Error as error:
                 # A process that does not use our flock (such as the duckdb shell) may hold DuckDB's own lock.
-                if "lock" not in str(error).lower():
+                if "could not set lock" not in str(error).lower():  # "block checksum" is a damaged file
                     raise
                 time.sleep(pause)
         raise self._lock_error()

@@ -190,7 +190,7 @@ def test_tables_of_every_format_have_the_same_items(tmp_path: Path, name: str, t
     [
         ("t.csv", "arm,item,score\nb,x,1,2\n", "row 1 has another number of columns than the header \\(3\\)"),
         ("t.csv", "arm,item,score\nb,x,right\n", "score is 'right', must be a number"),
-        ("t.jsonl", '{"arm": "b"', "line 1 is not valid JSON"),
+        ("t.jsonl", '{"arm": "b"', "line 1: is not valid JSON"),
         ("t.jsonl", "[1]\n", "must have one JSON object per line"),
         ("t.jsonl", '{"arm": "b", "item": 1, "score": NaN}\n', "score is nan, must be a number"),
         ("t.xlsx", "x", "tables of other formats are read from files called \\*.parquet, \\*.csv"),

@@ -352,7 +352,7 @@ def test_samples_that_belong_to_no_task_are_refused(evalsvc: Run, db: Path, tmp_
     for text, message in (
         ("[1]", "has no samples"),
         ("", "has no sample of asr"),
-        ("{}\n{", "line 2 is not valid JSON"),
+        ("{}\n{", "line 2: is not valid JSON"),
     ):
         old.write_text(text)
         done = run_import(evalsvc, db, results, "--samples", old)

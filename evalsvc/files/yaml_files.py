@@ -1,4 +1,4 @@
-"""The only YAML reader, and pydantic models that refuse unknown keys."""
+"""The only reader of YAML, with limits, and pydantic models that refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalsvc.errors import UsageError
+from evalsvc.files.bounded import read_bounded
 
 
 class Strict(BaseModel):
@@ -26,23 +27,90 @@ def read_yaml(path: Path, noun: str, error_type: type[UsageError]) -> dict[str, 
         noun: Name of the kind of file in error messages: "suite", "policy".
 
     Raises:
-        UsageError: Of type `error_type`: the file cannot be read, is not YAML, or is not a mapping.
+        UsageError: Of type `error_type`: the file cannot be read, is not YAML, is not a mapping, names a key twice, or
+            is larger, more deeply nested or more repetitive than anybody writes.
     """
+    where = f"{noun} {path}"
+    text = read_bounded(path, where, error_type, _MOST_BYTES)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise error_type(f"{noun} {path}: cannot be read: {reason}") from error
-    except yaml.YAMLError as error:
-        raise error_type(f"{noun} {path}: {_describe_fault(error)}") from error
+        loader = _Plain(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _check_nodes(node)
+        data = loader.construct_document(node) if node is not None else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise error_type(f"{where}: {_describe_fault(error)}") from error
+    except ValueError as error:  # such as the 30th of February
+        raise error_type(f"{where}: {error}") from error
+    except RecursionError as error:
+        raise error_type(f"{where}: is nested too deeply") from error
     if data is None:
-        raise error_type(f"{noun} {path}: is empty, must be a mapping of keys to values")
+        raise error_type(f"{where}: is empty, must be a mapping of keys to values")
     if not isinstance(data, dict):
-        raise error_type(f"{noun} {path}: contains a {type(data).__name__}, must be a mapping of keys to values")
+        raise error_type(f"{where}: contains a {type(data).__name__}, must be a mapping of keys to values")
     return data
 
 
-def _describe_fault(error: yaml.YAMLError) -> str:
+_MOST_BYTES = 4 << 20
+"""Largest YAML file."""
+_MOST_NODES = 100_000
+"""Values in a YAML file, those counted again that it refers to by an alias."""
+
+
+class _Plain(yaml.SafeLoader):
+    """A safe loader that says where a scalar has no value, such as a date that does not exist."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Return the value of a node."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r}: {error}") from error
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Refuse what grows when it is read, and keys that are named twice, of which YAML takes the last.
+
+    Raises:
+        ValueError: In words, with the line.
+    """
+    counts: dict[int, int] = {}
+    opened: set[int] = set()
+    stack: list[tuple[yaml.Node, bool]] = [(root, False)]
+    while stack:
+        node, is_done = stack.pop()
+        children = _list_children(node)
+        if is_done:
+            opened.discard(id(node))
+            counts[id(node)] = 1 + sum(counts[id(child)] for child in children)
+            if counts[id(node)] > _MOST_NODES:
+                raise ValueError(f"line {node.start_mark.line + 1}: its aliases stand for over {_MOST_NODES:,} values")
+        elif id(node) not in counts:
+            if id(node) in opened:
+                raise ValueError(f"line {node.start_mark.line + 1}: contains itself")
+            opened.add(id(node))
+            _check_keys(node)
+            stack += [(node, True), *((child, False) for child in children)]
+
+
+def _list_children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _check_keys(node: yaml.Node) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in seen:
+                raise ValueError(f"line {key.start_mark.line + 1}: key {key.value!r} appears twice; keep one of them")
+            seen.add(key.value)
+
+
+def _describe_fault(error: yaml.YAMLError | UnicodeDecodeError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f" at line {mark.line + 1}" if mark else ""
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
