@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import stat
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 from evalsvc.errors import EvalsvcError
 
 MOST_BYTES = 4 << 30
 """Largest file that is read whole, unpacked: the samples of a large evaluation take some hundred megabytes."""
+_PART = 1 << 20
+"""Bytes that are unpacked at once."""
 
 
 def read_bounded(path: Path, noun: str, error_type: type[EvalsvcError], most: int = MOST_BYTES) -> bytes:
@@ -24,19 +27,29 @@ def read_bounded(path: Path, noun: str, error_type: type[EvalsvcError], most: in
         EvalsvcError: Of type `error_type`: the file cannot be read, is no regular file, or is too large.
     """
     try:
-        # A pipe would be waited for, and a device never ends.
-        if not stat.S_ISREG(path.stat().st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, and a device never ends
             kind = "a folder" if path.is_dir() else "no regular file"
             raise error_type(f"{noun}: cannot be read: it is {kind}")
-        with path.open("rb") as file:
-            data = file.read(most + 1)
+        data = path.read_bytes() if status.st_size <= most else b""
         if data[:2] == b"\x1f\x8b":
-            with gzip.open(path) as file:
-                data = file.read(most + 1)
+            data = _unpack(data, most)
     except OSError as error:  # also a damaged gzip file
         raise error_type(f"{noun}: cannot be read: {error.strerror or error}") from error
     except (EOFError, zlib.error) as error:
         raise error_type(f"{noun}: cannot be unpacked: {error}") from error
-    if len(data) > most:
+    if max(status.st_size, len(data)) > most:
         raise error_type(f"{noun}: is larger than {most / 1e6:,.0f} MB, which is not read")
     return data
+
+
+def _unpack(packed: bytes, most: int) -> bytes:
+    """Return gzipped data, up to the first part beyond a number of bytes.
+
+    To ask for that number at once would take memory for all of them, however small the file is.
+    """
+    data = bytearray()
+    with gzip.GzipFile(fileobj=BytesIO(packed)) as file:
+        while len(data) <= most and (part := file.read(_PART)):
+            data += part
+    return bytes(data)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from evalsvc.errors import EvalsvcError, EvidenceError, UsageError
-from evalsvc.files.json_files import read_object
+from evalsvc.files.bounded import read_bounded
+from evalsvc.files.json_files import MOST_BYTES_OF_SETTINGS, parse_object
 from evalsvc.gating.candidates import Candidate
 from evalsvc.gating.decisions import (
     KIND,
@@ -47,10 +48,12 @@ def read_record(path: Path) -> Record:
         UsageError: The file cannot be read.
         EvidenceError: The file is not a decision record.
     """
-    if not path.exists():
-        raise UsageError(f"decision {path}: cannot be read: No such file or directory; `evalsvc gate` writes decisions")
-    record = read_object(path, EvidenceError, f"decision {path}")
-    return check_record(record, f"decision {path}")
+    name = f"decision {path}"
+    try:
+        data = read_bounded(path, name, UsageError, MOST_BYTES_OF_SETTINGS)
+    except UsageError as error:
+        raise UsageError(f"{error}; `evalsvc gate` writes decisions") from error
+    return check_record(parse_object(data, name, EvidenceError), name)
 
 
 def check_record(record: object, name: str = "decision") -> Record:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,18 @@ def test_a_file_is_read_up_to_a_limit_packed_or_not(tmp_path: Path, monkeypatch:
         with pytest.raises(UsageError, match=r"is larger than 0 MB, which is not read$"):
             bounded.read_bounded(tmp_path / name, "file", UsageError, 1_000)
         assert bounded.read_bounded(tmp_path / name, "file", UsageError, len(text)) == text
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """However large a file might be: where memory is limited, as in many containers, small ones are still read."""
+    (tmp_path / "plain").write_text("[1]")
+    (tmp_path / "packed").write_bytes(gzip.compress(b"[1]"))
+    for name in ("plain", "packed"):
+        tracemalloc.start()
+        assert read_json(tmp_path / name) == [1]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 10e6
 
 
 def test_what_people_write_is_read(tmp_path: Path) -> None:
