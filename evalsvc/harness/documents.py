@@ -26,7 +26,6 @@ from evalsvc.harness.faults import (
     find_constant_prompt,
     list_choice_notes,
     list_examples,
-    name_missing_field,
 )
 from evalsvc.harness.lm_eval_globals import GlobalGenerators
 from evalsvc.harness.suites import Suite
@@ -93,17 +92,23 @@ def build_requests(loaded_task: LoadedTask, suite: Suite, rendering: Rendering, 
     chosen_documents = [same_doc[0].doc for same_doc in by_document]
     golds = _count_golds(where, task, chosen, chosen_documents, choices)
     chance = guessing_accuracy(golds, list(map(len, choices))) if choices else None
-    notes = list(_list_notes(task, chosen_documents, choices))
-    if not drawn.equals(start):
-        notes.insert(
-            0,
+    notes = tuple(_list_notes(task, chosen_documents, choices, are_drawn=not drawn.equals(start)))
+    return BuiltRequests(by_document, chance, end, notes)
+
+
+def _list_notes(
+    task: Task, documents: Sequence[Any], choices: Sequence[Any] | None, *, are_drawn: bool
+) -> Iterator[str]:
+    """Yield what a user should know of a task's documents.
+
+    Args:
+        are_drawn: Whether the documents are drawn anew whenever the task is asked for them.
+    """
+    if are_drawn:
+        yield (
             "draws its documents at random each time it is asked for them: it is graded on those of its prompts; "
-            "lm-eval grades on a later draw, so that its own score differs",
+            "lm-eval grades on a later draw, so that its own score differs"
         )
-    return BuiltRequests(by_document, chance, end, tuple(notes))
-
-
-def _list_notes(task: Task, documents: Sequence[Any], choices: Sequence[Any] | None) -> Iterator[str]:
     if remark := find_constant_prompt(task, documents):
         yield remark
     if choices:
@@ -206,18 +211,20 @@ def _count_golds(
     counts = [1] * len(documents)
     if not isinstance(task, ConfigurableTask) or task.config.process_results is not None:
         return counts
-    named = task.config.doc_to_target
+    named, fields = task.config.doc_to_target, ", ".join(task.features)
+    is_misspelt = isinstance(named, str) and re.fullmatch(r"[A-Za-z_]\w*", named) and named not in task.features
     if all_choices is None:
-        if isinstance(named, str) and re.fullmatch(r"[A-Za-z_]\w*", named) and named not in task.features:
+        if is_misspelt:
             raise SuiteError(
-                f"{where}: doc_to_target {named!r} is not a field of its data (fields: {', '.join(task.features)}), "
+                f"{where}: doc_to_target {named!r} is not a field of its data (fields: {fields}), "
                 "so every document would have this word as its gold"
             )
         return counts
+    hint = f" (doc_to_target {named!r} is no field of its data; fields: {fields})" if is_misspelt else ""
     gold_of: Callable[[Any], Any] = task.doc_to_text if task.multiple_input else task.doc_to_target
     for position, (number, document, choices) in enumerate(zip(numbers, documents, all_choices, strict=True)):
         gold = gold_of(document)
         counts[position] = count_golds(gold)
         if fault := find_choice_fault(choices, gold):
-            raise SuiteError(f"{where}: document {number}: {fault}{name_missing_field(task, 'doc_to_target')}")
+            raise SuiteError(f"{where}: document {number}: {fault}{hint}")
     return counts

@@ -45,13 +45,13 @@ def explain_loading(error: Exception) -> str | None:
     *_, (last, _) = walk_tb(error.__traceback__)
     if last.f_code is not ConfigurableTask.__init__.__code__:
         return None
-    choices, task = last.f_locals.get("test_choice"), last.f_locals["self"]
+    choices = last.f_locals.get("test_choice")
     if not isinstance(choices, list):
         return None
     fault = find_choice_fault(choices, last.f_locals.get("test_target"))
     if fault is None and "" in choices:
         fault = "has an empty choice, which lm-eval cannot load; correct the document or doc_to_choice"
-    return fault and f"document 0: {fault}{name_missing_field(task, 'doc_to_target')}"
+    return fault and f"document 0: {fault}"
 
 
 def _find_template_fault(error: Exception) -> str | None:
@@ -73,14 +73,6 @@ def _find_template_fault(error: Exception) -> str | None:
             reason = "is neither a field nor a list of choices" if is_no_list else str(error)
             return f"{name} {template!r}: {reason}; fields of its data: {', '.join(task.features)}"
     return None
-
-
-def name_missing_field(task: ConfigurableTask, key: str) -> str:
-    """Return a remark if a key of a task looks like the name of a field, and is none; else an empty text."""
-    named = task.get_config(key)
-    if not isinstance(named, str) or not named.isidentifier() or named in task.features:
-        return ""
-    return f" ({key} {named!r} is no field of its data; fields: {', '.join(task.features)})"
 
 
 def explain_building(task: Task, error: Exception) -> str | None:
