@@ -594,7 +594,7 @@ LINKS = {
 @pytest.mark.slow
 def test_every_page_in_a_real_browser(page: Any, served: str) -> None:
     shots = os.environ.get("EVALSVC_SCREENSHOTS")
-    dark = LINKS if shots else ("frontier", "simulator")  # one theme for all figures
+    dark = LINKS if shots else ("frontier", "simulator", "claims", "trajectory")  # one theme for all figures
     for (name, link), scheme in product(LINKS.items(), ("light", "dark")):
         if scheme == "dark" and name not in dark:
             continue

@@ -228,8 +228,11 @@ def test_a_checkpoint_must_not_be_worse_than_what_is_served_now(
         ("nobody", 2, "not in the store"),
     ):
         refused = evalsvc(*gate, incumbent)
-        assert incumbent != "nobody" or evalsvc(*gate, incumbent, "--plan").code == code
         assert (refused.code, message in refused.err, refused.err.count("\n")) == (code, True, 1), refused
+    planned = evalsvc(*gate, "nobody", "--plan")
+    assert (planned.code, planned.out, planned.err.count("\n")) == (2, "", 1), planned
+    assert "'nobody'" in planned.err
+    assert "not in the store" in planned.err
     for change, option, message in (
         ({}, ["--incumbent", "c3"], "add incumbent: {margin: 0.02}"),
         ({"incumbent": {"margin": 0.05}}, [], "name the arm that is served now with --incumbent"),

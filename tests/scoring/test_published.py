@@ -58,11 +58,17 @@ def scored(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store,
     return Store(db), run(db, data, suites, ("adapted/full_s0/step_0400", "adapted/lora4_s0/step_0400"), workers=2)
 
 
-def read_samples(data: Path, label: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the samples that stock lm-eval logged, by task."""
-    path = data / "results" / "lmeval_runs" / f"{RUNS[label]}.samples.json.gz"
-    samples: dict[str, list[dict[str, Any]]] = json.loads(gzip.decompress(path.read_bytes()))
-    return samples
+@pytest.fixture(scope="module")
+def published(data: Path) -> dict[str, dict[str, Any]]:
+    """What stock lm-eval wrote for every arm, with the samples that it logged, by task, as `samples`."""
+    folder = data / "results" / "lmeval_runs"
+    return {
+        label: {
+            **json.loads((folder / f"{run}.json").read_text()),
+            "samples": json.loads(gzip.decompress((folder / f"{run}.samples.json.gz").read_bytes())),
+        }
+        for label, run in RUNS.items()
+    }
 
 
 def compute_perplexity(metric: str, samples: list[dict[str, Any]]) -> float:
@@ -73,34 +79,40 @@ def compute_perplexity(metric: str, samples: list[dict[str, Any]]) -> float:
     return {"word_perplexity": math.exp(-total / words), "bits_per_byte": -total / letters / math.log(2)}[metric]
 
 
-def test_every_accuracy_is_exact_and_every_perplexity_within_1e_5(data: Path, scored: tuple[Store, list[Any]]) -> None:
+def test_every_accuracy_is_exact_and_every_perplexity_within_1e_5(
+    scored: tuple[Store, list[Any]], published: dict[str, dict[str, Any]]
+) -> None:
     store, jobs = scored
-    whole = {
-        label: json.loads((data / "results" / "lmeval_runs" / f"{run}.json").read_text()) for label, run in RUNS.items()
-    }
     asked = {(job.arm.checkpoint.label, task.name): task for job in jobs for task in job.planned.plan.tasks}
     compared = 0
     for result in store.results():
         label = result.arm.checkpoint.label
+        of_task = published[label]["results"][result.task][f"{result.metric},{result.filter}"]
         if result.metric in {"acc", "acc_norm"}:
-            assert result.value == whole[label]["results"][result.task][f"{result.metric},{result.filter}"], result
+            assert result.value == of_task, result
         else:
+            logged = published[label]["samples"][result.task]
+            assert compute_perplexity(result.metric, logged) == pytest.approx(of_task, rel=1e-5)
             chosen = {sample.doc_id for sample in asked[label, result.task].samples}
-            texts = [sample for sample in read_samples(data, label)[result.task] if sample["doc_id"] in chosen]
+            texts = [sample for sample in logged if sample["doc_id"] in chosen]
             assert len(texts) == 15
             assert result.value == pytest.approx(compute_perplexity(result.metric, texts), rel=1e-5), result
         compared += 1
     assert compared == 3 * (14 + 3 * 2)
 
 
-def test_every_loglikelihood_is_within_1e_4(data: Path, scored: tuple[Store, list[Any]]) -> None:
+def test_every_loglikelihood_is_within_1e_4(
+    scored: tuple[Store, list[Any]], published: dict[str, dict[str, Any]]
+) -> None:
     store, jobs = scored
     for job in jobs:
         arm: Arm = job.arm
-        expected = read_samples(data, arm.checkpoint.label)
         responses = store.responses(arm, job.planned.plan)
         for task in job.planned.plan.tasks:
-            logged = {sample["doc_id"]: sample for sample in expected[task.name]}
+            logged = {sample["doc_id"]: sample for sample in published[arm.checkpoint.label]["samples"][task.name]}
+            chosen = {sample.doc_id for sample in task.samples}
+            assert [sample.doc_id for sample in task.samples] == [number for number in logged if number in chosen]
+            assert len(chosen) == (len(logged) if job.planned.plan.role == "general" else 15)
             for sample in task.samples:
                 theirs = logged[sample.doc_id]
                 for key, stock in zip(sample.requests, theirs["resps"], strict=True):
